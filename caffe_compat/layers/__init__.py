@@ -1,0 +1,9 @@
+"""One class per Caffe layer type; importing this package fills the registry (and does not import torch)."""
+
+from __future__ import annotations
+
+from . import arrange, convolution, data, inner, loss, neuron, normalization, pooling, reduction
+from .base import Layer, Shape, make, register, registry
+
+__all__ = ["Layer", "Shape", "make", "register", "registry"]
+_FAMILIES = (arrange, convolution, data, inner, loss, neuron, normalization, pooling, reduction)

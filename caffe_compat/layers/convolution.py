@@ -1,0 +1,222 @@
+"""Convolution, Deconvolution, Im2col."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..lazy import lazy_import
+from .base import Layer, Shape, count, register
+
+if TYPE_CHECKING:
+    import torch
+    import torch.nn.functional as F
+    from torch import Tensor
+
+    from .. import engine
+else:
+    torch, F = lazy_import("torch"), lazy_import("torch.nn.functional")
+    engine = lazy_import("caffe_compat.engine")
+
+
+class _Windowed(Layer):
+    """Kernel, stride, pad and dilation of ``convolution_param``, for any number of spatial axes."""
+
+    option = "convolution_param"
+
+    def windows(self, bottom: Shape) -> tuple[Shape, Shape, Shape, Shape]:
+        """(kernel, stride, pad, dilation), one entry per spatial axis."""
+        options = self.options
+        axes = len(bottom) - self.channel_axis(bottom) - 1
+        if axes < 0:
+            raise self.error("the bottom has no channel axis", "axis")
+        named = options.HasField("kernel_h") or options.HasField("kernel_w")
+        if named:
+            if axes != 2:
+                raise self.error(f"kernel_h and kernel_w need 2 spatial axes, the bottom has {axes}", "kernel_h")
+            if options.kernel_size:
+                raise self.error("give kernel_size or kernel_h and kernel_w, not both", "kernel_size")
+            kernel: Shape = (options.kernel_h, options.kernel_w)
+        else:
+            kernel = self._per_axis("kernel_size", axes, None)
+        if any(size < 1 for size in kernel):
+            raise self.error(f"kernel {'x'.join(map(str, kernel))}: every size must be at least 1", "kernel_size")
+        stride = self._pair("stride", axes, 1)
+        if any(size < 1 for size in stride):
+            raise self.error("must be at least 1", "stride")
+        return kernel, stride, self._pair("pad", axes, 0), self._per_axis("dilation", axes, 1)
+
+    def _pair(self, name: str, axes: int, default: int) -> Shape:
+        options = self.options
+        if options.HasField(f"{name}_h") or options.HasField(f"{name}_w"):
+            if axes != 2:
+                raise self.error(f"{name}_h and {name}_w need 2 spatial axes, the bottom has {axes}", f"{name}_h")
+            if getattr(options, name):
+                raise self.error(f"give {name} or {name}_h and {name}_w, not both", name)
+            return (getattr(options, f"{name}_h"), getattr(options, f"{name}_w"))
+        return self._per_axis(name, axes, default)
+
+    def _per_axis(self, name: str, axes: int, default: int | None) -> Shape:
+        given = tuple(getattr(self.options, name))
+        if not given and default is not None:
+            return (default,) * axes
+        if len(given) == 1:
+            return given * axes
+        if len(given) != axes or not given:
+            raise self.error(f"give it once or once per spatial axis ({axes}), found {len(given)}", name)
+        return given
+
+    def channel_axis(self, bottom: Shape) -> int:
+        """The channel axis; all axes after it are spatial."""
+        return self.axis(self.options.axis, len(bottom))
+
+    @staticmethod
+    def extent(size: int, kernel: int, stride: int, pad: int, dilation: int) -> int:
+        """Output size along one axis; C++ division, which rounds towards zero."""
+        span = size + 2 * pad - (dilation * (kernel - 1) + 1)
+        return (span // stride if span >= 0 else -((-span) // stride)) + 1
+
+
+class _Filters(_Windowed):
+    bottoms = (1, None)
+    tops = (1, None)
+    same_count = True
+    blob_names = ("weight", "bias")
+
+    def setup(self) -> None:
+        options = self.options
+        if options.num_output < 1:
+            raise self.error("must be at least 1", "num_output")
+        if options.group < 1:
+            raise self.error("must be at least 1", "group")
+        if options.num_output % options.group:
+            raise self.error(f"{options.num_output} is no multiple of group {options.group}", "num_output")
+
+    def check(self, bottoms: Sequence[Shape]) -> None:
+        """Rules that need the bottoms' shapes."""
+        first = bottoms[0]
+        axis = self.channel_axis(first)
+        if first[axis] % self.options.group:
+            raise self.error(f"{first[axis]} input channels are no multiple of group {self.options.group}", "group")
+        for other in bottoms[1:]:
+            if other != first:
+                raise self.error(f"all bottoms must have the same shape, found {first} and {other}", "bottom")
+        if len(first) - axis - 1 > 3:
+            raise self.error("more than 3 spatial axes are not supported", "axis")
+
+    def fillers(self) -> list[Any]:
+        return [self.options.weight_filler, self.options.bias_filler][: 1 + self.options.bias_term]
+
+    def _folded(self, bottom: Tensor) -> tuple[Tensor, Shape]:
+        """Fold all axes before the channels into one batch axis, as torch wants it."""
+        axis = self.channel_axis(tuple(bottom.shape))
+        lead = tuple(bottom.shape[:axis])
+        return (bottom if axis == 1 else bottom.reshape(count(lead), *bottom.shape[axis:])), lead
+
+
+@register("Convolution")
+class Convolution(_Filters):
+    """Cross-correlation with learned filters.
+
+    ``top[n, o] = bias[o] + sum_c weight[o, c] * bottom[n, c]`` over windows; N×C×spatial, 1 to 3 spatial axes.
+    Weights (num_output, C/group, kernel). Output size ``floor((size + 2 pad - dilation (kernel-1) - 1) / stride) + 1``
+    as torch's. Several bottoms share the weights.
+
+    Source: ``conv_layer.cpp``, ``base_conv_layer.cpp`` of BVLC Caffe.
+    """
+
+    def param_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
+        self.check(bottoms)
+        kernel = self.windows(bottoms[0])[0]
+        options = self.options
+        channels = bottoms[0][self.channel_axis(bottoms[0])]
+        shapes: list[Shape] = [(options.num_output, channels // options.group, *kernel)]
+        return [*shapes, (options.num_output,)] if options.bias_term else shapes
+
+    def output_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
+        self.check(bottoms)
+        bottom = bottoms[0]
+        axis = self.channel_axis(bottom)
+        windows = self.windows(bottom)
+        spatial = tuple(self.extent(s, *w) for s, w in zip(bottom[axis + 1 :], zip(*windows, strict=True), strict=True))
+        if any(size < 1 for size in spatial):
+            raise self.error(f"the kernel does not fit into the padded input of shape {bottom}", "kernel_size")
+        return [(*bottom[:axis], self.options.num_output, *spatial)] * len(bottoms)
+
+    def forward(self, params: Sequence[Tensor], *bottoms: Tensor) -> tuple[Tensor, ...]:
+        tops = []
+        for bottom in bottoms:
+            folded, lead = self._folded(bottom)
+            _, stride, pad, dilation = self.windows(tuple(bottom.shape))
+            bias = params[1] if len(params) > 1 else None
+            top = engine.convolve(folded, params[0], bias, stride, pad, dilation, self.options.group)
+            tops.append(top if len(lead) == 1 else top.reshape(*lead, *top.shape[1:]))
+        return tuple(tops)
+
+
+@register("Deconvolution")
+class Deconvolution(_Filters):
+    """The transpose of Convolution: upsampling with learned filters.
+
+    Weights (C, num_output/group, kernel); output size ``stride (size-1) + dilation (kernel-1) + 1 - 2 pad``.
+
+    Source: ``deconv_layer.cpp`` of BVLC Caffe.
+    """
+
+    def param_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
+        self.check(bottoms)
+        kernel = self.windows(bottoms[0])[0]
+        options = self.options
+        channels = bottoms[0][self.channel_axis(bottoms[0])]
+        shapes: list[Shape] = [(channels, options.num_output // options.group, *kernel)]
+        return [*shapes, (options.num_output,)] if options.bias_term else shapes
+
+    def output_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
+        self.check(bottoms)
+        bottom = bottoms[0]
+        axis = self.channel_axis(bottom)
+        spatial = tuple(
+            stride * (size - 1) + dilation * (kernel - 1) + 1 - 2 * pad
+            for size, kernel, stride, pad, dilation in zip(bottom[axis + 1 :], *self.windows(bottom), strict=True)
+        )
+        if any(size < 1 for size in spatial):
+            raise self.error(f"the padding leaves nothing of the output for an input of shape {bottom}", "pad")
+        return [(*bottom[:axis], self.options.num_output, *spatial)] * len(bottoms)
+
+    def forward(self, params: Sequence[Tensor], *bottoms: Tensor) -> tuple[Tensor, ...]:
+        tops = []
+        for bottom in bottoms:
+            folded, lead = self._folded(bottom)
+            kernel, stride, pad, dilation = self.windows(tuple(bottom.shape))
+            run = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}[len(kernel)]
+            top = run(
+                folded, params[0], params[1] if len(params) > 1 else None, list(stride), list(pad),
+                0, self.options.group, list(dilation),
+            )  # fmt: skip
+            tops.append(top if len(lead) == 1 else top.reshape(*lead, *top.shape[1:]))
+        return tuple(tops)
+
+
+@register("Im2col")
+class Im2col(_Windowed):
+    """Windows unfolded into channels: N×C×H×W to N×(C·kh·kw)×H'×W'.
+
+    Source: ``im2col_layer.cpp`` of BVLC Caffe.
+    """
+
+    def output_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
+        bottom = bottoms[0]
+        axis = self.channel_axis(bottom)
+        windows = self.windows(bottom)
+        if len(windows[0]) != 2:
+            raise self.error("only 2 spatial axes are supported", "axis")
+        spatial = tuple(self.extent(s, *w) for s, w in zip(bottom[axis + 1 :], zip(*windows, strict=True), strict=True))
+        return [(*bottom[:axis], bottom[axis] * count(windows[0]), *spatial)]
+
+    def forward(self, params: Sequence[Tensor], *bottoms: Tensor) -> tuple[Tensor, ...]:
+        shape = tuple(bottoms[0].shape)
+        axis = self.channel_axis(shape)
+        kernel, stride, pad, dilation = self.windows(shape)
+        folded = bottoms[0].reshape(-1, *shape[axis:])
+        columns = F.unfold(folded, kernel, dilation, pad, stride)  # type: ignore[arg-type]
+        return (columns.reshape(self.output_shapes([shape])[0]),)

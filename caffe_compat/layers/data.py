@@ -1,0 +1,164 @@
+"""Layers that bring data in. Their tops are given to the network from outside; here are only their shapes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from .. import schema
+from .base import Layer, Shape, register
+
+
+class DataLayer(Layer):
+    """A layer without bottoms whose tops are filled from outside (:class:`caffe_compat.net.Net` ``inputs``).
+
+    :meth:`output_shapes` gives an empty list where only the data themselves could tell.
+    """
+
+    bottoms = (0, 0)
+    tops = (1, None)
+    data = True
+
+    def output_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
+        return []
+
+
+@register("Input")
+class Input(DataLayer):
+    """Blobs given by the caller, one per top.
+
+    Source: ``input_layer.cpp`` of BVLC Caffe.
+    """
+
+    option = "input_param"
+
+    def setup(self) -> None:
+        shapes, tops = len(self.options.shape), len(self.spec.tops)
+        if shapes not in (0, 1, tops):
+            raise self.error(f"{tops} tops need no shape, 1 shape or {tops} shapes, found {shapes}", "shape")
+
+    def output_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
+        shapes = [tuple(s.dim) for s in self.options.shape]
+        if any(size < 0 for shape in shapes for size in shape):
+            raise self.error("dims must not be negative", "shape")
+        return shapes * len(self.spec.tops) if len(shapes) == 1 else shapes
+
+
+@register("DummyData")
+class DummyData(DataLayer):
+    """Blobs made by a filler.
+
+    Source: ``dummy_data_layer.cpp`` of BVLC Caffe.
+    """
+
+    option = "dummy_data_param"
+
+    def output_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
+        o, tops = self.options, len(self.spec.tops)
+        if o.shape:
+            shapes = [tuple(s.dim) for s in o.shape]
+        else:
+            shapes = list(zip(o.num, o.channels, o.height, o.width, strict=False))
+        if len(shapes) not in (1, tops):
+            raise self.error(f"{tops} tops need 1 or {tops} shapes, found {len(shapes)}", "shape")
+        return shapes * tops if len(shapes) == 1 else shapes
+
+    def fill(self) -> list[Any]:
+        """One filler per top."""
+        fillers = list(self.options.data_filler) or [schema.new("FillerParameter", type="constant")]
+        return fillers * len(self.spec.tops) if len(fillers) == 1 else fillers
+
+
+@register("MemoryData")
+class MemoryData(DataLayer):
+    """Data (N×C×H×W) and labels (N) given by the caller.
+
+    Source: ``memory_data_layer.cpp`` of BVLC Caffe.
+    """
+
+    option = "memory_data_param"
+    tops = (2, 2)
+
+    def setup(self) -> None:
+        for name in ("batch_size", "channels", "height", "width"):
+            if getattr(self.options, name) < 1:
+                raise self.error("must be at least 1", name)
+
+    def output_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
+        o = self.options
+        return [(o.batch_size, o.channels, o.height, o.width), (o.batch_size,)]
+
+
+@register("HDF5Data")
+class HDF5Data(DataLayer):
+    """Rows of the data sets named like the tops, from the HDF5 files that the list file ``source`` names.
+
+    Source: ``hdf5_data_layer.cpp`` of BVLC Caffe.
+    """
+
+    option = "hdf5_data_param"
+
+
+@register("Data")
+class Data(DataLayer):
+    """Datums of an LMDB or LevelDB, transformed.
+
+    Source: ``data_layer.cpp`` of BVLC Caffe.
+    """
+
+    option = "data_param"
+    tops = (1, 2)
+
+
+@register("ImageData")
+class ImageData(DataLayer):
+    """Image files and labels from a list file.
+
+    Source: ``image_data_layer.cpp`` of BVLC Caffe.
+    """
+
+    option = "image_data_param"
+    tops = (2, 2)
+
+
+@register("WindowData")
+class WindowData(DataLayer):
+    """Windows of image files.
+
+    Source: ``window_data_layer.cpp`` of BVLC Caffe.
+    """
+
+    option = "window_data_param"
+    tops = (2, 2)
+
+
+@register("CPMData")
+class CPMData(DataLayer):
+    """Augmented images with centre map, and label maps, of Convolutional Pose Machines' Caffe fork.
+
+    Tops: N×4×crop_size_y×crop_size_x, and N×2(num_parts+1)×(crop_size_y/stride)×(crop_size_x/stride).
+
+    Source: ``cpm_data_layer.cpp`` of the CPM release's Caffe.
+    """
+
+    option = "cpmdata_param"
+    tops = (1, 2)
+
+    def output_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
+        message = self.spec.message
+        later = message.HasField("cpm_transform_param") and not message.HasField("transform_param")
+        t = message.cpm_transform_param if later else message.transform_param
+        batch = self.options.batch_size or message.data_param.batch_size
+        if batch < 1:
+            raise self.error("must be at least 1", "batch_size")
+        height, width = t.crop_size_y, t.crop_size_x
+        if later and t.crop_size:
+            height = width = t.crop_size
+        label = (batch, 2 * (t.num_parts + 1), height // t.stride, width // t.stride)
+        return [(batch, 4, height, width), label][: len(self.spec.tops)]
+
+
+def source_path(layer: Layer, base: str) -> str:
+    """The ``source`` of a data layer, relative names taken from ``base``."""
+    return os.path.join(base, layer.options.source)

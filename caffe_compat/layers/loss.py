@@ -1,0 +1,272 @@
+"""Losses and Accuracy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from .. import schema
+from ..lazy import lazy_import
+from .base import Layer, Shape, count, register
+
+if TYPE_CHECKING:
+    import torch
+    import torch.nn.functional as F
+    from torch import Tensor
+else:
+    torch, F = lazy_import("torch"), lazy_import("torch.nn.functional")
+
+_FLT_MIN_LOG = -87.33654475055310898657  # log of the smallest normal float32
+_LOG_THRESHOLD = 1e-20
+
+
+def _floor(p: Tensor, least: float) -> Tensor:
+    """``max(p, least)`` in value, with the gradient 1 everywhere, as Caffe's backward passes have it."""
+    return p + (p.clamp_min(least) - p).detach()
+
+
+class _Loss(Layer):
+    bottoms = (2, 2)
+    loss = True
+
+    def output_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
+        if not bottoms[0] or not bottoms[1] or bottoms[0][0] != bottoms[1][0]:
+            raise self.error(f"both bottoms need the same first dimension, found {bottoms[0]} and {bottoms[1]}", "bottom")
+        return [()]
+
+    @staticmethod
+    def classes(x: Tensor) -> Tensor:
+        """Predictions as one row per item."""
+        return x.reshape(x.shape[0], -1)
+
+
+@register("EuclideanLoss")
+class EuclideanLoss(_Loss):
+    """``sum (a - b)² / (2 N)``, N the first dimension; gradients to both bottoms.
+
+    Source: ``euclidean_loss_layer.cpp`` of BVLC Caffe.
+    """
+
+    def output_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
+        if count(bottoms[0][1:]) != count(bottoms[1][1:]):
+            raise self.error(f"both bottoms need the same size per item, found {bottoms[0]} and {bottoms[1]}", "bottom")
+        return super().output_shapes(bottoms)
+
+    def gradient_to(self, index: int) -> bool:
+        return True
+
+    def forward(self, params: Sequence[Tensor], *bottoms: Tensor) -> tuple[Tensor, ...]:
+        difference = bottoms[0] - bottoms[1].reshape(bottoms[0].shape)
+        return ((difference * difference).sum() / (2 * bottoms[0].shape[0]),)
+
+
+@register("SoftmaxWithLoss")
+class SoftmaxWithLoss(_Loss):
+    """Cross-entropy of the softmax along ``softmax_param.axis``; a second top gives the probabilities.
+
+    Divided by ``normalization``: VALID (labels not ignored, the default), FULL, BATCH_SIZE, NONE.
+
+    Source: ``softmax_loss_layer.cpp`` of BVLC Caffe.
+    """
+
+    option = "loss_param"
+    tops = (1, 2)
+
+    def setup(self) -> None:
+        o = self.options
+        self.normalization = schema.enum_name(o, "normalization")
+        if not o.HasField("normalization") and o.HasField("normalize"):
+            self.normalization = "VALID" if o.normalize else "BATCH_SIZE"
+
+    def output_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
+        super().output_shapes(bottoms)
+        axis = self.axis(self.spec.message.softmax_param.axis, len(bottoms[0]))
+        wanted = count(bottoms[0][:axis]) * count(bottoms[0][axis + 1 :])
+        if count(bottoms[1]) != wanted:
+            raise self.error(
+                f"predictions {bottoms[0]} need {wanted} labels (one for each place outside axis {axis}), found "
+                f"{count(bottoms[1])}", "bottom"
+            )  # fmt: skip
+        return [(), bottoms[0]][: max(1, len(self.spec.tops))]
+
+    def forward(self, params: Sequence[Tensor], *bottoms: Tensor) -> tuple[Tensor, ...]:
+        x, o = bottoms[0], self.options
+        axis = self.axis(self.spec.message.softmax_param.axis, x.dim())
+        rows = x.movedim(axis, -1)
+        places = rows.shape[:-1]
+        label = bottoms[1].detach().reshape(places).long()
+        valid = label != o.ignore_label if o.HasField("ignore_label") else torch.ones_like(label, dtype=torch.bool)
+        logs = torch.log_softmax(rows, -1)
+        picked = _floor(logs.gather(-1, torch.where(valid, label, 0).unsqueeze(-1)).squeeze(-1), _FLT_MIN_LOG)
+        total = -torch.where(valid, picked, 0.0).sum()
+        outer = count(tuple(x.shape[:axis]))
+        divisor = {
+            "FULL": lambda: total.new_tensor(float(label.numel())),
+            "VALID": lambda: valid.sum().to(total.dtype),
+            "BATCH_SIZE": lambda: total.new_tensor(float(outer)),
+            "NONE": lambda: total.new_tensor(1.0),
+        }[self.normalization]()
+        tops = (total / divisor.clamp_min(1.0), torch.softmax(x, axis).detach())
+        return tops[: max(1, len(self.spec.tops))]
+
+
+@register("MultinomialLogisticLoss")
+class MultinomialLogisticLoss(_Loss):
+    """``-mean log p[label]`` of given probabilities (not below 1e-20).
+
+    Source: ``multinomial_logistic_loss_layer.cpp`` of BVLC Caffe.
+    """
+
+    def output_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
+        if count(bottoms[1][1:]) != 1:
+            raise self.error(f"labels must be one per item, found shape {bottoms[1]}", "bottom")
+        return super().output_shapes(bottoms)
+
+    def forward(self, params: Sequence[Tensor], *bottoms: Tensor) -> tuple[Tensor, ...]:
+        p = self.classes(bottoms[0])
+        picked = p.gather(1, bottoms[1].detach().reshape(-1, 1).long())
+        return (-torch.log(_floor(picked, _LOG_THRESHOLD)).sum() / p.shape[0],)
+
+
+@register("InfogainLoss")
+class InfogainLoss(_Loss):
+    """``-mean sum_j H[label, j] log p_j`` of given probabilities; H is the third bottom.
+
+    Source: ``infogain_loss_layer.cpp`` of the Caffe that the CPM release forked.
+    """
+
+    option = "infogain_loss_param"
+    bottoms = (2, 3)
+
+    def setup(self) -> None:
+        if len(self.spec.bottoms) < 3:
+            raise self.error("give the matrix H as third bottom (reading it from a file is not supported)", "source")
+
+    def output_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
+        size = count(bottoms[0][1:])
+        if count(bottoms[2]) != size * size:
+            raise self.error(f"H must be {size}×{size}, found shape {bottoms[2]}", "bottom")
+        return super().output_shapes(bottoms)
+
+    def gradient_to(self, index: int) -> bool:
+        return index == 0
+
+    def forward(self, params: Sequence[Tensor], *bottoms: Tensor) -> tuple[Tensor, ...]:
+        p = self.classes(bottoms[0])
+        rows = bottoms[2].detach().reshape(p.shape[1], p.shape[1])[bottoms[1].detach().reshape(-1).long()]
+        return (-(rows * torch.log(_floor(p, _LOG_THRESHOLD))).sum() / p.shape[0],)
+
+
+@register("HingeLoss")
+class HingeLoss(_Loss):
+    """One-against-all hinge loss, L1 or L2, divided by N.
+
+    Source: ``hinge_loss_layer.cpp`` of BVLC Caffe.
+    """
+
+    option = "hinge_loss_param"
+
+    def forward(self, params: Sequence[Tensor], *bottoms: Tensor) -> tuple[Tensor, ...]:
+        x = self.classes(bottoms[0])
+        sign = torch.ones_like(x).scatter(1, bottoms[1].detach().reshape(-1, 1).long(), -1.0)
+        margin = torch.relu(1 + sign * x)
+        if schema.enum_name(self.options, "norm") == "L2":
+            margin = margin * margin
+        return (margin.sum() / x.shape[0],)
+
+
+@register("SigmoidCrossEntropyLoss")
+class SigmoidCrossEntropyLoss(_Loss):
+    """``-sum (t log σ(x) + (1-t) log(1-σ(x))) / N``; no gradient to the targets.
+
+    Source: ``sigmoid_cross_entropy_loss_layer.cpp`` of the Caffe that the CPM release forked (divides by N always).
+    """
+
+    def output_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
+        if count(bottoms[0]) != count(bottoms[1]):
+            raise self.error(f"both bottoms need the same size, found {bottoms[0]} and {bottoms[1]}", "bottom")
+        return super().output_shapes(bottoms)
+
+    def forward(self, params: Sequence[Tensor], *bottoms: Tensor) -> tuple[Tensor, ...]:
+        x, target = bottoms[0], bottoms[1].detach().reshape(bottoms[0].shape)
+        return (F.binary_cross_entropy_with_logits(x, target, reduction="sum") / x.shape[0],)
+
+
+@register("ContrastiveLoss")
+class ContrastiveLoss(_Loss):
+    """Pairs pulled together (similar) or pushed apart to a margin, ``/ (2 N)``; ``legacy_version`` uses squared distances.
+
+    Caffe's gradient adds 1e-4 to the distance it divides by; so does ours.
+
+    Source: ``contrastive_loss_layer.cpp`` of BVLC Caffe.
+    """
+
+    option = "contrastive_loss_param"
+    bottoms = (3, 3)
+
+    def output_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
+        if count(bottoms[0]) != count(bottoms[1]) or count(bottoms[2]) != bottoms[0][0]:
+            raise self.error(f"needs two blobs of one shape and a label per item, found {list(bottoms)}", "bottom")
+        return super().output_shapes(bottoms)
+
+    def gradient_to(self, index: int) -> bool:
+        return index != 2
+
+    def forward(self, params: Sequence[Tensor], *bottoms: Tensor) -> tuple[Tensor, ...]:
+        a = self.classes(bottoms[0])
+        difference = a - bottoms[1].reshape(a.shape)
+        square = (difference * difference).sum(1)
+        similar = bottoms[2].detach().reshape(-1) != 0
+        margin = self.options.margin
+        if self.options.legacy_version:
+            apart = torch.relu(margin - square)
+        else:
+            distance = square.detach().sqrt()
+            # value sqrt(square), gradient difference / (distance + 1e-4)
+            soft = distance + (square - square.detach()) / (2 * (distance + 1e-4))
+            apart = torch.relu(margin - soft) ** 2
+        return (torch.where(similar, square, apart).sum() / (2 * a.shape[0]),)
+
+
+@register("Accuracy")
+class Accuracy(Layer):
+    """Share of labels among the ``top_k`` predictions; of equal scores the higher index ranks first.
+
+    A second top gives the accuracy of each class (0 where a class does not occur).
+
+    Source: ``accuracy_layer.cpp`` of BVLC Caffe.
+    """
+
+    option = "accuracy_param"
+    bottoms = (2, 2)
+    tops = (1, 2)
+
+    def output_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
+        x, label = bottoms
+        axis = self.axis(self.options.axis, len(x))
+        wanted = count(x[:axis]) * count(x[axis + 1 :])
+        if count(label) != wanted:
+            raise self.error(f"predictions {x} need {wanted} labels, found {count(label)}", "bottom")
+        if not 1 <= self.options.top_k <= x[axis]:
+            raise self.error(f"must be from 1 to the number of classes, found {self.options.top_k}", "top_k")
+        return [(), (x[axis],)][: len(self.spec.tops)]
+
+    def forward(self, params: Sequence[Tensor], *bottoms: Tensor) -> tuple[Tensor, ...]:
+        x = bottoms[0].detach()
+        rows = x.movedim(self.axis(self.options.axis, x.dim()), -1)
+        classes = rows.shape[-1]
+        rows = rows.reshape(-1, classes)
+        label = bottoms[1].detach().reshape(-1).long()
+        valid = torch.ones_like(label, dtype=torch.bool)
+        if self.has("ignore_label"):
+            valid = label != self.options.ignore_label
+        rows, label = rows[valid], label[valid]
+        own = rows.gather(1, label[:, None])
+        later = torch.arange(classes, device=x.device)[None] > label[:, None]
+        ahead = ((rows > own) | ((rows == own) & later)).sum(1)
+        hit = (ahead < self.options.top_k).to(x.dtype)
+        tops = [hit.sum() / max(1, len(hit)) if len(hit) else hit.sum() / 0.0]
+        if len(self.spec.tops) > 1:
+            total = torch.bincount(label, minlength=classes).to(x.dtype)
+            tops.append(torch.bincount(label, hit, classes).to(x.dtype) / total.clamp_min(1))
+        return tuple(tops)

@@ -1,0 +1,244 @@
+"""Element-wise layers: activations, powers, dropout."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..lazy import lazy_import
+from ..spec import TRAIN
+from .base import Layer, Shape, register
+
+if TYPE_CHECKING:
+    import torch
+    import torch.nn.functional as F
+    from torch import Tensor
+else:
+    torch, F = lazy_import("torch"), lazy_import("torch.nn.functional")
+
+
+class _Neuron(Layer):
+    def compute(self, x: Tensor) -> Tensor:
+        """The function of one element."""
+        raise NotImplementedError
+
+    def forward(self, params: Sequence[Tensor], *bottoms: Tensor) -> tuple[Tensor, ...]:
+        return (self.compute(bottoms[0]),)
+
+
+@register("ReLU")
+class ReLU(_Neuron):
+    """``max(x, 0) + negative_slope · min(x, 0)``; the gradient at 0 is negative_slope.
+
+    Source: ``relu_layer.cpp`` of BVLC Caffe.
+    """
+
+    option = "relu_param"
+
+    def compute(self, x: Tensor) -> Tensor:
+        slope = self.options.negative_slope
+        return F.leaky_relu(x, slope) if slope else torch.relu(x)
+
+
+@register("PReLU")
+class PReLU(Layer):
+    """``max(x, 0) + a · min(x, 0)`` with a learned slope per channel (axis 1), or one for all (``channel_shared``).
+
+    Source: ``prelu_layer.cpp`` of BVLC Caffe.
+    """
+
+    option = "prelu_param"
+    blob_names = ("weight",)
+
+    def param_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
+        if len(bottoms[0]) < 2:
+            raise self.error("the bottom must have at least 2 axes", "bottom")
+        return [() if self.options.channel_shared else (bottoms[0][1],)]
+
+    def fillers(self) -> list[Any]:
+        if self.options.HasField("filler"):
+            return [self.options.filler]
+        return [type(self.options.filler)(type="constant", value=0.25)]
+
+    def forward(self, params: Sequence[Tensor], *bottoms: Tensor) -> tuple[Tensor, ...]:
+        return (F.prelu(bottoms[0], params[0].reshape(-1)),)
+
+
+@register("ELU")
+class ELU(_Neuron):
+    """``x`` above 0, ``alpha (exp(x) - 1)`` below.
+
+    Source: ``elu_layer.cpp`` of BVLC Caffe.
+    """
+
+    option = "elu_param"
+
+    def compute(self, x: Tensor) -> Tensor:
+        return F.elu(x, self.options.alpha)
+
+
+@register("Sigmoid")
+class Sigmoid(_Neuron):
+    """``1 / (1 + exp(-x))``.
+
+    Source: ``sigmoid_layer.cpp`` of BVLC Caffe.
+    """
+
+    def compute(self, x: Tensor) -> Tensor:
+        return torch.sigmoid(x)
+
+
+@register("TanH")
+class TanH(_Neuron):
+    """Hyperbolic tangent.
+
+    Source: ``tanh_layer.cpp`` of BVLC Caffe.
+    """
+
+    def compute(self, x: Tensor) -> Tensor:
+        return torch.tanh(x)
+
+
+@register("Swish")
+class Swish(_Neuron):
+    """``x · sigmoid(beta x)``.
+
+    Source: ``swish_layer.cpp`` of BVLC Caffe.
+    """
+
+    option = "swish_param"
+
+    def compute(self, x: Tensor) -> Tensor:
+        return x * torch.sigmoid(self.options.beta * x)
+
+
+@register("Clip")
+class Clip(_Neuron):
+    """``min(max(x, min), max)``.
+
+    Source: ``clip_layer.cpp`` of BVLC Caffe.
+    """
+
+    option = "clip_param"
+
+    def setup(self) -> None:
+        if not (self.options.HasField("min") and self.options.HasField("max")):
+            raise self.error("needs min and max", "min")
+
+    def compute(self, x: Tensor) -> Tensor:
+        return x.clamp(self.options.min, self.options.max)
+
+
+@register("AbsVal")
+class AbsVal(_Neuron):
+    """``|x|``; the gradient at 0 is 0.
+
+    Source: ``absval_layer.cpp`` of BVLC Caffe.
+    """
+
+    def compute(self, x: Tensor) -> Tensor:
+        return x.abs()
+
+
+@register("BNLL")
+class BNLL(_Neuron):
+    """``log(1 + exp(x))``.
+
+    Source: ``bnll_layer.cpp`` of BVLC Caffe.
+    """
+
+    def compute(self, x: Tensor) -> Tensor:
+        return F.softplus(x)
+
+
+@register("Power")
+class Power(_Neuron):
+    """``(shift + scale · x) ^ power``; constant, with no gradient, where power or scale is 0.
+
+    Source: ``power_layer.cpp`` of BVLC Caffe.
+    """
+
+    option = "power_param"
+
+    def compute(self, x: Tensor) -> Tensor:
+        power, scale, shift = self.options.power, self.options.scale, self.options.shift
+        if power * scale == 0:
+            return torch.full_like(x, 1.0 if power == 0 else shift).pow(power)
+        y = x * scale if scale != 1 else x
+        y = y + shift if shift else y
+        if power == 1:
+            return y.clone() if y is x else y
+        return y * y if power == 2 else y.pow(power)
+
+
+@register("Exp")
+class Exp(_Neuron):
+    """``base ^ (shift + scale · x)``; base -1 means e.
+
+    Source: ``exp_layer.cpp`` of BVLC Caffe.
+    """
+
+    option = "exp_param"
+
+    def setup(self) -> None:
+        if self.options.base != -1 and self.options.base <= 0:
+            raise self.error("must be above 0 (or -1 for e)", "base")
+
+    def compute(self, x: Tensor) -> Tensor:
+        base, scale, shift = self.options.base, self.options.scale, self.options.shift
+        log_base = 1.0 if base == -1 else math.log(base)
+        outer = math.exp(shift * log_base)
+        y = torch.exp(x * (log_base * scale))
+        return y * outer if outer != 1 else y
+
+
+@register("Log")
+class Log(_Neuron):
+    """``log_base(shift + scale · x)``; base -1 means e.
+
+    Source: ``log_layer.cpp`` of BVLC Caffe.
+    """
+
+    option = "log_param"
+
+    def setup(self) -> None:
+        if self.options.base != -1 and self.options.base <= 0:
+            raise self.error("must be above 0 (or -1 for e)", "base")
+
+    def compute(self, x: Tensor) -> Tensor:
+        base = self.options.base
+        y = torch.log(x * self.options.scale + self.options.shift)
+        return y if base == -1 else y / math.log(base)
+
+
+@register("Threshold")
+class Threshold(_Neuron):
+    """1 where ``x > threshold``, else 0; no gradient.
+
+    Source: ``threshold_layer.cpp`` of BVLC Caffe.
+    """
+
+    option = "threshold_param"
+
+    def compute(self, x: Tensor) -> Tensor:
+        return (x > self.options.threshold).to(x.dtype)
+
+
+@register("Dropout")
+class Dropout(_Neuron):
+    """In TRAIN each element is kept with probability 1 - ratio and scaled by 1 / (1 - ratio); in TEST the identity.
+
+    Source: ``dropout_layer.cpp`` of BVLC Caffe. The random numbers are torch's.
+    """
+
+    option = "dropout_param"
+
+    def setup(self) -> None:
+        if not 0 <= self.options.dropout_ratio <= 1:
+            raise self.error("must be from 0 to 1", "dropout_ratio")
+
+    def compute(self, x: Tensor) -> Tensor:
+        if self.phase != TRAIN:
+            return x
+        return F.dropout(x, self.options.dropout_ratio, training=True)

@@ -1,0 +1,215 @@
+"""LRN, MVN, BatchNorm, Scale, Bias."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from .. import schema
+from ..lazy import lazy_import
+from ..spec import TEST
+from .base import Layer, Shape, register
+
+if TYPE_CHECKING:
+    import torch
+    import torch.nn.functional as F
+    from torch import Tensor
+else:
+    torch, F = lazy_import("torch"), lazy_import("torch.nn.functional")
+
+
+@register("LRN")
+class LRN(Layer):
+    """Local response normalisation of N×C×H×W.
+
+    ACROSS_CHANNELS: ``x / (k + alpha/n · sum over n channels of x²) ^ beta``.
+    WITHIN_CHANNEL: ``x / (1 + alpha · mean over an n×n window of x²) ^ beta`` (k is not used; zeros outside count).
+
+    Source: ``lrn_layer.cpp`` of BVLC Caffe.
+    """
+
+    option = "lrn_param"
+
+    def setup(self) -> None:
+        self.size = self.options.local_size
+        if self.size % 2 != 1:
+            raise self.error(f"must be odd, found {self.size}", "local_size")
+        self.within = schema.enum_name(self.options, "norm_region") == "WITHIN_CHANNEL"
+
+    def output_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
+        if len(bottoms[0]) != 4:
+            raise self.error(f"the bottom must have 4 axes (N×C×H×W), found {len(bottoms[0])}", "bottom")
+        return [bottoms[0]]
+
+    def forward(self, params: Sequence[Tensor], *bottoms: Tensor) -> tuple[Tensor, ...]:
+        x, o = bottoms[0], self.options
+        square = x * x
+        if self.within:
+            mean = F.avg_pool2d(square, self.size, 1, self.size // 2, count_include_pad=True)
+            return (x * (1 + o.alpha * mean).pow(-o.beta),)
+        half = self.size // 2
+        padded = F.pad(square, (0, 0, 0, 0, half, half))
+        total = sum(padded[:, i : i + x.shape[1]] for i in range(self.size))
+        return (x * (o.k + (o.alpha / self.size) * total).pow(-o.beta),)
+
+
+@register("MVN")
+class MVN(Layer):
+    """Mean (and variance) normalisation per channel of each image, or per image (``across_channels``).
+
+    ``(x - mean) / (std + eps)``.
+
+    Source: ``mvn_layer.cpp`` of BVLC Caffe.
+    """
+
+    option = "mvn_param"
+
+    def output_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
+        if not 1 <= len(bottoms[0]) <= 4:
+            raise self.error("the bottom must have 1 to 4 axes", "bottom")
+        return [bottoms[0]]
+
+    def forward(self, params: Sequence[Tensor], *bottoms: Tensor) -> tuple[Tensor, ...]:
+        x, o = bottoms[0], self.options
+        shape = [*x.shape, 1, 1, 1][: max(4, x.dim())]
+        rows = x.reshape(shape[0] if o.across_channels else shape[0] * shape[1], -1)
+        y = rows - rows.mean(1, keepdim=True)
+        if o.normalize_variance:
+            y = y / ((y * y).mean(1, keepdim=True).sqrt() + o.eps)
+        return (y.reshape(x.shape),)
+
+
+@register("BatchNorm")
+class BatchNorm(Layer):
+    """Normalisation by the statistics of the batch or by stored ones; no scale and shift of its own.
+
+    Blobs: sum of means (C), sum of variances (C), and the factor (1) by which both are to be divided; a factor of 0
+    means zero statistics. Without ``use_global_stats`` each forward pass adds the batch's statistics: blobs times
+    ``moving_average_fraction`` plus mean, plus variance · m/(m-1), plus 1.
+
+    Source: ``batch_norm_layer.cpp`` of BVLC Caffe.
+    """
+
+    option = "batch_norm_param"
+    blob_names = ("mean", "variance", "scale_factor")
+    trainable = False
+
+    def setup(self) -> None:
+        o = self.options
+        self.use_global = o.use_global_stats if o.HasField("use_global_stats") else self.phase == TEST
+        for param in self.spec.params:
+            if param.lr_mult != 0:
+                raise self.error("the statistics cannot have a learning rate: lr_mult must be 0 or left out", "param")
+
+    def param_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
+        channels = bottoms[0][1] if len(bottoms[0]) > 1 else 1
+        return [(channels,), (channels,), (1,)]
+
+    def fillers(self) -> list[Any]:
+        return [schema.new("FillerParameter", type="constant", value=0)] * 3
+
+    def forward(self, params: Sequence[Tensor], *bottoms: Tensor) -> tuple[Tensor, ...]:
+        x, eps = bottoms[0], self.options.eps
+        channels = params[0].numel()
+        view = [1, channels] + [1] * (x.dim() - 2) if x.dim() > 1 else [1]
+        if self.use_global:
+            factor = params[2][0]
+            factor = torch.where(factor == 0, 0.0, 1 / factor)
+            mean, variance = params[0] * factor, params[1] * factor
+            return ((x - mean.view(view)) / (variance.view(view) + eps).sqrt(),)
+        axes = [0, *range(2, x.dim())]
+        mean = x.mean(axes, keepdim=True)
+        centred = x - mean
+        variance = (centred * centred).mean(axes, keepdim=True)
+        with torch.no_grad():
+            keep = self.options.moving_average_fraction
+            m = x.numel() // channels
+            params[2].mul_(keep).add_(1)
+            params[0].mul_(keep).add_(mean.reshape(-1))
+            params[1].mul_(keep).add_(variance.reshape(-1), alpha=m / (m - 1) if m > 1 else 1.0)
+        return (centred / (variance + eps).sqrt(),)
+
+
+class _Broadcast(Layer):
+    bottoms = (1, 2)
+
+    def _coefficient_shape(self, bottoms: Sequence[Shape]) -> Shape:
+        first, o = bottoms[0], self.options
+        if len(bottoms) > 1:
+            return bottoms[1]
+        if o.num_axes < -1:
+            raise self.error("must be -1 or more", "num_axes")
+        axis = self.axis(o.axis, len(first))
+        if o.num_axes == -1:
+            return first[axis:]
+        if axis + o.num_axes > len(first):
+            raise self.error(f"axis {axis} and {o.num_axes} axes exceed the bottom's {len(first)} axes", "num_axes")
+        return first[axis : axis + o.num_axes]
+
+    def _axis(self, first: Shape, coefficient: Shape) -> int:
+        axis = 0 if not coefficient else self.axis(self.options.axis, len(first))
+        if axis + len(coefficient) > len(first):
+            raise self.error(f"the coefficient's shape {coefficient} reaches beyond the bottom's {first}", "axis")
+        for i, size in enumerate(coefficient):
+            if first[axis + i] != size:
+                raise self.error(
+                    f"axis {axis + i} of the bottom has size {first[axis + i]}, the coefficient has {size}", "axis"
+                )
+        return axis
+
+    def output_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
+        self._axis(bottoms[0], self._coefficient_shape(bottoms))
+        return [bottoms[0]]
+
+    def _spread(self, x: Tensor, coefficient: Tensor) -> Tensor:
+        axis = self._axis(tuple(x.shape), tuple(coefficient.shape))
+        tail = x.dim() - axis - coefficient.dim()
+        return coefficient.reshape([1] * axis + list(coefficient.shape) + [1] * tail)
+
+
+@register("Scale")
+class Scale(_Broadcast):
+    """Bottom times a coefficient over some of its axes, plus a bias with ``bias_term``.
+
+    The coefficient is a learned blob or the second bottom.
+
+    Source: ``scale_layer.cpp`` of BVLC Caffe.
+    """
+
+    option = "scale_param"
+    blob_names = ("weight", "bias")
+
+    def param_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
+        shape = self._coefficient_shape(bottoms)
+        return [shape] * (int(len(bottoms) == 1) + int(self.options.bias_term))
+
+    def fillers(self) -> list[Any]:
+        o = self.options
+        one = o.filler if o.HasField("filler") else schema.new("FillerParameter", type="constant", value=1)
+        fillers = [one] if len(self.spec.bottoms) == 1 else []
+        return [*fillers, o.bias_filler] if o.bias_term else fillers
+
+    def forward(self, params: Sequence[Tensor], *bottoms: Tensor) -> tuple[Tensor, ...]:
+        x = bottoms[0]
+        y = x * self._spread(x, bottoms[1] if len(bottoms) > 1 else params[0])
+        return (y + self._spread(x, params[-1]) if self.options.bias_term else y,)
+
+
+@register("Bias")
+class Bias(_Broadcast):
+    """Bottom plus a term over some of its axes: a learned blob or the second bottom.
+
+    Source: ``bias_layer.cpp`` of BVLC Caffe.
+    """
+
+    option = "bias_param"
+    blob_names = ("bias",)
+
+    def param_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
+        return [] if len(bottoms) > 1 else [self._coefficient_shape(bottoms)]
+
+    def fillers(self) -> list[Any]:
+        return [] if len(self.spec.bottoms) > 1 else [self.options.filler]
+
+    def forward(self, params: Sequence[Tensor], *bottoms: Tensor) -> tuple[Tensor, ...]:
+        return (bottoms[0] + self._spread(bottoms[0], bottoms[1] if len(bottoms) > 1 else params[0]),)

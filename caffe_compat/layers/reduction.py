@@ -1,0 +1,144 @@
+"""Eltwise, Reduction, Softmax, ArgMax."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from .. import schema
+from ..lazy import lazy_import
+from .base import Layer, Shape, count, register
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+else:
+    torch = lazy_import("torch")
+
+
+@register("Eltwise")
+class Eltwise(Layer):
+    """SUM (with coefficients), PROD or MAX of bottoms of one shape.
+
+    MAX gradient: of the first two bottoms the second takes it on a tie; later ones must be strictly greater.
+
+    Source: ``eltwise_layer.cpp`` of BVLC Caffe.
+    """
+
+    option = "eltwise_param"
+    bottoms = (2, None)
+
+    def setup(self) -> None:
+        self.operation = schema.enum_name(self.options, "operation")
+        self.coefficients = list(self.options.coeff) or [1.0] * len(self.spec.bottoms)
+        if len(self.coefficients) != len(self.spec.bottoms):
+            raise self.error(
+                f"{len(self.spec.bottoms)} bottoms need {len(self.spec.bottoms)} coefficients, found "
+                f"{len(self.coefficients)}", "coeff"
+            )  # fmt: skip
+        if self.operation == "PROD" and self.options.coeff:
+            raise self.error("coefficients are for SUM only", "coeff")
+
+    def output_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
+        for name, shape in zip(self.spec.bottoms[1:], bottoms[1:], strict=True):
+            if shape != bottoms[0]:
+                raise self.error(f"'{name}' {shape} and '{self.spec.bottoms[0]}' {bottoms[0]} differ in shape", "bottom")
+        return [bottoms[0]]
+
+    def forward(self, params: Sequence[Tensor], *bottoms: Tensor) -> tuple[Tensor, ...]:
+        top = bottoms[0]
+        if self.operation == "SUM":
+            top = top * self.coefficients[0]
+            for coefficient, bottom in zip(self.coefficients[1:], bottoms[1:], strict=True):
+                top = top + coefficient * bottom
+        elif self.operation == "PROD":
+            for bottom in bottoms[1:]:
+                top = top * bottom
+        else:
+            top = torch.where(top > bottoms[1], top, bottoms[1])
+            for bottom in bottoms[2:]:
+                top = torch.where(bottom > top, bottom, top)
+        return (top,)
+
+
+@register("Reduction")
+class Reduction(Layer):
+    """SUM, ASUM, SUMSQ or MEAN over all axes from ``axis`` on, times ``coeff``.
+
+    Source: ``reduction_layer.cpp`` of BVLC Caffe.
+    """
+
+    option = "reduction_param"
+
+    def output_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
+        return [bottoms[0][: self.axis(self.options.axis, len(bottoms[0]))]]
+
+    def forward(self, params: Sequence[Tensor], *bottoms: Tensor) -> tuple[Tensor, ...]:
+        shape = self.output_shapes([tuple(bottoms[0].shape)])[0]
+        x = bottoms[0].reshape(count(shape), -1)
+        operation = schema.enum_name(self.options, "operation")
+        if operation == "ASUM":
+            x = x.abs()
+        elif operation == "SUMSQ":
+            x = x * x
+        total = x.mean(1) if operation == "MEAN" else x.sum(1)
+        return ((total * self.options.coeff).reshape(shape),)
+
+
+@register("Softmax")
+class Softmax(Layer):
+    """``exp(x) / sum exp(x)`` along one axis (default 1).
+
+    Source: ``softmax_layer.cpp`` of BVLC Caffe.
+    """
+
+    option = "softmax_param"
+
+    def output_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
+        self.axis(self.options.axis, len(bottoms[0]))
+        return [bottoms[0]]
+
+    def forward(self, params: Sequence[Tensor], *bottoms: Tensor) -> tuple[Tensor, ...]:
+        return (torch.softmax(bottoms[0], self.axis(self.options.axis, bottoms[0].dim())),)
+
+
+@register("ArgMax")
+class ArgMax(Layer):
+    """Indices (and values) of the ``top_k`` largest, of the whole item or along ``axis``; of equals the higher index first.
+
+    Source: ``argmax_layer.cpp`` of BVLC Caffe.
+    """
+
+    option = "argmax_param"
+
+    def setup(self) -> None:
+        if self.options.top_k < 1:
+            raise self.error("must be at least 1", "top_k")
+
+    def output_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
+        bottom, o = bottoms[0], self.options
+        if self.has("axis"):
+            axis = self.axis(o.axis, len(bottom))
+            if o.top_k > bottom[axis]:
+                raise self.error(f"{o.top_k} is more than the axis has ({bottom[axis]})", "top_k")
+            return [(*bottom[:axis], o.top_k, *bottom[axis + 1 :])]
+        if o.top_k > count(bottom[1:]):
+            raise self.error(f"{o.top_k} is more than an item has ({count(bottom[1:])})", "top_k")
+        shape = [1] * max(len(bottom), 3)
+        shape[0], shape[2] = bottom[0], o.top_k
+        if o.out_max_val:
+            shape[1] = 2
+        return [tuple(shape)]
+
+    def forward(self, params: Sequence[Tensor], *bottoms: Tensor) -> tuple[Tensor, ...]:
+        x, o = bottoms[0].detach(), self.options
+        axis = self.axis(o.axis, x.dim()) if self.has("axis") else 1
+        rows = x.movedim(axis, -1) if self.has("axis") else x.reshape(x.shape[0], -1)
+        # a stable sort of the reversed row keeps the higher index first
+        values, order = rows.flip(-1).sort(dim=-1, descending=True, stable=True)
+        index = (rows.shape[-1] - 1 - order[..., : o.top_k]).to(x.dtype)
+        values = values[..., : o.top_k]
+        if self.has("axis"):
+            return ((values if o.out_max_val else index).movedim(-1, axis),)
+        both = torch.stack([index, values], 1) if o.out_max_val else index
+        return (both.reshape(self.output_shapes([tuple(x.shape)])[0]),)
