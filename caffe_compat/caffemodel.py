@@ -137,7 +137,7 @@ def _evidence(layers: Iterable[tuple[str, bytes]]) -> dict[Dialect, list[str]]:
         for dialect, other in (("upstream", "fork"), ("fork", "upstream")):
             only = [item for item in wrong[other] if item not in wrong[dialect]]
             if only and len(wrong[dialect]) < len(wrong[other]):
-                found[dialect].append(f"{only[0]} exists in {dialect} only")  # type: ignore[index]
+                found[dialect].append(f"{only[0]} does not fit {other}")  # type: ignore[index]
         head = _peek(kind, rest)
         if head.type in marks and kind == "LayerParameter":
             dialect = marks[head.type]

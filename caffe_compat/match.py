@@ -15,7 +15,7 @@ from .graph import Graph, Node
 from .layers.base import Shape
 from .wire import Blob
 
-Status = Literal["matched", "reshaped", "shared", "missing", "mismatch", "unused", "training only", "no parameters"]
+Status = Literal["matched", "reshaped", "shared", "missing", "mismatch", "unused", "left out", "no parameters"]
 _BAD = ("missing", "mismatch", "unused")
 
 
@@ -90,12 +90,12 @@ def _one(node: Node, entry: LayerBlobs | None, owned: bool) -> tuple[Row, tuple[
     return Row(name, kind, shapes, status), entry.blobs
 
 
-def match(graph: Graph, weights: Weights, training_only: frozenset[str] = frozenset()) -> Match:
+def match(graph: Graph, weights: Weights, left_out: frozenset[str] = frozenset()) -> Match:
     """Pair stored blobs with the graph's parameters.
 
     Parameters
     ----------
-    training_only : names of layers that were left out of the graph on purpose.
+    left_out : names of layers that were left out of the graph on purpose.
 
     Returns
     -------
@@ -122,7 +122,7 @@ def match(graph: Graph, weights: Weights, training_only: frozenset[str] = frozen
             found[node.index] = blobs
     for name, group in entries.items():
         for entry in group[taken[name] :]:
-            status: Status = "training only" if name in training_only else "unused"
+            status: Status = "left out" if name in left_out else "unused"
             shapes = tuple(b.shape for b in entry.blobs)
             detail = f"the network has no such layer with parameters; the file has {', '.join(map(_text, shapes))}"
             rows.append(Row(name, entry.type, shapes, status, detail))

@@ -1,0 +1,82 @@
+"""What all commands share: errors in one line, exit codes, tables, options."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import click
+
+from caffe_compat import __version__
+from caffe_compat.errors import CaffeCompatError
+
+BAD_INPUT, FAILED_CHECK = 2, 1
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+class Group(click.Group):
+    """A click group whose commands turn our exceptions into one line and exit code 2."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        return run_reporting(lambda: click.Group.main(self, *args, **kwargs))
+
+
+class Command(click.Command):
+    """A click command that turns our exceptions into one line and exit code 2."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        return run_reporting(lambda: click.Command.main(self, *args, **kwargs))
+
+
+def run_reporting(call: Callable[[], Any]) -> Any:
+    """Run a command; bad input ends with its message on stderr and exit code 2, with a traceback under ``--debug``."""
+    try:
+        return call()
+    except CaffeCompatError as error:
+        if "--debug" in sys.argv:
+            raise
+        click.echo(f"error: {error}", err=True)
+        sys.exit(BAD_INPUT)
+    except MemoryError:
+        click.echo("error: not enough memory for this input", err=True)
+        sys.exit(BAD_INPUT)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(BAD_INPUT)
+
+
+def common(function: _F) -> _F:
+    """``--version`` and ``--debug``."""
+    function = click.option("--debug", is_flag=True, expose_value=False, help="Show a traceback for bad input.")(function)
+    return click.version_option(__version__, package_name="convolutional-pose-machines")(function)
+
+
+def table(rows: Sequence[Sequence[str]], head: Sequence[str]) -> str:
+    """Left-aligned columns."""
+    lines = [list(head), *[list(map(str, row)) for row in rows]]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
+    out = ["  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip() for line in lines]
+    out.insert(1, "  ".join("-" * w for w in widths))
+    return "\n".join(out)
+
+
+def emit_json(value: Any) -> None:
+    """Machine-readable output on stdout."""
+    click.echo(json.dumps(value, indent=1))
+
+
+def parse_shapes(_: click.Context, __: click.Parameter, values: Sequence[str]) -> dict[str, tuple[int, ...]]:
+    """``NAME:1,4,368,368`` options as a dict; for click's ``callback``."""
+    shapes = {}
+    for value in values:
+        name, _, dims = value.rpartition(":")
+        try:
+            shape = tuple(int(d) for d in dims.replace("x", ",").split(","))
+        except ValueError:
+            shape = ()
+        if not name or not shape or min(shape) < 1:
+            raise click.BadParameter(f"'{value}': expected NAME:N,C,H,W, for example data:1,4,368,368")
+        shapes[name] = shape
+    return shapes

@@ -1,0 +1,111 @@
+"""``cpm-models``: the networks that come with the toolkit and the released ones."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from caffe_compat.errors import CaffeCompatError
+
+from .common import Group, common, emit_json, table
+
+
+def _local() -> list[Path]:
+    from reproduce.cpm import models_folder
+
+    return sorted(p for p in models_folder().iterdir() if (p / "pose_deploy.prototxt").exists())
+
+
+def _find(name: str) -> Path | None:
+    from reproduce.cpm import released, weight_folders
+
+    for folder in _local():
+        if folder.name == name:
+            return folder
+    for model in released():
+        if name in (model.name, str(model.id), model.file):
+            for place in weight_folders():
+                if (place / model.file).exists():
+                    return place / model.file
+    return None
+
+
+@click.group(cls=Group)
+@common
+def main() -> None:
+    """Networks in models/ and the models that the authors released."""
+
+
+@main.command("list")
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+def list_(as_json: bool) -> None:
+    """List all known networks."""
+    from reproduce.cpm import how_to_get, released
+
+    rows = [(p.name, "in models/", "", str(p)) for p in _local()]
+    rows += [(m.name, f"released {m.id}", m.published, m.file) for m in released()]
+    if as_json:
+        emit_json([dict(zip(("name", "kind", "published", "file"), row, strict=True)) for row in rows])
+        return
+    click.echo(table(rows, ("name", "kind", "published", "file")))
+    click.echo(f"\n{how_to_get()}")
+
+
+@main.command()
+@click.argument("name")
+def info(name: str) -> None:
+    """Tell what is known about a network."""
+    from reproduce.cpm import how_to_get, released
+
+    for folder in _local():
+        if folder.name == name:
+            click.echo((folder / "README.md").read_text(encoding="utf-8"))
+            return
+    for model in released():
+        if name in (model.name, str(model.id), model.file):
+            click.echo(f"{model.title}: released model {model.id}")
+            click.echo(f"file        {model.file}\ndefinition  {model.prototxt}")
+            click.echo(f"network     {model.stages} stages, {model.parts} parts, {model.parameters:,} parameters")
+            click.echo(f"published   {model.published}")
+            found = _find(name)
+            click.echo(f"here        {found or 'no: ' + how_to_get()}")
+            return
+    raise CaffeCompatError(f"no model is called '{name}'; see 'cpm-models list'")
+
+
+@main.command()
+@click.argument("name")
+def path(name: str) -> None:
+    """Print where a network's files are, for use in scripts."""
+    from reproduce.cpm import how_to_get, released
+
+    found = _find(name)
+    if found is None:
+        if not any(name in (m.name, str(m.id), m.file) for m in released()):
+            raise CaffeCompatError(f"no model is called '{name}'; see 'cpm-models list'")
+        raise CaffeCompatError(f"the weights of '{name}' are not here. {how_to_get()}")
+    click.echo(str(found))
+
+
+@main.command()
+@click.option("--stages", default=6, show_default=True, help="Number of stages.")
+@click.option("--parts", default=14, show_default=True, help="Number of parts, without the background.")
+@click.option("--input", "size", default=368, show_default=True, help="Input height and width.")
+@click.option("--seed", default=1, show_default=True, help="For Caffe's fillers.")
+@click.option("-o", "--out", required=True, type=click.Path(), help="The .caffemodel to write.")
+def random(stages: int, parts: int, size: int, seed: int, out: str) -> None:
+    """Write a freshly filled (untrained) pose machine as a .caffemodel, definition included."""
+    from caffe_compat import write_weights
+    from caffe_compat.net import Net
+    from reproduce.netgen import CPMConfig, deploy
+
+    net = deploy(CPMConfig(stages=stages, parts=parts, input_size=size))
+    made = Net(net, seed=seed)
+    write_weights(out, made.weights(), made.graph.spec)
+    click.echo(json.dumps({"written": out, "parameters": made.graph.count}))
+
+
+if __name__ == "__main__":
+    main()
