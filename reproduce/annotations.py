@@ -1,0 +1,258 @@
+"""One person in one image, as all readers give it and all writers take it; and the authors' JSON.
+
+Coordinates in an :class:`Annotation` are 1-based MATLAB pixels, as in the data sets' files and in the authors' JSON
+and LMDB: pixel (1, 1) is the top left one. They become 0-based when the data layer reads a record.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from caffe_compat.errors import DataError
+from caffe_compat.files import atomic_write
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Other:
+    """Another person in the image: joints (J, 3), objpos (2,), scale."""
+
+    joints: Floats
+    objpos: Floats
+    scale: float
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """A person to train or test on.
+
+    Attributes
+    ----------
+    image : path below the data set's image folder.
+    dataset : "MPI", "LEEDS" or "FLIC" in the authors' files; any name for other data.
+    joints : (J, 3) float64: x, y, visible (1, 0; whatever the data set says).
+    objpos : (2,) the person's centre. scale : the person's height / 200 px.
+    size : (width, height) of the image as annotated.
+    validation : belongs to the validation split.
+    annolist_index, people_index : the data set's own numbers, from 1.
+    """
+
+    image: str
+    dataset: str
+    joints: Floats
+    objpos: Floats
+    scale: float
+    size: tuple[int, int]
+    others: tuple[Other, ...] = ()
+    validation: bool = False
+    annolist_index: int = 0
+    people_index: int = 0
+    extra: dict[str, Any] = field(default_factory=dict, compare=False)
+
+    def same(self, other: Annotation) -> bool:
+        """Equal in every field."""
+        return (
+            (self.image, self.dataset, self.scale, self.size, self.validation, self.annolist_index, self.people_index)
+            == (other.image, other.dataset, other.scale, other.size, other.validation, other.annolist_index,
+                other.people_index)
+            and np.array_equal(self.joints, other.joints)
+            and np.array_equal(self.objpos, other.objpos)
+            and len(self.others) == len(other.others)
+            and all(
+                np.array_equal(a.joints, b.joints) and np.array_equal(a.objpos, b.objpos) and a.scale == b.scale
+                for a, b in zip(self.others, other.others, strict=True)
+            )
+        )  # fmt: skip
+
+
+# ---------------------------------------------------------------- the authors' JSON
+
+
+def _number(value: float) -> str:
+    return f"{value:.3f}"
+
+
+def _row(values: Iterable[float]) -> str:
+    return "[" + ",".join(map(_number, values)) + "]"
+
+
+def _matrix(rows: Iterable[Any], tabs: int) -> str:
+    pad = "\t" * tabs
+    lines = [f"{pad}\t{row if isinstance(row, str) else _row(row)}" for row in rows]
+    return "[\n" + ",\n".join(lines) + f"\n{pad}]"
+
+
+def _empty(tabs: int) -> str:
+    pad = "\t" * tabs
+    inner = (f'{pad}\t"_ArrayType_": "double"', f'{pad}\t"_ArraySize_": [0,0]', f'{pad}\t"_ArrayData_": null')
+    return "{\n" + ",\n".join(inner) + f"\n{pad}}}"
+
+
+# Field order of each data set's records, as the original scripts happened to fill them in.
+_ORDERS = {
+    "MPI": (
+        "dataset", "isValidation", "img_paths", "img_width", "img_height", "objpos", "joint_self", "scale_provided",
+        "joint_others", "scale_provided_other", "objpos_other", "annolist_index", "people_index", "numOtherPeople",
+    ),
+    "LEEDS": (
+        "dataset", "isValidation", "img_paths", "numOtherPeople", "annolist_index", "people_index", "img_width",
+        "img_height", "joint_self", "objpos", "scale_provided",
+    ),
+    "FLIC": (
+        "dataset", "isValidation", "img_paths", "numOtherPeople", "annolist_index", "people_index", "joint_self",
+        "img_width", "img_height", "objpos", "scale_provided", "joint_others", "scale_provided_other", "objpos_other",
+    ),
+}  # fmt: skip
+_OTHERS = ("joint_others", "scale_provided_other", "objpos_other")
+
+
+def _fields(a: Annotation) -> dict[str, str]:
+    """Every field as jsonlab would print it three tabs deep; for one other person it unwraps the list and indents more."""
+    fields = {
+        "dataset": json.dumps(a.dataset),
+        "isValidation": _number(a.validation),
+        "img_paths": json.dumps(a.image).replace("/", "/"),
+        "img_width": _number(a.size[0]),
+        "img_height": _number(a.size[1]),
+        "objpos": _row(a.objpos),
+        "joint_self": _matrix(a.joints, 3),
+        "scale_provided": _number(a.scale),
+        "annolist_index": _number(a.annolist_index),
+        "people_index": _number(a.people_index),
+        "numOtherPeople": _number(len(a.others)),
+    }
+    if not a.others:
+        fields.update({name: _empty(3) for name in _OTHERS})
+    elif len(a.others) == 1:
+        other = a.others[0]
+        fields["joint_others"] = _matrix(other.joints, 4)
+        fields["scale_provided_other"] = _number(other.scale)
+        fields["objpos_other"] = _row(other.objpos)
+    else:
+        fields["joint_others"] = _matrix([_matrix(o.joints, 4) for o in a.others], 3)
+        fields["scale_provided_other"] = _row(o.scale for o in a.others)
+        fields["objpos_other"] = _matrix([o.objpos for o in a.others], 3)
+    return fields
+
+
+def _record(fields: dict[str, str], order: Sequence[str], single: bool) -> str:
+    lines = []
+    for name in order:
+        tabs = 4 if single and name in ("joint_others", "objpos_other") else 3
+        lines.append("\t" * tabs + f'"{name}": {fields[name]}')
+    return "\t\t{\n" + ",\n".join(lines) + "\n\t\t}"
+
+
+def to_json(annotations: Sequence[Annotation], *, stub: bool | None = None) -> str:
+    """The authors' JSON: ``{"root": [...]}``, tabs, numbers as %.3f.
+
+    Parameters
+    ----------
+    stub : the original script left a last record with nothing but ``dataset`` and ``isValidation`` where the MPII
+        file ends with people that have no annotation; this is its ``isValidation``, None for no such record.
+
+    Source: recorded output of the original genJSON and its bundled jsonlab.
+    """
+    records = []
+    for a in annotations:
+        order = _ORDERS.get(a.dataset, _ORDERS["MPI"])
+        records.append(_record(_fields(a), order, len(a.others) == 1))
+    if stub is not None:
+        order = _ORDERS["MPI"]
+        fields = {name: _empty(3) for name in order}
+        fields.update(dataset='"MPI"', isValidation=_number(stub))
+        records.append(_record(fields, order, False))
+    return '{\n\t"root": [\n' + ",\n".join(records) + "\n\t]\n}\n"
+
+
+def write_json(path: str | os.PathLike[str], annotations: Sequence[Annotation], *, stub: bool | None = None) -> None:
+    """Write :func:`to_json` to a file, whole or not at all."""
+    with atomic_write(path) as stream:
+        stream.write(to_json(annotations, stub=stub).encode())
+
+
+def _array(value: Any, columns: int) -> Floats:
+    """Rows of numbers; jsonlab's empty array becomes 0 rows."""
+    if isinstance(value, dict):
+        return np.zeros((0, columns))
+    array = np.array(value, np.float64)
+    return array.reshape(-1, columns) if array.size else np.zeros((0, columns))
+
+
+def _people(record: dict[str, Any], count: int) -> tuple[Other, ...]:
+    if not count:
+        return ()
+    joints, scales = record["joint_others"], record["scale_provided_other"]
+    positions = _array(record["objpos_other"], 2)
+    if count == 1 and not isinstance(scales, list):
+        joints, scales = [joints], [scales]
+    elif count == 1 and len(joints) != 1:
+        joints = [joints]
+    if not len(joints) == len(scales) == len(positions) == count:
+        raise ValueError(f"numOtherPeople is {count}, but the lists have {len(joints)}, {len(scales)}, {len(positions)}")
+    return tuple(Other(_array(j, 3), p, float(s)) for j, p, s in zip(joints, positions, scales, strict=True))
+
+
+def from_record(record: dict[str, Any]) -> Annotation | None:
+    """One record of the authors' JSON; None for the stub that the original script leaves at the end.
+
+    Raises
+    ------
+    ValueError, KeyError, TypeError : the record is incomplete or inconsistent.
+    """
+    if isinstance(record["img_paths"], dict):
+        return None
+    scale = float(record["scale_provided"])
+    joints = _array(record["joint_self"], 3)
+    objpos = np.array(record["objpos"], np.float64).reshape(2)
+    if not (math.isfinite(scale) and scale > 0):
+        raise ValueError(f"scale_provided is {scale}, expected a positive number")
+    return Annotation(
+        image=str(record["img_paths"]),
+        dataset=str(record["dataset"]),
+        joints=joints,
+        objpos=objpos,
+        scale=scale,
+        size=(int(record["img_width"]), int(record["img_height"])),
+        others=_people(record, int(record.get("numOtherPeople", 0))),
+        validation=bool(record["isValidation"]),
+        annolist_index=int(record["annolist_index"]),
+        people_index=int(record["people_index"]),
+    )
+
+
+def read_json(path: str | os.PathLike[str]) -> list[Annotation]:
+    """Read the authors' JSON (from the original scripts or from :func:`write_json`).
+
+    Raises
+    ------
+    DataError : not this format; names the record and the field.
+    """
+    name = os.fspath(path)
+    try:
+        with open(name, encoding="utf-8") as stream:
+            root = json.load(stream)["root"]
+    except OSError as error:
+        raise DataError(f"{name}: cannot be read: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise DataError(f'{name}: is no annotation file ({error}): expected {{"root": [records]}}') from None
+    if isinstance(root, dict):  # jsonlab unwraps a list of one
+        root = [root]
+    found = []
+    for index, record in enumerate(root):
+        try:
+            annotation = from_record(record)
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataError(f"{name}: record {index}: {type(error).__name__}: {error}") from None
+        if annotation is not None:
+            found.append(annotation)
+    return found

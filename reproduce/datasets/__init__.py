@@ -1,0 +1,1 @@
+"""Readers of the original downloads: annotation files to :class:`reproduce.annotations.Annotation`."""

@@ -1,0 +1,72 @@
+"""Parts, joint orders, flip pairs and limbs. Everything that says "joint" takes its order from here.
+
+Source: genJSON, the CPM data layer and the testing scripts of the CPM release (facts: orders and index lists).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+PARTS_14 = (
+    "head", "neck", "Rsho", "Relb", "Rwri", "Lsho", "Lelb", "Lwri", "Rhip", "Rkne", "Rank", "Lhip", "Lkne", "Lank",
+)  # fmt: skip
+PARTS_9 = ("Lsho", "Lelb", "Lwri", "Rsho", "Relb", "Rwri", "Lhip", "Rhip", "head")
+
+MPII_JOINTS = (
+    "Rank", "Rkne", "Rhip", "Lhip", "Lkne", "Lank", "pelvis", "thorax", "neck", "head", "Rwri", "Relb", "Rsho", "Lsho",
+    "Lelb", "Lwri",
+)  # fmt: skip
+LSP_JOINTS = (
+    "Rank", "Rkne", "Rhip", "Lhip", "Lkne", "Lank", "Rwri", "Relb", "Rsho", "Lsho", "Lelb", "Lwri", "neck", "head",
+)  # fmt: skip
+# LSP joint that stands at each MPII position (-1: none: zeros)
+LSP_TO_MPII = (0, 1, 2, 3, 4, 5, -1, -1, 12, 13, 6, 7, 8, 9, 10, 11)
+
+
+def _pairs(names: tuple[str, ...]) -> tuple[tuple[int, int], ...]:
+    return tuple((i, names.index("L" + n[1:])) for i, n in enumerate(names) if n.startswith("R"))
+
+
+@dataclass(frozen=True)
+class Skeleton:
+    """The parts that a network predicts.
+
+    Attributes
+    ----------
+    parts : names in channel order, background not included.
+    sources : for each part, the two joints of a record that it is the mean of (twice the same for a plain joint).
+    flip : pairs of channels that change places in a mirror image.
+    limbs : pairs of channels that a picture joins with a line.
+    """
+
+    parts: tuple[str, ...]
+    sources: tuple[tuple[int, int], ...]
+    flip: tuple[tuple[int, int], ...]
+    limbs: tuple[tuple[int, int], ...]
+
+    def __len__(self) -> int:
+        return len(self.parts)
+
+
+_FROM_MPII = tuple(MPII_JOINTS.index(p) for p in PARTS_14)
+_LIMBS_14 = ((0, 1), (2, 3), (3, 4), (5, 6), (6, 7), (8, 9), (9, 10), (11, 12), (12, 13))
+
+SKELETON_14 = Skeleton(PARTS_14, tuple((i, i) for i in _FROM_MPII), _pairs(PARTS_14), _LIMBS_14)
+SKELETON_9 = Skeleton(PARTS_9, tuple((i, i) for i in range(9)), _pairs(PARTS_9), ((0, 1), (1, 2), (3, 4), (4, 5)))
+
+# 16 joints, then the middles of 12 limbs
+_MIDDLES = ((9, 8), (8, 12), (12, 11), (11, 10), (8, 13), (13, 14), (14, 15), (2, 1), (1, 0), (3, 4), (4, 5), (6, 7))
+SKELETON_28 = Skeleton(
+    (*PARTS_14, "thorax", "pelvis", *(f"{MPII_JOINTS[a]}-{MPII_JOINTS[b]}" for a, b in _MIDDLES)),
+    (*((i, i) for i in (*_FROM_MPII, 7, 6)), *_MIDDLES),
+    (*_pairs(PARTS_14), (17, 20), (18, 21), (19, 22), (23, 25), (24, 26)),
+    _LIMBS_14,
+)
+_BY_COUNT = {9: SKELETON_9, 14: SKELETON_14, 28: SKELETON_28}
+
+
+def skeleton(parts: int) -> Skeleton:
+    """The skeleton with this number of parts; others get plain parts without flip pairs and limbs."""
+    if parts in _BY_COUNT:
+        return _BY_COUNT[parts]
+    return Skeleton(tuple(f"part{i}" for i in range(parts)), tuple((i, i) for i in range(parts)), (), ())
