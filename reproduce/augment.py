@@ -263,26 +263,17 @@ def _use_plain_opencv() -> None:
         cv2.ipp.setUseIPP(False)
 
 
-def augment(
-    image: Image,
-    annotation: Annotation,
-    settings: Settings,
-    dice: Dice,
-    *,
-    table: tuple[float, bool] | None = None,
-) -> Sample:
+def augment(image: Image, annotation: Annotation, settings: Settings, choice: Choice) -> Sample:
     """Make a training sample.
 
     Parameters
     ----------
     image : (H, W, 3) uint8 B, G, R, as stored in the record (narrow images already padded).
     annotation : 1-based, as in the record.
-    dice : random numbers; see :mod:`reproduce.dice`.
-    table : (degree, flip) for ``aug_way: "table"``.
+    choice : what the dice decided, see :func:`roll`.
     """
     _use_plain_opencv()
     scene = read_scene(annotation, settings)
-    choice = roll(settings, dice, table)
     if settings.do_clahe:
         image = clahe(image, settings)
     if settings.gray == 1:

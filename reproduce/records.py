@@ -176,3 +176,53 @@ def decode(datum: Datum, joints: int = 16) -> Record:
     planes = datum.data
     annotation, number, total = read_metadata(planes[3], joints)
     return Record(np.ascontiguousarray(planes[:3].transpose(1, 2, 0)), annotation, number, total)
+
+
+def encode_jpeg(annotation: Annotation, stored: bytes, image: Image, number: int, total: int) -> bytes:
+    """A small record: the image file's own bytes instead of planes, metadata rows behind them.
+
+    The Datum is marked ``encoded``; its data are the length of the image file (uint32 little endian), the file, and
+    the metadata plane's rows up to the last one used, each cut to the plane's used width (uint16 rows, uint16 bytes
+    per row first). Caffe's own CPMData layer reads planes only; this toolkit reads both.
+    """
+    height, width = pad_narrow(image).shape[:2]
+    plane = metadata_plane(annotation, height, width, number, total)
+    rows = int(np.flatnonzero(plane.any(1))[-1]) + 1
+    columns = int(np.flatnonzero(plane.any(0))[-1]) + 1
+    head = np.array([len(stored)], "<u4").tobytes()
+    shape = np.array([rows, columns], "<u2").tobytes()
+    raw = head + stored + shape + plane[:rows, :columns].tobytes()
+    return Datum(4, height, width, raw, encoded=True).encode()
+
+
+def decode_encoded(datum: Datum, joints: int = 16) -> Record:
+    """Read a record of :func:`encode_jpeg`.
+
+    Raises
+    ------
+    DataError : damaged.
+    """
+    import cv2
+
+    raw = bytes(datum.raw)
+    if len(raw) < 8:
+        raise DataError("the encoded record is cut short")
+    size = int(np.frombuffer(raw[:4], "<u4")[0])
+    stored, rest = raw[4 : 4 + size], raw[4 + size :]
+    if len(rest) < 4:
+        raise DataError("the encoded record is cut short")
+    rows, columns = (int(v) for v in np.frombuffer(rest[:4], "<u2"))
+    if len(rest) != 4 + rows * columns or rows > datum.height or columns > datum.width:
+        raise DataError("the encoded record's metadata have the wrong size")
+    if datum.height * datum.width > 1 << 28:
+        raise DataError(f"the encoded record claims an image of {datum.width} × {datum.height}")
+    plane = np.zeros((datum.height, datum.width), np.uint8)
+    plane[:rows, :columns] = np.frombuffer(rest[4:], np.uint8).reshape(rows, columns)
+    image = cv2.imdecode(np.frombuffer(stored, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    if image is None:
+        raise DataError("the encoded record's image cannot be decoded")
+    annotation, number, total = read_metadata(plane, joints)
+    wide = pad_narrow(np.asarray(image, np.uint8))
+    if wide.shape[:2] != (datum.height, datum.width):
+        raise DataError("the encoded record's image has another size than it says")
+    return Record(wide, annotation, number, total)

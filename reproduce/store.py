@@ -1,0 +1,262 @@
+"""Files of CPM records: LMDB as the authors wrote it, read by index and written so that a kill loses nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import cv2
+import numpy as np
+
+from caffe_compat.datum import LMDBReader
+from caffe_compat.errors import DataError
+
+from . import records
+from .annotations import Annotation
+from .records import Image, Record
+
+COMMIT_EVERY = 1000
+_NOTE = "export.json"
+Progress = Callable[[int, int], None]
+
+
+class Store(Protocol):
+    """Records by index."""
+
+    def __len__(self) -> int: ...
+
+    def record(self, index: int) -> Record:
+        """The i-th record in key order."""
+        ...
+
+
+class LMDBStore:
+    """Records of an LMDB in the authors' layout.
+
+    Parameters
+    ----------
+    joints : joints per person in the records (``np_in_lmdb``).
+    """
+
+    def __init__(self, path: str | os.PathLike[str], joints: int = 16) -> None:
+        self.reader, self.joints = LMDBReader(path), joints
+        if not len(self.reader):
+            raise DataError(f"{os.fspath(path)}: holds no records")
+
+    def __len__(self) -> int:
+        return len(self.reader)
+
+    def record(self, index: int) -> Record:
+        """The i-th record in key order.
+
+        Raises
+        ------
+        DataError : names the key.
+        """
+        try:
+            datum = self.reader[index]
+            return records.decode_encoded(datum, self.joints) if datum.encoded else records.decode(datum, self.joints)
+        except DataError as error:
+            raise DataError(f"{self.reader.path}: record {self.reader.keys[index].decode()}: {error}") from None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What an export will write, in order."""
+
+    annotations: tuple[Annotation, ...]
+    digest: str
+
+    @property
+    def total(self) -> int:
+        """Number of records."""
+        return len(self.annotations)
+
+
+def plan(annotations: Sequence[Annotation], *, validation: bool = False, seed: int | None = None) -> Plan:
+    """Put records into the order of the original script.
+
+    Parameters
+    ----------
+    validation : leave out the records of the validation split.
+    seed : of numpy's legacy generator (``np.random.seed``), whose permutation the script used.
+
+    Returns
+    -------
+    The records in writing order.
+    """
+    state = np.random.RandomState(seed)  # noqa: NPY002 - the original's generator
+    order = state.permutation(len(annotations))
+    chosen = tuple(annotations[i] for i in order if not (validation and annotations[i].validation))
+    text = json.dumps([[a.image, a.dataset, a.annolist_index, a.people_index] for a in chosen])
+    return Plan(chosen, hashlib.sha256(text.encode()).hexdigest())
+
+
+def read_image(path: str | os.PathLike[str]) -> Image:
+    """Decode an image file as (H, W, 3) uint8 B, G, R, as stored (no EXIF rotation).
+
+    Raises
+    ------
+    DataError : missing or not decodable.
+    """
+    name = os.fspath(path)
+    if not os.path.isfile(name):
+        raise DataError(f"{name}: no such image")
+    image = cv2.imread(name, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    if image is None:
+        raise DataError(f"{name}: cannot be decoded as an image (damaged, or not an image)")
+    return np.asarray(image, np.uint8)
+
+
+def image_path(root: str | os.PathLike[str], annotation: Annotation) -> Path:
+    """Where an annotation's image is: below the authors' folder of its data set, or directly below ``root``."""
+    folder = Path(root) / records.ROOTS.get(annotation.dataset, "")
+    path = folder / annotation.image
+    return path if path.exists() else Path(root) / annotation.image
+
+
+def _encode_one(job: tuple[str, Annotation, int, int, bool]) -> tuple[int, bytes, str]:
+    """Worker: (write number, value, error)."""
+    path, annotation, number, total, jpeg = job
+    try:
+        if jpeg:
+            return number, records.encode_jpeg(annotation, Path(path).read_bytes(), read_image(path), number, total), ""
+        return number, records.encode(annotation, read_image(path), number, total), ""
+    except (DataError, OSError) as error:
+        return number, b"", str(error)
+
+
+def export_lmdb(
+    made: Plan,
+    root: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    jpeg: bool = False,
+    skip_bad: bool = False,
+    workers: int = 0,
+    progress: Progress = lambda done, total: None,
+) -> list[str]:
+    """Write an LMDB; an interrupted one goes on where it was committed last.
+
+    The database grows in ``OUT.partial`` and gets its name when it is complete: nothing that is called ``OUT`` is ever
+    half-written.
+
+    Parameters
+    ----------
+    root : folder of the images.
+    jpeg : keep the images' original compressed bytes (an encoded Datum; Caffe's CPMData layer cannot read it).
+    skip_bad : leave out missing and damaged images (their numbers stay unused) instead of stopping.
+    workers : processes that decode; 0 = none.
+
+    Returns
+    -------
+    What was skipped and why.
+
+    Raises
+    ------
+    DataError : a bad image, an existing ``out``, too little space.
+    """
+    target, partial = Path(out), Path(f"{os.fspath(out)}.partial")
+    if target.exists():
+        raise DataError(f"{target}: exists already; remove it or choose another name with -o")
+    note = {"plan": made.digest, "jpeg": jpeg, "skip_bad": skip_bad}
+    done, skipped = _resume(partial, note)
+    _check_space(made, root, target, jpeg, done)
+    jobs = [
+        (str(image_path(root, a)), a, i, made.total, jpeg) for i, a in enumerate(made.annotations) if i >= done
+    ]
+    import lmdb
+
+    partial.mkdir(parents=True, exist_ok=True)
+    size = 1 << 40
+    env = lmdb.open(str(partial), map_size=size, metasync=False)
+    try:
+        transaction = env.begin(write=True)
+        for number, value, error in _results(jobs, workers):
+            if error:
+                if not skip_bad:
+                    transaction.commit()
+                    raise DataError(f"record {number} of {made.total}: {error}")
+                skipped.append(f"record {number}: {error}")
+            else:
+                transaction.put(b"%07d" % number, value, append=True)
+            if (number + 1) % COMMIT_EVERY == 0:
+                _commit(transaction, partial, note, number + 1, skipped)
+                transaction = env.begin(write=True)
+            progress(number + 1, made.total)
+        _commit(transaction, partial, note, made.total, skipped)
+        env.sync(True)
+    except lmdb.Error as error:
+        raise DataError(f"{partial}: cannot be written: {error}") from None
+    finally:
+        env.close()
+    (partial / _NOTE).unlink()
+    (partial / "lock.mdb").unlink(missing_ok=True)
+    os.replace(partial, target)
+    return skipped
+
+
+def _commit(transaction: Any, partial: Path, note: dict[str, Any], done: int, skipped: list[str]) -> None:
+    """Commit, then say so: a kill in between repeats the last thousand, which gives the same bytes."""
+    transaction.commit()
+    text = json.dumps({**note, "done": done, "skipped": skipped})
+    temporary = partial / f"{_NOTE}.new"
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, partial / _NOTE)
+
+
+def _resume(partial: Path, note: dict[str, Any]) -> tuple[int, list[str]]:
+    """How many records an interrupted export of the same plan has; another plan's leavings are removed."""
+    if not partial.exists():
+        return 0, []
+    try:
+        found = json.loads((partial / _NOTE).read_text(encoding="utf-8"))
+        same = all(found[key] == value for key, value in note.items())
+        done, skipped = int(found["done"]), [str(s) for s in found["skipped"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        same = False
+    if not same:
+        shutil.rmtree(partial)
+        return 0, []
+    # records after the note's count were committed just before a kill: remove them, they are written again
+    import lmdb
+
+    with lmdb.open(str(partial), map_size=1 << 40) as env, env.begin(write=True) as transaction:
+        cursor = transaction.cursor()
+        if cursor.set_range(b"%07d" % done):
+            while cursor.delete():
+                pass
+    return done, skipped
+
+
+def _check_space(made: Plan, root: str | os.PathLike[str], target: Path, jpeg: bool, done: int) -> None:
+    """Refuse when the disk cannot hold the rest, with 5 % to spare."""
+    need = 0
+    for a in made.annotations[done:]:
+        if jpeg:
+            path = image_path(root, a)
+            need += path.stat().st_size + 4096 if path.exists() else 0
+        else:
+            need += 4 * max(a.size[0], records.MIN_WIDTH) * a.size[1] + 4096
+    folder = target.absolute().parent
+    folder.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(folder).free
+    if need * 1.05 > free:
+        raise DataError(f"{target}: needs {need / 1e9:.1f} GB, {folder} has {free / 1e9:.1f} GB free")
+
+
+def _results(jobs: list[Any], workers: int) -> Any:
+    if workers < 1:
+        yield from map(_encode_one, jobs)
+        return
+    import multiprocessing
+
+    with multiprocessing.get_context("spawn").Pool(workers) as pool:
+        yield from pool.imap(_encode_one, jobs, chunksize=16)
+
