@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -81,7 +80,7 @@ def decode(value: bytes | memoryview) -> Datum:
     return Datum(numbers[1], numbers[2], numbers[3], raw, numbers[5], bool(numbers[7]))
 
 
-_OPEN: weakref.WeakValueDictionary[tuple[int, str], Any] = weakref.WeakValueDictionary()
+_OPEN: dict[tuple[int, str], Any] = {}
 
 
 class LMDBReader:
@@ -99,29 +98,29 @@ class LMDBReader:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = os.fspath(path)
-        self._pid = -1
-        self._env: Any = None
         self.keys = self._read_keys()
 
     def _open(self) -> Any:
+        """This process's handle; LMDB allows one per file and process, so readers of one file share it."""
         import lmdb
 
-        if self._pid != os.getpid():
-            place = (os.getpid(), os.path.realpath(self.path))
-            if place in _OPEN:  # LMDB allows one handle per file and process
-                self._env, self._pid = _OPEN[place], os.getpid()
-                return self._env
+        place = (os.getpid(), os.path.realpath(self.path))
+        if place not in _OPEN:
             if not os.path.exists(self.path) or (os.path.isdir(self.path) and not os.listdir(self.path)):
                 raise DataError(f"{self.path}: no such LMDB")
             try:
-                self._env = lmdb.open(
+                _OPEN[place] = lmdb.open(
                     self.path, readonly=True, lock=False, readahead=False, max_readers=1, subdir=os.path.isdir(self.path)
                 )
             except lmdb.Error as error:
                 raise DataError(f"{self.path}: cannot be opened as LMDB: {error}") from None
-            self._pid = os.getpid()
-            _OPEN[place] = self._env
-        return self._env
+        return _OPEN[place]
+
+    def close(self) -> None:
+        """Close this process's handle; it opens again when needed. Do so before forking: handles do not survive it."""
+        env = _OPEN.pop((os.getpid(), os.path.realpath(self.path)), None)
+        if env is not None:
+            env.close()
 
     def _read_keys(self) -> list[bytes]:
         import lmdb
@@ -149,6 +148,3 @@ class LMDBReader:
 
     def __iter__(self) -> Iterator[Datum]:
         return (self[i] for i in range(len(self)))
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path, "keys": self.keys, "_pid": -1, "_env": None}

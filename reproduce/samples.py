@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from caffe_compat.errors import DataError
+from caffe_compat.errors import CaffeCompatError, DataError
 from caffe_compat.layers.base import Layer
 from caffe_compat.sources import Batch, find_file, register_source
 
@@ -144,8 +144,11 @@ class _Jobs:
     def __init__(self, maker: SampleMaker) -> None:
         self.maker = maker
 
-    def __getitem__(self, jobs: list[Job]) -> Batch:
-        return self.maker.batch(jobs)
+    def __getitem__(self, jobs: list[Job]) -> Batch | CaffeCompatError:
+        try:
+            return self.maker.batch(jobs)
+        except CaffeCompatError as error:  # travels as a value: torch would wrap it in a page of traceback
+            return error
 
     def __len__(self) -> int:
         return 1 << 40
@@ -191,7 +194,7 @@ class CPMSource:
     ) -> None:
         self.maker, self.size, self.order, self.workers, self.start_method = maker, size, order, workers, start_method
         self._schedule = Schedule(len(maker.store), maker.settings, order)
-        self._iterator: Iterator[Batch] | None = None
+        self._iterator: Iterator[Batch | CaffeCompatError] | None = None
         self._expected = -1
         s = maker.settings
         self.shapes = (
@@ -206,6 +209,7 @@ class CPMSource:
         if number != self._expected or self._iterator is None:
             from torch.utils.data import DataLoader
 
+            self.maker.store.close()
             loader: Any = DataLoader(
                 _Jobs(self.maker),  # type: ignore[arg-type]
                 sampler=_Sampler(self._schedule, self.size, number),
@@ -218,7 +222,10 @@ class CPMSource:
             )
             self._iterator = iter(loader)
         self._expected = number + 1
-        return next(self._iterator)
+        made = next(self._iterator)
+        if isinstance(made, CaffeCompatError):
+            raise made
+        return made
 
 
 def open_store(path: str | os.PathLike[str], joints: int) -> Store:

@@ -35,6 +35,10 @@ class Store(Protocol):
         """The i-th record in key order."""
         ...
 
+    def close(self) -> None:
+        """Close the file; it opens again when needed."""
+        ...
+
 
 class LMDBStore:
     """Records of an LMDB in the authors' layout.
@@ -51,6 +55,10 @@ class LMDBStore:
 
     def __len__(self) -> int:
         return len(self.reader)
+
+    def close(self) -> None:
+        """Close the file; it opens again when needed."""
+        self.reader.close()
 
     def record(self, index: int) -> Record:
         """The i-th record in key order.
