@@ -30,7 +30,23 @@ _HOME = {
     "write_weights": "caffemodel",
     "Net": "net",
 }
-__all__ = [*_HOME, "__version__"]
+__all__ = [
+    "CaffeCompatError",
+    "LayerSpec",
+    "Net",
+    "NetSpec",
+    "PrototxtError",
+    "SolverSpec",
+    "UnsupportedLayer",
+    "WeightError",
+    "Weights",
+    "__version__",
+    "parse_net",
+    "read_net",
+    "read_solver",
+    "read_weights",
+    "write_weights",
+]
 
 if TYPE_CHECKING:
     from .caffemodel import Weights, read_weights, write_weights

@@ -134,10 +134,11 @@ def _evidence(layers: Iterable[tuple[str, bytes]]) -> dict[Dialect, list[str]]:
         wrong = {
             d: list(misfits(view, 0, len(view), schema.message_class(kind, d).DESCRIPTOR)) for d in DIALECTS
         }
-        for dialect, other in (("upstream", "fork"), ("fork", "upstream")):
+        pairs: tuple[tuple[Dialect, Dialect], ...] = (("upstream", "fork"), ("fork", "upstream"))
+        for dialect, other in pairs:
             only = [item for item in wrong[other] if item not in wrong[dialect]]
             if only and len(wrong[dialect]) < len(wrong[other]):
-                found[dialect].append(f"{only[0]} does not fit {other}")  # type: ignore[index]
+                found[dialect].append(f"{only[0]} does not fit {other}")
         head = _peek(kind, rest)
         if head.type in marks and kind == "LayerParameter":
             dialect = marks[head.type]

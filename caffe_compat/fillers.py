@@ -15,6 +15,7 @@ from torch import Tensor
 
 from . import schema
 from .errors import PrototxtError
+from .layers.base import FILLERS
 
 
 def fill(blob: Tensor, filler: Any, generator: torch.Generator) -> None:
@@ -56,13 +57,10 @@ def fill(blob: Tensor, filler: Any, generator: torch.Generator) -> None:
         elif kind == "msra":
             blob.normal_(0, (2 / fan) ** 0.5, generator=generator)
         elif kind == "bilinear":
-            if blob.dim() != 4 or blob.shape[2] != blob.shape[3]:
-                raise PrototxtError("the bilinear filler needs a 4-axis blob with square kernels", field="type")
             size = blob.shape[3]
             factor = (size + 1) // 2
             centre = (2 * factor - 1 - factor % 2) / (2.0 * factor)
             ramp = 1 - (torch.arange(size, dtype=torch.float64) / factor - centre).abs()
             blob.copy_((ramp[:, None] * ramp[None, :]).expand(blob.shape))
         else:
-            known = "constant, uniform, gaussian, positive_unitball, xavier, msra, bilinear"
-            raise PrototxtError(f"unknown filler '{kind}'; known: {known}", field="type")
+            raise PrototxtError(f"unknown filler '{kind}'; known: {', '.join(FILLERS)}", field="type")

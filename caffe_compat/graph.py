@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from .layers.base import Layer, Shape, check_blob, make
-from .spec import TEST, LayerSpec, NetSpec, ParamSpec
+from .layers.base import Layer, Shape, check_blob, check_filler, make
+from .spec import TEST, NetSpec, ParamSpec
 
 
 @dataclass(frozen=True)
@@ -231,6 +231,8 @@ def build(
         for shape in outs:
             check_blob(shape, layer)
         params = sharing.add(layer, index, layer.param_shapes(bottoms))
+        for param, filler in zip(params, layer.fillers(), strict=True):
+            check_filler(filler, param.shape, layer)
         down = layer.spec.propagate_down
         if down and len(down) != len(bottoms):
             raise layer.error(f"give none, or one for each of {len(bottoms)} bottom(s), found {len(down)}",
@@ -278,7 +280,3 @@ def _data_shapes(
             )
     return found
 
-
-def layer_specs(graph: Graph) -> list[LayerSpec]:
-    """The specs of the layers that were built."""
-    return [node.layer.spec for node in graph.nodes]

@@ -222,7 +222,7 @@ class Net(nn.Module):
         unknown = [name for name in wanted if name not in graph.blobs]
         if unknown:
             raise CaffeCompatError(f"no blob is called {', '.join(unknown)}; blobs: {', '.join(graph.blobs)}")
-        need = {name for name in wanted}
+        need = set(wanted)
         plan: list[Node] = []
         for node in reversed(graph.nodes):
             if node.layer.data:

@@ -61,7 +61,7 @@ class _Block:
 
 
 _HEAD = re.compile(r"(enum|message) (\S+)(?: @(\w+))?$")
-_FIELD = re.compile(r"(\d+) ([\w.]+)(\*\*|\*|!|) (\w+)(?: = ?(.*?))?(?: @(\w+))?$")
+_FIELD = re.compile(r"(\d+) ([\w.]+)(\*\*|\*|!|) (\w+)(?: =(?: (.*?))?)?(?: @(\w+))?$")
 _VALUE = re.compile(r"(\d+) (\w+)(?: @(\w+))?$")
 
 
@@ -161,7 +161,8 @@ def message_class(name: str, dialect: str = "merged") -> Any:
         raise SchemaError(f"the {dialect} dialect has no message '{name}'") from None
     if hasattr(message_factory, "GetMessageClass"):
         return message_factory.GetMessageClass(descriptor)
-    return message_factory.MessageFactory(_pool(dialect)).GetPrototype(descriptor)  # protobuf 4.21
+    factory: Any = message_factory.MessageFactory(_pool(dialect))  # protobuf 4.21
+    return factory.GetPrototype(descriptor)
 
 
 def new(name: str, /, **fields: Any) -> Any:

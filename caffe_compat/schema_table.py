@@ -470,7 +470,7 @@ message ImageDataParameter
   9 uint32 new_height = 0
   10 uint32 new_width = 0
   11 bool is_color = true
-  12 string root_folder = 
+  12 string root_folder =
 message InfogainLossParameter
   1 string source
   2 int32 axis = 1 @upstream
@@ -526,7 +526,7 @@ message PowerParameter
 message PythonParameter
   1 string module
   2 string layer
-  3 string param_str = 
+  3 string param_str =
   4 bool share_in_parallel = false
 message RecurrentParameter
   1 uint32 num_output = 0
@@ -582,7 +582,7 @@ message WindowDataParameter
   10 uint32 context_pad = 0
   11 string crop_mode = warp
   12 bool cache_images = false
-  13 string root_folder = 
+  13 string root_folder =
 message SPPParameter
   1 uint32 pyramid_height
   2 SPPParameter.PoolMethod pool = MAX

@@ -151,6 +151,7 @@ class Solver:
                       input_shapes=self.feed.shapes)  # fmt: skip
         self.net = Net(graph, weights, strict=False, seed=self.seed).to(self.device)
         self._tests = self._make_tests()
+        self._tested = [0] * len(self._tests)
         self._rule, per_param = RULES[m.type]
         self._params = [tensor for _, _, tensor in self.net.owned_params()]
         self._specs = [param.spec for _, param, _ in self.net.owned_params()]
@@ -181,11 +182,14 @@ class Solver:
     def test(self) -> list[dict[str, float]]:
         """Run all test nets with the current weights; mean of each output value over ``test_iter`` batches."""
         results = []
-        for net, feed, batches in self._tests:
+        for index, (net, feed, batches) in enumerate(self._tests):
             self._share(net)
             total: dict[str, float] = {}
+            # a test goes on where the one before ended, as Caffe's data layers do
+            first = self._tested[index]
+            self._tested[index] += batches
             with torch.no_grad():
-                for number in range(batches):
+                for number in range(first, first + batches):
                     for name, value in net(**feed.batch(number, self.device)).items():
                         flat = value.reshape(-1).tolist()
                         keys = [name] if len(flat) == 1 else [f"{name}[{i}]" for i in range(len(flat))]

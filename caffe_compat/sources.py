@@ -23,7 +23,10 @@ Batch = tuple[npt.NDArray[np.float32], ...]
 class Source(Protocol):
     """Batches for the tops of a data layer."""
 
-    shapes: tuple[Shape, ...]
+    @property
+    def shapes(self) -> tuple[Shape, ...]:
+        """Shapes of the arrays that :meth:`batch` gives."""
+        ...
 
     def batch(self, number: int) -> Batch:
         """The batch with this number, counted from 0 over the whole training."""

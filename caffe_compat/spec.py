@@ -6,7 +6,7 @@ anywhere but in the schema table.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -76,7 +76,7 @@ class LayerSpec:
         """The ``propagate_down`` entries."""
         return tuple(self.message.propagate_down)
 
-    def error(self, message: str, name: str = "", kind: type[PrototxtError] = PrototxtError) -> PrototxtError:
+    def error(self, message: str, name: str = "", kind: Callable[..., PrototxtError] = PrototxtError) -> PrototxtError:
         """An error that says where in the definition this layer (or its field ``name``) stands."""
         line = 0
         path = name

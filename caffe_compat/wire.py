@@ -217,7 +217,9 @@ def encode_blob(blob: Blob) -> list[bytes | memoryview]:
     data = np.ascontiguousarray(blob.data, dtype=kind).reshape(-1)
     shape = encode_bytes(1, len(dims)) + dims if dims else b""
     tail = encode_bytes(7, len(shape)) + shape
-    body: list[bytes | memoryview] = [encode_bytes(number, data.nbytes), data.view(np.uint8).data] if data.size else []
+    body: list[bytes | memoryview] = []
+    if data.size:
+        body = [encode_bytes(number, data.nbytes), data.view(np.uint8).data]
     # fields in number order: data (5), shape (7), double_data (8)
     return [*body, tail] if number == 5 else [tail, *body]
 
@@ -242,7 +244,7 @@ def misfits(buffer: memoryview, start: int, stop: int, descriptor: Any, path: st
             yield f"{label} (wire type {field.wire})"
         elif spec.message_type is not None:
             yield from misfits(buffer, field.start, field.stop, spec.message_type, f"{label}.")
-        elif spec.enum_type is not None and field.value not in spec.enum_type.values_by_number:
-            yield f"{label} = {field.value}"
-        elif spec.type == _D.TYPE_BOOL and field.value > 1:
+        elif (spec.enum_type is not None and field.value not in spec.enum_type.values_by_number) or (
+            spec.type == _D.TYPE_BOOL and field.value > 1
+        ):
             yield f"{label} = {field.value}"

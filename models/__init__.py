@@ -1,1 +1,1 @@
-"""Data only: one folder per network, and what is known about the released models. Installed as ``reproduce._models``."""
+"""Data only: one folder per network; facts about the released models. Installed as ``reproduce._models``."""

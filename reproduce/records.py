@@ -178,14 +178,18 @@ def decode(datum: Datum, joints: int = 16) -> Record:
     return Record(np.ascontiguousarray(planes[:3].transpose(1, 2, 0)), annotation, number, total)
 
 
-def encode_jpeg(annotation: Annotation, stored: bytes, image: Image, number: int, total: int) -> bytes:
+def encode_stored(annotation: Annotation, stored: bytes, size: tuple[int, int], number: int, total: int) -> bytes:
     """A small record: the image file's own bytes instead of planes, metadata rows behind them.
 
     The Datum is marked ``encoded``; its data are the length of the image file (uint32 little endian), the file, and
-    the metadata plane's rows up to the last one used, each cut to the plane's used width (uint16 rows, uint16 bytes
-    per row first). Caffe's own CPMData layer reads planes only; this toolkit reads both.
+    the metadata plane's used part (uint16 rows, uint16 columns, then the bytes). Caffe's own CPMData layer reads planes
+    only; this toolkit reads both.
+
+    Parameters
+    ----------
+    stored : the image file. size : (height, width) of the record, narrow images padded.
     """
-    height, width = pad_narrow(image).shape[:2]
+    height, width = size
     plane = metadata_plane(annotation, height, width, number, total)
     rows = int(np.flatnonzero(plane.any(1))[-1]) + 1
     columns = int(np.flatnonzero(plane.any(0))[-1]) + 1
@@ -195,22 +199,47 @@ def encode_jpeg(annotation: Annotation, stored: bytes, image: Image, number: int
     return Datum(4, height, width, raw, encoded=True).encode()
 
 
+def image_bytes(datum: Datum) -> bytes:
+    """The image file inside a record of :func:`encode_stored`.
+
+    Raises
+    ------
+    DataError : cut short.
+    """
+    raw = bytes(datum.raw)
+    size = int(np.frombuffer(raw[:4], "<u4")[0]) if len(raw) >= 8 else 1 << 40
+    if len(raw) < 8 + size:
+        raise DataError("the encoded record is cut short")
+    return raw[4 : 4 + size]
+
+
+def decode_image(stored: bytes, height: int, width: int) -> Image:
+    """Decode a stored image file and pad it to the record's width.
+
+    Raises
+    ------
+    DataError : not decodable, or of another size.
+    """
+    import cv2
+
+    image = cv2.imdecode(np.frombuffer(stored, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    if image is None:
+        raise DataError("the stored image cannot be decoded")
+    wide = pad_narrow(np.asarray(image, np.uint8))
+    if wide.shape[:2] != (height, width):
+        raise DataError("the stored image has another size than the record says")
+    return wide
+
+
 def decode_encoded(datum: Datum, joints: int = 16) -> Record:
-    """Read a record of :func:`encode_jpeg`.
+    """Read a record of :func:`encode_stored`.
 
     Raises
     ------
     DataError : damaged.
     """
-    import cv2
-
-    raw = bytes(datum.raw)
-    if len(raw) < 8:
-        raise DataError("the encoded record is cut short")
-    size = int(np.frombuffer(raw[:4], "<u4")[0])
-    stored, rest = raw[4 : 4 + size], raw[4 + size :]
-    if len(rest) < 4:
-        raise DataError("the encoded record is cut short")
+    stored = image_bytes(datum)
+    rest = bytes(datum.raw)[4 + len(stored) :]
     rows, columns = (int(v) for v in np.frombuffer(rest[:4], "<u2"))
     if len(rest) != 4 + rows * columns or rows > datum.height or columns > datum.width:
         raise DataError("the encoded record's metadata have the wrong size")
@@ -218,11 +247,5 @@ def decode_encoded(datum: Datum, joints: int = 16) -> Record:
         raise DataError(f"the encoded record claims an image of {datum.width} × {datum.height}")
     plane = np.zeros((datum.height, datum.width), np.uint8)
     plane[:rows, :columns] = np.frombuffer(rest[4:], np.uint8).reshape(rows, columns)
-    image = cv2.imdecode(np.frombuffer(stored, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-    if image is None:
-        raise DataError("the encoded record's image cannot be decoded")
     annotation, number, total = read_metadata(plane, joints)
-    wide = pad_narrow(np.asarray(image, np.uint8))
-    if wide.shape[:2] != (datum.height, datum.width):
-        raise DataError("the encoded record's image has another size than it says")
-    return Record(wide, annotation, number, total)
+    return Record(decode_image(stored, datum.height, datum.width), annotation, number, total)

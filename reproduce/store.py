@@ -99,7 +99,7 @@ def plan(annotations: Sequence[Annotation], *, validation: bool = False, seed: i
     -------
     The records in writing order.
     """
-    state = np.random.RandomState(seed)  # noqa: NPY002 - the original's generator
+    state = np.random.RandomState(seed)
     order = state.permutation(len(annotations))
     chosen = tuple(annotations[i] for i in order if not (validation and annotations[i].validation))
     text = json.dumps([[a.image, a.dataset, a.annolist_index, a.people_index] for a in chosen])
@@ -134,7 +134,9 @@ def _encode_one(job: tuple[str, Annotation, int, int, bool]) -> tuple[int, bytes
     path, annotation, number, total, jpeg = job
     try:
         if jpeg:
-            return number, records.encode_jpeg(annotation, Path(path).read_bytes(), read_image(path), number, total), ""
+            height, width = records.pad_narrow(read_image(path)).shape[:2]
+            stored = Path(path).read_bytes()
+            return number, records.encode_stored(annotation, stored, (height, width), number, total), ""
         return number, records.encode(annotation, read_image(path), number, total), ""
     except (DataError, OSError) as error:
         return number, b"", str(error)

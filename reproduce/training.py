@@ -8,7 +8,7 @@ import re
 import signal
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import IO, Any
@@ -43,7 +43,7 @@ class Options:
     compile: bool = False
     warmup: int = 0
     max_iter: int | None = None
-    order: Order = Order()
+    order: Order = field(default_factory=Order)
 
 
 def find_root(solver: str | os.PathLike[str]) -> tuple[SolverSpec, Path]:
@@ -174,7 +174,7 @@ def run(
     if not finished or m.snapshot_after_train:
         model, _ = solver.snapshot()
         say(f"snapshot {model}")
-    return finished
+    return bool(finished)
 
 
 def _reports(solver: Solver, interrupted: Interrupted, say: Callable[[str], None]) -> Iterator[Report]:

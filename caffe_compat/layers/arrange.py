@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from .. import schema
 from ..lazy import lazy_import
 from .base import Layer, Shape, count, register
 
@@ -81,6 +82,8 @@ class Slice(Layer):
             if total % tops:
                 raise self.error(f"an axis of size {total} does not divide into {tops} tops", "slice_point")
             return [total // tops] * tops
+        if tops > total:
+            raise self.error(f"an axis of size {total} cannot be cut into {tops} tops", "top")
         if points[-1] > total:
             raise self.error(f"point {points[-1]} lies beyond the axis of size {total}", "slice_point")
         return [b - a for a, b in zip([0, *points], [*points, total], strict=True)]
@@ -135,6 +138,7 @@ class Flatten(Layer):
     """
 
     option = "flatten_param"
+    in_place = False
 
     def output_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
         shape = bottoms[0]
@@ -158,6 +162,7 @@ class Reshape(Layer):
     """
 
     option = "reshape_param"
+    in_place = False
 
     def setup(self) -> None:
         dims = list(self.options.shape.dim)
@@ -276,6 +281,30 @@ class BatchReindex(Layer):
 
     def forward(self, params: Sequence[Tensor], *bottoms: Tensor) -> tuple[Tensor, ...]:
         return (bottoms[0].index_select(0, bottoms[1].detach().long()),)
+
+
+@register("Parameter")
+class Parameter(Layer):
+    """A learned blob as top.
+
+    Source: ``parameter_layer.hpp`` of BVLC Caffe.
+    """
+
+    option = "parameter_param"
+    bottoms = (0, 0)
+    blob_names = ("weight",)
+
+    def param_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
+        return [tuple(self.options.shape.dim)]
+
+    def fillers(self) -> list[Any]:
+        return [schema.new("FillerParameter", type="constant")]
+
+    def output_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
+        return self.param_shapes(bottoms)
+
+    def forward(self, params: Sequence[Tensor], *bottoms: Tensor) -> tuple[Tensor, ...]:
+        return (params[0],)
 
 
 @register("Filter")

@@ -32,6 +32,7 @@ class Layer:
     loss : does a top without ``loss_weight`` count into the loss (first top, weight 1)?
     data : does the layer bring data in from outside?
     trainable : blobs that a solver may change (BatchNorm's are statistics).
+    same_count : one top for each bottom.
     in_place : may top and bottom be the same blob?
     """
 
@@ -44,6 +45,7 @@ class Layer:
     data: ClassVar[bool] = False
     trainable: ClassVar[bool] = True
     same_count: ClassVar[bool] = False
+    in_place: ClassVar[bool] = True
 
     def __init__(self, spec: LayerSpec, phase: str = TEST) -> None:
         self.spec, self.phase = spec, phase
@@ -56,6 +58,8 @@ class Layer:
             raise self.error(
                 f"produces one top for each bottom, found {len(spec.bottoms)} bottom(s) and {len(spec.tops)} top(s)", "top"
             )
+        if not self.in_place and set(spec.tops) & set(spec.bottoms):
+            raise self.error(f"{self.type} cannot work in place: give the top another name", "top")
         self.setup()
 
     def _check_count(self, what: str, count: int, allowed: tuple[int, int | None]) -> None:
@@ -159,6 +163,21 @@ def count(shape: Sequence[int]) -> int:
     for size in shape:
         total *= size
     return total
+
+
+FILLERS = ("constant", "uniform", "gaussian", "positive_unitball", "xavier", "msra", "bilinear")
+
+
+def check_filler(filler: Any, shape: Shape, layer: Layer) -> None:
+    """Refuse what Caffe's fillers refuse."""
+    if filler.type not in FILLERS:
+        raise layer.error(f"unknown filler '{filler.type}'; known: {', '.join(FILLERS)}")
+    if filler.type != "gaussian" and filler.sparse != -1:
+        raise layer.error(f"sparse is for the gaussian filler only, not for '{filler.type}'")
+    if filler.type == "bilinear" and (len(shape) != 4 or shape[2] != shape[3]):
+        raise layer.error(f"the bilinear filler needs a blob of 4 axes with square kernels, not {shape}")
+    if count(shape) == 0:
+        raise layer.error(f"a parameter of shape {shape} has no values to fill")
 
 
 def check_blob(shape: Sequence[int], layer: Layer) -> None:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from .. import schema
 from .base import Layer, Shape, register
@@ -17,7 +16,7 @@ class DataLayer(Layer):
     """
 
     bottoms = (0, 0)
-    tops = (1, None)
+    tops: ClassVar[tuple[int, int | None]] = (1, None)
     data = True
 
     def output_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
@@ -59,7 +58,7 @@ class DummyData(DataLayer):
         if o.shape:
             shapes = [tuple(s.dim) for s in o.shape]
         else:
-            shapes = list(zip(o.num, o.channels, o.height, o.width, strict=False))
+            shapes = [tuple(dims) for dims in zip(o.num, o.channels, o.height, o.width, strict=False)]
         if len(shapes) not in (1, tops):
             raise self.error(f"{tops} tops need 1 or {tops} shapes, found {len(shapes)}", "shape")
         return shapes * tops if len(shapes) == 1 else shapes
@@ -72,7 +71,7 @@ class DummyData(DataLayer):
 
 @register("MemoryData")
 class MemoryData(DataLayer):
-    """Data (N×C×H×W) and labels (N) given by the caller.
+    """Data (N×C×H×W) and labels (N×1×1×1) given by the caller.
 
     Source: ``memory_data_layer.cpp`` of BVLC Caffe.
     """
@@ -87,7 +86,7 @@ class MemoryData(DataLayer):
 
     def output_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
         o = self.options
-        return [(o.batch_size, o.channels, o.height, o.width), (o.batch_size,)]
+        return [(o.batch_size, o.channels, o.height, o.width), (o.batch_size, 1, 1, 1)]
 
 
 @register("HDF5Data")
@@ -155,10 +154,6 @@ class CPMData(DataLayer):
         height, width = t.crop_size_y, t.crop_size_x
         if later and t.crop_size:
             height = width = t.crop_size
-        label = (batch, 2 * (t.num_parts + 1), height // t.stride, width // t.stride)
-        return [(batch, 4, height, width), label][: len(self.spec.tops)]
-
-
-def source_path(layer: Layer, base: str) -> str:
-    """The ``source`` of a data layer, relative names taken from ``base``."""
-    return os.path.join(base, layer.options.source)
+        label: Shape = (batch, 2 * (t.num_parts + 1), height // t.stride, width // t.stride)
+        data: Shape = (batch, 4, height, width)
+        return [data, label][: len(self.spec.tops)]

@@ -99,14 +99,13 @@ class SoftmaxWithLoss(_Loss):
         logs = torch.log_softmax(rows, -1)
         picked = _floor(logs.gather(-1, torch.where(valid, label, 0).unsqueeze(-1)).squeeze(-1), _FLT_MIN_LOG)
         total = -torch.where(valid, picked, 0.0).sum()
-        outer = count(tuple(x.shape[:axis]))
-        divisor = {
-            "FULL": lambda: total.new_tensor(float(label.numel())),
-            "VALID": lambda: valid.sum().to(total.dtype),
-            "BATCH_SIZE": lambda: total.new_tensor(float(outer)),
-            "NONE": lambda: total.new_tensor(1.0),
-        }[self.normalization]()
-        tops = (total / divisor.clamp_min(1.0), torch.softmax(x, axis).detach())
+        divisors: dict[str, Tensor | float] = {
+            "FULL": float(label.numel()),
+            "VALID": valid.sum().to(total.dtype).clamp_min(1.0),
+            "BATCH_SIZE": float(count(tuple(x.shape[:axis]))),
+            "NONE": 1.0,
+        }
+        tops = (total / divisors[self.normalization], torch.softmax(x, axis).detach())
         return tops[: max(1, len(self.spec.tops))]
 
 
@@ -161,6 +160,9 @@ class InfogainLoss(_Loss):
 class HingeLoss(_Loss):
     """One-against-all hinge loss, L1 or L2, divided by N.
 
+    Caffe keeps the margins in the bottom's diff between forward and backward: who clears diffs in between (no solver
+    does) gets no gradient from it. Ours does not depend on that.
+
     Source: ``hinge_loss_layer.cpp`` of BVLC Caffe.
     """
 
@@ -205,8 +207,8 @@ class ContrastiveLoss(_Loss):
     bottoms = (3, 3)
 
     def output_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
-        if count(bottoms[0]) != count(bottoms[1]) or count(bottoms[2]) != bottoms[0][0]:
-            raise self.error(f"needs two blobs of one shape and a label per item, found {list(bottoms)}", "bottom")
+        if count(bottoms[0]) != count(bottoms[1]) or count(bottoms[2]) != bottoms[0][0] or count(bottoms[0][2:]) != 1:
+            raise self.error(f"needs two blobs N×C(×1×1) and a label per item, found {list(bottoms)}", "bottom")
         return super().output_shapes(bottoms)
 
     def gradient_to(self, index: int) -> bool:

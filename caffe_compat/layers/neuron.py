@@ -137,6 +137,8 @@ class AbsVal(_Neuron):
     Source: ``absval_layer.cpp`` of BVLC Caffe.
     """
 
+    in_place = False
+
     def compute(self, x: Tensor) -> Tensor:
         return x.abs()
 
@@ -164,12 +166,12 @@ class Power(_Neuron):
     def compute(self, x: Tensor) -> Tensor:
         power, scale, shift = self.options.power, self.options.scale, self.options.shift
         if power * scale == 0:
-            return torch.full_like(x, 1.0 if power == 0 else shift).pow(power)
+            return torch.full_like(x, 1.0 if power == 0 else shift) ** float(power)
         y = x * scale if scale != 1 else x
         y = y + shift if shift else y
         if power == 1:
             return y.clone() if y is x else y
-        return y * y if power == 2 else y.pow(power)
+        return y * y if power == 2 else y ** float(power)
 
 
 @register("Exp")
@@ -222,7 +224,7 @@ class Threshold(_Neuron):
     option = "threshold_param"
 
     def compute(self, x: Tensor) -> Tensor:
-        return (x > self.options.threshold).to(x.dtype)
+        return torch.gt(x, self.options.threshold).to(x.dtype)
 
 
 @register("Dropout")

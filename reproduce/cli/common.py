@@ -67,7 +67,7 @@ def emit_json(value: Any) -> None:
     click.echo(json.dumps(value, indent=1))
 
 
-def parse_shapes(_: click.Context, __: click.Parameter, values: Sequence[str]) -> dict[str, tuple[int, ...]]:
+def parse_shapes(context: click.Context, parameter: click.Parameter, values: Sequence[str]) -> dict[str, tuple[int, ...]]:
     """``NAME:1,4,368,368`` options as a dict; for click's ``callback``."""
     shapes = {}
     for value in values:

@@ -1,0 +1,68 @@
+"""Every recorded layer: forward, backward and parameter gradients equal to the real Caffe's."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from caffe_compat import Net, read_net
+from caffe_compat.layers import registry
+from tests import tolerances
+from tests.paths import GOLDEN, listed
+from tests.replay import backward, forward, relative_error, set_params
+
+_INDEX = GOLDEN / "layers" / "index.json"
+_CASES: list[dict[str, Any]] = json.loads(_INDEX.read_text())["cases"] if _INDEX.exists() else []
+
+
+@pytest.mark.parametrize("case", listed((c, c["name"]) for c in _CASES))
+def test_layer(case: dict[str, Any]) -> None:
+    with np.load(GOLDEN / "layers" / f"{case['name']}.npz") as file:
+        arrays = {key: file[key] for key in file.files}
+    spec = read_net(GOLDEN / "layers" / f"{case['name']}.prototxt")
+    net = Net(spec, phase=case["phase"], stages=case["stages"], level=case["level"])
+    set_params(net, arrays)
+    run = forward(net, arrays)
+    if case["backward"]:
+        backward(run, arrays)
+    outputs = {key[8:] for key in arrays if key.startswith("topdiff:")}
+    in_place = {name for node in net.graph.nodes for name in node.tops if name in node.bottoms}
+    errors = {}
+    for key, recorded in arrays.items():
+        kind, _, name = key.partition(":")
+        layer, _, index = name.rpartition("/")
+        if kind == "blob":
+            errors[key] = relative_error(run.blobs[name].detach().numpy(), recorded)
+        elif kind == "paramafter":
+            errors[key] = relative_error(run.param(layer, int(index)).detach().numpy(), recorded)
+        elif kind == "diff" and name not in outputs - in_place and name not in run.touched_by_clearing:
+            errors[key] = relative_error(run.diff(name), recorded)
+        elif kind == "diff" and name in run.touched_by_clearing:
+            assert not recorded.any(), "the recorder cleared the margins, the gradient must be 0"
+        elif kind == "pdiff":
+            errors[key] = relative_error(run.param_diff(layer, int(index)), recorded)
+    if "total_loss" in case and net.losses:
+        errors["total_loss"] = relative_error(np.array(net.loss(run.blobs).item()), np.array(case["total_loss"]))
+    wrong = {key: value for key, value in errors.items() if not value <= tolerances.LAYER}
+    assert errors
+    assert not wrong
+
+
+def test_recorded_types_are_registered() -> None:
+    """Not one recorded type is missing from the registry."""
+    if not _CASES:
+        pytest.skip(f"no recorded outputs at {GOLDEN}")
+    types = {name for case in _CASES for name in case["layer_types"]}
+    assert types <= set(registry())
+
+
+@pytest.mark.parametrize("path", listed((p, p.stem) for p in sorted((GOLDEN / "layers").glob("*.prototxt"))))
+def test_text_round_trip(path: Path) -> None:
+    from caffe_compat import parse_net
+
+    spec = read_net(path)
+    assert parse_net(spec.to_text()).to_message() == spec.to_message()

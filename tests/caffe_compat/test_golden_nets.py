@@ -1,0 +1,103 @@
+"""Whole networks against the real Caffe: the official deploy nets, small pose machines, public models."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from caffe_compat import Net, read_net, read_weights
+from caffe_compat.convert import convert
+from caffe_compat.graph import build
+from tests import recipe, tolerances
+from tests.paths import DATA, GOLDEN, cases, needs_data
+from tests.replay import relative_error
+
+
+def _deploy_net(path: Path, engine: str = "auto") -> tuple[Net, np.ndarray, dict[str, np.ndarray]]:
+    case = json.loads(path.read_text())
+    spec = read_net(GOLDEN / case["prototxt"] if (GOLDEN / case["prototxt"]).exists() else path.parent / case["prototxt"])
+    weights, x = recipe.make(build(spec), case["seed"], tuple(case["input_shape"]))
+    with np.load(path.with_suffix(".npz")) as file:
+        return Net(spec, weights), x, {key: file[key] for key in file.files}
+
+
+@pytest.mark.parametrize("path", cases("deploy", "*.json"))
+def test_deploy(path: Path) -> None:
+    net, x, recorded = _deploy_net(path)
+    with torch.no_grad():
+        ours = net(torch.from_numpy(x), blobs=recorded)
+    worst = max(float(np.abs(ours[name].numpy() - blob).max()) for name, blob in recorded.items())
+    assert worst <= tolerances.DEPLOY
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("path", cases("deploy", "*.json"))
+def test_deploy_cuda(path: Path) -> None:
+    net, x, recorded = _deploy_net(path)
+    net = net.cuda()
+    with torch.no_grad():
+        ours = net(torch.from_numpy(x).cuda(), blobs=recorded)
+    worst = max(float(np.abs(ours[name].cpu().numpy() - blob).max()) for name, blob in recorded.items())
+    assert worst <= tolerances.DEPLOY
+
+
+@pytest.mark.parametrize("path", cases("tiny", "*.npz"))
+@pytest.mark.parametrize("ending", [".caffemodel", ".caffemodel.h5", "_v1.caffemodel", "_double.caffemodel"])
+def test_tiny(path: Path, ending: str) -> None:
+    """The same weights in four containers; every blob, Caffe's split copies included."""
+    with np.load(path) as file:
+        recorded = {key: file[key] for key in file.files}
+    net = Net(read_net(path.with_suffix(".prototxt")), read_weights(path.with_name(path.stem + ending)))
+    with torch.no_grad():
+        ours = net.all_blobs(torch.from_numpy(recorded.pop("x")))
+    errors = {key: relative_error(ours[key.removeprefix("blob:")].numpy(), blob) for key, blob in recorded.items()}
+    assert errors
+    assert max(errors.values()) <= tolerances.TINY
+
+
+@pytest.mark.parametrize("path", cases("tiny", "*/snap/*.caffemodel"))
+def test_snapshot_of_a_training_net(path: Path) -> None:
+    """The deploy net inside a snapshot gives what Caffe's separate deploy file gave with its weights."""
+    folder = path.parent.parent
+    with np.load(folder / "deploy_io.npz") as file:
+        recorded = {key: file[key] for key in file.files}
+    x = recorded.pop("x")
+    made = convert(path)
+    official = Net(read_net(folder / "pose_deploy.prototxt"), read_weights(path), strict=False)
+    own = Net(made.graph, made.weights)
+    assert [n.layer.name for n in own.graph.nodes] == [n.layer.name for n in official.graph.nodes]
+    with torch.no_grad():
+        for net in (official, own):
+            ours = net.all_blobs(torch.from_numpy(x))
+            for key, blob in recorded.items():
+                assert relative_error(ours[key.removeprefix("blob:")].numpy(), blob) <= tolerances.TINY
+
+
+@needs_data
+@pytest.mark.parametrize("path", cases("models", "*.json"))
+def test_public_model(path: Path) -> None:
+    case = json.loads(path.read_text())
+    with np.load(path.with_suffix(".npz")) as file:
+        recorded = {key: file[key] for key in file.files}
+    root = DATA / "caffemodels"
+    inputs = {key[3:]: torch.from_numpy(a) for key, a in recorded.items() if key.startswith("in:")}
+    made = convert(
+        root / case["model"], prototxt=root / case["prototxt"],
+        input_shapes={name: tuple(t.shape) for name, t in inputs.items()},
+    )  # fmt: skip
+    params = {n.layer.name: [list(p.shape) for p in n.params] for n in made.graph.nodes if n.params}
+    assert params == case["params"]
+    assert sorted(made.graph.outputs) == sorted(case["outputs"])
+    net = Net(made.graph, made.weights)
+    for name in net.graph.inputs:
+        inputs.setdefault(name, torch.zeros(net.graph.blobs[name]))
+    with torch.no_grad():
+        ours = net.all_blobs(**inputs)
+    blobs = {key[5:]: blob for key, blob in recorded.items() if key.startswith("blob:")}
+    errors = {name: relative_error(ours[name].numpy(), blob) for name, blob in blobs.items()}
+    assert errors
+    assert max(errors.values()) <= tolerances.MODEL

@@ -1,0 +1,91 @@
+"""The CPM data layer against recorded samples of the real one: pixels identical, maps within float32 rounding."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from caffe_compat import read_net
+from reproduce.augment import Settings, augment, roll
+from reproduce.dice import GivenDice, glibc_rand
+from reproduce.samples import Order, source_for
+from reproduce.store import LMDBStore
+from tests import tolerances
+from tests.paths import GOLDEN, cases
+
+_DUMPS = "cpmdata/training/dumps"
+
+
+def _open(path: Path) -> tuple[dict, dict[str, np.ndarray], Settings, LMDBStore, object]:
+    case = json.loads(path.read_text())
+    with np.load(path.with_suffix(".npz")) as file:
+        recorded = {key: file[key] for key in file.files}
+    layer = read_net(path.with_suffix(".prototxt")).layers[0]
+    settings = Settings.of(layer.message.transform_param)
+    store = LMDBStore(path.parent.parent / "lmdb" / case["lmdb"], settings.np_in_lmdb)
+    return case, recorded, settings, store, layer
+
+
+@pytest.mark.parametrize("path", cases(_DUMPS, "*.json"))
+def test_samples_from_recorded_dice(path: Path) -> None:
+    from reproduce.samples import Tables
+
+    case, recorded, settings, store, _ = _open(path)
+    count = len(store)
+    tables = None
+    if settings.aug_way == "table":
+        tables = Tables(path.parent.parent.parent, settings.num_total_augs, count)
+    centre_batch = len(recorded["center"])
+    for i in range(case["batch"] * case["batches"]):
+        record = store.record(i % count)
+        table = tables.entry(record.write_number, i // count) if tables else None
+        first, last = recorded["rand_start"][i : i + 2]
+        choice = roll(settings, GivenDice(iter(recorded["rand"][first:last].tolist())), table)
+        assert choice.scale_multiplier == recorded["scale_multiplier"][i]
+        assert choice.degree == recorded["degree"][i]
+        assert (choice.x_offset, choice.y_offset) == (recorded["x_offset"][i], recorded["y_offset"][i])
+        assert choice.flip == bool(recorded["flip"][i])
+        sample = augment(record.image, record.annotation, settings, choice)
+        np.testing.assert_array_equal(sample.pixels.transpose(2, 0, 1), recorded["pixels"][i])
+        expected = (recorded["pixels"][i].astype(np.float32) - 128) / np.float32(256)
+        np.testing.assert_array_equal(sample.data[:3], expected)
+        if i < centre_batch:
+            np.testing.assert_allclose(sample.data[3], recorded["center"][i], rtol=0, atol=tolerances.LABEL)
+        np.testing.assert_allclose(sample.data[3], recorded["center16"][i], rtol=0, atol=tolerances.HALF)
+        label = np.concatenate([sample.label, sample.label_1st])
+        np.testing.assert_allclose(label, recorded["label"][i], rtol=0, atol=tolerances.LABEL)
+
+
+@pytest.mark.parametrize("path", cases(_DUMPS, "*.json"))
+def test_rand_sequence(path: Path) -> None:
+    with np.load(path.with_suffix(".npz")) as file:
+        values, seed = file["rand"], int(file["srand"])
+    sequence = glibc_rand(seed)
+    assert [next(sequence) for _ in values] == values.tolist()
+
+
+@pytest.mark.parametrize("path", cases(_DUMPS, "*.json"))
+@pytest.mark.parametrize("workers", [0, 2])
+def test_source_replays_caffe(path: Path, workers: int) -> None:
+    """The layer's source, dice replayed from the seed, gives the recorded batches, in worker processes too."""
+    from caffe_compat.layers import make
+
+    case, recorded, _, _, layer = _open(path)
+    order = Order(dice="caffe", seed=case["srand"])
+    source = source_for(make(layer, "TRAIN"), path.parent, order, workers=workers)
+    assert [list(s) for s in source.shapes] == [case["data_shape"], case["label_shape"]]
+    size = case["batch"]
+    for number in range(case["batches"]):
+        data, label = source.batch(number)
+        part = slice(number * size, (number + 1) * size)
+        np.testing.assert_array_equal(data[:, :3] * 256 + 128, recorded["pixels"][part].astype(np.float32))
+        np.testing.assert_allclose(label, recorded["label"][part], rtol=0, atol=tolerances.LABEL)
+
+
+def test_golden_folder_has_tables() -> None:
+    if not GOLDEN.is_dir():
+        pytest.skip(f"no recorded outputs at {GOLDEN}")
+    assert list((GOLDEN / "cpmdata").glob("rotate_*.txt"))
