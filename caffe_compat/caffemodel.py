@@ -23,7 +23,7 @@ from .files import atomic_write
 from .prototxt import net_from_message
 from .schema import DIALECTS, Dialect
 from .spec import NetSpec
-from .wire import BYTES, Array, Blob, Field, Loader, encode_blob, encode_bytes, encode_varint, misfits, read_blob, walk
+from .wire import BYTES, VARINT, Array, Blob, Loader, encode_blob, encode_bytes, encode_varint, misfits, read_blob, walk
 
 _HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 
@@ -205,9 +205,11 @@ def _top_level(buffer: memoryview) -> tuple[list[_RawLayer], bytes, str]:
     layers: list[_RawLayer] = []
     rest = bytearray()
     formats: set[str] = set()
-    fields: list[Field] = []
+    first = True
     for part in walk(buffer, 0, len(buffer)):
-        fields.append(part)
+        if first and part.number == 1 and part.wire == VARINT:
+            raise WeightError("this is a .solverstate (an optimizer's state), not a model: give the .caffemodel beside it")
+        first = False
         if part.number == 100 and part.wire == BYTES:
             layers.append(_split(buffer, part.start, part.stop, 7, None))
             formats.add("V2")
@@ -219,9 +221,6 @@ def _top_level(buffer: memoryview) -> tuple[list[_RawLayer], bytes, str]:
             rest += buffer[part.begin : part.stop]
     wrong = list(misfits(memoryview(bytes(rest)), 0, len(rest), schema.message_class("NetParameter").DESCRIPTOR))
     if not layers or wrong:
-        first = fields[0] if fields else None
-        if first and first.number == 1 and first.wire == 0:
-            raise WeightError("this is a .solverstate (an optimizer's state), not a model: give the .caffemodel beside it")
         if not layers and wrong:
             raise WeightError("this is no caffemodel: the bytes are not a Caffe network (is it another file type?)")
         if wrong:
@@ -368,8 +367,9 @@ def read_weights(path: str | os.PathLike[str], *, dialect: Dialect | None = None
             if head.startswith(_HDF5_MAGIC):
                 return _read_h5(name)
             _refuse_other_kinds(head, name)
-            with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as mapped, memoryview(mapped) as view:
-                return parse_weights(view, load=_file_loader(stream), dialect=dialect, path=name)
+            # not closed by hand: an error on its way out may still hold views of it
+            view = memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ))
+            return parse_weights(view, load=_file_loader(stream), dialect=dialect, path=name)
     except OSError as error:
         raise WeightError(f"{name}: cannot be read: {error.strerror or error}") from None
     except WeightError as error:

@@ -18,7 +18,7 @@ import numpy as np
 from .caffemodel import LayerBlobs, Source, Weights, read_weights, write_weights
 from .errors import CaffeCompatError, WeightError
 from .files import atomic_write
-from .layers import registry
+from .layers import make, registry
 from .prototxt import parse_net
 from .schema import Dialect
 from .spec import NetSpec
@@ -28,23 +28,18 @@ FORMATS = ("safetensors", "pth", "npz", "caffemodel", "h5")
 _FORMAT = "caffe_compat weights 1"
 
 
-def blob_key(layer: str, type_: str, index: int, count: int) -> str:
-    """``state_dict`` key of a blob, e.g. "conv1.weight"."""
-    cls = registry().get(type_)
-    names = cls.blob_names if cls else ()
-    return f"{layer}.{names[index]}" if count <= len(names) else f"{layer}.blob{index}"
-
-
-def _arrays(weights: Weights) -> tuple[dict[str, Array], list[list[Any]]]:
+def _arrays(weights: Weights, net: NetSpec) -> tuple[dict[str, Array], list[list[Any]]]:
     """Arrays by key, and [name, type, keys] of each layer, in order."""
     arrays: dict[str, Array] = {}
     order: list[list[Any]] = []
     seen: Counter[str] = Counter()
+    specs = {layer.name: layer for layer in net.layers if layer.type in registry()}
     for entry in weights.layers:
         again = seen[entry.name]
         seen[entry.name] += 1
         name = f"{entry.name}#{again}" if again else entry.name
-        keys = [blob_key(name, entry.type, i, len(entry.blobs)) for i in range(len(entry.blobs))]
+        names = make(specs[entry.name]).names() if entry.name in specs else ()
+        keys = [f"{name}.{names[i] if i < len(names) else f'blob{i}'}" for i in range(len(entry.blobs))]
         arrays.update(zip(keys, (np.ascontiguousarray(b.data) for b in entry.blobs), strict=True))
         order.append([entry.name, entry.type, keys])
     return arrays, order
@@ -77,13 +72,17 @@ def write(
         return
     if to not in FORMATS:
         raise CaffeCompatError(f"unknown format '{to}'; known: {', '.join(FORMATS)}")
-    arrays, order = _arrays(weights)
+    arrays, order = _arrays(weights, net)
     about = {"format": _FORMAT, "prototxt": net.to_text(), "layers": json.dumps(order), **(metadata or {})}
     if to == "safetensors":
+        from safetensors import SafetensorError
         from safetensors.numpy import save_file
 
         with atomic_write(name, stream=False) as target:
-            save_file(arrays, target, about)
+            try:
+                save_file(arrays, target, about)
+            except SafetensorError as error:
+                raise OSError(0, str(error)) from None
     elif to == "npz":
         with atomic_write(name) as stream:
             np.savez(stream, **{"__metadata__": np.array(json.dumps(about)), **arrays})  # type: ignore[arg-type]

@@ -148,7 +148,7 @@ class _Sharing:
         made = []
         for i, shape in enumerate(shapes):
             spec = specs[i] if i < len(specs) else ParamSpec()
-            name = layer.blob_names[i] if len(shapes) == len(layer.blob_names) else layer.blob_names[i - len(shapes)]
+            name = layer.names()[i]
             key = (index, i)
             owner = self.owners.get(spec.name) if spec.name else None
             param = Param(key, owner.owner if owner else key, name, shape, spec)

@@ -71,6 +71,7 @@ class Net(nn.Module):
         )  # fmt: skip
         self.graph = graph
         self.tf32 = False
+        self._is_packed = False
         self._checked: dict[tuple[tuple[str, Shape], ...], Graph] = {}
         self._modules_of: dict[int, _Blobs] = {}
         found: Match | None = None
@@ -115,7 +116,7 @@ class Net(nn.Module):
                     module.register_parameter(param.name, made[param.owner])  # type: ignore[arg-type]
                 else:
                     wanted = param.spec.lr_mult != 0 or self.graph.spec.force_backward
-                    tensor = nn.Parameter(_packed(tensor), requires_grad=wanted)
+                    tensor = nn.Parameter(tensor, requires_grad=wanted)
                     module.register_parameter(param.name, tensor)
                 made.setdefault(param.owner, tensor)
             self._modules_of[node.index] = module
@@ -127,6 +128,17 @@ class Net(nn.Module):
         while hasattr(self, name):
             name += "_"
         return name
+
+    def pack(self) -> Net:
+        """Bring the weights into the memory layout that convolutions are fastest in; done once, at the first run.
+
+        Values and shapes stay. Call it before keeping references to ``parameters()``' memory, as an optimizer does.
+        """
+        if not self._is_packed:
+            for tensor in self.parameters():
+                tensor.data = _packed(tensor.data)
+            self._is_packed = True
+        return self
 
     def param(self, param: Param) -> Tensor:
         """The tensor of a parameter blob."""
@@ -237,6 +249,7 @@ class Net(nn.Module):
 
     def _run(self, given: Mapping[str, Tensor], wanted: tuple[str, ...]) -> dict[str, Tensor]:
         plan = self._plan(given, wanted)
+        self.pack()
         last: dict[str, int] = {}
         for place, node in enumerate(plan):
             for name in (*node.bottoms, *node.tops):

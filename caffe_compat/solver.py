@@ -149,7 +149,7 @@ class Solver:
         self.feed = DataFeed(definition, TRAIN, self.root, sources, state.level, tuple(state.stage))
         graph = build(definition, phase=TRAIN, level=state.level, stages=tuple(state.stage),
                       input_shapes=self.feed.shapes)  # fmt: skip
-        self.net = Net(graph, weights, strict=False, seed=self.seed).to(self.device)
+        self.net = Net(graph, weights, strict=False, seed=self.seed).to(self.device).pack()
         self._tests = self._make_tests()
         self._tested = [0] * len(self._tests)
         self._rule, per_param = RULES[m.type]

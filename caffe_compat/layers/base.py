@@ -94,6 +94,10 @@ class Layer:
     def setup(self) -> None:
         """Read and check the options that need no shapes."""
 
+    def names(self) -> tuple[str, ...]:
+        """Names of this layer's parameter blobs, in order (there may be fewer blobs, never more)."""
+        return self.blob_names
+
     def param_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
         """Shapes of the parameter blobs."""
         return []

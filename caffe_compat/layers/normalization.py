@@ -179,6 +179,9 @@ class Scale(_Broadcast):
     option = "scale_param"
     blob_names = ("weight", "bias")
 
+    def names(self) -> tuple[str, ...]:
+        return self.blob_names if len(self.spec.bottoms) == 1 else ("bias",)
+
     def param_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
         shape = self._coefficient_shape(bottoms)
         return [shape] * (int(len(bottoms) == 1) + int(self.options.bias_term))

@@ -1,0 +1,205 @@
+"""Weight files byte by byte; every old form; every kind of damage."""
+
+from __future__ import annotations
+
+import os
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from caffe_compat import WeightError, read_weights, schema, write_weights
+from caffe_compat.caffemodel import LayerBlobs, Weights, parse_weights
+from caffe_compat.files import TargetError
+from caffe_compat.wire import Blob
+from tests.nets import model_file, same_blobs, small
+
+
+def _len(number: int, body: bytes) -> bytes:
+    assert len(body) < 128
+    return bytes([number << 3 | 2, len(body)]) + body
+
+
+def _layer(blob: bytes) -> bytes:
+    inner = b"\x0a\x01c" + b"\x12\x04ReLU" + _len(7, blob)
+    return b"\xa2\x06" + bytes([len(inner)]) + inner
+
+
+FLOATS = struct.pack("<3f", 1.0, -2.0, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("blob", "shape", "legacy"),
+    [
+        (_len(5, FLOATS) + _len(7, b"\x0a\x02\x01\x03"), (1, 3), False),  # packed data, packed shape
+        (_len(5, FLOATS) + _len(7, b"\x08\x01\x08\x03"), (1, 3), False),  # unpacked shape
+        (b"".join(b"\x2d" + FLOATS[i : i + 4] for i in (0, 4, 8)) + _len(7, b"\x0a\x01\x03"), (3,), False),  # unpacked data
+        (_len(5, FLOATS[:4]) + _len(5, FLOATS[4:]) + _len(7, b"\x0a\x01\x03"), (3,), False),  # two packed runs
+        (b"\x08\x01\x10\x01\x18\x01\x20\x03" + _len(5, FLOATS), (1, 1, 1, 3), True),  # num, channels, height, width
+        (_len(7, b"\x0a\x01\x03") + _len(8, struct.pack("<3d", 1.0, -2.0, 0.5)), (3,), False),  # double
+    ],
+)
+def test_blob_forms(blob: bytes, shape: tuple[int, ...], legacy: bool) -> None:
+    (entry,) = parse_weights(_layer(blob)).layers
+    assert (entry.name, entry.type) == ("c", "ReLU")
+    assert entry.blobs[0].shape == shape
+    assert entry.blobs[0].legacy == legacy
+    assert entry.blobs[0].data.reshape(-1).tolist() == [1.0, -2.0, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("blob", "says"),
+    [
+        (_len(5, FLOATS) + _len(7, b"\x0a\x01\x04"), r"layer 'c', blob 0: shape 4 needs 4 values, the file holds 3"),
+        (_len(5, FLOATS) + _len(7, b"\x0a\x05\xff\xff\xff\xff\x07"), r"needs 2147483647 values, the file holds 3"),
+        (_len(5, FLOATS) + _len(7, b"\x0a\x0a" + b"\xff" * 9 + b"\x01"), r"negative dimension"),
+        (_len(5, FLOATS[:6]), r"no whole number of 4-byte values"),
+        (_len(5, FLOATS) + _len(7, b"\x0a\x21" + b"\x01" * 33), r"33 axes; Caffe allows 32"),
+    ],
+)
+def test_false_blobs(blob: bytes, says: str) -> None:
+    with pytest.raises(WeightError, match=says):
+        parse_weights(_layer(blob))
+
+
+def test_writer_by_bytes(tmp_path: Path) -> None:
+    from caffe_compat import parse_net
+
+    net = parse_net('layer { name: "p" type: "PReLU" bottom: "a" top: "b" }')
+    weights = Weights((LayerBlobs("p", "PReLU", (Blob(np.array([0.25], np.float32)),)),))
+    write_weights(tmp_path / "m.caffemodel", weights, net)
+    definition = b"\x0a\x01p\x12\x05PReLU\x1a\x01a\x22\x01b"
+    blob = _len(5, struct.pack("<f", 0.25)) + _len(7, b"\x0a\x01\x01")
+    layer = definition + _len(7, blob)
+    name = b"\x0a\x00"
+    data = (tmp_path / "m.caffemodel").read_bytes()
+    assert data.removeprefix(name) == b"\xa2\x06" + bytes([len(layer)]) + layer
+    # and protobuf itself reads the same
+    message = schema.message_class("NetParameter", "upstream").FromString(data)
+    assert list(message.layer[0].blobs[0].data) == [0.25]
+
+
+@pytest.mark.parametrize("ending", [".caffemodel", ".caffemodel.h5"])
+def test_round_trip(tmp_path: Path, ending: str) -> None:
+    net = small()
+    path = tmp_path / f"m{ending}"
+    write_weights(path, net.weights(), net.graph.spec)
+    again = read_weights(path)
+    assert same_blobs(net.weights(), again)
+    if ending == ".caffemodel":
+        assert again.net is not None
+        assert again.net.to_message() == net.graph.spec.to_message()
+
+
+def test_double_stays_double(tmp_path: Path) -> None:
+    from caffe_compat import parse_net
+
+    net = parse_net('layer { name: "p" type: "PReLU" bottom: "a" top: "b" }')
+    value = np.array([1 / 3], np.float64)
+    write_weights(tmp_path / "m.caffemodel", Weights((LayerBlobs("p", "PReLU", (Blob(value),)),)), net)
+    (blob,) = read_weights(tmp_path / "m.caffemodel")["p"]
+    assert blob.data.dtype == np.float64
+    assert blob.data[0] == value[0]
+
+
+def test_every_truncation_is_noticed(tmp_path: Path) -> None:
+    """Cut anywhere but between two layers, the file is refused; never read as less."""
+    path, _, _ = model_file(tmp_path)
+    data = path.read_bytes()
+    borders = set()
+    from caffe_compat.wire import walk
+
+    for field in walk(memoryview(data), 0, len(data)):
+        borders.add(field.stop)
+    for cut in range(1, len(data), 7):
+        if cut in borders:
+            continue
+        with pytest.raises(WeightError):
+            parse_weights(data[:cut])
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"", "is empty"),
+        (b"<!DOCTYPE html><html><body>404</body></html>", "HTML page"),
+        (b'name: "net"\nlayer { name: "a" }\n', "is text"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS pointer"),
+        (b"\x08\xe0\xa2\x04\x12\x03abc", "solverstate"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(100), "damaged|no caffemodel"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(100), "damaged HDF5"),
+    ],
+)
+def test_files_of_another_kind(tmp_path: Path, content: bytes, says: str) -> None:
+    path = tmp_path / "m.caffemodel"
+    path.write_bytes(content)
+    with pytest.raises(WeightError, match=says) as caught:
+        read_weights(path)
+    assert str(caught.value).startswith(str(path))
+
+
+def test_unreadable_paths(tmp_path: Path) -> None:
+    with pytest.raises(WeightError, match="directory"):
+        read_weights(tmp_path)
+    with pytest.raises(WeightError, match="No such file"):
+        read_weights(tmp_path / "none.caffemodel")
+
+
+def test_unwritable_targets(tmp_path: Path) -> None:
+    net = small()
+    with pytest.raises(TargetError, match="is a directory"):
+        write_weights(tmp_path, net.weights(), net.graph.spec)
+    with pytest.raises(TargetError, match="No such file"):
+        write_weights(tmp_path / "none" / "m.caffemodel", net.weights(), net.graph.spec)
+
+
+def test_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
+    path, net, spec = model_file(tmp_path)
+    before = path.read_bytes()
+    lost = Weights((*net.weights().layers, LayerBlobs("other", "ReLU", (Blob(np.zeros(1, np.float32)),))))
+    with pytest.raises(WeightError, match="other"):
+        write_weights(path, lost, spec)
+    assert path.read_bytes() == before
+    assert os.listdir(tmp_path) == [path.name]
+
+
+def test_reading_and_converting_needs_no_torch(tmp_path: Path) -> None:
+    path, _, _ = model_file(tmp_path)
+    code = f"""
+import sys
+from caffe_compat.convert import convert
+made = convert({str(path)!r})
+made.write({str(tmp_path / "m.safetensors")!r}, "safetensors")
+made.write({str(tmp_path / "m.npz")!r}, "npz")
+convert({str(tmp_path / "m.npz")!r})
+import reproduce.cpm, reproduce.netgen
+reproduce.cpm.identify(made.graph)
+assert "torch" not in sys.modules, "torch was imported"
+assert "cv2" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_memory_of_reading(tmp_path: Path) -> None:
+    """Reading a model takes at most 1.5 times its size in extra memory."""
+    from caffe_compat import parse_net
+
+    net = parse_net('layer { name: "p" type: "InnerProduct" bottom: "a" top: "b" inner_product_param { num_output: 4000 } }')
+    blobs = (Blob(np.zeros((4000, 4000), np.float32)), Blob(np.zeros(4000, np.float32)))
+    write_weights(tmp_path / "big.caffemodel", Weights((LayerBlobs("p", "InnerProduct", blobs),)), net)
+    path, _, _ = model_file(tmp_path)
+    code = f"""
+from caffe_compat import read_weights
+def peak():  # ru_maxrss would count what the parent process had
+    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM"))
+try: read_weights({str(path)!r})
+except Exception as error: raise SystemExit(str(error))
+before = peak()
+weights = read_weights({str(tmp_path / "big.caffemodel")!r})
+print((peak() - before) * 1024 / {os.path.getsize(tmp_path / "big.caffemodel")})
+"""
+    out = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    assert float(out) <= 1.5

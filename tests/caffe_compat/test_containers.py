@@ -1,0 +1,152 @@
+"""Conversion between containers, and what is refused on the way."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from caffe_compat import Net, WeightError, containers, parse_net, read_weights
+from caffe_compat.caffemodel import LayerBlobs, Weights
+from caffe_compat.convert import convert
+from caffe_compat.graph import build
+from caffe_compat.match import match
+from caffe_compat.wire import Blob
+from tests.nets import TEXT, model_file, same_blobs, small
+
+
+@pytest.mark.parametrize("to", ["safetensors", "pth", "npz", "h5"])
+def test_there_and_back(tmp_path: Path, to: str) -> None:
+    path, net, _ = model_file(tmp_path)
+    target = tmp_path / (f"m.{to}" if to != "h5" else "m.caffemodel.h5")
+    convert(path).write(target, to, metadata={"model": "small"})
+    (tmp_path / "small.prototxt").write_text(TEXT)
+    prototxt = tmp_path / "small.prototxt" if to == "h5" else None
+    again = convert(target, prototxt=prototxt)
+    again.write(tmp_path / "again.caffemodel", "caffemodel")
+    assert same_blobs(read_weights(tmp_path / "again.caffemodel"), read_weights(path))
+    assert again.net.to_message().layer == net.graph.spec.to_message().layer
+    if to != "h5":
+        assert again.weights.source.metadata["source_sha256"] == read_weights(path).source.sha256()
+    x = torch.randn(1, 3, 9, 12)
+    with torch.no_grad():
+        assert torch.equal(Net(again.graph, again.weights)(x)["prob"], net(x)["prob"])
+
+
+def test_state_dict_names(tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    path, net, _ = model_file(tmp_path)
+    convert(path).write(tmp_path / "m.safetensors", "safetensors")
+    loaded = load_file(tmp_path / "m.safetensors")
+    assert set(loaded) == set(net.state_dict())
+    assert {"conv.weight", "conv.bias", "bn.mean", "bn.variance", "bn.scale_factor", "scale.weight"} <= set(loaded)
+    net.load_state_dict(loaded)
+
+
+@pytest.mark.parametrize("to", ["safetensors", "pth", "npz"])
+def test_damaged_containers(tmp_path: Path, to: str) -> None:
+    path, _, _ = model_file(tmp_path)
+    convert(path).write(tmp_path / f"m.{to}", to)
+    data = (tmp_path / f"m.{to}").read_bytes()
+    for cut in (9, 40, len(data) // 2, len(data) - 3):
+        (tmp_path / f"cut.{to}").write_bytes(data[:cut])
+        with pytest.raises(WeightError):
+            containers.read(tmp_path / f"cut.{to}")
+
+
+def test_pickles_are_not_run(tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return (exec, (f"open({str(tmp_path / 'owned')!r}, 'w')",))
+
+    torch.save({"metadata": {}, "state_dict": Evil()}, tmp_path / "evil.pth")
+    with pytest.raises(WeightError, match="weights only"):
+        containers.read(tmp_path / "evil.pth")
+    np.savez(tmp_path / "evil.npz", __metadata__=np.array([Evil()], dtype=object))
+    with pytest.raises(WeightError):
+        containers.read(tmp_path / "evil.npz")
+    assert not (tmp_path / "owned").exists()
+
+
+def test_python_layers_are_not_imported() -> None:
+    """A Python layer in a definition stays data: used in training only it is left out, needed it is an error."""
+    text = TEXT + 'layer { name: "py" type: "Python" bottom: "fc" top: "x" python_param { module: "antigravity" layer: "Boom" } }'
+    import sys
+
+    from caffe_compat import UnsupportedLayer
+
+    with pytest.raises(UnsupportedLayer, match="Python"):
+        build(parse_net(text))
+    assert "antigravity" not in sys.modules
+
+
+def test_all_problems_at_once() -> None:
+    net = small()
+    layers = [entry for entry in net.weights().layers if entry.name != "fc"]
+    conv = next(entry for entry in layers if entry.name == "conv")
+    layers[layers.index(conv)] = LayerBlobs("conv", "Convolution", (Blob(np.zeros((4, 3, 5, 5), np.float32)), conv.blobs[1]))
+    layers.append(LayerBlobs("extra", "Convolution", (Blob(np.zeros((2, 2), np.float32)),)))
+    with pytest.raises(WeightError) as caught:
+        Net(net.graph, Weights(tuple(layers)))
+    problems = caught.value.problems
+    assert len(problems) == 3
+    assert "'conv'" in problems[0] and "4×3×5×5" in problems[0] and "4×3×3×3" in problems[0]
+    assert "'fc'" in problems[1]
+    assert "'extra'" in problems[2]
+
+
+def test_old_blobs_fit_by_leading_ones() -> None:
+    net = small()
+    layers = []
+    for entry in net.weights().layers:
+        blobs = tuple(Blob(b.data.reshape((1,) * (4 - b.data.ndim) + b.data.shape), True) for b in entry.blobs)
+        layers.append(LayerBlobs(entry.name, entry.type, blobs))
+    found = match(net.graph, Weights(tuple(layers)))
+    assert not found.problems
+    assert found.totals()["reshaped"] == 4
+    x = torch.randn(1, 3, 9, 12)
+    assert torch.equal(Net(net.graph, Weights(tuple(layers)))(x)["prob"], net(x)["prob"])
+
+
+def test_a_blob_of_the_same_size_but_another_shape_is_refused() -> None:
+    net = small()
+    layers = list(net.weights().layers)
+    fc = layers[-1]
+    layers[-1] = LayerBlobs("fc", "InnerProduct", (Blob(fc.blobs[0].data.T.copy()), fc.blobs[1]))
+    assert "needs 5×120" in match(net.graph, Weights(tuple(layers))).problems[0]
+
+
+def test_odd_layer_names() -> None:
+    """Dots, empty names and torch's own attribute names."""
+    text = 'input: "a" input_shape { dim: 1 dim: 2 } ' + "".join(
+        f'layer {{ name: "{name}" type: "InnerProduct" bottom: "a" top: "t{i}" inner_product_param {{ num_output: 1 }} }} '
+        for i, name in enumerate(["fc.1", "", "forward", "fc_1", "a/b"])
+    )
+    net = Net(parse_net(text))
+    keys = list(net.state_dict())
+    assert len(keys) == len(set(keys)) == 10
+    assert net(torch.ones(1, 2))["t2"].shape == (1, 1)
+
+
+def test_any_size_and_batch() -> None:
+    net = Net(parse_net('input: "a" input_shape { dim: 1 dim: 1 dim: 4 dim: 6 } layer { name: "p" type: "Pooling" bottom: "a" '
+                        'top: "t" pooling_param { kernel_size: 3 stride: 2 } }'))  # fmt: skip
+    assert net(torch.zeros(1, 1, 4, 6))["t"].shape == (1, 1, 2, 3)
+    assert net(torch.zeros(5, 1, 9, 7))["t"].shape == (5, 1, 4, 3)
+
+
+def test_unwanted_layers_do_not_run() -> None:
+    net = small()
+    ran = []
+    for node in net.graph.nodes:
+        if not node.layer.data:
+            def watched(params, *bottoms, run=node.layer.forward, name=node.layer.name):  # type: ignore[no-untyped-def]
+                ran.append(name)
+                return run(params, *bottoms)
+            node.layer.forward = watched  # type: ignore[method-assign]
+    found = net(torch.zeros(1, 3, 9, 12), blobs=["pool"])
+    assert list(found) == ["pool"]
+    assert ran == ["conv", "bn", "scale", "relu", "pool"]

@@ -1,0 +1,174 @@
+"""Prototxt text: what is accepted, the old formats, and errors that say where."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+
+from caffe_compat import PrototxtError, parse_net, read_net, read_solver
+from caffe_compat.prototxt import parse_solver
+from tests.paths import GOLDEN
+
+_SHARED = GOLDEN.parent
+
+
+def _params(text: str) -> object:
+    return parse_net(text).layers[-1].message
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("0.5", 0.5), (".5", 0.5), ("5.", 5.0), ("1e-2", 0.01), ("1.e-2f", 0.01), ("-3", -3.0), ("2F", 2.0), ("inf", math.inf)],
+)
+def test_float_forms(text: str, value: float) -> None:
+    layer = parse_net(f'layer {{ name: "r" type: "ReLU" relu_param {{ negative_slope: {text} }} }}').layers[0]
+    assert layer.message.relu_param.negative_slope == pytest.approx(value)
+
+
+@pytest.mark.parametrize(("text", "value"), [("12", 12), ("0x1F", 31), ("017", 15), ("0", 0)])
+def test_integer_forms(text: str, value: int) -> None:
+    layer = parse_net(f'layer {{ name: "r" type: "X" convolution_param {{ num_output: {text} }} }}').layers[0]
+    assert layer.message.convolution_param.num_output == value
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ('layer { name: "a" type: "ReLU" relu_param { negative_slop: 1 } }', r"n\.prototxt:1: layer 'a': negative_slop: .*did you mean"),
+        ('layer {\n name: "a"\n convolution_param {\n num_output: -1 } }', r"n\.prototxt:4: layer 'a': num_output: -1 is out of range"),
+        ('layer {\n name: "a"\n pooling_param {\n pool: MEAN } }', r":4: layer 'a': pool: unknown value 'MEAN'; allowed: MAX, AVE"),
+        ('layer {\n name: "a"\n name: "b" }', r":3: layer 'a': name: given twice"),
+        ('layer { name: "a"', r"end of file"),
+        ('layer { name: "a }', r":1: a string that is not closed"),
+        ('layer { name: a }', r"name: expected a quoted string"),
+        ('layer { relu_param: 3 }', r"relu_param: expected '\{'"),
+        ('layer { convolution_param { num_output: 3.0 } }', r"expected an integer, found '3.0'"),
+        ('layer { convolution_param { bias_term: yes } }', r"expected true or false"),
+        ('layer { convolution_param { num_output: 5x } }', r"need a space"),
+        ('layer } ', r"found '\}'|expected"),
+        ('layer { name: "\\q" }', r"unknown escape"),
+        ('force_backward: true force_backward: true', r"force_backward: given twice"),
+        ('layer { clip_param { min: 1 } }', r"clip_param: ClipParameter needs max"),
+        ("{" * 300, r"expected a field name"),
+        ("layer {" * 1 + " convolution_param {" * 1 + " weight_filler <" * 1 + " std: 0x3 > } }", r"expected a number"),
+    ],
+)
+def test_errors_say_where(text: str, says: str) -> None:
+    with pytest.raises(PrototxtError, match=says) as caught:
+        parse_net(text, "n.prototxt")
+    assert "\n" not in str(caught.value)
+
+
+def test_layer_errors_after_parsing_have_lines() -> None:
+    from caffe_compat.graph import build
+
+    text = 'input: "a" input_shape { dim: 1 dim: 3 dim: 9 dim: 9 }\nlayer {\n  name: "c"\n  type: "Convolution"\n  bottom: "a"\n' \
+           '  top: "b"\n  convolution_param {\n    num_output: 4\n    kernel_size: 3\n    group: 2\n  }\n}\n'  # fmt: skip
+    with pytest.raises(PrototxtError) as caught:
+        build(parse_net(text, "deploy.prototxt"))
+    assert str(caught.value).startswith("deploy.prototxt:10: layer 'c': group: ")
+
+
+def test_v0() -> None:
+    """The oldest format: nested layers, padding layers folded into the convolution that follows."""
+    spec = parse_net("""
+        name: "old" input: "data" input_dim: 1 input_dim: 3 input_dim: 12 input_dim: 10
+        layers { layer { name: "pad1" type: "padding" pad: 2 } bottom: "data" top: "padded" }
+        layers { layer { name: "conv1" type: "conv" num_output: 4 kernelsize: 5 stride: 2 biasterm: false blobs_lr: 1.5
+                 weight_decay: 0.5 weight_filler { type: "gaussian" std: 0.1 } } bottom: "padded" top: "conv1" }
+        layers { layer { name: "relu1" type: "relu" } bottom: "conv1" top: "conv1" }
+        layers { layer { name: "pool1" type: "pool" pool: AVE kernelsize: 3 stride: 2 } bottom: "conv1" top: "pool1" }
+        layers { layer { name: "norm1" type: "lrn" local_size: 3 alpha: 0.1 beta: 0.5 } bottom: "pool1" top: "norm1" }
+        layers { layer { name: "ip1" type: "innerproduct" num_output: 2 } bottom: "norm1" top: "ip1" }
+    """)
+    from caffe_compat.graph import build
+
+    assert [layer.type for layer in spec.layers] == ["Input", "Convolution", "ReLU", "Pooling", "LRN", "InnerProduct"]
+    conv = spec.layers[1]
+    assert conv.bottoms == ("data",)
+    assert list(conv.message.convolution_param.pad) == [2]
+    assert not conv.message.convolution_param.bias_term
+    assert (conv.params[0].lr_mult, conv.params[0].decay_mult) == (1.5, 0.5)
+    assert build(spec).blobs["pool1"] == (1, 4, 3, 2)
+    with pytest.raises(PrototxtError, match="no meaning for a V0 layer of type 'relu'"):
+        parse_net('layers { layer { name: "r" type: "relu" stride: 2 } bottom: "a" top: "b" }')
+
+
+def test_v1_data_transformation() -> None:
+    spec = parse_net("""layers { name: "d" type: DATA top: "data" top: "label" data_param { source: "x" scale: 0.5 mirror: true
+                        crop_size: 227 mean_file: "m" batch_size: 2 } include: { phase: TRAIN } }""")
+    message = spec.layers[0].message
+    t = message.transform_param
+    assert (t.scale, t.mirror, t.crop_size, t.mean_file) == (0.5, True, 227, "m")
+    assert not message.data_param.HasField("scale")
+    assert spec.filter("TEST").layers == ()
+
+
+def test_batch_norm_upgrade() -> None:
+    spec = parse_net('layer { name: "b" type: "BatchNorm" param { lr_mult: 0 } param { lr_mult: 0 } param { lr_mult: 0 } }')
+    assert spec.layers[0].params == ()
+
+
+def test_fork_fields_in_text() -> None:
+    layer = parse_net('layer { name: "d" type: "CPMData" cpm_transform_param { stride: 8 crop_size: 368 num_parts: 56 } }').layers[0]
+    assert layer.message.cpm_transform_param.crop_size == 368
+
+
+def test_rules_by_state() -> None:
+    text = "".join(
+        f'layer {{ name: "{n}" type: "Silence" {rule} }}'
+        for n, rule in (
+            ("always", ""), ("train", "include { phase: TRAIN }"), ("deep", "include { min_level: 2 }"),
+            ("not_one", 'exclude { stage: "one" }'), ("either", 'include { stage: "one" } include { phase: TRAIN }'),
+        )
+    )  # fmt: skip
+
+    def names(**state: object) -> list[str]:
+        return [layer.name for layer in parse_net(text).filter(**state).layers]  # type: ignore[arg-type]
+
+    assert names(phase="TEST") == ["always", "not_one"]
+    assert names(phase="TRAIN") == ["always", "train", "not_one", "either"]
+    assert names(phase="TEST", level=3, stages=["one"]) == ["always", "deep", "either"]
+
+
+def test_solver_upgrade() -> None:
+    assert parse_solver("solver_type: ADAM").message.type == "Adam"
+    assert parse_solver("").message.type == "SGD"
+    with pytest.raises(PrototxtError, match="not both"):
+        parse_solver('solver_type: ADAM type: "SGD"')
+
+
+def test_files_of_another_kind(tmp_path: Path) -> None:
+    (tmp_path / "model.bin").write_bytes(b"\x0a\x03abc\0\0")
+    (tmp_path / "page.prototxt").write_text("<!DOCTYPE html><html></html>")
+    (tmp_path / "latin.prototxt").write_bytes(b'name: "\xe9"')
+    with pytest.raises(PrototxtError, match=r"binary file.*caffemodel"):
+        read_net(tmp_path / "model.bin")
+    with pytest.raises(PrototxtError, match="HTML page"):
+        read_net(tmp_path / "page.prototxt")
+    with pytest.raises(PrototxtError, match="not UTF-8"):
+        read_net(tmp_path / "latin.prototxt")
+    with pytest.raises(PrototxtError, match="No such file"):
+        read_net(tmp_path / "none.prototxt")
+    with pytest.raises(PrototxtError, match="directory"):
+        read_net(tmp_path)
+
+
+def _everything() -> list[Path]:
+    found = sorted(_SHARED.glob("golden/**/*.prototxt")) + sorted(_SHARED.glob("data/**/*.prototxt"))
+    return [p for p in found if "golden/errors" not in p.as_posix()]
+
+
+@pytest.mark.golden
+def test_every_prototxt_parses_and_round_trips() -> None:
+    paths = _everything()
+    if not paths:
+        pytest.skip(f"no prototxts at {_SHARED}")
+    for path in paths:
+        if "solver" in path.name:
+            read_solver(path)
+        else:
+            spec = read_net(path)
+            assert parse_net(spec.to_text()).to_message() == spec.to_message(), path

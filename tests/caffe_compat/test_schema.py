@@ -1,0 +1,114 @@
+"""The schema's dialects, binary against text, across what protobuf does."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from caffe_compat import schema
+from caffe_compat.caffemodel import parse_weights
+from caffe_compat.errors import SchemaError, WeightError
+from tests.paths import GOLDEN
+
+_FACTS = GOLDEN.parent / "facts" / "caffe_schema.json"
+
+
+@pytest.mark.skipif(not _FACTS.exists(), reason="the schema's facts are not here")
+@pytest.mark.parametrize(("dialect", "key"), [("upstream", "upstream"), ("fork", "cpm_fork")])
+def test_table_equals_the_published_schema(dialect: str, key: str) -> None:
+    facts = json.loads(_FACTS.read_text())[key]
+    kinds = {v: k for k, v in schema._SCALARS.items()}
+    for name, fields in facts["messages"].items():
+        descriptor = schema.message_class(name, dialect).DESCRIPTOR
+        assert {f.name for f in descriptor.fields} == {f["name"] for f in fields}, name
+        for fact in fields:
+            field = descriptor.fields_by_name[fact["name"]]
+            assert field.number == fact["number"]
+            assert schema.is_repeated(field) == (fact["label"] == "repeated")
+            kind = kinds.get(field.type) or f"caffe.{(field.message_type or field.enum_type).full_name.removeprefix('caffe.')}"
+            assert kind == fact["type"]
+            if "default" in fact and field.enum_type is None and not isinstance(field.default_value, str):
+                assert float(field.default_value) == pytest.approx(float(str(fact["default"]).replace("true", "1").replace("false", "0")))
+            elif "default" in fact and field.enum_type is not None:
+                assert field.enum_type.values_by_number[field.default_value].name == fact["default"]
+            elif "default" in fact:
+                assert str(field.default_value) == str(fact["default"])
+    for name, values in facts["enums"].items():
+        scope, _, short = name.rpartition(".")
+        owner = schema.message_class(scope, dialect).DESCRIPTOR if scope else None
+        enum = owner.enum_types_by_name[short] if owner else schema._pool(dialect).FindEnumTypeByName(f"caffe.{short}")
+        assert {v.name: v.number for v in enum.values} == values
+
+
+def test_numbers_that_the_dialects_share() -> None:
+    up, fork = (schema.message_class("LayerParameter", d).DESCRIPTOR.fields_by_number for d in schema.DIALECTS)
+    assert (up[147].name, fork[147].name) == ("swish_param", "cpmdata_param")
+    assert (up[148].name, fork[148].name) == ("clip_param", "roi_pooling_param")
+    up, fork = (schema.message_class("TransformationParameter", d).DESCRIPTOR.fields_by_number for d in schema.DIALECTS)
+    assert (up[6].name, fork[6].name) == ("force_color", "stride")
+    assert (up[7].name, fork[7].name) == ("force_gray", "scale_cvg")
+
+
+def _model(dialect: schema.Dialect, **layer: object) -> bytes:
+    net = schema.message_class("NetParameter", dialect)(name="n")
+    made = net.layer.add(name="l", **{k: v for k, v in layer.items() if k == "type"})
+    blob = made.blobs.add()
+    blob.shape.dim.append(1)
+    blob.data.append(2.5)
+    for name, value in layer.items():
+        if name != "type":
+            path, _, field = name.partition("__")
+            setattr(getattr(made, path), field, value)
+    return bytes(net.SerializeToString())
+
+
+@pytest.mark.parametrize(
+    ("dialect", "settings"),
+    [
+        ("fork", {"type": "CPMData", "cpmdata_param__batch_size": 4}),
+        ("fork", {"type": "Data", "transform_param__stride": 8}),
+        ("fork", {"type": "Data", "transform_param__scale_cvg": 0.5}),
+        ("fork", {"type": "Data", "transform_param__target_dist": 1.5}),
+        ("fork", {"type": "ROIPooling", "roi_pooling_param__pooled_h": 3}),
+        ("upstream", {"type": "Swish", "swish_param__beta": 2.0}),
+        ("upstream", {"type": "Clip", "clip_param__min": 0.0, "clip_param__max": 6.0}),
+    ],
+)
+def test_dialect_is_read_off_the_contents(dialect: schema.Dialect, settings: dict[str, object]) -> None:
+    data = _model(dialect, **settings)
+    found = parse_weights(data)
+    assert found.source.dialect == dialect
+    assert found.source.evidence
+    assert found.net is not None
+    layer = found.net.layers[0].message
+    for name, value in settings.items():
+        if name != "type":
+            path, _, field = name.partition("__")
+            assert getattr(getattr(layer, path), field) == value
+    other: schema.Dialect = "fork" if dialect == "upstream" else "upstream"
+    if settings["type"] not in ("CPMData", "ROIPooling", "Swish", "Clip"):
+        with pytest.raises(WeightError, match="does not exist in the"):
+            parse_weights(data, dialect=other)
+
+
+def test_no_evidence_is_said() -> None:
+    found = parse_weights(_model("upstream", type="Data", transform_param__scale=0.5))
+    assert found.source.dialect == ""
+
+
+def test_contradiction_asks() -> None:
+    both = _model("fork", type="CPMData", cpmdata_param__batch_size=4) + _model("upstream", type="Clip", clip_param__min=0.0,
+                                                                               clip_param__max=1.0)  # fmt: skip
+    with pytest.raises(WeightError, match="--dialect"):
+        parse_weights(both)
+
+
+def test_moving_what_a_dialect_lacks() -> None:
+    merged = schema.new("LayerParameter", name="x")
+    merged.cpmdata_param.batch_size = 3
+    with pytest.raises(SchemaError, match="upstream dialect has no field 'cpmdata_param'"):
+        schema.move(merged, schema.message_class("LayerParameter", "upstream")())
+    target = schema.message_class("LayerParameter", "fork")()
+    schema.move(merged, target)
+    assert target.cpmdata_param.batch_size == 3

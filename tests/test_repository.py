@@ -1,0 +1,70 @@
+"""The repository as a newcomer finds it."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def _tracked(*patterns: str) -> list[Path]:
+    out = subprocess.run(["git", "ls-files", *patterns], cwd=ROOT, capture_output=True, text=True)
+    if out.returncode:
+        pytest.skip("not a git checkout")
+    return [ROOT / line for line in out.stdout.splitlines()]
+
+
+def test_layer_page_is_current() -> None:
+    sys.path.insert(0, str(ROOT / "tools"))
+    try:
+        from make_docs import layers_page
+    finally:
+        sys.path.pop(0)
+    assert (ROOT / "docs" / "layers.md").read_text(encoding="utf-8") == layers_page(), "run 'make docs'"
+
+
+def test_imports_flow_one_way() -> None:
+    """caffe_compat knows nothing of reproduce, and nothing imports tools or tests."""
+    for path in _tracked("caffe_compat/*.py", "reproduce/*.py"):
+        text = path.read_text(encoding="utf-8")
+        if "caffe_compat" in path.parts:
+            assert not re.search(r"^\s*(from|import) reproduce", text, re.M), path
+        assert not re.search(r"^\s*(from|import) (tools|tests)\b", text, re.M), path
+
+
+def test_no_data_files_are_copied_in() -> None:
+    for path in _tracked():
+        assert path.suffix not in (".npz", ".mat", ".mdb", ".solverstate", ".jpg"), path
+
+
+def test_readme_gives_the_two_commands_and_every_command() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert "make demo" in readme
+    assert "make test" in readme
+    assert "BSD-3-Clause" in readme
+    setup = (ROOT / "setup.cfg").read_text(encoding="utf-8")
+    for command in re.findall(r"^    (cpm-\w+) =", setup, re.M):
+        assert f"`{command}" in readme, command
+    for link in re.findall(r"\]\((?!http)([^)#]+)\)", readme):
+        assert (ROOT / link).exists(), link
+
+
+def test_python_is_documented() -> None:
+    """Every public function and class of both packages has a docstring."""
+    import ast
+
+    missing = []
+    for path in _tracked("caffe_compat/*.py", "reproduce/*.py"):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        for node in tree.body:
+            named = isinstance(node, ast.FunctionDef | ast.ClassDef)
+            if named and not node.name.startswith("_") and not ast.get_docstring(node):
+                missing.append(f"{path.name}:{node.name}")
+        if not ast.get_docstring(tree):
+            missing.append(path.name)
+    assert not missing

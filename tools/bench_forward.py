@@ -1,0 +1,159 @@
+"""Forward pass of the 6-stage network: ours, plain torch (channels-last eager) and OpenCV's Caffe importer, in turn.
+
+One run, same weights and input, several repetitions; prints ratios and the machine. OpenCV must be 4.x: 5 has no Caffe
+importer any more.
+
+    python tools/bench_forward.py --json out/forward.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+
+from caffe_compat import Net, read_net, read_weights, write_weights
+from reproduce.netgen import CPMConfig, deploy
+
+
+def machine() -> str:
+    """Processor, threads and versions."""
+    model = platform.processor() or platform.machine()
+    for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []:
+        if line.startswith("model name"):
+            model = line.partition(":")[2].strip()
+            break
+    return f"{model}, {torch.get_num_threads()} threads, torch {torch.__version__}, OpenCV {cv2.__version__}"
+
+
+def write_model(folder: Path, stages: int, size: int) -> tuple[Path, Path]:
+    """A model with random weights of useful size, and its deploy text."""
+    spec = deploy(CPMConfig(stages=stages, filler="msra", input_size=size))
+    net = Net(spec, seed=3)
+    write_weights(folder / "net.caffemodel", net.weights(), net.graph.spec)
+    (folder / "deploy.prototxt").write_text(spec.to_text())
+    return folder / "deploy.prototxt", folder / "net.caffemodel"
+
+
+def plain_torch(net: Net) -> Callable[[torch.Tensor], torch.Tensor]:
+    """A port as people write it: torch.nn.functional calls on channels-last tensors, nothing else."""
+    import torch.nn.functional as F
+
+    weights = {name: value.contiguous(memory_format=torch.channels_last) if value.dim() == 4 else value
+               for name, value in net.state_dict().items()}  # fmt: skip
+    stages = sum(name.startswith("Mconv5_stage") and name.endswith("weight") for name in weights) + 1
+
+    def conv(x: torch.Tensor, name: str, relu: bool = True) -> torch.Tensor:
+        weight = weights[f"{name}.weight"]
+        y = F.conv2d(x, weight, weights[f"{name}.bias"], padding=weight.shape[-1] // 2)
+        return F.relu(y) if relu else y
+
+    def tower(image: torch.Tensor, stage: int) -> torch.Tensor:
+        for i in (1, 2, 3):
+            image = F.max_pool2d(conv(image, f"conv{i}_stage{stage}"), 3, 2, ceil_mode=True)
+        return image
+
+    def run(data: torch.Tensor) -> torch.Tensor:
+        data = data.contiguous(memory_format=torch.channels_last)
+        image, center = data[:, :3].contiguous(memory_format=torch.channels_last), data[:, 3:]
+        center = F.avg_pool2d(center, 9, 8, ceil_mode=True)
+        x = tower(image, 1)
+        for i in (4, 5, 6, 7):
+            x = conv(x, f"conv{i}_stage1", i < 7)
+        shared = tower(image, 2)
+        for stage in range(2, stages + 1):
+            features = conv(shared, "conv4_stage2" if stage == 2 else f"conv1_stage{stage}")
+            x = torch.cat([features, x, center], 1)
+            for i in range(1, 6):
+                x = conv(x, f"Mconv{i}_stage{stage}", i < 5)
+        return x
+
+    return run
+
+
+def peak_megabytes(prototxt: Path, model: Path, size: int) -> float:
+    """Peak memory of a process that loads the model and runs it once."""
+    code = (
+        "import torch;from caffe_compat import Net;"
+        f"net=Net.from_files({str(prototxt)!r},{str(model)!r});"
+        f"x=torch.zeros(1,4,{size},{size});\nwith torch.no_grad(): net(x)\n"
+        # not ru_maxrss: that counts what this process had before it started the other
+        "print(next(line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')))"
+    )
+    out = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    return float(out.split()[-1]) / 1024
+
+
+def main() -> None:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--stages", type=int, default=6)
+    parser.add_argument("--size", type=int, default=368)
+    parser.add_argument("--repeat", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=2)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    cv2.setNumThreads(options.threads)
+    with tempfile.TemporaryDirectory() as name:
+        prototxt, model = write_model(Path(name), options.stages, options.size)
+        start = time.perf_counter()
+        net = Net(read_net(prototxt), read_weights(model))
+        load = time.perf_counter() - start
+        peer = cv2.dnn.readNetFromCaffe(str(prototxt), str(model))
+        plain = plain_torch(net)
+        x = np.random.default_rng(0).standard_normal((1, 4, options.size, options.size)).astype(np.float32) * np.float32(0.3)
+        tensor, batch = torch.from_numpy(x), torch.from_numpy(np.repeat(x, 7, 0))
+        last = net.graph.outputs[0]
+
+        def opencv() -> np.ndarray:
+            peer.setInput(x, "data")
+            return np.asarray(peer.forward(last))
+
+        engines: dict[str, Callable[[], object]] = {
+            "ours_s": lambda: net(tensor)[last],
+            "torch_channels_last_s": lambda: plain(tensor),
+            "opencv_s": opencv,
+            "ours_batch7_s": lambda: net(batch)[last],
+        }
+        times: dict[str, list[float]] = {name: [] for name in engines}
+        with torch.no_grad():
+            results = {name: np.asarray(run()) for name, run in engines.items()}
+            scale = np.abs(results["opencv_s"]).max()
+            for name in ("ours_s", "torch_channels_last_s"):
+                error = np.abs(results[name] - results["opencv_s"]).max() / scale
+                print(f"{name[:-2]:22s} differs from OpenCV by {error:.1e} of the largest output")
+            for _ in range(options.repeat):
+                for name, run in engines.items():
+                    start = time.perf_counter()
+                    run()
+                    times[name].append(time.perf_counter() - start)
+        peak = peak_megabytes(prototxt, model, options.size)
+    print(machine())
+    print(f"{'engine':24s} {'min':>8s} {'median':>8s}   of OpenCV (median)")
+    opencv_median = statistics.median(times["opencv_s"])
+    for name, values in times.items():
+        median = statistics.median(values)
+        print(f"{name[:-2]:24s} {min(values):8.3f} {median:8.3f}   {median / opencv_median:.3f}")
+    print(f"loading {load:.3f} s, peak memory of loading and one forward {peak:.0f} MB")
+    if options.json:
+        report = {name: statistics.median(values) for name, values in times.items()}
+        report.update({f"{name}_all": values for name, values in times.items()})  # type: ignore[dict-item]
+        report.update(peak_mb=peak, load_s=load, machine=machine())  # type: ignore[call-overload]
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(json.dumps(report, indent=1))
+
+
+if __name__ == "__main__":
+    main()

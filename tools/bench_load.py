@@ -1,0 +1,49 @@
+"""Loading the 125 MB model: ours against OpenCV's Caffe importer, in turn, in one run.
+
+    python tools/bench_load.py
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import cv2
+import torch
+from bench_forward import machine, write_model
+
+from caffe_compat import Net, read_net, read_weights
+
+
+def main() -> None:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeat", type=int, default=7)
+    repeat = parser.parse_args().repeat
+    torch.set_num_threads(2)
+    with tempfile.TemporaryDirectory() as name:
+        prototxt, model = write_model(Path(name), 6, 368)
+        loaders = {
+            "ours": lambda: Net(read_net(prototxt), read_weights(model)),
+            "OpenCV": lambda: cv2.dnn.readNetFromCaffe(str(prototxt), str(model)),
+        }
+        times: dict[str, list[float]] = {engine: [] for engine in loaders}
+        for load in loaders.values():
+            load()
+        for _ in range(repeat):
+            for engine, load in loaders.items():
+                start = time.perf_counter()
+                load()
+                times[engine].append(time.perf_counter() - start)
+        size = model.stat().st_size / 1e6
+    print(machine())
+    for engine, values in times.items():
+        print(f"{engine:8s} {size:.0f} MB: min {min(values):.3f} s, median {statistics.median(values):.3f} s")
+    print(f"ours / OpenCV (medians): {statistics.median(times['ours']) / statistics.median(times['OpenCV']):.2f}")
+
+
+if __name__ == "__main__":
+    main()
