@@ -1,0 +1,380 @@
+"""The original testing protocol: a person at several scales through the network, belief maps back to the image.
+
+Two protocols, as the release has them: *benchmark* (LSP, FLIC, MPI: seven scales about the annotated size, scores of the
+last stage summed) and *demo* (a rectangle around the person, six scales per octave, heat maps of every stage averaged).
+
+Coordinates are MATLAB's here: 1-based pixels, x before y; :class:`Prediction` gives both. The way back from a belief map to
+the image (eight times larger, crop and padding undone, resized to the original size) is linear in each axis; it is composed
+into one matrix per axis and applied as two matrix products to all parts and stages at once.
+
+Source: ``applyModel.m`` and ``run_benchmark.m`` of the CPM release (formulas; recorded intermediate values).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from caffe_compat.errors import CaffeCompatError
+from caffe_compat.lazy import lazy_import
+
+from .imresize import axis_map, imresize
+
+if TYPE_CHECKING:
+    import torch
+
+    from caffe_compat.net import Net
+else:
+    torch = lazy_import("torch")
+
+Image = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float64]
+Maps = npt.NDArray[np.float32]
+Mode = Literal["benchmark", "demo"]
+
+PAD_VALUE = 128
+SEARCH = tuple(0.7 + 0.1 * i for i in range(7))
+TARGET_DIST = 41 / 35
+STRIDE = 8
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a network was trained with.
+
+    Attributes
+    ----------
+    boxsize : height and width of its input. sigma : of the centre map, in input pixels.
+    target_dist : scale of a person in the input: 41/35 at 368 pixels.
+    """
+
+    boxsize: int = 368
+    sigma: float = 21.0
+    target_dist: float = TARGET_DIST
+
+    @classmethod
+    def for_boxsize(cls, boxsize: int) -> Setting:
+        """The released setting shrunk to another input size."""
+        ratio = boxsize / 368
+        return cls(boxsize, 21.0 * ratio, TARGET_DIST * ratio)
+
+
+@dataclass(frozen=True)
+class Task:
+    """A person in an image.
+
+    Attributes
+    ----------
+    image : (H, W, 3) uint8 R, G, B.
+    center : (x, y), 1-based. scales : resize factors of the image.
+    mode : how scores are combined.
+    """
+
+    image: Image
+    center: tuple[float, float]
+    scales: tuple[float, ...]
+    mode: Mode = "benchmark"
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Where a scaled image lies in the network's input.
+
+    Attributes
+    ----------
+    scaled : (rows, columns) of the scaled image.
+    pad : up, left, down, right; negative = cropped there.
+    """
+
+    scaled: tuple[int, int]
+    pad: tuple[int, int, int, int]
+
+
+def _round(value: float) -> int:
+    """MATLAB's round: halves away from zero."""
+    return int(math.copysign(math.floor(abs(value) + 0.5), value))
+
+
+def colon(first: float, step: float, last: float) -> tuple[float, ...]:
+    """MATLAB's ``first:step:last``."""
+    count = math.floor((last - first) / step * (1 + np.finfo(np.float64).eps)) + 1
+    return tuple(first + i * step for i in range(max(0, count)))
+
+
+def task_lsp(image: Image, setting: Setting, search: Sequence[float] = SEARCH) -> Task:
+    """LSP: the image's centre and height."""
+    height, width = image.shape[:2]
+    scale = 0.8 / (height / setting.boxsize)
+    return Task(image, (width / 2, height / 2), tuple(scale * s for s in search))
+
+
+def task_flic(image: Image, torso: Sequence[float], setting: Setting, search: Sequence[float] = SEARCH) -> Task:
+    """FLIC: from the torso box x1, y1, x2, y2 (float32 in the data set's file, and so is what MATLAB makes of it)."""
+    box = np.asarray(torso, np.float32)
+    scale = np.float32(setting.target_dist) / (np.float32(0.0110) * (box[3] - box[1]))
+    center = (box[0] + box[2]) / np.float32(2), np.float32(0.7) * box[1] + np.float32(0.3) * box[3]
+    scales = tuple(float(scale * np.float32(s)) for s in search)
+    return Task(image, (float(center[0]), float(center[1])), scales)
+
+
+def task_mpi(
+    image: Image, objpos: Sequence[float], scale: float, setting: Setting, search: Sequence[float] = SEARCH
+) -> Task:
+    """MPII: the annotated centre and scale."""
+    return Task(image, (objpos[0], objpos[1]), tuple(setting.target_dist / scale * s for s in search))
+
+
+def task_demo(image: Image, rectangle: Sequence[float], setting: Setting, octave: float = 6.0) -> Task:
+    """A rectangle x, y, width, height (1-based) around a person.
+
+    Raises
+    ------
+    CaffeCompatError : the rectangle has no area inside the image.
+    """
+    height, width = image.shape[:2]
+    x0, y0 = max(rectangle[0], 1.0), max(rectangle[1], 1.0)
+    x1, y1 = min(rectangle[0] + rectangle[2], width), min(rectangle[1] + rectangle[3], height)
+    if not (x1 > x0 and y1 > y0):
+        raise CaffeCompatError(f"box {tuple(rectangle)}: no part of it lies inside the {width}×{height} image")
+    ratio = (y1 - y0) / height * 1.2
+    start, stop = (math.log2(setting.boxsize / (m * ratio * height)) for m in (3.0, 0.8))
+    scales = tuple(2.0**e for e in colon(start, 1 / octave, stop))
+    return Task(image, ((x0 + x1) / 2, (y0 + y1) / 2), scales, "demo")
+
+
+@lru_cache(maxsize=8)
+def center_map(boxsize: int, sigma: float) -> Maps:
+    """The fourth input channel: a Gaussian that peaks at pixel boxsize / 2, counted from 1."""
+    axis = np.arange(1, boxsize + 1, dtype=np.float64) - boxsize / 2
+    exponent = (axis[:, None] ** 2 + axis[None] ** 2) / 2.0 / sigma / sigma
+    return np.exp(-exponent).astype(np.float32)
+
+
+def pad_around(image: Image, boxsize: int, center: tuple[float, float]) -> tuple[Image, tuple[int, int, int, int]]:
+    """Put an image into a box with its centre in the middle, grey outside.
+
+    Returns
+    -------
+    (boxsize, boxsize, 3) uint8, and pad up, left, down, right.
+    """
+    height, width = image.shape[:2]
+    x, y = _round(center[0]), _round(center[1])
+    half = boxsize // 2
+    pad = (half - y, half - x, half - (height - y), half - (width - x))
+    box = np.full((boxsize, boxsize, image.shape[2]), PAD_VALUE, np.uint8)
+    top, left = max(0, pad[0]), max(0, pad[1])
+    source = image[max(0, -pad[0]) : max(0, height + min(0, pad[2])), max(0, -pad[1]) : max(0, width + min(0, pad[3]))]
+    source = source[: max(0, boxsize - top), : max(0, boxsize - left)]
+    box[top : top + source.shape[0], left : left + source.shape[1]] = source
+    return box, pad
+
+
+def prepare(task: Task, setting: Setting) -> tuple[Maps, list[Geometry], list[Image]]:
+    """The network's inputs for all scales.
+
+    Returns
+    -------
+    (scales, 4, B, B) float32: B, G, R as ``x / 256 - 0.5``, then the centre map; where each scaled image lies; the boxes.
+    """
+    box = setting.boxsize
+    data = np.empty((len(task.scales), 4, box, box), np.float32)
+    data[:, 3] = center_map(box, setting.sigma)
+    geometry, boxes = [], []
+    for i, scale in enumerate(task.scales):
+        scaled = imresize(task.image, scale)
+        padded, pad = pad_around(scaled, box, (task.center[0] * scale, task.center[1] * scale))
+        data[i, :3] = (padded[:, :, ::-1].astype(np.float64) / 256 - 0.5).transpose(2, 0, 1)
+        geometry.append(Geometry((scaled.shape[0], scaled.shape[1]), pad))
+        boxes.append(padded)
+    return data, geometry, boxes
+
+
+@lru_cache(maxsize=4096)
+def _back(cells: int, boxsize: int, scaled: int, pad: int, size: int) -> tuple[Maps, Maps]:
+    """One axis of the way back: matrix (size, cells), and how much of each pixel comes from inside the box (size,)."""
+    up = axis_map(cells, boxsize, boxsize / cells).dense()
+    undone = np.zeros((scaled, cells))
+    position = np.arange(scaled) + pad
+    inside = (position >= 0) & (position < boxsize)
+    undone[inside] = up[position[inside]]
+    down = axis_map(scaled, size, size / scaled).dense()
+    return (down @ undone).astype(np.float32), (down @ inside.astype(np.float64)).astype(np.float32)
+
+
+def to_image(maps: torch.Tensor, geometry: Geometry, size: tuple[int, int], boxsize: int) -> torch.Tensor:
+    """Belief maps of one scale in the original image.
+
+    Parameters
+    ----------
+    maps : (..., P + 1, cells, cells); the last channel is the background, 1 outside the network's input.
+    size : (H, W) of the image.
+
+    Returns
+    -------
+    (..., P + 1, H, W) float32 on the same device.
+    """
+    cells = maps.shape[-1]
+    rows, inside_rows = _back(cells, boxsize, geometry.scaled[0], geometry.pad[0], size[0])
+    columns, inside_columns = _back(cells, boxsize, geometry.scaled[1], geometry.pad[1], size[1])
+    a, b = (torch.from_numpy(m).to(maps.device) for m in (rows, columns))
+    out = torch.matmul(torch.matmul(a, maps.float()), b.t())
+    u, v = (torch.from_numpy(m).to(maps.device) for m in (inside_rows, inside_columns))
+    out[..., -1, :, :] += 1 - u[:, None] * v[None]
+    return out
+
+
+def find_maximum(maps: Maps, mode: Mode) -> Floats:
+    """Position of each map's maximum, 1-based x, y; of equals the first in MATLAB's memory order.
+
+    The benchmark looks at H×W arrays (smallest x first), the demo at W×H ones (smallest y first).
+    """
+    parts, height, width = maps.shape
+    maps = np.where(np.isnan(maps), -np.inf, maps)  # MATLAB's max passes over nan
+    if mode == "demo":
+        flat = maps.reshape(parts, -1).argmax(1)
+        return np.stack([flat % width + 1, flat // width + 1], 1).astype(np.float64)
+    flat = maps.transpose(0, 2, 1).reshape(parts, -1).argmax(1)
+    return np.stack([flat // height + 1, flat % height + 1], 1).astype(np.float64)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Joints of one person.
+
+    Attributes
+    ----------
+    joints : (P, 2) x, y, 1-based, in the network's part order.
+    scores : (P,) the maps' value there, divided by the number of scales.
+    maps : belief maps in the image: benchmark (1, P + 1, H, W) summed over scales, demo (stages, P + 1, H, W) averaged;
+        None where they were not asked for.
+    """
+
+    joints: Floats
+    scores: Floats
+    maps: Maps | None = None
+
+    @property
+    def pixels(self) -> Floats:
+        """Joints in 0-based pixels, as OpenCV counts."""
+        return self.joints - 1
+
+
+class Predictor:
+    """A pose machine and its protocol.
+
+    >>> predictor = Predictor.load("models/demo/pose.caffemodel")                # doctest: +SKIP
+    >>> person = predictor.predict(image, box=(40, 20, 120, 300))                # doctest: +SKIP
+    >>> person.pixels                                                            # doctest: +SKIP
+
+    Parameters
+    ----------
+    net : the deploy network. outputs : blob of each stage's belief maps, stage 1 first.
+    setting : input size, centre map, scale.
+    batch : how many scaled images run at once at most.
+    """
+
+    def __init__(self, net: Net, outputs: Sequence[str], setting: Setting, *, batch: int = 16) -> None:
+        self.net, self.outputs, self.setting, self.batch = net, tuple(outputs), setting, batch
+
+    @classmethod
+    def load(
+        cls, model: str, *, prototxt: str | None = None, device: str = "auto", stages: int | None = None,
+        setting: Setting | None = None, batch: int = 16,
+    ) -> Predictor:  # fmt: skip
+        """Load any weight file that ``cpm-convert`` reads.
+
+        Parameters
+        ----------
+        stages : use the first stages only.
+        setting : default: the released one, shrunk to the network's input size.
+
+        Raises
+        ------
+        CaffeCompatError : no pose machine, or weights that do not fit.
+        """
+        from caffe_compat.convert import convert
+        from caffe_compat.net import Net
+
+        from .cpm import stage_outputs
+        from .device import choose
+
+        made = convert(model, prototxt=prototxt)
+        outputs = stage_outputs(made.graph)
+        if not outputs:
+            raise CaffeCompatError(f"{model}: is no pose machine (no layers named ..._stage1, ..._stage2)")
+        if stages is not None and not 1 <= stages <= len(outputs):
+            raise CaffeCompatError(f"--stages {stages}: the network has {len(outputs)}")
+        shape = made.graph.blobs[made.graph.inputs[0]]
+        net = Net(made.graph, made.weights).to(choose(device)).eval()
+        return cls(net, outputs[:stages], setting or Setting.for_boxsize(shape[-1]), batch=batch)
+
+    @property
+    def parts(self) -> int:
+        """Number of parts, without the background."""
+        return self.net.graph.blobs[self.outputs[-1]][1] - 1
+
+    def forward(self, data: Maps, names: Sequence[str]) -> torch.Tensor:
+        """Belief maps (stages, N, P + 1, B / 8, B / 8) of prepared inputs (N, 4, B, B)."""
+        device = next(self.net.parameters()).device
+        found = []
+        with torch.no_grad():
+            for i in range(0, len(data), self.batch):
+                part = self.net(torch.from_numpy(data[i : i + self.batch]).to(device), blobs=names)
+                found.append(torch.stack([part[name] for name in names]))
+        return torch.cat(found, 1)
+
+    def combine(
+        self, stages: torch.Tensor, geometry: Sequence[Geometry], size: tuple[int, int], mode: Mode, keep: bool
+    ) -> Prediction:
+        """Scores of all scales brought to the image, combined, and the best place of each part."""
+        total: torch.Tensor | None = None
+        with torch.no_grad():
+            for i, place in enumerate(geometry):
+                one = to_image(stages[:, i], place, size, self.setting.boxsize)
+                total = one if total is None else total.add_(one)
+        assert total is not None
+        if mode == "demo":
+            total /= len(geometry)
+        maps = total.cpu().numpy()
+        joints = find_maximum(maps[-1, :-1], mode)
+        index = joints.astype(np.int64) - 1
+        scores = maps[-1, np.arange(len(joints)), index[:, 1], index[:, 0]].astype(np.float64)
+        if mode == "benchmark":
+            scores = scores / len(geometry)
+        return Prediction(joints, scores, maps if keep else None)
+
+    def run(self, task: Task, *, keep: bool = False) -> Prediction:
+        """Predict one person; ``keep`` returns the belief maps too."""
+        return next(self.run_all(iter([task]), keep=keep))
+
+    def run_all(self, tasks: Iterator[Task], *, keep: bool = False) -> Iterator[Prediction]:
+        """Predict many people, one after the other."""
+        for task in tasks:
+            data, geometry, _ = prepare(task, self.setting)
+            names = self.outputs if task.mode == "demo" else self.outputs[-1:]
+            stages = self.forward(data, names)
+            yield self.combine(stages, geometry, (task.image.shape[0], task.image.shape[1]), task.mode, keep)
+
+    def predict(
+        self, image: Image, box: Sequence[float] | None = None, *, bgr: bool = False, keep: bool = False
+    ) -> Prediction:
+        """Predict the person in a box, by the demo's protocol.
+
+        Parameters
+        ----------
+        image : (H, W, 3) uint8 R, G, B (B, G, R with ``bgr``).
+        box : x, y, width, height in 0-based pixels; default: the whole image.
+        keep : return the belief maps of every stage.
+        """
+        picture = np.ascontiguousarray(image[:, :, ::-1]) if bgr else image
+        height, width = picture.shape[:2]
+        x, y, w, h = box if box is not None else (0, 0, width, height)
+        task = task_demo(picture, (x + 1, y + 1, w, h), self.setting)
+        return self.run(task, keep=keep)
+
