@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -270,3 +270,27 @@ def _results(jobs: list[Any], workers: int) -> Any:
     with multiprocessing.get_context("spawn").Pool(workers) as pool:
         yield from pool.imap(_encode_one, jobs, chunksize=16)
 
+
+
+def write_values(values: Iterable[tuple[bytes, bytes]], out: str | os.PathLike[str]) -> None:
+    """Write (key, value) pairs, rising by key, as an LMDB that appears whole or not at all.
+
+    Raises
+    ------
+    DataError : ``out`` exists, or cannot be written.
+    """
+    import lmdb
+
+    target, partial = Path(out), Path(f"{os.fspath(out)}.partial")
+    if target.exists():
+        raise DataError(f"{target}: exists already; remove it or choose another name with -o")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        partial.mkdir(parents=True)
+        with lmdb.open(str(partial), map_size=1 << 40) as env, env.begin(write=True) as transaction:
+            for key, value in values:
+                transaction.put(key, value, append=True)
+    except (lmdb.Error, OSError) as error:
+        raise DataError(f"{partial}: cannot be written: {error}") from None
+    (partial / "lock.mdb").unlink(missing_ok=True)
+    os.replace(partial, target)

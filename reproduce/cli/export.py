@@ -19,17 +19,31 @@ def main() -> None:
 
 
 @main.command("json")
-@click.argument("dataset", type=click.Choice(["leeds"]))
-@click.option("--data", required=True, type=click.Path(), help="Folder that holds the download.")
+@click.argument("dataset", type=click.Choice(["mpi", "leeds", "flic", "coco"]))
+@click.option("--data", required=True, type=click.Path(), help="Folder that holds the download (coco: its JSON file).")
 @click.option("-o", "--out", required=True, type=click.Path(), help="The JSON file to write.")
+@click.option("--format", "format_", type=click.Choice(["authors", "coco"]), default="authors", show_default=True)
 @click.option("--skip-missing", is_flag=True, help="Leave out people whose image is not there.")
-def json_(dataset: str, data: str, out: str, skip_missing: bool) -> None:
-    """Write the authors' JSON of a DATASET's download."""
+def json_(dataset: str, data: str, out: str, format_: str, skip_missing: bool) -> None:
+    """Write the authors' JSON (or COCO's) of a DATASET's download."""
     from reproduce.annotations import write_json
-    from reproduce.datasets import lsp
+    from reproduce.datasets import coco, flic, lsp, mpii
 
-    found = lsp.read_training(data, skip_missing=skip_missing)
-    write_json(out, found)
+    stub: bool | None = None
+    if dataset == "mpi":
+        found, stub = mpii.read_folder(data, skip_missing=skip_missing)
+    elif dataset == "leeds":
+        found = lsp.read_training(data, skip_missing=skip_missing)
+    elif dataset == "flic":
+        found = flic.read_folder(data, skip_missing=skip_missing)
+    else:
+        found = coco.read(data)
+    if not found:
+        raise DataError(f"{data}: no people found (with --skip-missing: are the images there?)")
+    if format_ == "coco":
+        coco.write(out, found)
+    else:
+        write_json(out, found, stub=stub)
     click.echo(f"{len(found)} people written to {out}")
 
 
@@ -66,6 +80,86 @@ def lmdb(
     click.echo(f"{made.total - len(skipped)} records written to {out} ({size:.1f} MB)")
     for line in skipped:
         click.echo(f"skipped {line}", err=True)
+
+
+@main.command()
+@click.argument("source", type=click.Path())
+@click.option("-o", "--out", required=True, type=click.Path(), help="HDF5 file to write; or an LMDB folder from an HDF5 file.")
+@click.option("--joints", default=16, show_default=True, help="Joints per person in an LMDB (FLIC: 9).")
+def hdf5(source: str, out: str, joints: int) -> None:
+    """Convert records from LMDB to HDF5, or back, without loss."""
+    from tqdm import tqdm
+
+    from reproduce import hdf5 as records
+    from reproduce.store import LMDBStore, write_values
+
+    if source.endswith((".h5", ".hdf5")):
+        store = records.HDF5Store(source)
+        write_values(records.to_lmdb_values(store), out)
+        click.echo(f"{len(store)} records written to {out}")
+        return
+    lmdb_store = LMDBStore(source, joints)
+    with tqdm(total=len(lmdb_store), unit=" records", disable=None) as bar:
+        records.from_lmdb(lmdb_store, out, lambda done, total: bar.update(done - bar.n) and None)
+    click.echo(f"{len(lmdb_store)} records written to {out} ({Path(out).stat().st_size / 1e6:.1f} MB)")
+
+
+@main.command()
+@click.argument("file", type=click.Path())
+@click.argument("key", required=False)
+@click.option("--joints", default=16, show_default=True, help="Joints per person in an LMDB (FLIC: 9).")
+@click.option("-o", "--out", type=click.Path(), help="Also draw the record into this PNG.")
+def show(file: str, key: str | None, joints: int, out: str | None) -> None:
+    """Print a record's annotation (default: the first) and draw it."""
+    from reproduce.preview import draw_record
+    from reproduce.samples import open_store
+
+    store = open_store(file, joints)
+    index = _index(store, key)
+    record = store.record(index)
+    a = record.annotation
+    click.echo(f"record {index} of {len(store)}: {a.dataset}, image {record.image.shape[1]}×{record.image.shape[0]}")
+    click.echo(f"write number {record.write_number} of {record.total}; annolist {a.annolist_index}, person {a.people_index}")
+    click.echo(f"objpos {a.objpos.tolist()}  scale {a.scale:.4f}  validation {a.validation}  others {len(a.others)}")
+    for i, (x, y, visible) in enumerate(a.joints):
+        click.echo(f"  joint {i:2d}  {x:8.2f} {y:8.2f}  visible {visible:g}")
+    if out:
+        draw_record(record, out)
+        click.echo(f"drawn in {out}")
+
+
+def _index(store: Any, key: str | None) -> int:
+    if key is None:
+        return 0
+    if not key.isdigit() or int(key) >= len(store):
+        raise DataError(f"no record '{key}': give a number from 0 to {len(store) - 1}")
+    return int(key)
+
+
+@main.command()
+@click.argument("file", type=click.Path())
+@click.option("--n", "count", default=16, show_default=True, help="How many samples.")
+@click.option("--prototxt", type=click.Path(), help="train_test definition whose CPMData layer to use.")
+@click.option("--joints", default=16, show_default=True, help="Joints per person in an LMDB (FLIC: 9).")
+@click.option("--seed", default=1, show_default=True)
+@click.option("-o", "--out", default="preview.png", show_default=True, type=click.Path(), help="The PNG to write.")
+def preview(file: str, count: int, prototxt: str | None, joints: int, seed: int, out: str) -> None:
+    """Draw a contact sheet of augmented samples, joints, centre and labels over them."""
+    from reproduce.augment import Settings
+    from reproduce.preview import contact_sheet
+    from reproduce.samples import open_store
+
+    settings = Settings(stride=8, target_dist=1.171, scale_prob=1, scale_min=0.7, scale_max=1.3, max_rotate_degree=40,
+                        center_perterb_max=0, num_parts=9 if joints == 9 else 14, np_in_lmdb=joints)  # fmt: skip
+    if prototxt:
+        from caffe_compat import read_net
+
+        layers = [layer for layer in read_net(prototxt).layers if layer.type == "CPMData"]
+        if not layers:
+            raise DataError(f"{prototxt}: has no CPMData layer")
+        settings = Settings.of(layers[0].message.transform_param)
+    contact_sheet(open_store(file, settings.np_in_lmdb), settings, count, seed, out)
+    click.echo(f"{count} samples drawn in {out}")
 
 
 @main.command()
