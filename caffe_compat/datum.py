@@ -49,6 +49,11 @@ class Datum:
 
     def encode(self) -> bytes:
         """The serialized message: fields in number order, label always written, ``encoded`` only if true."""
+        head, tail = self.around(len(self.raw))
+        return b"".join((head, self.raw, tail))
+
+    def around(self, size: int) -> tuple[bytes, bytes]:
+        """What stands before and after ``size`` bytes of data in the serialized message."""
         head = b"".join(
             encode_varint(number << 3) + encode_varint(value)
             for number, value in ((1, self.channels), (2, self.height), (3, self.width))
@@ -56,7 +61,7 @@ class Datum:
         tail = encode_varint(5 << 3) + encode_varint(self.label)
         if self.encoded:
             tail += encode_varint(7 << 3) + b"\x01"
-        return b"".join((head, encode_bytes(4, len(self.raw)), self.raw, tail))
+        return head + encode_bytes(4, size), tail
 
 
 def decode(value: bytes | memoryview) -> Datum:

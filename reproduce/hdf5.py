@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 
-from caffe_compat.datum import Datum
 from caffe_compat.errors import DataError
 from caffe_compat.files import atomic_write
 
@@ -170,7 +169,7 @@ def from_lmdb(store: LMDBStore, out: str | os.PathLike[str], progress: Progress 
         file.attrs.update({**_ABOUT, "encoded": int(encoded), "total": total, "joints_per_person": store.joints})
 
 
-def to_lmdb_values(store: HDF5Store) -> Iterable[tuple[bytes, bytes]]:
+def to_lmdb_values(store: HDF5Store) -> Iterable[tuple[bytes, bytes | bytearray]]:
     """(key, value) of every record, byte for byte as the LMDB had them."""
     for i in range(len(store)):
         annotation, record_number = store.annotation(i), int(store._columns["write_number"][i])
@@ -179,7 +178,4 @@ def to_lmdb_values(store: HDF5Store) -> Iterable[tuple[bytes, bytes]]:
             yield store.key(i), records.encode_stored(annotation, store.raw(i), (height, width), record_number, store.total)
             continue
         image = store.record(i).image
-        planes = np.empty((4, *image.shape[:2]), np.uint8)
-        planes[:3] = image.transpose(2, 0, 1)
-        planes[3] = records.metadata_plane(annotation, image.shape[0], image.shape[1], record_number, store.total)
-        yield store.key(i), Datum(4, image.shape[0], image.shape[1], planes.tobytes()).encode()
+        yield store.key(i), records.encode(annotation, image, record_number, store.total)

@@ -102,8 +102,8 @@ def pad_narrow(image: Image) -> Image:
     return np.concatenate([image, np.full((image.shape[0], missing, 3), PAD_VALUE, np.uint8)], 1)
 
 
-def encode(annotation: Annotation, image: Image, number: int, total: int) -> bytes:
-    """A record as the original script wrote it.
+def encode(annotation: Annotation, image: Image, number: int, total: int) -> bytearray:
+    """A record as the original script wrote it, assembled in place.
 
     Parameters
     ----------
@@ -112,10 +112,14 @@ def encode(annotation: Annotation, image: Image, number: int, total: int) -> byt
     """
     wide = pad_narrow(image)
     height, width = wide.shape[:2]
-    planes = np.empty((4, height, width), np.uint8)
+    size = 4 * height * width
+    head, tail = Datum(4, height, width, b"").around(size)
+    value = bytearray(len(head) + size + len(tail))
+    value[: len(head)], value[len(head) + size :] = head, tail
+    planes = np.frombuffer(value, np.uint8, size, len(head)).reshape(4, height, width)
     planes[:3] = wide.transpose(2, 0, 1)
     planes[3] = metadata_plane(annotation, height, width, number, total)
-    return Datum(4, height, width, planes.tobytes()).encode()
+    return value
 
 
 def _row(plane: Plane, row: int, count: int, start: int = 0) -> npt.NDArray[np.float32]:

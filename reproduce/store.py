@@ -6,7 +6,9 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,6 +24,7 @@ from .annotations import Annotation
 from .records import Image, Record
 
 COMMIT_EVERY = 1000
+_TRANSACTION = 32  # records whose dirty pages still fit into the cache
 _NOTE = "export.json"
 Progress = Callable[[int, int], None]
 
@@ -129,7 +132,7 @@ def image_path(root: str | os.PathLike[str], annotation: Annotation) -> Path:
     return path if path.exists() else Path(root) / annotation.image
 
 
-def _encode_one(job: tuple[str, Annotation, int, int, bool]) -> tuple[int, bytes, str]:
+def _encode_one(job: tuple[str, Annotation, int, int, bool]) -> tuple[int, bytes | bytearray, str]:
     """Worker: (write number, value, error)."""
     path, annotation, number, total, jpeg = job
     try:
@@ -162,7 +165,7 @@ def export_lmdb(
     root : folder of the images.
     jpeg : keep the images' original compressed bytes (an encoded Datum; Caffe's CPMData layer cannot read it).
     skip_bad : leave out missing and damaged images (their numbers stay unused) instead of stopping.
-    workers : processes that decode; 0 = none.
+    workers : threads that decode; 0 = none.
 
     Returns
     -------
@@ -185,7 +188,8 @@ def export_lmdb(
 
     partial.mkdir(parents=True, exist_ok=True)
     size = 1 << 40
-    env = lmdb.open(str(partial), map_size=size, metasync=False)
+    # a killed process loses nothing without sync; the disk is synced once, before the database gets its name
+    env = lmdb.open(str(partial), map_size=size, sync=False, metasync=False)
     try:
         transaction = env.begin(write=True)
         for number, value, error in _results(jobs, workers):
@@ -198,6 +202,9 @@ def export_lmdb(
                 transaction.put(b"%07d" % number, value, append=True)
             if (number + 1) % COMMIT_EVERY == 0:
                 _commit(transaction, partial, note, number + 1, skipped)
+                transaction = env.begin(write=True)
+            elif (number + 1) % _TRANSACTION == 0:
+                transaction.commit()
                 transaction = env.begin(write=True)
             progress(number + 1, made.total)
         _commit(transaction, partial, note, made.total, skipped)
@@ -261,18 +268,27 @@ def _check_space(made: Plan, root: str | os.PathLike[str], target: Path, jpeg: b
         raise DataError(f"{target}: needs {need / 1e9:.1f} GB, {folder} has {free / 1e9:.1f} GB free")
 
 
-def _results(jobs: list[Any], workers: int) -> Any:
+def _results(jobs: list[Any], workers: int) -> Iterator[tuple[int, bytes | bytearray, str]]:
+    """Encoded records in order. Threads: decoding and copying release the interpreter's lock, and records are large."""
     if workers < 1:
         yield from map(_encode_one, jobs)
         return
-    import multiprocessing
+    with ThreadPoolExecutor(workers) as pool:
+        waiting: deque[Future[tuple[int, bytes | bytearray, str]]] = deque()
+        try:
+            for job in jobs:
+                waiting.append(pool.submit(_encode_one, job))
+                if len(waiting) > 16 * workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
 
-    with multiprocessing.get_context("spawn").Pool(workers) as pool:
-        yield from pool.imap(_encode_one, jobs, chunksize=16)
 
 
-
-def write_values(values: Iterable[tuple[bytes, bytes]], out: str | os.PathLike[str]) -> None:
+def write_values(values: Iterable[tuple[bytes, bytes | bytearray]], out: str | os.PathLike[str]) -> None:
     """Write (key, value) pairs, rising by key, as an LMDB that appears whole or not at all.
 
     Raises

@@ -55,7 +55,7 @@ def json_(dataset: str, data: str, out: str, format_: str, skip_missing: bool) -
 @click.option("--seed", type=int, help="Seed of the permutation (numpy's legacy generator).")
 @click.option("--jpeg", is_flag=True, help="Keep the original compressed images (smaller; not for Caffe itself).")
 @click.option("--skip-bad", is_flag=True, help="List missing and damaged images and go on.")
-@click.option("--workers", default=2, show_default=True, help="Processes that decode images.")
+@click.option("--workers", default=2, show_default=True, help="Threads that decode images.")
 def lmdb(
     annotations: tuple[str, ...], data: str, out: str, validation: bool, seed: int | None, jpeg: bool, skip_bad: bool,
     workers: int,

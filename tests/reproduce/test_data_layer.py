@@ -1,0 +1,137 @@
+"""The data layer against a step-by-step port, and its promises: order, workers, geometry."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from reproduce import store
+from reproduce.annotations import Annotation
+from reproduce.augment import Choice, Settings, augment, roll
+from reproduce.dice import CaffeDice, SampleDice, glibc_rand
+from reproduce.samples import CPMSource, Order, SampleMaker, Schedule
+from tests import tolerances
+from tests.oracle import cpm_layer
+from tests.people import annotation, dataset
+
+_SETTINGS = Settings(stride=8, crop_size_x=96, crop_size_y=80, target_dist=1.171, scale_prob=1, scale_min=0.7, scale_max=1.3,
+                     max_rotate_degree=40, center_perterb_max=10)  # fmt: skip
+
+
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(st.integers(0, 1000), st.integers(0, 2))
+def test_against_the_step_by_step_port(seed: int, others: int) -> None:
+    rng = np.random.default_rng(seed)
+    width, height = int(rng.integers(64, 130)), int(rng.integers(50, 120))
+    image = cv2.resize(rng.integers(0, 256, (9, 9, 3), np.uint8), (width, height), interpolation=cv2.INTER_CUBIC)
+    who = annotation(rng, "x", width, height, others)
+    choice = roll(_SETTINGS, SampleDice(seed, 0, 0))
+    ours = augment(image, who, _SETTINGS, choice)
+    data, label = cpm_layer.sample(image, who, _SETTINGS, choice)
+    np.testing.assert_array_equal(ours.data[:3], data[:3])
+    np.testing.assert_allclose(ours.data[3], data[3], rtol=0, atol=tolerances.LABEL)
+    np.testing.assert_allclose(np.concatenate([ours.label, ours.label_1st]), label, rtol=0, atol=tolerances.LABEL)
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        Choice(1.0, 0.0, 0, 0, False),
+        Choice(1.3, 0.0, 0, 0, False),
+        Choice(1.0, 33.0, 0, 0, False),
+        Choice(1.0, 0.0, 7, -5, False),
+        Choice(1.0, 0.0, 0, 0, True),
+        Choice(0.8, -21.0, 4, 3, True),
+    ],
+    ids=["plain", "scale", "rotate", "jitter", "flip", "all"],
+)
+def test_one_white_pixel(choice: Choice) -> None:
+    """Paint a spot at a joint: after every step the spot is where the joint says it is."""
+    image = np.zeros((120, 150, 3), np.uint8)
+    x, y = 88, 47
+    cv2.circle(image, (x, y), 2, (255, 255, 255), -1)
+    joints = np.zeros((16, 3))
+    joints[:] = [x + 1, y + 1, 1]
+    who = Annotation("x", "MPI", joints, np.array([76.0, 61.0]), 0.5, (150, 120))
+    config = Settings(stride=8, crop_size_x=368, crop_size_y=280, target_dist=1.171)
+    sample = augment(image, who, config, choice)
+    # brighter than the grey outside, which bicubic interpolation carries a little into the black image
+    heavy = np.clip(sample.pixels.min(2).astype(int) - 160, 0, None)
+    centre = np.array([(heavy * np.arange(368)[None]).sum(), (heavy * np.arange(280)[:, None]).sum()]) / heavy.sum()
+    joint = sample.scene.people[0].joints[0]
+    # the canvas' pixels lie half a scaled pixel off the joint's own rounding at most
+    assert np.abs(centre - joint).max() < 1.6
+    peak = np.unravel_index(sample.label[0].argmax(), sample.label[0].shape)
+    assert abs(peak[1] * 8 + 3.5 - joint[0]) <= 4.01
+    assert abs(peak[0] * 8 + 3.5 - joint[1]) <= 4.01
+
+
+def test_flip_exchanges_sides() -> None:
+    who = annotation(np.random.default_rng(1), "x", 100, 90)
+    image = np.zeros((90, 100, 3), np.uint8)
+    plain = augment(image, who, _SETTINGS, Choice(1.0, 0.0, 0, 0, False)).scene.people[0].joints
+    mirror = augment(image, who, _SETTINGS, Choice(1.0, 0.0, 0, 0, True)).scene.people[0].joints
+    names = _SETTINGS.skeleton.parts
+    for i, name in enumerate(names):
+        other = names.index({"R": "L", "L": "R"}.get(name[0], name[0]) + name[1:])
+        np.testing.assert_allclose(mirror[other], [95 - plain[i, 0], plain[i, 1]], atol=1e-4)
+
+
+def test_c_library_rand() -> None:
+    """The first values after srand(1), as every C program on Linux prints them."""
+    sequence = glibc_rand(1)
+    assert [next(sequence) for _ in range(5)] == [1804289383, 846930886, 1681692777, 1714636915, 1957747793]
+    dice = CaffeDice(1)
+    for _ in range(7):
+        dice.roll()
+    assert CaffeDice(1, rolled=7).roll() == dice.roll()
+
+
+def _source(folder: Path, workers: int, order: Order, method: str | None = None) -> CPMSource:
+    if not (folder / "out").exists():
+        store.export_lmdb(store.plan(dataset(folder, 10), seed=4), folder, folder / "out")
+    maker = SampleMaker(store.LMDBStore(folder / "out"), _SETTINGS, order.seed)
+    return CPMSource(maker, 3, order, workers=workers, start_method=method)
+
+
+@pytest.mark.parametrize("order", [Order(), Order(shuffle=True, seed=5), Order(dice="caffe"), Order(dice="caffe", shuffle=True)])
+def test_samples_do_not_depend_on_workers_or_start(tmp_path: Path, order: Order) -> None:
+    plain = [_source(tmp_path, 0, order).batch(i) for i in range(6)]
+    for workers, method in ((1, "fork"), (2, "fork"), (2, "spawn")):
+        source = _source(tmp_path, workers, order, method)
+        for i in (4, 5) if method == "spawn" else (2, 3, 4):
+            for a, b in zip(plain[i], source.batch(i), strict=True):
+                np.testing.assert_array_equal(a, b)
+        if method == "spawn":
+            break
+
+
+def test_ranks_share_each_batch() -> None:
+    whole = Schedule(10, _SETTINGS, Order(shuffle=True))
+    parts = [Schedule(10, _SETTINGS, Order(shuffle=True, rank=r, world=2)) for r in (0, 1)]
+    for number in range(7):
+        assert [j for p in parts for j in p.batch(number, 2)] == whole.batch(number, 4)
+
+
+def test_every_record_once_per_epoch() -> None:
+    for shuffle in (False, True):
+        schedule = Schedule(10, _SETTINGS, Order(shuffle=shuffle))
+        for epoch in range(3):
+            assert sorted(schedule.job(epoch * 10 + i).index for i in range(10)) == list(range(10))
+
+
+def test_pixels_do_not_depend_on_ipp() -> None:
+    """The sample is the same whether the process had switched IPP on or off before."""
+    who = annotation(np.random.default_rng(3), "x", 110, 90)
+    image = np.random.default_rng(4).integers(0, 256, (90, 110, 3), np.uint8)
+    choice = Choice(1.17, 23.0, 0, 0, False)
+    found = []
+    for on in (True, False):
+        cv2.ipp.setUseIPP(on)
+        found.append(augment(image, who, _SETTINGS, choice).pixels)
+    np.testing.assert_array_equal(found[0], found[1])

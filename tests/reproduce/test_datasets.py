@@ -1,0 +1,164 @@
+"""The readers of the downloads, against the original scripts' output and on damaged files."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import random
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from caffe_compat.errors import CaffeCompatError, DataError
+from reproduce import annotations
+from reproduce.datasets import coco, flic, lsp, matfile, mpii
+from reproduce.datasets.imagesize import image_size
+from tests.paths import DATA, GOLDEN, needs_data
+
+_SETS = GOLDEN / "matlab" / "datasets"
+_JSON = GOLDEN / "matlab" / "genjson"
+
+
+@needs_data
+@pytest.mark.golden
+def test_mpii_equals_the_original() -> None:
+    if not _SETS.is_dir():
+        pytest.skip(f"no recorded outputs at {GOLDEN}")
+    split = mpii.read_split(DATA / "release" / "Tompson_valid" / "detections.mat")
+    assert len(split) == 2958
+    people, stub = mpii.read(_SETS / "mpii_release.mat", DATA / "mpii" / "images", split)
+    assert annotations.to_json(people, stub=stub) == (_JSON / "mpi.json").read_text()
+
+
+@needs_data
+@pytest.mark.golden
+def test_flic_equals_the_original() -> None:
+    if not _SETS.is_dir():
+        pytest.skip(f"no recorded outputs at {GOLDEN}")
+    people = flic.read_training(_SETS / "flic_examples.mat", DATA / "flic" / "images")
+    assert annotations.to_json(people) == (_JSON / "flic.json").read_text()
+
+
+@needs_data
+def test_the_whole_flic_file() -> None:
+    people = flic.read_folder(DATA / "flic", skip_missing=True)
+    examples = flic.read_examples(DATA / "flic" / "examples.mat")
+    assert len(examples) == 5003
+    assert sum(bool(matfile.number(e.istrain)) for e in examples) == 3987
+    assert people
+    assert all(np.isfinite(a.joints).all() for a in people)
+
+
+@needs_data
+def test_the_whole_leeds_set() -> None:
+    people = lsp.read_training(DATA, skip_missing=True)
+    assert sum(a.image.startswith("lsp/") for a in people) == 1000
+    assert not any(a.image >= "lsp/images/im1001.jpg" for a in people if a.image.startswith("lsp/"))
+    with pytest.raises(DataError, match="im0"):
+        lsp.read_training(DATA)
+
+
+@pytest.mark.parametrize("ending", ["png", "jpg"])
+def test_size_from_the_header(tmp_path: Path, ending: str) -> None:
+    cv2.imwrite(str(tmp_path / f"a.{ending}"), np.zeros((37, 91, 3), np.uint8))
+    assert image_size(tmp_path / f"a.{ending}") == (91, 37)
+    (tmp_path / f"b.{ending}").write_bytes((tmp_path / f"a.{ending}").read_bytes()[:20])
+    with pytest.raises(DataError, match="whole header"):
+        image_size(tmp_path / f"b.{ending}")
+    with pytest.raises(DataError, match="cannot be read"):
+        image_size(tmp_path / "none.png")
+
+
+@needs_data
+def test_sizes_of_real_photographs() -> None:
+    """Header and decoder agree, odd JPEGs of the data sets included."""
+    for path in sorted(DATA.glob("*/images/*.jpg"))[::200] + sorted(DATA.glob("samples/**/*.jpg")):
+        image = cv2.imread(str(path), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+        assert image_size(path) == (image.shape[1], image.shape[0]), path
+
+
+def _coco() -> dict[str, object]:
+    points = [0.0] * 51
+    for i, (x, y, v) in {0: (50, 20, 2), 5: (60, 40, 2), 6: (40, 40, 1), 11: (58, 80, 2), 12: (42, 80, 2), 16: (41, 130, 1)}.items():
+        points[3 * i : 3 * i + 3] = [x, y, v]
+    return {
+        "images": [{"id": 7, "file_name": "a.jpg", "width": 100, "height": 150}],
+        "annotations": [
+            {"id": 1, "image_id": 7, "bbox": [30, 10, 40, 130], "keypoints": points, "iscrowd": 0},
+            {"id": 2, "image_id": 7, "bbox": [0, 0, 10, 20], "keypoints": points, "iscrowd": 0},
+            {"id": 3, "image_id": 7, "bbox": [0, 0, 10, 20], "keypoints": [0] * 51, "iscrowd": 0},
+        ],
+    }
+
+
+def test_coco_in(tmp_path: Path) -> None:
+    (tmp_path / "c.json").write_text(json.dumps(_coco()))
+    people = coco.read(tmp_path / "c.json")
+    assert len(people) == 2
+    first = people[0]
+    assert len(first.others) == 1
+    assert first.size == (100, 150)
+    assert first.objpos.tolist() == [51.0, 76.0]
+    assert first.scale == 130 / 200
+    names = dict(zip(coco.MPII_JOINTS, first.joints.tolist(), strict=True))
+    assert names["Lsho"] == [61, 41, 1]
+    assert names["Rsho"] == [41, 41, 0]
+    assert names["neck"] == [51, 41, 0]
+    assert names["pelvis"] == [51, 81, 1]
+    assert names["head"] == [51, 21, 1]
+    assert names["Lank"] == [0, 0, 0]
+
+
+def test_coco_out_and_in(tmp_path: Path) -> None:
+    (tmp_path / "c.json").write_text(json.dumps(_coco()))
+    people = coco.read(tmp_path / "c.json")
+    coco.write(tmp_path / "d.json", people)
+    again = coco.read(tmp_path / "d.json")
+    limbs = [i for i, n in enumerate(coco.MPII_JOINTS) if n[0] in "RL"]
+    for a, b in zip(people, again, strict=True):
+        np.testing.assert_allclose(a.joints[limbs], b.joints[limbs])
+        np.testing.assert_allclose([a.scale, *a.objpos], [b.scale, *b.objpos])
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"images": 3, "annotations": []}', '{"images": [], "annotations": [{"keypoints": [1,2,2]}]}'])
+def test_coco_damaged(tmp_path: Path, text: str) -> None:
+    (tmp_path / "c.json").write_text(text)
+    with pytest.raises(DataError, match=r"c\.json"):
+        coco.read(tmp_path / "c.json")
+
+
+def test_missing_downloads_say_what_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"joints\.mat"):
+        lsp.read_training(tmp_path)
+    with pytest.raises(DataError, match="MPII Human Pose"):
+        mpii.read_folder(tmp_path)
+    with pytest.raises(DataError, match="FLIC"):
+        flic.read_folder(tmp_path)
+    (tmp_path / "lsp").mkdir()
+    (tmp_path / "lsp" / "joints.mat").write_bytes(b"not a mat file, but long enough to have a header of 128 bytes" * 4)
+    with pytest.raises(DataError, match="no readable MATLAB file"):
+        lsp.read_joints(tmp_path, "lsp")
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.golden
+def test_damaged_mat_files(tmp_path: Path) -> None:
+    """Flipped bytes in the real formats: our errors, or other numbers, but nothing else."""
+    if not _SETS.is_dir():
+        pytest.skip(f"no recorded outputs at {GOLDEN}")
+    chance = random.Random(0)
+    for name in ("mpii_release.mat", "flic_examples.mat"):
+        data = (_SETS / name).read_bytes()
+        for i in range(40):
+            broken = bytearray(data)
+            for _ in range(3):
+                broken[chance.randrange(len(broken))] = chance.randrange(256)
+            path = tmp_path / f"{i}_{name}"
+            path.write_bytes(bytes(broken))
+            with contextlib.suppress(CaffeCompatError):
+                if "mpii" in name:
+                    mpii.read(path, DATA / "mpii" / "images", set())
+                else:
+                    flic.read_training(path, DATA / "flic" / "images")

@@ -1,0 +1,227 @@
+"""Record files: written, interrupted, converted, read back, damaged."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from caffe_compat import datum
+from caffe_compat.datum import LMDBReader
+from caffe_compat.errors import CaffeCompatError, DataError
+from reproduce import annotations, hdf5, records, store
+from reproduce.cli import export
+from tests.paths import DATA, needs_data
+from tests.people import dataset
+
+
+def _values(path: Path) -> list[tuple[bytes, bytes]]:
+    reader = LMDBReader(path)
+    found = [(reader.keys[i], reader.raw(i)) for i in range(len(reader))]
+    reader.close()
+    return found
+
+
+def test_record_round_trip(tmp_path: Path) -> None:
+    people = dataset(tmp_path, 9)
+    plan = store.plan(people, seed=4)
+    store.export_lmdb(plan, tmp_path, tmp_path / "out")
+    opened = store.LMDBStore(tmp_path / "out")
+    for i, expected in enumerate(plan.annotations):
+        record = opened.record(i)
+        image = records.pad_narrow(store.read_image(store.image_path(tmp_path, expected)))
+        np.testing.assert_array_equal(record.image, image)
+        np.testing.assert_array_equal(record.annotation.joints, expected.joints.astype(np.float32))
+        assert record.annotation.size == expected.size
+        assert len(record.annotation.others) == len(expected.others)
+        assert (record.write_number, record.total) == (i, 9)
+
+
+def test_workers_write_the_same(tmp_path: Path) -> None:
+    plan = store.plan(dataset(tmp_path, 12), seed=1)
+    store.export_lmdb(plan, tmp_path, tmp_path / "one")
+    store.export_lmdb(plan, tmp_path, tmp_path / "two", workers=2)
+    assert _values(tmp_path / "one") == _values(tmp_path / "two")
+
+
+@pytest.mark.parametrize("jpeg", [False, True])
+def test_hdf5_and_back(tmp_path: Path, jpeg: bool) -> None:
+    plan = store.plan(dataset(tmp_path, 9), seed=4)
+    store.export_lmdb(plan, tmp_path, tmp_path / "out", jpeg=jpeg)
+    opened = store.LMDBStore(tmp_path / "out")
+    hdf5.from_lmdb(opened, tmp_path / "out.h5")
+    h5 = hdf5.HDF5Store(tmp_path / "out.h5")
+    assert len(h5) == 9
+    for i in range(9):
+        a, b = opened.record(i), h5.record(i)
+        np.testing.assert_array_equal(a.image, b.image)
+        assert a.annotation.same(b.annotation)
+        assert (a.write_number, a.total) == (b.write_number, b.total)
+    store.write_values(hdf5.to_lmdb_values(h5), tmp_path / "back")
+    assert _values(tmp_path / "back") == _values(tmp_path / "out")
+
+
+def _export(out: str, root: str, people: list[annotations.Annotation]) -> None:
+    store.COMMIT_EVERY = 4
+    store.export_lmdb(store.plan(people, seed=2), root, out)
+
+
+def test_a_hundred_kills(tmp_path: Path) -> None:
+    """Killed at any moment, an export never reads as complete, and goes on to the same records."""
+    people = dataset(tmp_path, 30)
+    root = str(tmp_path)
+    fork = multiprocessing.get_context("fork")
+    start = time.monotonic()
+    whole = fork.Process(target=_export, args=(str(tmp_path / "whole"), root, people))
+    whole.start()
+    whole.join()
+    length = time.monotonic() - start
+    expected = _values(tmp_path / "whole")
+    chance = random.Random(0)
+    killed = resumed = 0
+    for i in range(100):
+        out = tmp_path / f"out{i}"
+        child = fork.Process(target=_export, args=(str(out), root, people))
+        child.start()
+        time.sleep(chance.uniform(0, length))
+        assert child.pid is not None
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child.pid, signal.SIGKILL)
+        child.join()
+        if out.exists():  # it was quicker: then it must be whole
+            assert _values(out) == expected
+            continue
+        killed += 1
+        resumed += (tmp_path / f"out{i}.partial" / "export.json").exists()
+        again = fork.Process(target=_export, args=(str(out), root, people))
+        again.start()
+        again.join()
+        assert again.exitcode == 0
+        assert _values(out) == expected
+        assert not (tmp_path / f"out{i}.partial").exists()
+    assert killed > 30
+    assert resumed > 5
+
+
+def test_bad_images(tmp_path: Path) -> None:
+    people = dataset(tmp_path, 6)
+    (tmp_path / "MPI" / "images" / people[2].image).write_bytes(b"\xff\xd8not a picture")
+    (tmp_path / "MPI" / "images" / people[4].image).unlink()
+    plan = store.plan(people, seed=0)
+    with pytest.raises(DataError, match=r"record \d of 6: .*im000[24]"):
+        store.export_lmdb(plan, tmp_path, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    skipped = store.export_lmdb(plan, tmp_path, tmp_path / "out", skip_bad=True)
+    assert len(skipped) == 2
+    assert len(LMDBReader(tmp_path / "out")) == 4
+
+
+def test_existing_target_and_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = store.plan(dataset(tmp_path, 3), seed=0)
+    store.export_lmdb(plan, tmp_path, tmp_path / "out")
+    with pytest.raises(DataError, match="exists already"):
+        store.export_lmdb(plan, tmp_path, tmp_path / "out")
+    monkeypatch.setattr(store.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1000})())
+    with pytest.raises(DataError, match="GB free"):
+        store.export_lmdb(plan, tmp_path, tmp_path / "other")
+
+
+def test_commands(tmp_path: Path) -> None:
+    people = dataset(tmp_path, 5)
+    annotations.write_json(tmp_path / "a.json", people)
+    runner = CliRunner()
+
+    def run(*args: object) -> str:
+        result = runner.invoke(export.main, [str(a) for a in args])
+        assert result.exit_code == 0, result.output
+        return result.output
+
+    run("lmdb", tmp_path / "a.json", "--data", tmp_path, "-o", tmp_path / "l", "--seed", 3, "--workers", 0)
+    assert "5 records" in run("hdf5", tmp_path / "l", "-o", tmp_path / "l.h5")
+    run("hdf5", tmp_path / "l.h5", "-o", tmp_path / "again")
+    assert _values(tmp_path / "again") == _values(tmp_path / "l")
+    out = run("show", tmp_path / "l", "2", "-o", tmp_path / "r.png")
+    assert "joint 15" in out
+    assert (tmp_path / "r.png").stat().st_size > 1000
+    run("preview", tmp_path / "l.h5", "--n", 4, "-o", tmp_path / "p.png")
+    assert (tmp_path / "p.png").stat().st_size > 1000
+    for bad in (["show", tmp_path / "l", "99"], ["show", tmp_path / "none"], ["hdf5", tmp_path / "a.json", "-o", tmp_path / "x.h5"],
+                ["lmdb", tmp_path / "none.json", "--data", tmp_path, "-o", tmp_path / "y"]):  # fmt: skip
+        result = runner.invoke(export.main, [str(a) for a in bad])
+        assert result.exit_code == 2, bad
+        assert "Traceback" not in result.output
+
+
+def test_datum_by_bytes() -> None:
+    made = datum.Datum(1, 2, 3, bytes(range(6))).encode()
+    assert made == b"\x08\x01\x10\x02\x18\x03\x22\x06\x00\x01\x02\x03\x04\x05\x28\x00"
+    back = datum.decode(made)
+    assert back.data.tolist() == [[[0, 1, 2], [3, 4, 5]]]
+
+
+@settings(max_examples=200, deadline=2000, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(st.lists(st.tuples(st.integers(0, 20000), st.integers(0, 255)), min_size=1, max_size=8), st.booleans())
+def test_damaged_records(changes: list[tuple[int, int]], jpeg: bool) -> None:
+    value = bytearray(_RECORDS[jpeg])
+    for place, byte in changes:
+        value[place % len(value)] = byte
+    with contextlib.suppress(CaffeCompatError):
+        found = datum.decode(bytes(value))
+        records.decode_encoded(found) if found.encoded else records.decode(found)
+
+
+def _two_records() -> dict[bool, bytes]:
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        plan = store.plan(dataset(root, 3), seed=0)
+        found = {}
+        for jpeg in (False, True):
+            store.export_lmdb(plan, root, root / f"out{jpeg}", jpeg=jpeg)
+            found[jpeg] = LMDBReader(root / f"out{jpeg}").raw(1)
+    return found
+
+
+_RECORDS = _two_records()
+
+
+@settings(max_examples=100, deadline=2000, derandomize=True)
+@given(st.text(alphabet='{}[]",:0123456789.-eroot_imgpathsnull', max_size=60))
+def test_damaged_json(text: str) -> None:
+    import tempfile
+
+    with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+        file.write(text)
+        file.flush()
+        with contextlib.suppress(CaffeCompatError):
+            annotations.read_json(file.name)
+
+
+@needs_data
+def test_real_images_there_and_back(tmp_path: Path) -> None:
+    """LSP and LSPET as downloaded: exported, read back, compared (every 40th person)."""
+    from reproduce.datasets import lsp
+
+    people = lsp.read_training(DATA, skip_missing=True)
+    assert len(people) > 9000
+    plan = store.plan(people[::40], seed=0)
+    store.export_lmdb(plan, DATA, tmp_path / "out", workers=2)
+    opened = store.LMDBStore(tmp_path / "out")
+    assert len(opened) == plan.total
+    for i, expected in enumerate(plan.annotations):
+        record = opened.record(i)
+        image = records.pad_narrow(store.read_image(store.image_path(DATA, expected)))
+        np.testing.assert_array_equal(record.image, image)
+        np.testing.assert_array_equal(record.annotation.joints, expected.joints.astype(np.float32))
+        assert record.annotation.scale == np.float32(expected.scale)
