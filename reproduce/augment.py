@@ -2,8 +2,10 @@
 
 Steps: optional CLAHE; resize by ``target_dist / scale × random``; rotate about the centre on a grown canvas; crop
 around the person; flip. Only the crop of the rotated canvas is computed, with the fixed-point coordinates that
-OpenCV 4's ``warpAffine`` uses, handed to ``remap``: the pixels are those of warping the whole canvas, and do not change
-with OpenCV's version or with IPP.
+OpenCV 4's ``warpAffine`` uses, handed to ``remap``: the pixels are those of warping the whole canvas.
+
+The pixels must not depend on how OpenCV was built. IPP, which interpolates otherwise, is switched off. OpenCV 5 interpolates
+otherwise as well (in ``resize``, up to half a percent of the pixels change by some levels): it is refused.
 
 Source: ``cpm_data_transformer.cpp`` of the CPM release (steps, constants; recorded samples in the golden data) and
 ``imgwarp.cpp`` of OpenCV 4 (coordinate precision: 10 bits, rounded to 1/32 pixel).
@@ -18,6 +20,8 @@ from typing import Any
 import cv2
 import numpy as np
 import numpy.typing as npt
+
+from caffe_compat.errors import DataError
 
 from . import targets
 from .annotations import Annotation
@@ -258,7 +262,17 @@ def warp_region(image: Image, matrix: npt.NDArray[np.float64], left: int, top: i
 
 
 def _use_plain_opencv() -> None:
-    """IPP's bicubic differs by some grey levels; without it every OpenCV 4 gives the recorded pixels."""
+    """IPP's bicubic differs by some grey levels; without it every OpenCV 4 gives the recorded pixels.
+
+    Raises
+    ------
+    DataError : another OpenCV than 4.
+    """
+    if not cv2.__version__.startswith("4."):
+        raise DataError(
+            f"OpenCV {cv2.__version__} interpolates otherwise than the original data layer did: "
+            "install one of version 4 (pip install 'opencv-python-headless<5')"
+        )
     if hasattr(cv2, "ipp"):
         cv2.ipp.setUseIPP(False)
 

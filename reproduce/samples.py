@@ -138,6 +138,45 @@ class SampleMaker:
         return data, np.stack([np.concatenate([s.label, s.label_1st]) for s in samples])
 
 
+class CPMDataset:
+    """A map-style data set for :class:`torch.utils.data.DataLoader`, one augmented sample per record.
+
+    >>> data = CPMDataset("lmdb/MPI", Settings(stride=8, target_dist=41 / 35))                 # doctest: +SKIP
+    >>> loader = DataLoader(data, batch_size=16, shuffle=True, num_workers=4)                  # doctest: +SKIP
+
+    Works with ``DistributedSampler`` and with forked or spawned workers, which open their own handles. The dice of a sample
+    follow from seed, epoch and index alone; call :meth:`set_epoch` as for a sampler.
+
+    Parameters
+    ----------
+    path : LMDB folder or HDF5 file. settings : of the CPM data layer. seed : of the dice.
+
+    Notes
+    -----
+    An item is ``{"data": (4, Y, X), "label_1st": (P + 1, y, x), "label": (P + 1, y, x)}``, float32: label_1st of everybody
+    (stage 1), label of the own person (later stages).
+    """
+
+    def __init__(self, path: str | os.PathLike[str], settings: Settings, *, seed: int = 1) -> None:
+        self._maker = SampleMaker(open_store(path, settings.np_in_lmdb), settings, seed)
+        self._count = len(self._maker.store)
+        self._maker.store.close()
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Other dice from now on."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: int) -> dict[str, npt.NDArray[np.float32]]:
+        if not 0 <= index < self._count:
+            raise IndexError(index)
+        sample = self._maker(Job(index, index, self.epoch, None))
+        return {"data": sample.data, "label_1st": sample.label_1st, "label": sample.label}
+
+
 class _Jobs:
     """torch's map-style data set of whole batches: the index is the list of jobs."""
 

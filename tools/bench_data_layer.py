@@ -112,7 +112,7 @@ def main() -> None:
     for name, rate in rates.items():
         print(f"{name:18s} {rate:8.1f} samples/s ({1e3 / rate:.2f} ms)")
     whole = 1 / (1 / rates["ours"] + reading)
-    print(f"reading a record {1e3 * reading:.2f} ms; reading and making: {whole:.0f} samples/s a core, {12 * whole:.0f} on 12 cores")
+    print(f"reading a record {1e3 * reading:.2f} ms; both: {whole:.0f} samples/s a core, {12 * whole:.0f} on 12 cores")
     print(f"ours / step by step: {rates['ours'] / rates['step by step']:.1f}")
     print(f"ours / steps, vectorised: {rates['ours'] / rates['steps, vectorised']:.2f}")
 

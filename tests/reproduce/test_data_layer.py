@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from caffe_compat.errors import DataError
 from reproduce import store
 from reproduce.annotations import Annotation
 from reproduce.augment import Choice, Settings, augment, roll
@@ -135,3 +136,39 @@ def test_pixels_do_not_depend_on_ipp() -> None:
         cv2.ipp.setUseIPP(on)
         found.append(augment(image, who, _SETTINGS, choice).pixels)
     np.testing.assert_array_equal(found[0], found[1])
+
+
+def test_another_opencv_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    who = annotation(np.random.default_rng(3), "x", 110, 90)
+    monkeypatch.setattr(cv2, "__version__", "5.0.0")
+    with pytest.raises(DataError, match="opencv-python-headless<5"):
+        augment(np.zeros((90, 110, 3), np.uint8), who, _SETTINGS, Choice(1.0, 0.0, 0, 0, False))
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_torch_data_set(tmp_path: Path, method: str) -> None:
+    """Through torch's own loader and distributed sampler: every record once, the same samples from any worker."""
+    import torch
+    from torch.utils.data import DataLoader, DistributedSampler
+
+    from reproduce import hdf5
+    from reproduce.samples import CPMDataset
+
+    store.export_lmdb(store.plan(dataset(tmp_path, 8), seed=4), tmp_path, tmp_path / "out")
+    hdf5.from_lmdb(store.LMDBStore(tmp_path / "out"), tmp_path / "out.h5")
+    plain = CPMDataset(tmp_path / "out", _SETTINGS, seed=3)
+    expected = [plain[i] for i in range(len(plain))]
+    assert {k: v.shape for k, v in expected[0].items()} == {"data": (4, 80, 96), "label_1st": (15, 10, 12), "label": (15, 10, 12)}
+    for path in ("out", "out.h5"):
+        seen = {}
+        for rank in (0, 1):
+            data = CPMDataset(tmp_path / path, _SETTINGS, seed=3)
+            sampler = DistributedSampler(data, 2, rank, shuffle=False)  # type: ignore[var-annotated, arg-type]
+            loader = DataLoader(data, 2, sampler=sampler, num_workers=1, multiprocessing_context=method)  # type: ignore[var-annotated, arg-type]
+            found = torch.cat([batch["data"] for batch in loader])
+            seen.update(zip(list(sampler), found.numpy(), strict=True))
+        assert sorted(seen) == list(range(8))
+        for i, data_i in seen.items():
+            np.testing.assert_array_equal(data_i, expected[i]["data"])
+    plain.set_epoch(1)
+    assert not np.array_equal(plain[0]["data"], expected[0]["data"])

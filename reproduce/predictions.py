@@ -1,0 +1,95 @@
+"""Predictions on disk: the release's .mat layout, npz, OpenPose and COCO JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from caffe_compat.errors import DataError
+from caffe_compat.files import atomic_write
+
+Floats = npt.NDArray[np.float64]
+
+
+def write_mat(path: str | os.PathLike[str], joints: Floats) -> None:
+    """``prediction_all`` (J, 2, N), 1-based, as the release stores LSP and FLIC results.
+
+    Parameters
+    ----------
+    joints : (N, J, 2), 1-based, in the data set's joint order.
+    """
+    from scipy.io import savemat
+
+    with atomic_write(path) as stream:
+        savemat(stream, {"prediction_all": joints.transpose(1, 2, 0)})
+
+
+def read_mat(path: str | os.PathLike[str]) -> Floats:
+    """(N, J, 2) from ``prediction_all`` (J, 2, N) or ``pred`` (2, J, N); MATLAB v5 and v7.3 files.
+
+    Raises
+    ------
+    DataError : neither variable, or another shape.
+    """
+    name = os.fspath(path)
+    array = _variable(name)
+    if array.ndim == 3 and array.shape[1] == 2:
+        return array.transpose(2, 0, 1)
+    if array.ndim == 3 and array.shape[0] == 2:
+        return array.transpose(2, 1, 0)
+    if array.ndim == 3 and array.shape[2] == 2:
+        return array
+    raise DataError(f"{name}: predictions have shape {array.shape}, expected (joints, 2, people) or (2, joints, people)")
+
+
+def _variable(name: str) -> Floats:
+    from .datasets import matfile
+
+    try:
+        with open(name, "rb") as stream:
+            head = stream.read(128)
+    except OSError as error:
+        raise DataError(f"{name}: cannot be read: {error.strerror}") from None
+    wanted = ("prediction_all", "pred")
+    if b"MATLAB 7.3" in head or head.startswith(b"\x89HDF"):
+        import h5py
+
+        try:
+            with h5py.File(name, "r") as file:
+                for variable in wanted:
+                    if variable in file:
+                        return np.asarray(file[variable], np.float64).transpose()  # v7.3 stores the axes reversed
+        except OSError as error:
+            raise DataError(f"{name}: is no readable MATLAB file: {error}") from None
+        raise DataError(f"{name}: has neither prediction_all nor pred")
+    for variable in wanted:
+        try:
+            (array,) = matfile.load(name, variable)
+        except DataError as error:
+            if "has no variable" not in str(error):
+                raise
+            continue
+        return np.asarray(array, np.float64)
+    raise DataError(f"{name}: has neither prediction_all nor pred")
+
+
+def openpose(people: Sequence[tuple[Floats, Floats]]) -> dict[str, Any]:
+    """OpenPose's JSON of an image: x, y (0-based pixels), score of each joint, per person.
+
+    Parameters
+    ----------
+    people : (joints (P, 2) 0-based, scores (P,)) of each.
+    """
+    rows = [np.column_stack([joints, scores]).round(3).ravel().tolist() for joints, scores in people]
+    return {"version": 1.0, "people": [{"pose_keypoints_2d": row} for row in rows]}
+
+
+def write_json(path: str | os.PathLike[str], value: Mapping[str, Any] | Sequence[Any]) -> None:
+    """Write JSON, whole or not at all."""
+    with atomic_write(path) as stream:
+        stream.write(json.dumps(value, indent=1).encode())
