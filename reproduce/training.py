@@ -20,6 +20,7 @@ from caffe_compat.solver import Solver, Step
 from caffe_compat.sources import Source
 from caffe_compat.spec import TRAIN, SolverSpec
 
+from .distributed import Group
 from .samples import Order, source_for
 
 
@@ -147,6 +148,7 @@ def run(
     *,
     log: IO[str] | None = None,
     say: Callable[[str], None] = lambda line: None,
+    group: Group | None = None,
 ) -> bool:
     """Train to ``max_iter``, with the definition's display, tests and snapshots.
 
@@ -154,6 +156,7 @@ def run(
     ----------
     log : JSON lines are appended here.
     say : gets lines for people.
+    group : the processes that train together; the first writes the snapshots.
 
     Returns
     -------
@@ -163,27 +166,31 @@ def run(
     ------
     SolverError : the loss became infinite or nan; says iteration and layer.
     """
+    group = group or Group(0, 1, str(solver.device))
     with Interrupted() as interrupted:
-        for report in _reports(solver, interrupted, say):
+        for report in _reports(solver, interrupted, group, say):
             if log is not None:
                 log.write(json.dumps(report.__dict__) + "\n")
                 log.flush()
             say(report.text())
     finished = solver.iteration >= solver.spec.message.max_iter
     m = solver.spec.message
-    if not finished or m.snapshot_after_train:
+    if group.first and (not finished or m.snapshot_after_train):
         model, _ = solver.snapshot()
         say(f"snapshot {model}")
     return bool(finished)
 
 
-def _reports(solver: Solver, interrupted: Interrupted, say: Callable[[str], None]) -> Iterator[Report]:
+def _reports(
+    solver: Solver, interrupted: Interrupted, group: Group, say: Callable[[str], None]
+) -> Iterator[Report]:
     m = solver.spec.message
     if m.max_iter < 1:
         raise SolverError("the solver has no max_iter: nothing to do")
-    batch = next(iter(solver.feed.shapes.values()))[0] * m.iter_size
+    batch = next(iter(solver.feed.shapes.values()))[0] * m.iter_size * group.world
     since, count = time.monotonic(), 0
-    while solver.iteration < m.max_iter and not interrupted.asked:
+    # all processes end between the same two iterations, whoever got the signal
+    while solver.iteration < m.max_iter and not group.any(interrupted.asked):
         if m.test_interval and solver.iteration % m.test_interval == 0 and (solver.iteration or m.test_initialization):
             for i, result in enumerate(solver.test()):
                 say(f"test net {i}: " + ", ".join(f"{k} {v:.4g}" for k, v in result.items()))
@@ -193,12 +200,12 @@ def _reports(solver: Solver, interrupted: Interrupted, say: Callable[[str], None
             now = time.monotonic()
             speed = count / max(now - since, 1e-9)
             since, count = now, 0
-            yield _report(done, speed, (m.max_iter - solver.iteration) * batch / speed)
-        if m.snapshot and solver.iteration % m.snapshot == 0 and solver.iteration < m.max_iter:
+            yield _report(done, group.mean(done.smoothed), speed, (m.max_iter - solver.iteration) * batch / speed)
+        if group.first and m.snapshot and solver.iteration % m.snapshot == 0 and solver.iteration < m.max_iter:
             model, _ = solver.snapshot()
             say(f"snapshot {model}")
 
 
-def _report(done: Step, speed: float, left: float) -> Report:
+def _report(done: Step, loss: float, speed: float, left: float) -> Report:
     losses = {name: value for name, value in done.outputs.items() if "loss" in name}
-    return Report(done.iteration, done.smoothed, losses, done.rate, speed, left)
+    return Report(done.iteration, loss, losses, done.rate, speed, left)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ Examples:
   cpm-train pose_solver.prototxt --workers 2
   cpm-train pose_solver.prototxt --weights released.caffemodel
   cpm-train pose_solver.prototxt --snapshot latest
+  torchrun --nproc_per_node 4 -m reproduce.cli.train pose_solver.prototxt
 """
 
 
@@ -44,34 +46,43 @@ def main(
     """Train as SOLVER says, as 'caffe train' does.
 
     Names in the definition count from the current folder, as in Caffe, or else from the solver's own folder. Ctrl-C
-    and SIGTERM write a snapshot and end; '--snapshot latest' goes on exactly.
+    and SIGTERM write a snapshot and end; '--snapshot latest' goes on exactly. Under torchrun, N processes with batch size B
+    train as one with batch size N·B does.
     """
     from caffe_compat import containers
     from caffe_compat.errors import SolverError
-    from reproduce import training
+    from reproduce import distributed, training
     from reproduce.device import choose
     from reproduce.samples import Order
 
     spec, root = training.find_root(solver)
-    options = training.Options(
-        data=data, workers=workers, device=choose(device), amp=amp or "", compile=compile_, warmup=warmup,
-        max_iter=max_iter, order=Order(shuffle=shuffle, dice=dice, seed=seed),
-    )  # fmt: skip
-    made = training.make_solver(spec, root, options, containers.read(weights) if weights else None)
-    prefix = root / spec.message.snapshot_prefix
-    prefix.parent.mkdir(parents=True, exist_ok=True)
-    if snapshot:
-        path = training.latest(prefix) if snapshot == "latest" else Path(snapshot)
-        if path is None:
-            raise SolverError(f"no snapshot {prefix}_iter_*.solverstate to go on from")
-        made.restore(path)
-        click.echo(f"going on from {path}, iteration {made.iteration}")
-    for line in made.warnings:
-        click.echo(f"note: {line}", err=True)
-    with contextlib.ExitStack() as stack:
-        log = stack.enter_context(open(log_path or f"{prefix}_log.jsonl", "a", encoding="utf-8"))
-        finished = training.run(made, log=log, say=click.echo)
-    click.echo("finished" if finished else "interrupted; go on with --snapshot latest")
+    with distributed.group(choose(device)) as group, contextlib.ExitStack() as stack:
+        say: Callable[[str], None] = click.echo if group.first else _silent
+        options = training.Options(
+            data=data, workers=workers, device=group.device, amp=amp or "", compile=compile_, warmup=warmup,
+            max_iter=max_iter, order=Order(shuffle=shuffle, dice=dice, seed=seed, rank=group.rank, world=group.world),
+        )  # fmt: skip
+        made = training.make_solver(spec, root, options, containers.read(weights) if weights else None)
+        prefix = root / spec.message.snapshot_prefix
+        prefix.parent.mkdir(parents=True, exist_ok=True)
+        if snapshot:
+            path = training.latest(prefix) if snapshot == "latest" else Path(snapshot)
+            if path is None:
+                raise SolverError(f"no snapshot {prefix}_iter_*.solverstate to go on from")
+            made.restore(path)
+            say(f"going on from {path}, iteration {made.iteration}")
+        made.wrap(group.wrap)
+        for line in made.warnings if group.first else ():
+            click.echo(f"note: {line}", err=True)
+        log = None
+        if group.first:
+            log = stack.enter_context(open(log_path or f"{prefix}_log.jsonl", "a", encoding="utf-8"))
+        finished = training.run(made, log=log, say=say, group=group)
+        say("finished" if finished else "interrupted; go on with --snapshot latest")
+
+
+def _silent(line: str) -> None:
+    """What all processes but the first say."""
 
 
 if __name__ == "__main__":

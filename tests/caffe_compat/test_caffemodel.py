@@ -203,3 +203,22 @@ print((peak() - before) * 1024 / {os.path.getsize(tmp_path / "big.caffemodel")})
 """
     out = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
     assert float(out) <= 1.5
+
+
+def test_oldest_binary_form() -> None:
+    """V0: a layer inside a connection, its blobs inside that, old blob dimensions."""
+    net = schema.message_class("NetParameter", "upstream")(name="old", input=["data"], input_dim=[1, 2, 5, 6])
+    connection = net.layers.add(bottom=["data"], top=["c"])
+    connection.layer.name, connection.layer.type = "c", "conv"
+    connection.layer.num_output, connection.layer.kernelsize = 3, 1
+    for dims in ((3, 2, 1, 1), (1, 1, 1, 3)):
+        blob = connection.layer.blobs.add(num=dims[0], channels=dims[1], height=dims[2], width=dims[3])
+        blob.data.extend(np.arange(np.prod(dims), dtype=np.float32).tolist())
+    found = parse_weights(net.SerializeToString())
+    assert found.source.format == "V0"
+    assert found.net is not None
+    assert [(la.name, la.type) for la in found.net.layers] == [("input", "Input"), ("c", "Convolution")]
+    assert [b.shape for b in found["c"]] == [(3, 2, 1, 1), (1, 1, 1, 3)]
+    from caffe_compat import Net
+
+    assert Net(found.net, found).state_dict()["c.bias"].tolist() == [0, 1, 2]

@@ -1,0 +1,75 @@
+"""Several processes as ``torchrun`` starts them: torch's own process groups and DistributedDataParallel."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Group:
+    """This process among all.
+
+    Attributes
+    ----------
+    rank, world : number of this process and of all; 0 of 1 without torchrun.
+    device : where it computes.
+    """
+
+    rank: int
+    world: int
+    device: str
+
+    @property
+    def first(self) -> bool:
+        """Is this the process that writes files and speaks?"""
+        return self.rank == 0
+
+    def wrap(self, module: Any) -> Any:
+        """DistributedDataParallel where there are several processes: gradients are averaged."""
+        if self.world == 1:
+            return module
+        from torch.nn.parallel import DistributedDataParallel
+
+        return DistributedDataParallel(module)
+
+    def mean(self, value: float) -> float:
+        """The mean of a number over all processes."""
+        return self._reduce(value) / self.world
+
+    def any(self, flag: bool) -> bool:
+        """Did any process raise its flag? All get the same answer."""
+        return self._reduce(float(flag)) > 0
+
+    def _reduce(self, value: float) -> float:
+        if self.world == 1:
+            return value
+        import torch
+        import torch.distributed as dist
+
+        tensor = torch.tensor([value], dtype=torch.float64, device=self.device)
+        dist.all_reduce(tensor)
+        return float(tensor)
+
+
+@contextlib.contextmanager
+def group(device: str) -> Iterator[Group]:
+    """Join the group that torchrun's environment describes (NCCL on GPUs, gloo on the CPU), and leave it at the end."""
+    world, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
+    if world == 1:
+        yield Group(0, 1, device)
+        return
+    import torch
+    import torch.distributed as dist
+
+    if device.startswith("cuda"):
+        device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+    try:
+        yield Group(rank, world, device)
+    finally:
+        dist.destroy_process_group()

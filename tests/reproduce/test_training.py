@@ -1,0 +1,159 @@
+"""``cpm-train``: interrupted, resumed, spread over processes, and what it says when things go wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from caffe_compat import read_weights
+from caffe_compat.snapshot import read_state
+from reproduce import netgen, store
+from reproduce.cli import export, train
+from tests.nets import same_blobs
+from tests.people import dataset
+
+_CONFIG = netgen.CPMConfig(stages=2, input_size=64, towers=(4, 4, 8), features=4, wide=8, belief=8, tower_kernel=5, stage_kernel=5,
+                           filler="msra")  # fmt: skip
+
+
+def _prepare(folder: Path, batch: int = 2, **settings: object) -> Path:
+    """Records, definitions and a solver in a folder."""
+    if not (folder / "records").exists():
+        store.export_lmdb(store.plan(dataset(folder, 10), seed=1), folder, folder / "records")
+    data = netgen.DataConfig(source="records", batch_size=batch, target_dist=0.3)
+    (folder / "net.prototxt").write_text(netgen.train_test(_CONFIG, data).to_text())
+    values = {"max_iter": 12, "snapshot": 3, "display": 1, "base_lr": 1e-4, "solver_mode": None, **settings}
+    spec = netgen.solver(net="net.prototxt", prefix=f"snap{batch}/pose", **values)
+    from caffe_compat.textformat import dump
+
+    (folder / "solver.prototxt").write_text(dump(spec.message))
+    return folder / "solver.prototxt"
+
+
+def _start(*args: object, processes: int = 0, **options: object) -> subprocess.Popen[str]:
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)] if processes else []
+    command = [sys.executable, *launcher, "-m", "reproduce.cli.train", *map(str, args), "--workers", "0", "--device", "cpu"]
+    root = str(Path(__file__).resolve().parent.parent.parent)
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": root}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env)
+
+
+def _train(*args: object, **options: object) -> str:
+    child = _start(*args, **options)  # type: ignore[arg-type]
+    out = child.communicate(timeout=120)[0]
+    assert child.returncode == 0, out
+    return out
+
+
+def test_killed_and_resumed_bit_for_bit(tmp_path: Path) -> None:
+    """Whole against killed -9 and resumed: dropout, dice and order included."""
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    whole, killed = _prepare(tmp_path / "a", type="Adam"), _prepare(tmp_path / "b", type="Adam")
+    _train(whole, "--shuffle")
+    child = _start(killed, "--shuffle")
+    state = tmp_path / "b" / "snap2" / "pose_iter_6.solverstate"
+    for _ in range(1200):
+        if state.exists() or child.poll() is not None:
+            break
+        time.sleep(0.02)
+    child.send_signal(signal.SIGKILL)
+    child.communicate()
+    _train(killed, "--shuffle", "--snapshot", "latest")
+    a, b = (tmp_path / d / "snap2" for d in "ab")
+    assert same_blobs(read_weights(a / "pose_iter_12.caffemodel"), read_weights(b / "pose_iter_12.caffemodel"))
+    for x, y in zip(read_state(a / "pose_iter_12.solverstate").history, read_state(b / "pose_iter_12.solverstate").history, strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+def test_sigterm_snapshots_and_ends(tmp_path: Path) -> None:
+    solver = _prepare(tmp_path, max_iter=100000, snapshot=0)
+    child = _start(solver)
+    assert child.stdout is not None
+    for line in child.stdout:
+        if line.startswith("iteration 2 "):
+            child.send_signal(signal.SIGTERM)
+            break
+    rest = child.communicate(timeout=60)[0]
+    assert child.returncode == 0
+    assert "interrupted; go on with --snapshot latest" in rest
+    assert list((tmp_path / "snap2").glob("pose_iter_*.solverstate"))
+
+
+def test_two_processes_equal_one(tmp_path: Path) -> None:
+    """2 processes with batch 2 give the weights of 1 process with batch 4."""
+    config = {"max_iter": 6, "snapshot": 0}
+    import dataclasses
+
+    global _CONFIG
+    before, _CONFIG = _CONFIG, dataclasses.replace(_CONFIG, dropout=0.0)
+    try:
+        one = _prepare(tmp_path, batch=4, **config)
+        _train(one)
+        two = _prepare(tmp_path, batch=2, **config)
+        _train(two, processes=2)
+    finally:
+        _CONFIG = before
+    a = read_weights(tmp_path / "snap4" / "pose_iter_6.caffemodel")
+    b = read_weights(tmp_path / "snap2" / "pose_iter_6.caffemodel")
+    for name in a.names:
+        for x, y in zip(a[name], b[name], strict=True):
+            np.testing.assert_allclose(x.data, y.data, rtol=0, atol=2e-6 * np.abs(x.data).max() + 1e-9)
+    log = [json.loads(line) for line in (tmp_path / "snap2" / "pose_log.jsonl").read_text().splitlines()]
+    assert [entry["iteration"] for entry in log] == list(range(6))
+    assert {"loss_stage1", "loss_stage2"} <= set(log[0]["losses"])
+
+
+def test_not_a_number_stops_with_iteration_and_layer(tmp_path: Path) -> None:
+    solver = _prepare(tmp_path, base_lr=1e30)
+    result = CliRunner().invoke(train.main, [str(solver), "--workers", "0", "--device", "cpu"])
+    assert result.exit_code == 2
+    assert "iteration" in result.stderr
+    assert "layer 'conv" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (("lr_policy: \"step\"", "lr_policy: \"stairs\""), "unknown policy 'stairs'; known: fixed"),
+        (("net: \"net.prototxt\"", "net: \"nothing.prototxt\""), "nothing.prototxt"),
+        (("base_lr", "base_rl"), "did you mean 'base_lr'"),
+        (("snapshot_prefix", "type: \"Adamm\" snapshot_prefix"), "unknown solver 'Adamm'"),
+    ],
+)
+def test_bad_definitions(tmp_path: Path, change: tuple[str, str], says: str) -> None:
+    solver = _prepare(tmp_path)
+    solver.write_text(solver.read_text().replace(*change))
+    result = CliRunner().invoke(train.main, [str(solver), "--workers", "0", "--device", "cpu"])
+    assert result.exit_code == 2
+    assert says in result.stderr
+    assert "Traceback" not in result.output
+
+
+def test_missing_data_and_snapshot(tmp_path: Path) -> None:
+    solver = _prepare(tmp_path)
+    for args, says in ((["--data", tmp_path / "none"], "no such LMDB"), (["--snapshot", "latest"], "no snapshot")):
+        result = CliRunner().invoke(train.main, [str(solver), *map(str, args), "--workers", "0", "--device", "cpu"])
+        assert result.exit_code == 2
+        assert says in result.stderr
+
+
+def test_generated_definitions_train(tmp_path: Path) -> None:
+    """``cpm-export proto`` writes what ``cpm-train`` runs."""
+    store.export_lmdb(store.plan(dataset(tmp_path, 6), seed=1), tmp_path, tmp_path / "records")
+    args = ["proto", "-o", tmp_path / "net", "--stages", 1, "--input", 48, "--channels", "2,2,4,2,4,4", "--kernels", "3,3,3",
+            "--source", "../records", "--batch", 2, "--solver", "max_iter=2", "--solver", "snapshot_prefix=out/pose"]  # fmt: skip
+    made = CliRunner().invoke(export.main, [str(a) for a in args])
+    assert made.exit_code == 0, made.output
+    result = CliRunner().invoke(train.main, [str(tmp_path / "net" / "pose_solver.prototxt"), "--workers", "0", "--device", "cpu"])
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "net" / "out" / "pose_iter_2.caffemodel").exists()
