@@ -206,10 +206,15 @@ class _Sampler:
             number += 1
 
 
-def _one_thread(_: int) -> None:
+def _start_worker(_: int) -> None:
+    """One thread; and Ctrl-C or a SIGTERM to the whole group is the training's business, which ends its workers itself."""
+    import signal
+
     import cv2
     import torch
 
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
 
@@ -256,12 +261,15 @@ class CPMSource:
                 num_workers=self.workers,
                 prefetch_factor=4,
                 collate_fn=_identity,
-                worker_init_fn=_one_thread,
+                worker_init_fn=_start_worker,
                 multiprocessing_context=self.start_method,
             )
             self._iterator = iter(loader)
         self._expected = number + 1
-        made = next(self._iterator)
+        try:
+            made = next(self._iterator)
+        except RuntimeError as error:  # torch's word for a worker that died
+            raise DataError(f"a process that makes samples died ({str(error).splitlines()[0]})") from None
         if isinstance(made, CaffeCompatError):
             raise made
         return made

@@ -14,7 +14,7 @@ from types import FrameType
 from typing import IO, Any
 
 from caffe_compat.caffemodel import Weights
-from caffe_compat.errors import SolverError
+from caffe_compat.errors import DataError, SolverError
 from caffe_compat.prototxt import read_net, read_solver
 from caffe_compat.solver import Solver, Step
 from caffe_compat.sources import Source
@@ -165,14 +165,20 @@ def run(
     Raises
     ------
     SolverError : the loss became infinite or nan; says iteration and layer.
+    DataError : the data ended or cannot be read; a snapshot was written.
     """
     group = group or Group(0, 1, str(solver.device))
-    with Interrupted() as interrupted:
-        for report in _reports(solver, interrupted, group, say):
-            if log is not None:
-                log.write(json.dumps(report.__dict__) + "\n")
-                log.flush()
-            say(report.text())
+    try:
+        with Interrupted() as interrupted:
+            for report in _reports(solver, interrupted, group, say):
+                if log is not None:
+                    log.write(json.dumps(report.__dict__) + "\n")
+                    log.flush()
+                say(report.text())
+    except DataError:
+        if group.first:  # the weights are good: keep what was learned so far
+            say(f"snapshot {solver.snapshot()[0]}")
+        raise
     finished = solver.iteration >= solver.spec.message.max_iter
     m = solver.spec.message
     if group.first and (not finished or m.snapshot_after_train):

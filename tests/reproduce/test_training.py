@@ -41,10 +41,13 @@ def _prepare(folder: Path, batch: int = 2, **settings: object) -> Path:
 
 def _start(*args: object, processes: int = 0, **options: object) -> subprocess.Popen[str]:
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)] if processes else []
-    command = [sys.executable, *launcher, "-m", "reproduce.cli.train", *map(str, args), "--workers", "0", "--device", "cpu"]
+    command = [sys.executable, *launcher, "-m", "reproduce.cli.train", *map(str, args), "--device", "cpu"]
+    if "--workers" not in args:
+        command += ["--workers", "0"]
     root = str(Path(__file__).resolve().parent.parent.parent)
     env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": root}
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env)
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env,
+                            start_new_session=True)  # fmt: skip
 
 
 def _train(*args: object, **options: object) -> str:
@@ -75,18 +78,33 @@ def test_killed_and_resumed_bit_for_bit(tmp_path: Path) -> None:
         np.testing.assert_array_equal(x, y)
 
 
-def test_sigterm_snapshots_and_ends(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_signal_to_the_whole_group_snapshots_and_ends(tmp_path: Path, number: signal.Signals, workers: int) -> None:
+    """As Ctrl-C in a terminal: the worker processes get it too."""
     solver = _prepare(tmp_path, max_iter=100000, snapshot=0)
-    child = _start(solver)
+    child = _start(solver, "--workers", workers)
     assert child.stdout is not None
     for line in child.stdout:
         if line.startswith("iteration 2 "):
-            child.send_signal(signal.SIGTERM)
+            os.killpg(child.pid, number)
             break
     rest = child.communicate(timeout=60)[0]
-    assert child.returncode == 0
+    assert child.returncode == 0, rest
     assert "interrupted; go on with --snapshot latest" in rest
     assert list((tmp_path / "snap2").glob("pose_iter_*.solverstate"))
+
+
+def test_data_that_fail_in_the_middle_lose_nothing(tmp_path: Path) -> None:
+    solver = _prepare(tmp_path, max_iter=1000, snapshot=0)
+    import lmdb
+
+    with lmdb.open(str(tmp_path / "records"), map_size=1 << 30) as env, env.begin(write=True) as transaction:
+        transaction.put(b"0000007", b"\x08\x04damaged")
+    result = CliRunner().invoke(train.main, [str(solver), "--workers", "0", "--device", "cpu"])
+    assert result.exit_code == 2
+    assert "record 0000007" in result.stderr
+    assert list((tmp_path / "snap2").glob("pose_iter_3.solverstate"))
 
 
 def test_two_processes_equal_one(tmp_path: Path) -> None:
