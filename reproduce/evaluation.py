@@ -115,3 +115,88 @@ def lsp_table(result: EvalResult, threshold: float = 0.2) -> dict[str, Any]:
     row["hits"] = int(result.hits[result.at(threshold)].sum())
     row["counted"] = int(result.counted.sum())
     return row
+
+
+# sticks of strict PCP in LSP's joint order; the torso runs between the middles of shoulders and hips
+LSP_STICKS = ((0, 1), (1, 2), (3, 4), (4, 5), (6, 7), (7, 8), (9, 10), (10, 11), (12, 13))
+STICK_NAMES = (
+    "R lower leg", "R upper leg", "L upper leg", "L lower leg", "R forearm", "R upper arm", "L upper arm", "L forearm", "head",
+    "torso",
+)  # fmt: skip
+WIDE_THRESHOLDS = np.arange(51) / 100
+FLIC_JOINTS = ("Lsho", "Lelb", "Lwri", "Rsho", "Relb", "Rwri", "Lhip", "Rhip", "Leye", "Reye", "nose")
+MPII_COUNTED = (0, 1, 2, 3, 4, 5, 10, 11, 12, 13, 14, 15, 8, 9)
+MPII_GROUPS: dict[str, tuple[int, ...]] = {
+    "head": (8, 9), "shoulder": (12, 13), "elbow": (11, 14), "wrist": (10, 15), "hip": (2, 3), "knee": (1, 4), "ankle": (0, 5),
+}  # fmt: skip
+
+
+def pcp(prediction: Floats, truth: Floats, thresholds: Floats = WIDE_THRESHOLDS) -> Floats:
+    """Strict PCP of LSP's sticks: both ends within ``threshold × length`` of the true stick.
+
+    Parameters
+    ----------
+    prediction, truth : (N, 14, 2) in LSP order.
+
+    Returns
+    -------
+    (T, 11) percent: the ten sticks of :data:`STICK_NAMES`, then their mean.
+    """
+
+    def ends(joints: Floats) -> list[tuple[Floats, Floats]]:
+        torso = (joints[:, 8] + joints[:, 9]) / 2, (joints[:, 2] + joints[:, 3]) / 2
+        return [*((joints[:, a], joints[:, b]) for a, b in LSP_STICKS), torso]
+
+    columns = []
+    for (pa, pb), (ga, gb) in zip(ends(prediction), ends(truth), strict=True):
+        length = np.linalg.norm(ga - gb, axis=1)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            worst = np.maximum(np.linalg.norm(pa - ga, axis=1), np.linalg.norm(pb - gb, axis=1)) / length
+        columns.append([100 * np.mean(worst <= t) for t in thresholds])
+    table = np.array(columns).T
+    return np.concatenate([table, table.mean(1, keepdims=True)], 1)
+
+
+def score_flic_kit(prediction: Floats, truth: Floats) -> EvalResult:
+    """FLIC as the comparison kit scores it: by the diagonal of the torso box.
+
+    Parameters
+    ----------
+    prediction : (N, 11, 2) in the order of :data:`FLIC_JOINTS`.
+    truth : (N, 12, 2) observer-centric; the last row is the box's width and height.
+    """
+    return pck(prediction, truth[:, :11], np.linalg.norm(truth[:, 11], axis=1), names=FLIC_JOINTS)
+
+
+def score_flic(prediction: Floats, truth: Floats, *, normalise: str = "truth") -> EvalResult:
+    """FLIC as the CPM release scores it: by left shoulder to right hip.
+
+    Parameters
+    ----------
+    prediction, truth : (N, 9, 2) in the network's order.
+    normalise : "truth" (the paper's numbers) or "prediction" (what the released script does).
+
+    Raises
+    ------
+    CaffeCompatError : another normalisation.
+    """
+    if normalise not in ("truth", "prediction"):
+        raise CaffeCompatError(f"normalise by 'truth' (paper) or 'prediction' (released script), not '{normalise}'")
+    by = truth if normalise == "truth" else prediction
+    reference = np.linalg.norm(by[:, 0] - by[:, 7], axis=1)
+    return pck(prediction, truth, reference, names=("Lsho", "Lelb", "Lwri", "Rsho", "Relb", "Rwri", "Lhip", "Rhip", "head"))
+
+
+def score_mpii(prediction: Floats, part: Floats, head: Floats, thresholds: Floats = WIDE_THRESHOLDS) -> EvalResult:
+    """MPII's PCKh: error over 0.6 × the head box's diagonal; pelvis and thorax are not counted.
+
+    Parameters
+    ----------
+    prediction, part : (N, 16, 2) in MPII order; a part at (0, 0) is not annotated.
+    head : (N,) the reference lengths (``normalize`` of the validation file).
+    """
+    truth = np.where((part == 0).all(2, keepdims=True), np.nan, part)
+    from .skeletons import MPII_JOINTS
+
+    chosen = list(MPII_COUNTED)
+    return pck(prediction[:, chosen], truth[:, chosen], head, thresholds, [MPII_JOINTS[i] for i in chosen])
