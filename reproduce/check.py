@@ -1,0 +1,91 @@
+"""The regression check: published numbers against ours, on whatever data are present."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any
+
+from caffe_compat.errors import CaffeCompatError
+
+from . import evaluation
+from .benchmarks import Benchmarks, Missing
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One check.
+
+    Attributes
+    ----------
+    ours : None where data are missing. difference : the largest. verdict : "equal", "differs", "missing".
+    """
+
+    name: str
+    published: list[float]
+    ours: list[float] | None
+    difference: float | None
+    tolerance: float
+    verdict: str
+    source: str
+    missing: str = ""
+
+
+def published() -> dict[str, Any]:
+    """published.toml."""
+    return tomllib.loads((resources.files("reproduce") / "published.toml").read_text(encoding="utf-8"))
+
+
+def measure(check: dict[str, Any], data: Benchmarks) -> list[float]:
+    """Our value(s) of a check.
+
+    Raises
+    ------
+    Missing : a file that it needs is not there.
+    """
+    if check["kind"] == "flic":
+        result = data.flic_score(check["file"], check["normalise"])
+        return [result.group((1, 4), check["threshold"]), result.group((2, 5), check["threshold"])]
+    if check["kind"] == "mpii":
+        result = data.mpii_score(check["file"])
+        return [float(result.total[result.at(check["threshold"])])]
+    result = data.lsp_score(check["file"])
+    if check["measure"] == "hits":
+        return [float(result.hits[result.at(0.2)].sum())]
+    if check["measure"] == "auc":
+        return [result.auc]
+    if check["measure"] == "groups":
+        return [result.group(joints, check["threshold"]) for joints in evaluation.LSP_GROUPS.values()]
+    if check["measure"] == "total":
+        return [float(result.total[result.at(check["threshold"])])]
+    raise CaffeCompatError(f"published.toml: unknown measure '{check['measure']}'")
+
+
+def run(root: str | os.PathLike[str]) -> list[Outcome]:
+    """Every check of published.toml."""
+    data, table = Benchmarks(root), published()
+    outcomes = []
+    for check in table["check"]:
+        value = check["value"] if isinstance(check["value"], list) else [check["value"]]
+        expected = [float(v) for v in value]
+        try:
+            ours = measure(check, data)
+        except Missing as error:
+            kinds = {check["kind"], check["file"].split("/")[0]}
+            where = "; ".join(table["where"][k] for k in sorted(kinds) if k in table["where"])
+            missing = f"{error}. To be had: {where}"
+            outcomes.append(
+                Outcome(check["name"], expected, None, None, check["tolerance"], "missing", check["source"], missing)
+            )
+            continue
+        difference = max((a - b for a, b in zip(ours, expected, strict=True)), key=abs)
+        verdict = "equal" if abs(difference) <= check["tolerance"] + 1e-9 else "differs"
+        outcomes.append(Outcome(check["name"], expected, ours, difference, check["tolerance"], verdict, check["source"]))
+    return outcomes

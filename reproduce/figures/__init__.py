@@ -1,0 +1,1 @@
+"""One module per figure: data to numbers (JSON, CSV) to picture (PNG, PDF)."""

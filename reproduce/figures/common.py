@@ -1,0 +1,140 @@
+"""What all figures share: colours of methods, curves, files with provenance."""
+
+from __future__ import annotations
+
+import csv
+import datetime
+import io
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from caffe_compat import __version__
+from caffe_compat.files import atomic_write
+
+Floats = npt.NDArray[np.float64]
+
+# Okabe and Ito's colours, safe for the colour-blind; ours are always the first two
+_COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_DASHES = ("-", "--", "-.", ":")
+_FIXED = {"CPM (MPII + LSP)": 0, "CPM (LSP)": 1, "CPM": 0, "CPM (FLIC)": 0}
+# a place in this list is a colour and a dash: the same method looks alike in every figure
+_METHODS = (
+    "Newell", "Chen", "Tompson", "Yang", "MODEC", "Sapp", "Bulat", "Insafutdinov", "Pishchulin et al., CVPR", "Lifshitz",
+    "Belagiannis", "Yu", "Rafi", "Fan", "Pishchulin et al., ICCV", "Wang", "Chu", "Ouyang", "Kiefel", "Fu", "Ramakrishna",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A method's curve in one panel: x values, percent, and how it is drawn first or last."""
+
+    label: str
+    x: Floats
+    y: Floats
+
+
+def styles(labels: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """A line style per method: the same in every panel, by label, ours thick and in fixed colours."""
+    found: dict[str, dict[str, Any]] = {}
+    unknown = sorted(label for label in labels if label not in _FIXED and _place(label) < 0)
+    for label in labels:
+        if label in _FIXED:
+            found[label] = {"color": _COLOURS[_FIXED[label]], "linewidth": 2.4, "linestyle": "-", "zorder": 5}
+    for label in labels:
+        if label in found:
+            continue
+        i = _place(label) if _place(label) >= 0 else len(_METHODS) + unknown.index(label)
+        colour = _COLOURS[2 + i % (len(_COLOURS) - 2)]
+        dash = _DASHES[(i // (len(_COLOURS) - 2)) % len(_DASHES)]
+        found[label] = {"color": colour, "linewidth": 1.2, "linestyle": dash}
+    return found
+
+
+def _place(label: str) -> int:
+    """A known method's place in the list; -1 for others."""
+    return next((i for i, name in enumerate(_METHODS) if label.startswith(name)), -1)
+
+
+def draw(
+    panels: Mapping[str, Sequence[Curve]], path: Path, *, xlabel: str, ylabel: str, columns: int, at: float, title: str = ""
+) -> None:
+    """Panels of curves with one legend below; PNG and PDF.
+
+    Parameters
+    ----------
+    panels : title -> curves. at : threshold whose percentage stands in the legend of the first panel.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+    from matplotlib.lines import Line2D
+
+    first = next(iter(panels.values()))
+    look = styles([c.label for c in first])
+    rows = -(-len(panels) // columns)
+    legend_columns = 3 if columns > 2 else 2
+    entries = -(-len(first) // legend_columns)
+    height = 2.5 * rows + 0.17 * entries + 0.5
+    figure, axes = plt.subplots(rows, columns, figsize=((2.5 if columns > 2 else 3.2) * columns + 0.6, height), squeeze=False)
+    for axis, (name, curves) in zip(axes.ravel(), panels.items(), strict=False):
+        for curve in curves:
+            axis.plot(curve.x, curve.y, **look[curve.label])
+        axis.set_title(name, fontsize=10)
+        axis.set_ylim(0, 100)
+        axis.set_xlim(float(first[0].x[0]), float(first[0].x[-1]))
+        axis.grid(alpha=0.3)
+        axis.tick_params(labelsize=8)
+        axis.locator_params(axis="x", nbins=5)
+        axis.set_xlabel(xlabel, fontsize=8)
+    for axis in axes.ravel()[len(panels) :]:
+        axis.set_visible(False)
+    for row in axes:
+        row[0].set_ylabel(ylabel, fontsize=8)
+    handles = [Line2D([], [], label=f"{c.label}  {np.interp(at, c.x, c.y):.1f}", **look[c.label]) for c in first]
+    heading = f"{next(iter(panels))} @{at:g}"
+    figure.legend(
+        handles=handles, loc="lower center", ncol=legend_columns, fontsize=7, frameon=False, title=heading, title_fontsize=8
+    )
+    if title:
+        figure.suptitle(title, fontsize=11)
+    figure.tight_layout(rect=(0, (0.17 * entries + 0.35) / height, 1, 0.97 if title else 1))
+    for ending in ("png", "pdf"):
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format=ending, dpi=150)
+        with atomic_write(path.with_suffix(f".{ending}")) as stream:
+            stream.write(buffer.getvalue())
+    plt.close(figure)
+
+
+def provenance(command: str, data: str) -> dict[str, str]:
+    """What made some numbers: command, data, version, machine, date."""
+    return {
+        "command": command, "data": data, "version": __version__, "machine": platform.platform(),
+        "date": datetime.date.today().isoformat(),
+    }  # fmt: skip
+
+
+def write_numbers(panels: Mapping[str, Sequence[Curve]], path: Path, about: Mapping[str, Any]) -> None:
+    """JSON and CSV of all curves."""
+    content = {
+        "provenance": dict(about),
+        "panels": {n: {c.label: {"x": c.x.tolist(), "y": c.y.tolist()} for c in curves} for n, curves in panels.items()},
+    }
+    with atomic_write(path.with_suffix(".json")) as stream:
+        stream.write(json.dumps(content, indent=1).encode())
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(["panel", "method", "threshold", "percent"])
+    for name, curves in panels.items():
+        for c in curves:
+            writer.writerows([name, c.label, f"{x:g}", f"{y:.4f}"] for x, y in zip(c.x, c.y, strict=True))
+    with atomic_write(path.with_suffix(".csv")) as stream:
+        stream.write(text.getvalue().encode())

@@ -1,0 +1,58 @@
+"""Figure 12: PCK of elbows and wrists on FLIC, observer-centric.
+
+The paper normalises by the truth's left shoulder to right hip; the released script by the prediction's own. Both are drawn;
+the paper's is the first row.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from reproduce import evaluation, predictions
+from reproduce.benchmarks import Benchmarks
+from reproduce.datasets import matfile
+
+from .common import Curve, draw, provenance, write_numbers
+
+CPM = "release/FLIC_prediction_model_FLIC_4s.mat"
+PARTS = {"elbow": (1, 4), "wrist": (2, 5)}
+
+
+def make(data: Benchmarks, out: Path) -> list[Path]:
+    """Numbers and picture.
+
+    Raises
+    ------
+    Missing : FLIC's truth or the authors' predictions are not there.
+    """
+    found: dict[str, dict[str, evaluation.EvalResult]] = {
+        "by the truth": {"CPM (FLIC)": data.flic_score(CPM, "truth")},
+        "by the prediction": {"CPM (FLIC)": data.flic_score(CPM, "prediction")},
+    }
+    _, raw = data.flic_tests
+    paper = found["by the truth"]
+    reference = np.linalg.norm(raw[:, 0] - raw[:, 7], axis=1)
+    for method in data.methods("flic", ("oc",)):
+        if "WeiCVPR16" not in method.path.parts:
+            guess = predictions.read_mat(method.path)
+            paper[method.label] = evaluation.pck(guess, raw, reference, names=evaluation.FLIC_JOINTS)
+    modec = data.root / "predictions" / "MODEC" / "results.mat"
+    if modec.exists():
+        (guess,) = matfile.load(modec, "pred_coords")
+        points = np.asarray(guess, np.float64).transpose(2, 1, 0)
+        paper["MODEC, Sapp & Taskar CVPR'13"] = evaluation.pck(points, raw[:, :6], reference, names=evaluation.FLIC_JOINTS[:6])
+    order = sorted(paper, key=lambda label: -paper[label].group(PARTS["wrist"], 0.2))
+    panels = {}
+    for how, results in found.items():
+        for part, joints in PARTS.items():
+            names = [n for n in order if n in results]
+            panels[f"{part}, {how}"] = [
+                Curve(n, results[n].thresholds, results[n].per_joint[:, list(joints)].mean(1)) for n in names
+            ]
+    path = out / "fig12"
+    write_numbers(panels, path, provenance("cpm-reproduce fig12", str(data.root)))
+    draw(panels, path, xlabel="normalised distance", ylabel="detection rate, %", columns=2, at=0.2,
+         title="PCK on FLIC (the paper normalises by the truth)")  # fmt: skip
+    return [path.with_suffix(e) for e in (".json", ".csv", ".png", ".pdf")]

@@ -1,0 +1,72 @@
+"""``cpm-reproduce``: the check and the figures from predictions."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from reproduce import check
+from reproduce.cli import reproduce
+from tests.paths import DATA, needs_data
+
+
+@needs_data
+def test_check_on_the_real_data() -> None:
+    outcomes = check.run(DATA)
+    assert len(outcomes) >= 16
+    assert {o.verdict for o in outcomes} == {"equal"}, [o for o in outcomes if o.verdict != "equal"]
+    result = CliRunner().invoke(reproduce.main, ["check", "--data", str(DATA)])
+    assert result.exit_code == 0
+    assert "12670" in result.output
+
+
+def test_missing_data_are_named(tmp_path: Path) -> None:
+    result = CliRunner().invoke(reproduce.main, ["check", "--data", str(tmp_path)])
+    assert result.exit_code == 0
+    assert "missing: release/LSP_prediction_model_MPII_LSP_6s.mat is not in" in result.output
+    assert "To be had" in result.output
+    for figure in ("fig8", "fig9", "fig12"):
+        made = CliRunner().invoke(reproduce.main, [figure, "--data", str(tmp_path), "-o", str(tmp_path / "out")])
+        assert made.exit_code == 2
+        assert "Traceback" not in made.output
+
+
+@needs_data
+def test_a_wrong_number_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = check.published()
+    table["check"][1]["value"] = 91.0
+    monkeypatch.setattr(check, "published", lambda: table)
+    result = CliRunner().invoke(reproduce.main, ["check", "--data", str(DATA)])
+    assert result.exit_code == 1
+    assert "1 differs" in result.output
+
+
+@needs_data
+@pytest.mark.parametrize(("name", "file", "panel", "label", "at", "value"), [
+    ("fig9", "fig09", "total", "CPM (MPII + LSP)", 20, 90.5),
+    ("fig12", "fig12", "elbow, by the truth", "CPM (FLIC)", 20, 97.59),
+    ("fig8", "fig08", "total", "Newell et al., ECCV'16", 50, 88.43),
+])  # fmt: skip
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_figures(tmp_path: Path, name: str, file: str, panel: str, label: str, at: int, value: float) -> None:
+    result = CliRunner().invoke(reproduce.main, [name, "--data", str(DATA), "-o", str(tmp_path)])
+    assert result.exit_code == 0, result.output
+    content = json.loads((tmp_path / f"{file}.json").read_text())
+    assert content["panels"][panel][label]["y"][at] == pytest.approx(value, abs=0.005)
+    assert content["provenance"]["command"] == f"cpm-reproduce {name}"
+    for ending in ("png", "pdf", "csv"):
+        assert (tmp_path / f"{file}.{ending}").stat().st_size > 1000
+
+
+@needs_data
+def test_scoring_needs_no_torch() -> None:
+    code = (
+        f"import sys\nsys.modules['torch'] = None\nfrom reproduce.check import run\n"
+        f"assert {{o.verdict for o in run({str(DATA)!r})}} == {{'equal'}}"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
