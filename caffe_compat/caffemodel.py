@@ -23,7 +23,19 @@ from .files import atomic_write
 from .prototxt import net_from_message
 from .schema import DIALECTS, Dialect
 from .spec import NetSpec
-from .wire import BYTES, VARINT, Array, Blob, Loader, encode_blob, encode_bytes, encode_varint, misfits, read_blob, walk
+from .wire import (
+    BYTES,
+    VARINT,
+    Array,
+    Blob,
+    Loader,
+    encode_blob,
+    encode_bytes,
+    memory_loader,
+    misfits,
+    read_blob,
+    walk,
+)
 
 _HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 
@@ -192,14 +204,6 @@ def _file_loader(stream: IO[bytes]) -> Loader:
     return load
 
 
-def _memory_loader(buffer: memoryview) -> Loader:
-    def load(offset: int, count: int, kind: str) -> Array:
-        size = 8 if kind == "<f8" else 4
-        return np.frombuffer(buffer[offset : offset + count * size], kind).copy()
-
-    return load
-
-
 def _top_level(buffer: memoryview) -> tuple[list[_RawLayer], bytes, str]:
     """The layers, the other net fields, and the format; refuses what is no NetParameter."""
     layers: list[_RawLayer] = []
@@ -252,7 +256,7 @@ def parse_weights(
     WeightError : truncated, damaged, or no caffemodel.
     """
     view = memoryview(buffer)
-    load = load or _memory_loader(view)
+    load = load or memory_loader(view)
     raw, rest, form = _top_level(view)
     kind, field_no = ("LayerParameter", 100) if form == "V2" else ("V1LayerParameter", 2)
     notes: list[str] = []
@@ -472,7 +476,3 @@ def _write_h5(name: str, weights: Weights, net: NetSpec) -> None:
             for index, blob in enumerate(entry.blobs):
                 group.create_dataset(str(index), data=blob.data)
 
-
-def encode_message_varint(number: int, value: int) -> bytes:
-    """A varint field; used by the solver's state file."""
-    return encode_varint(number << 3) + encode_varint(value)

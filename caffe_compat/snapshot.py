@@ -16,7 +16,7 @@ from .caffemodel import Weights, read_weights, write_weights
 from .errors import SolverError, WeightError
 from .files import atomic_write
 from .spec import NetSpec
-from .wire import BYTES, VARINT, Array, Blob, Loader, encode_blob, encode_bytes, encode_varint, read_blob, walk
+from .wire import BYTES, VARINT, Array, Blob, encode_blob, encode_bytes, encode_varint, memory_loader, read_blob, walk
 
 
 @dataclass(frozen=True)
@@ -91,19 +91,11 @@ def _read_binary(data: bytes, name: str) -> SolverState:
             else:
                 raise WeightError(f"field {field.number} does not belong to a solver state")
         history = tuple(
-            read_blob(view, start, stop, _loader(view), f"history {i}").data for i, (start, stop) in enumerate(spans)
+            read_blob(view, start, stop, memory_loader(view), f"history {i}").data for i, (start, stop) in enumerate(spans)
         )
     except WeightError as error:
         raise SolverError(f"{name}: is no readable .solverstate: {error}") from None
     return SolverState(iteration, learned, history, step)
-
-
-def _loader(view: memoryview) -> Loader:
-    def load(offset: int, count: int, kind: str) -> Array:
-        size = 8 if kind == "<f8" else 4
-        return np.frombuffer(view[offset : offset + count * size], kind).copy()
-
-    return load
 
 
 def read_state(path: str | os.PathLike[str]) -> SolverState:

@@ -184,6 +184,16 @@ def read_blob(buffer: memoryview, start: int, stop: int, load: Loader, what: str
     return Blob(data.reshape(shape), bool(legacy))
 
 
+def memory_loader(buffer: memoryview) -> Loader:
+    """Fetches arrays out of bytes in memory."""
+
+    def load(offset: int, count: int, kind: str) -> Array:
+        size = 8 if kind == "<f8" else 4
+        return np.frombuffer(buffer[offset : offset + count * size], kind).copy()
+
+    return load
+
+
 def _dims(shape: tuple[int, ...]) -> str:
     return "x".join(map(str, shape)) or "()"
 

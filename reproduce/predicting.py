@@ -7,11 +7,9 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
-import numpy.typing as npt
 
-from caffe_compat.errors import CaffeCompatError, DataError
+from caffe_compat.errors import CaffeCompatError
 
 from . import evaluation, predictions
 from .datasets import lsp
@@ -19,25 +17,9 @@ from .inference import Predictor, Task, task_demo, task_lsp
 from .pictures import draw_skeleton, montage
 from .preview import save_png
 from .skeletons import LSP_JOINTS, skeleton
+from .store import read_image
 
-Image = npt.NDArray[np.uint8]
 Say = Callable[[str], None]
-
-
-def read_photograph(path: str | os.PathLike[str]) -> Image:
-    """An image as people see it: B, G, R, 8 bits, EXIF rotation applied; grey, 16-bit, transparent and CMYK ones too.
-
-    Raises
-    ------
-    DataError : missing or not decodable.
-    """
-    name = os.fspath(path)
-    if not os.path.isfile(name):
-        raise DataError(f"{name}: no such image")
-    image = cv2.imdecode(np.fromfile(name, np.uint8), cv2.IMREAD_COLOR) if os.path.getsize(name) else None
-    if image is None:
-        raise DataError(f"{name}: cannot be decoded as an image (damaged, or not an image)")
-    return np.asarray(image, np.uint8)
 
 
 def pictures(
@@ -56,7 +38,7 @@ def pictures(
         if resume and target.exists():
             continue
         try:
-            image = read_photograph(path)
+            image = read_image(path, upright=True)
             height, width = image.shape[:2]
             x, y, w, h = box if box is not None else (0, 0, width, height)
             task = task_demo(np.ascontiguousarray(image[:, :, ::-1]), (x + 1, y + 1, w, h), predictor.setting)
@@ -79,10 +61,7 @@ def lsp_tasks(predictor: Predictor, root: str | os.PathLike[str], count: int) ->
     _, folder = lsp.read_joints(root, "lsp")
     for i in range(count):
         path = folder / "images" / f"im{1001 + i:04d}.jpg"
-        image = cv2.imread(str(path), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-        if image is None:
-            raise DataError(f"{path}: missing or not decodable")
-        yield task_lsp(np.ascontiguousarray(image[:, :, ::-1]), predictor.setting)
+        yield task_lsp(np.ascontiguousarray(read_image(path)[:, :, ::-1]), predictor.setting)
 
 
 def lsp_benchmark(

@@ -109,8 +109,12 @@ def plan(annotations: Sequence[Annotation], *, validation: bool = False, seed: i
     return Plan(chosen, hashlib.sha256(text.encode()).hexdigest())
 
 
-def read_image(path: str | os.PathLike[str]) -> Image:
-    """Decode an image file as (H, W, 3) uint8 B, G, R, as stored (no EXIF rotation).
+def read_image(path: str | os.PathLike[str], *, upright: bool = False) -> Image:
+    """Decode an image file as (H, W, 3) uint8 B, G, R; grey, 16-bit, transparent and CMYK ones too.
+
+    Parameters
+    ----------
+    upright : turn it as its EXIF data say, as people see it; data sets are annotated on the pixels as stored.
 
     Raises
     ------
@@ -119,7 +123,7 @@ def read_image(path: str | os.PathLike[str]) -> Image:
     name = os.fspath(path)
     if not os.path.isfile(name):
         raise DataError(f"{name}: no such image")
-    image = cv2.imread(name, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    image = cv2.imread(name, cv2.IMREAD_COLOR | (0 if upright else cv2.IMREAD_IGNORE_ORIENTATION))
     if image is None:
         raise DataError(f"{name}: cannot be decoded as an image (damaged, or not an image)")
     return np.asarray(image, np.uint8)

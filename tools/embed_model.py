@@ -1,0 +1,107 @@
+"""Puts a trained network into models/: prototxts, weights, loss curve, score, and a README that says how it was made.
+
+    python tools/embed_model.py leeds-small --training DIR --iteration 23000 --log LOG --score SCORE.json --about about.md
+
+``DIR`` holds the three prototxts and ``snap/pose_iter_N.caffemodel``; ``about.md`` is the part of
+the README that only a person knows (commands, hardware, hours).
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+
+from caffe_compat.convert import convert
+from reproduce.cpm import identify
+
+PROTOTXTS = ("pose_train_test.prototxt", "pose_deploy.prototxt", "pose_solver.prototxt")
+
+
+def loss_curve(log: Path, out: Path) -> dict[str, float]:
+    """Draw the training's loss per stage; return the last smoothed values."""
+    entries = [json.loads(line) for line in log.read_text().splitlines()]
+    latest = {entry["iteration"]: entry for entry in entries}  # a resumed run repeats some iterations
+    x = np.array(sorted(latest))
+    figure, axis = plt.subplots(figsize=(5, 3))
+    final = {}
+    for stage in latest[int(x[-1])]["losses"]:
+        y = np.array([latest[int(i)]["losses"][stage] for i in x])
+        width = max(1, len(y) // 60)
+        smooth = np.convolve(y, np.ones(width) / width, "valid")
+        axis.plot(x[width - 1 :], smooth, label=stage.removeprefix("loss_"), linewidth=1.2)
+        final[stage] = float(smooth[-1])
+    axis.set_xlabel("iteration")
+    axis.set_ylabel("loss")
+    axis.set_ylim(0, float(np.percentile(y, 99)) * 1.5)
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=8)
+    figure.tight_layout()
+    figure.savefig(out, dpi=100)
+    return final
+
+
+def main() -> None:
+    """Assemble the folder."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name")
+    parser.add_argument("--training", type=Path, required=True)
+    parser.add_argument("--iteration", type=int, required=True)
+    parser.add_argument("--log", type=Path, required=True)
+    parser.add_argument("--score", type=Path, required=True)
+    parser.add_argument("--about", type=Path, required=True)
+    options = parser.parse_args()
+    folder = Path(__file__).resolve().parent.parent / "models" / options.name
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in PROTOTXTS:
+        shutil.copyfile(options.training / name, folder / name)
+    weights = folder / "pose.caffemodel"
+    shutil.copyfile(options.training / "snap" / f"pose_iter_{options.iteration}.caffemodel", weights)
+    shutil.copyfile(options.score, folder / "score.json")
+    final = loss_curve(options.log, folder / "loss.png")
+    made = convert(weights)
+    what = identify(made.graph)
+    score = json.loads(options.score.read_text())
+    rows = "\n".join(
+        f"| {key} | {value:.2f} |" for key, value in score.items() if key not in ("people", "threshold", "hits", "counted")
+    )
+    (folder / "README.md").write_text(
+        f"""# {options.name}
+
+{what.text}; {made.graph.count:,} parameters, input {"×".join(map(str, made.graph.blobs["data"]))}.
+Made with this project's own commands; BSD-3-Clause as the code, the training images have their own terms.
+
+| file | |
+|---|---|
+| `pose.caffemodel` | weights and training net, as `cpm-train` snapshots them; {weights.stat().st_size / 1e6:.1f} MB, sha256 `{
+        hashlib.sha256(weights.read_bytes()).hexdigest()
+    }` |
+| `pose_train_test.prototxt`, `pose_deploy.prototxt`, `pose_solver.prototxt` | definitions |
+| `score.json` | the score below |
+| `loss.png` | loss per stage, {options.iteration} iterations; at the end {", ".join(f"{v:.1f}" for v in final.values())} |
+
+## Score
+
+LSP test images, the original seven-scale protocol, {score["people"]} people, PCK at {score["threshold"]} (person-centric):
+{score["hits"]} of {score["counted"]} joints.
+
+| | % |
+|---|---|
+{rows}
+
+{options.about.read_text()}""",
+        encoding="utf-8",
+    )
+    print(folder)
+
+
+if __name__ == "__main__":
+    main()
