@@ -93,3 +93,42 @@ def write_json(path: str | os.PathLike[str], value: Mapping[str, Any] | Sequence
     """Write JSON, whole or not at all."""
     with atomic_write(path) as stream:
         stream.write(json.dumps(value, indent=1).encode())
+
+
+def read(path: str | os.PathLike[str]) -> Floats:
+    """(N, J, 2) predictions, 1-based, from .mat, .h5, .npz or JSON.
+
+    ``.h5`` holds ``preds``, ``.npz`` ``joints`` or its only array, with the axes people × joints × 2 or reversed;
+    JSON is a list of people, each a list of joints. Numbers are taken as they are: 1-based, as the data sets'
+    files count.
+
+    Raises
+    ------
+    DataError : another kind of file, or no array of that form in it.
+    """
+    name = os.fspath(path)
+    ending = os.path.splitext(name)[1].lower()
+    if ending == ".mat":
+        return read_mat(name)
+    try:
+        if ending in (".h5", ".hdf5"):
+            import h5py
+
+            with h5py.File(name, "r") as file:
+                array = np.asarray(file["preds"], np.float64)
+        elif ending == ".npz":
+            with np.load(name, allow_pickle=False) as loaded:
+                key = "joints" if "joints" in loaded.files else loaded.files[0]
+                array = np.asarray(loaded[key], np.float64)
+        elif ending == ".json":
+            with open(name, encoding="utf-8") as stream:
+                array = np.asarray(json.load(stream), np.float64)
+        else:
+            raise DataError(f"{name}: expected a .mat, .h5, .npz or .json file of predictions")
+    except (OSError, KeyError, IndexError, ValueError, TypeError) as error:
+        raise DataError(f"{name}: holds no predictions: {error!r}") from None
+    if array.ndim == 3 and array.shape[0] == 2 and array.shape[2] != 2:
+        array = array.transpose(2, 1, 0)
+    if array.ndim != 3 or array.shape[2] < 2:
+        raise DataError(f"{name}: predictions have shape {array.shape}, expected people × joints × 2")
+    return array[:, :, :2]

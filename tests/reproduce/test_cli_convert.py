@@ -256,7 +256,7 @@ def test_released_models_are_identified_by_structure() -> None:
     assert cpm.identify(small().graph).stages == 0
 
 
-@pytest.mark.parametrize("name", ["convert", "models", "export", "train", "predict", "reproduce"])
+@pytest.mark.parametrize("name", ["convert", "models", "export", "train", "predict", "reproduce", "evaluate"])
 def test_help_is_quick(name: str) -> None:
     """No command imports torch, OpenCV or matplotlib to show its help."""
     code = (
