@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from caffe_compat.errors import CaffeCompatError
+from caffe_compat.errors import CaffeCompatError, DataError
 
 from . import evaluation, predictions
 from .datasets import lsp
@@ -20,39 +23,110 @@ from .skeletons import LSP_JOINTS, skeleton
 from .store import read_image
 
 Say = Callable[[str], None]
+Box = tuple[float, float, float, float]
+
+
+def read_boxes(path: str | os.PathLike[str]) -> dict[str, list[Box]]:
+    """People's boxes (x, y, width, height; 0-based pixels) of each image, from JSON or CSV.
+
+    JSON: ``{"photo.jpg": [[x, y, w, h], ...]}``; CSV: a line ``photo.jpg,x,y,w,h`` per person, with or without a heading.
+
+    Raises
+    ------
+    DataError : no such file, another form, a box without size.
+    """
+    name = os.fspath(path)
+    form = "expected four numbers x, y, width, height with a positive size"
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{name}: boxes cannot be read: {error}") from None
+    rows: list[tuple[str, str, Any]] = []  # where it stands, image, box
+    if name.lower().endswith(".json"):
+        try:
+            found = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{name}: is no JSON: {error}") from None
+        if not isinstance(found, dict) or not all(isinstance(v, list) for v in found.values()):
+            raise DataError(f'{name}: expected an object of lists: {{"photo.jpg": [[x, y, w, h], ...]}}')
+        rows = [(f"{image}, person {i + 1}", image, box) for image, boxes in found.items() for i, box in enumerate(boxes)]
+    else:
+        for i, row in enumerate(csv.reader(text.splitlines())):
+            if row and not (i == 0 and row[1:] and not _number(row[1])):
+                rows.append((f"line {i + 1}", row[0], row[1:]))
+    boxes: dict[str, list[Box]] = {}
+    for where, image, values in rows:
+        if not isinstance(values, list) or len(values) != 4 or not all(_number(v) for v in values):
+            raise DataError(f"{name}: {where}: {form}, found {values!r}")
+        x, y, w, h = (float(v) for v in values)
+        if w <= 0 or h <= 0:
+            raise DataError(f"{name}: {where}: {form}, found {values!r}")
+        boxes.setdefault(image, []).append((x, y, w, h))
+    return boxes
+
+
+def _number(value: object) -> bool:
+    if not isinstance(value, str | int | float) or isinstance(value, bool):
+        return False
+    try:
+        return bool(np.isfinite(float(value)))
+    except (ValueError, OverflowError):
+        return False
 
 
 def pictures(
-    predictor: Predictor, paths: Sequence[Path], box: Sequence[float] | None, out: Path, resume: bool, say: Say
-) -> tuple[int, list[str]]:
-    """Predict one person in each image by the demo's protocol and write skeleton, belief maps and JSON.
+    predictor: Predictor, paths: Sequence[Path], boxes: Box | Mapping[str, Sequence[Box]] | None, out: Path,
+    resume: bool, say: Say,
+) -> tuple[int, list[str]]:  # fmt: skip
+    """Predict the people in each image by the demo's protocol; write skeletons, belief maps and JSON.
+
+    Parameters
+    ----------
+    boxes : one box for every image, each image's own by its path as given or its file name, or None for the whole image.
 
     Returns
     -------
-    How many were done, and which were not and why.
+    How many people were done, and which images were not and why.
     """
     skeletal = skeleton(predictor.parts)
+    names = [*skeletal.parts, "background"]
+    stems = Counter(path.stem for path in paths)
+    shared = Counter(path.name for path in paths)
     done, bad = 0, []
     for path in paths:
-        target = out / f"{path.stem}_keypoints.json"
-        if resume and target.exists():
+        if shared[path.name] > 1:
+            bad.append(f"{path}: {shared[path.name]} inputs have this file name, their results would overwrite each other")
+            continue
+        target = out / (path.stem if stems[path.stem] == 1 else path.name)
+        result = Path(f"{target}_keypoints.json")
+        if resume and result.exists():
             continue
         try:
             image = read_image(path, upright=True)
             height, width = image.shape[:2]
-            x, y, w, h = box if box is not None else (0, 0, width, height)
-            task = task_demo(np.ascontiguousarray(image[:, :, ::-1]), (x + 1, y + 1, w, h), predictor.setting)
-            person = predictor.run(task, keep=True)
+            if isinstance(boxes, Mapping):
+                own = boxes.get(str(path), boxes.get(path.name))
+                if own is None:
+                    raise DataError(f"{path}: the boxes file names no person in it")
+            else:
+                own = [boxes if boxes is not None else (0.0, 0.0, float(width), float(height))]
+            rgb = np.ascontiguousarray(image[:, :, ::-1])
+            tasks = [task_demo(rgb, (x + 1, y + 1, w, h), predictor.setting) for x, y, w, h in own]
         except CaffeCompatError as error:
             bad.append(str(error))
             continue
-        assert person.maps is not None
-        save_png(draw_skeleton(image, person.pixels, skeletal), out / f"{path.stem}_skeleton.png")
-        names = [*skeletal.parts, "background"]
-        save_png(montage(image, list(person.maps), names, tile=96), out / f"{path.stem}_belief.png")
-        predictions.write_json(target, predictions.openpose([(person.pixels, person.scores)]))
-        say(f"{path}: mean score {person.scores.mean():.3f}")
-        done += 1
+        people, drawn = [], image
+        for i, task in enumerate(tasks):
+            person = predictor.run(task, keep=True)
+            assert person.maps is not None
+            drawn = draw_skeleton(drawn, person.pixels, skeletal)
+            which = f"_{i + 1}" if len(tasks) > 1 else ""
+            save_png(montage(image, list(person.maps), names, tile=96), Path(f"{target}{which}_belief.png"))
+            people.append((person.pixels, person.scores))
+        save_png(drawn, Path(f"{target}_skeleton.png"))
+        predictions.write_json(result, predictions.openpose(people))
+        say(f"{path}: mean score " + ", ".join(f"{scores.mean():.3f}" for _, scores in people))
+        done += len(people)
     return done, bad
 
 

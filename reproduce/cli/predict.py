@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import sys
 import time
 from pathlib import Path
@@ -18,6 +19,7 @@ _EPILOG = """
 Examples:
   cpm-predict photo.jpg --model pose.safetensors --box 120,40,200,420
   cpm-predict photos/*.jpg --model pose.safetensors --out predicted
+  cpm-predict photos --boxes people.csv --model pose.safetensors
   cpm-predict --dataset lsp --data DIR --model pose.safetensors --out lsp
 """
 
@@ -40,6 +42,8 @@ def _pictures(inputs: tuple[str, ...]) -> list[Path]:
         path = Path(name)
         if path.is_dir():
             found += sorted(p for p in path.iterdir() if p.suffix.lower() in (".jpg", ".jpeg", ".png", ".bmp", ".webp"))
+        elif not path.exists() and any(c in name for c in "*?["):
+            found += sorted(Path(p) for p in glob.glob(name, recursive=True)) or [path]  # reported as missing
         else:
             found.append(path)
     if not found:
@@ -52,6 +56,7 @@ def _pictures(inputs: tuple[str, ...]) -> list[Path]:
 @click.option("--model", required=True, type=click.Path(), help="Any weight file that cpm-convert reads or writes.")
 @click.option("--prototxt", type=click.Path(), help="Deploy definition, if the model holds none.")
 @click.option("--box", callback=_box, help="x,y,width,height of the person (default: the whole image).")
+@click.option("--boxes", type=click.Path(), help="People's boxes: JSON {image: [[x,y,w,h],...]} or CSV image,x,y,w,h.")
 @click.option("--dataset", type=click.Choice(["lsp"]), help="Benchmark: predict a data set's test images and score them.")
 @click.option("--data", type=click.Path(), help="Folder that holds the data set.")
 @click.option("--limit", type=int, help="Only the first so many people of the data set.")
@@ -62,12 +67,12 @@ def _pictures(inputs: tuple[str, ...]) -> list[Path]:
 @click.option("--out", type=click.Path(), default="predicted", show_default=True, help="Folder for the results.")
 @common
 def main(
-    inputs: tuple[str, ...], model: str, prototxt: str | None, box: Any, dataset: str | None, data: str | None,
-    limit: int | None, stages: int | None, device: str, batch: int, resume: bool, out: str,
+    inputs: tuple[str, ...], model: str, prototxt: str | None, box: Any, boxes: str | None, dataset: str | None,
+    data: str | None, limit: int | None, stages: int | None, device: str, batch: int, resume: bool, out: str,
 ) -> None:  # fmt: skip
-    """Find the joints of a person in each of the INPUTS (images or folders).
+    """Find the joints of people in the INPUTS (images, folders or patterns).
 
-    Photographs are tested by the demo's protocol: the person's box, six scales per octave, heat maps averaged. For each image
+    Photographs are tested by the demo's protocol: each person's box, six scales per octave, heat maps averaged. For each image
     the skeleton drawn on it, a montage of the belief maps of every stage, and OpenPose's JSON are written. With --dataset the
     benchmark's protocol runs: seven scales, the release's .mat, the score.
     """
@@ -76,6 +81,9 @@ def main(
 
     if bool(inputs) == bool(dataset):
         raise CaffeCompatError("give images or folders, or --dataset with --data")
+    if boxes is not None and (box is not None or dataset):
+        raise CaffeCompatError("--boxes goes with images, without --box")
+    where = predicting.read_boxes(boxes) if boxes is not None else box
     predictor = Predictor.load(model, prototxt=prototxt, device=device, stages=stages, batch=batch)
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
@@ -86,7 +94,7 @@ def main(
         count = predicting.lsp_benchmark(predictor, data, folder, Path(model).name.split(".")[0], limit, click.echo)
         bad: list[str] = []
     else:
-        count, bad = predicting.pictures(predictor, _pictures(inputs), box, folder, resume, click.echo)
+        count, bad = predicting.pictures(predictor, _pictures(inputs), where, folder, resume, click.echo)
     seconds = time.perf_counter() - start
     click.echo(f"{count} people in {seconds:.1f} s ({count / max(seconds, 1e-9):.2f} people/s)")
     for line in bad:

@@ -46,6 +46,65 @@ def test_photograph(model: Path, tmp_path: Path) -> None:
     assert "0 people" in again.output
 
 
+def test_boxes_file(model: Path, tmp_path: Path) -> None:
+    """Several people in a picture, each as if alone; CSV and JSON say the same; an image without boxes is listed."""
+    rng = np.random.default_rng(0)
+    for name in ("two.png", "none.png"):
+        cv2.imwrite(str(tmp_path / name), rng.integers(0, 256, (120, 90, 3), np.uint8))
+    boxes = [[10, 10, 40, 90], [30.5, 20, 50, 70]]
+    (tmp_path / "b.json").write_text(json.dumps({"two.png": boxes}))
+    (tmp_path / "b.csv").write_text("image,x,y,w,h\n" + "".join(f"two.png,{x},{y},{w},{h}\n" for x, y, w, h in boxes))
+    found = []
+    for kind in ("json", "csv"):
+        out = tmp_path / kind
+        result = _run(tmp_path / "*.png", "--model", model, "--boxes", tmp_path / f"b.{kind}", "--out", out)
+        assert result.exit_code == 1
+        assert "names no person in it" in result.stderr
+        assert "none.png" in result.stderr
+        assert "2 people" in result.stdout
+        assert (out / "two_1_belief.png").exists()
+        assert (out / "two_2_belief.png").exists()
+        found.append(json.loads((out / "two_keypoints.json").read_text())["people"])
+    assert found[0] == found[1]
+    for i, box in enumerate(boxes):
+        _run(tmp_path / "two.png", "--model", model, "--box", ",".join(map(str, box)), "--out", tmp_path / "alone")
+        assert json.loads((tmp_path / "alone" / "two_keypoints.json").read_text())["people"] == [found[0][i]]
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "said"),
+    [
+        ("b.json", "{", "is no JSON"),
+        ("b.json", "[1]", "expected an object of lists"),
+        ("b.json", '{"a.png": [1, 2, 3, 4]}', "a.png, person 1: expected four numbers"),
+        ("b.json", '{"a.png": [[1, 2, 0, 4]]}', "positive size"),
+        ("b.csv", "image,x,y,w,h\na.png,1,2,nan,4", "line 2: expected four numbers"),
+        ("b.csv", "a.png,1,2,3", "line 1: expected four numbers"),
+        ("missing.csv", None, "cannot be read"),
+    ],
+)
+def test_bad_boxes_file(model: Path, tmp_path: Path, file: str, text: str | None, said: str) -> None:
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((20, 20, 3), np.uint8))
+    if text is not None:
+        (tmp_path / file).write_text(text)
+    result = _run(tmp_path / "a.png", "--model", model, "--boxes", tmp_path / file, "--out", tmp_path / "out")
+    assert result.exit_code == 2
+    assert said in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_results_do_not_overwrite_each_other(model: Path, tmp_path: Path) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (60, 50, 3), np.uint8)
+    for name in ("a.png", "a.jpg", "x/b.png", "y/b.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        cv2.imwrite(str(tmp_path / name), image)
+    inputs = [tmp_path / n for n in ("a.png", "a.jpg", "x/b.png", "y/b.png")]
+    result = _run(*inputs, "--model", model, "--out", tmp_path / "out")
+    assert result.exit_code == 1
+    assert {p.name for p in (tmp_path / "out").glob("*.json")} == {"a.png_keypoints.json", "a.jpg_keypoints.json"}
+    assert "x/b.png: 2 inputs have this file name" in result.stderr
+
+
 def test_every_kind_of_picture(model: Path, tmp_path: Path) -> None:
     """Grey, 16-bit, transparent and tiny images are read; damaged and missing ones are listed, the others done, exit 1."""
     rng = np.random.default_rng(0)
