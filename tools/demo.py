@@ -13,16 +13,18 @@ from pathlib import Path
 
 import cv2
 import matplotlib
-import numpy as np
 
 from reproduce.cpm import models_folder
 
 
 def photograph(out: Path) -> Path:
-    """The photograph that ships with matplotlib, with room around the person as the training images have."""
+    """The photograph that ships with matplotlib: a portrait, so grey room is added where the rest of the person would be.
+
+    A pose machine takes its scale from the whole person's height.
+    """
     image = cv2.imread(str(Path(matplotlib.get_data_path()) / "sample_data" / "grace_hopper.jpg"))
     path = out / "photograph.png"
-    cv2.imwrite(str(path), np.ascontiguousarray(image))
+    cv2.imwrite(str(path), cv2.copyMakeBorder(image, 60, 900, 200, 200, cv2.BORDER_CONSTANT, value=(128, 128, 128)))
     return path
 
 
