@@ -102,7 +102,7 @@ def main(
     rows: list[dict[str, object]] = []
     for path in predictions:
         result = _score(path, dataset, annotation, protocol, store)
-        results[Path(path).stem if len(predictions) > 1 else Path(path).name] = result
+        results[Path(path).stem if Path(path).stem not in results else path] = result
         if dataset == "lsp":
             _warn_other_annotation(path, annotation, result, store)
         kept = {name: joints for name, joints in groups.items() if max(joints) < len(result.names)}
