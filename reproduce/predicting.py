@@ -51,7 +51,11 @@ def read_boxes(path: str | os.PathLike[str]) -> dict[str, list[Box]]:
             raise DataError(f'{name}: expected an object of lists: {{"photo.jpg": [[x, y, w, h], ...]}}')
         rows = [(f"{image}, person {i + 1}", image, box) for image, boxes in found.items() for i, box in enumerate(boxes)]
     else:
-        for i, row in enumerate(csv.reader(text.splitlines())):
+        try:
+            lines = list(csv.reader(text.splitlines()))
+        except csv.Error as error:
+            raise DataError(f"{name}: is no CSV: {error}") from None
+        for i, row in enumerate(lines):
             if row and not (i == 0 and row[1:] and not _number(row[1])):
                 rows.append((f"line {i + 1}", row[0], row[1:]))
     boxes: dict[str, list[Box]] = {}
@@ -112,17 +116,17 @@ def pictures(
                 own = [boxes if boxes is not None else (0.0, 0.0, float(width), float(height))]
             rgb = np.ascontiguousarray(image[:, :, ::-1])
             tasks = [task_demo(rgb, (x + 1, y + 1, w, h), predictor.setting) for x, y, w, h in own]
+            found = [predictor.run(task, keep=True) for task in tasks]
         except CaffeCompatError as error:
             bad.append(str(error))
             continue
-        people, drawn = [], image
-        for i, task in enumerate(tasks):
-            person = predictor.run(task, keep=True)
+        drawn = image
+        for i, person in enumerate(found):
             assert person.maps is not None
             drawn = draw_skeleton(drawn, person.pixels, skeletal)
-            which = f"_{i + 1}" if len(tasks) > 1 else ""
-            save_png(montage(image, list(person.maps), names, tile=96), Path(f"{target}{which}_belief.png"))
-            people.append((person.pixels, person.scores))
+            which = f"_{i + 1}" if len(found) > 1 else ""
+            save_png(montage(image, list(person.maps), names, tile=96), Path(f"{target}_belief{which}.png"))
+        people = [(person.pixels, person.scores) for person in found]
         save_png(drawn, Path(f"{target}_skeleton.png"))
         predictions.write_json(result, predictions.openpose(people))
         say(f"{path}: mean score " + ", ".join(f"{scores.mean():.3f}" for _, scores in people))

@@ -62,8 +62,8 @@ def test_boxes_file(model: Path, tmp_path: Path) -> None:
         assert "names no person in it" in result.stderr
         assert "none.png" in result.stderr
         assert "2 people" in result.stdout
-        assert (out / "two_1_belief.png").exists()
-        assert (out / "two_2_belief.png").exists()
+        assert (out / "two_belief_1.png").exists()
+        assert (out / "two_belief_2.png").exists()
         found.append(json.loads((out / "two_keypoints.json").read_text())["people"])
     assert found[0] == found[1]
     for i, box in enumerate(boxes):
@@ -79,6 +79,7 @@ def test_boxes_file(model: Path, tmp_path: Path) -> None:
         ("b.json", '{"a.png": [1, 2, 3, 4]}', "a.png, person 1: expected four numbers"),
         ("b.json", '{"a.png": [[1, 2, 0, 4]]}', "positive size"),
         ("b.csv", "image,x,y,w,h\na.png,1,2,nan,4", "line 2: expected four numbers"),
+        ("b.csv", "a.png," + "1" * 200_000, "is no CSV"),
         ("b.csv", "a.png,1,2,3", "line 1: expected four numbers"),
         ("missing.csv", None, "cannot be read"),
     ],
@@ -91,6 +92,29 @@ def test_bad_boxes_file(model: Path, tmp_path: Path, file: str, text: str | None
     assert result.exit_code == 2
     assert said in result.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_a_failing_person_does_not_stop_the_others(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    from caffe_compat.errors import CaffeCompatError
+
+    for name, width in (("a.png", 40), ("b.png", 50)):
+        cv2.imwrite(str(tmp_path / name), np.zeros((60, width, 3), np.uint8))
+    run = Predictor.run
+    calls: list[int] = []
+
+    def failing(self: Predictor, *args: object, **kwargs: object) -> object:
+        calls.append(1)
+        if len(calls) == 1:
+            raise CaffeCompatError("a.png: the network fails")
+        return run(self, *args, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Predictor, "run", failing)
+    result = _run(tmp_path / "a.png", tmp_path / "b.png", "--model", model, "--out", tmp_path / "out")
+    assert result.exit_code == 1
+    assert "the network fails" in result.stderr
+    assert [p.name for p in (tmp_path / "out").glob("*.json")] == ["b_keypoints.json"]
 
 
 def test_results_do_not_overwrite_each_other(model: Path, tmp_path: Path) -> None:
