@@ -125,6 +125,8 @@ STICK_NAMES = (
 )  # fmt: skip
 WIDE_THRESHOLDS = np.arange(51) / 100
 FLIC_JOINTS = ("Lsho", "Lelb", "Lwri", "Rsho", "Relb", "Rwri", "Lhip", "Rhip", "Leye", "Reye", "nose")
+# of the network's nine parts, and of the comparison kit's eleven
+FLIC_GROUPS: dict[str, tuple[int, ...]] = {"shoulder": (0, 3), "elbow": (1, 4), "wrist": (2, 5), "hip": (6, 7)}
 MPII_COUNTED = (0, 1, 2, 3, 4, 5, 10, 11, 12, 13, 14, 15, 8, 9)
 MPII_GROUPS: dict[str, tuple[int, ...]] = {
     "head": (8, 9), "shoulder": (12, 13), "elbow": (11, 14), "wrist": (10, 15), "hip": (2, 3), "knee": (1, 4), "ankle": (0, 5),

@@ -13,7 +13,7 @@ Source: ``applyModel.m`` and ``run_benchmark.m`` of the CPM release (formulas; r
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
@@ -41,7 +41,7 @@ Mode = Literal["benchmark", "demo"]
 PAD_VALUE = 128
 SEARCH = tuple(0.7 + 0.1 * i for i in range(7))
 TARGET_DIST = 41 / 35
-STRIDE = 8
+_MAP_VALUES = 1 << 26  # belief values at the image's size that are held at once
 
 
 @dataclass(frozen=True)
@@ -96,6 +96,22 @@ class Geometry:
     pad: tuple[int, int, int, int]
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """A task whose image is resized already: what the network and the way back need of it.
+
+    Attributes
+    ----------
+    boxes : (scales, B, B, 3) uint8 R, G, B. geometry : where each scaled image lies in its box.
+    size : (H, W) of the image. mode : how scores are combined.
+    """
+
+    boxes: Image
+    geometry: tuple[Geometry, ...]
+    size: tuple[int, int]
+    mode: Mode
+
+
 def _round(value: float) -> int:
     """MATLAB's round: halves away from zero."""
     return int(math.copysign(math.floor(abs(value) + 0.5), value))
@@ -130,8 +146,15 @@ def task_mpi(
     return Task(image, (objpos[0], objpos[1]), tuple(setting.target_dist / scale * s for s in search))
 
 
-def task_demo(image: Image, rectangle: Sequence[float], setting: Setting, octave: float = 6.0) -> Task:
+def task_demo(
+    image: Image, rectangle: Sequence[float], setting: Setting, octave: float = 6.0, search: Sequence[float] | None = None
+) -> Task:
     """A rectangle x, y, width, height (1-based) around a person.
+
+    Parameters
+    ----------
+    octave : scales per octave between a third and 1 / 0.8 of the scale that makes the person fill the input.
+    search : those multiples instead.
 
     Raises
     ------
@@ -143,8 +166,11 @@ def task_demo(image: Image, rectangle: Sequence[float], setting: Setting, octave
     if not (x1 > x0 and y1 > y0):
         raise CaffeCompatError(f"box {tuple(rectangle)}: no part of it lies inside the {width}×{height} image")
     ratio = (y1 - y0) / height * 1.2
-    start, stop = (math.log2(setting.boxsize / (m * ratio * height)) for m in (3.0, 0.8))
-    scales = tuple(2.0**e for e in colon(start, 1 / octave, stop))
+    if search is None:
+        start, stop = (math.log2(setting.boxsize / (m * ratio * height)) for m in (3.0, 0.8))
+        scales = tuple(2.0**e for e in colon(start, 1 / octave, stop))
+    else:
+        scales = tuple(s * setting.boxsize / (ratio * height) for s in search)
     return Task(image, ((x0 + x1) / 2, (y0 + y1) / 2), scales, "demo")
 
 
@@ -175,24 +201,28 @@ def pad_around(image: Image, boxsize: int, center: tuple[float, float]) -> tuple
     return box, pad
 
 
-def prepare(task: Task, setting: Setting) -> tuple[Maps, list[Geometry], list[Image]]:
-    """The network's inputs for all scales.
-
-    Returns
-    -------
-    (scales, 4, B, B) float32: B, G, R as ``x / 256 - 0.5``, then the centre map; where each scaled image lies; the boxes.
-    """
-    box = setting.boxsize
-    data = np.empty((len(task.scales), 4, box, box), np.float32)
-    data[:, 3] = center_map(box, setting.sigma)
-    geometry, boxes = [], []
+def shrink(task: Task, setting: Setting) -> Prepared:
+    """A task's image at all scales, in boxes of the network's size."""
+    boxes = np.empty((len(task.scales), setting.boxsize, setting.boxsize, 3), np.uint8)
+    geometry = []
     for i, scale in enumerate(task.scales):
         scaled = imresize(task.image, scale)
-        padded, pad = pad_around(scaled, box, (task.center[0] * scale, task.center[1] * scale))
-        data[i, :3] = (padded[:, :, ::-1].astype(np.float64) / 256 - 0.5).transpose(2, 0, 1)
+        boxes[i], pad = pad_around(scaled, setting.boxsize, (task.center[0] * scale, task.center[1] * scale))
         geometry.append(Geometry((scaled.shape[0], scaled.shape[1]), pad))
-        boxes.append(padded)
-    return data, geometry, boxes
+    return Prepared(boxes, tuple(geometry), (task.image.shape[0], task.image.shape[1]), task.mode)
+
+
+def network_input(boxes: Image, setting: Setting, device: torch.device | str = "cpu") -> torch.Tensor:
+    """(N, 4, B, B) float32 of (N, B, B, 3) pixels: B, G, R as ``x / 256 - 0.5``, then the centre map.
+
+    The bytes travel to the device; both operations are exact in float32.
+    """
+    pixels = torch.from_numpy(boxes).to(device)
+    data = torch.empty((len(boxes), 4, setting.boxsize, setting.boxsize), device=device)
+    data[:, :3] = pixels.permute(0, 3, 1, 2).flip(1)
+    data[:, :3].div_(256).sub_(0.5)
+    data[:, 3] = torch.from_numpy(center_map(setting.boxsize, setting.sigma)).to(device)
+    return data
 
 
 @lru_cache(maxsize=4096)
@@ -207,40 +237,60 @@ def _back(cells: int, boxsize: int, scaled: int, pad: int, size: int) -> tuple[M
     return (down @ undone).astype(np.float32), (down @ inside.astype(np.float64)).astype(np.float32)
 
 
-def to_image(maps: torch.Tensor, geometry: Geometry, size: tuple[int, int], boxsize: int) -> torch.Tensor:
+def to_image(
+    maps: torch.Tensor, geometry: Geometry, size: tuple[int, int], boxsize: int, *, shown: tuple[int, int] | None = None,
+    background: bool = True,
+) -> torch.Tensor:  # fmt: skip
     """Belief maps of one scale in the original image.
 
     Parameters
     ----------
     maps : (..., P + 1, cells, cells); the last channel is the background, 1 outside the network's input.
     size : (H, W) of the image.
+    shown : (h, w): reduced to this size at once, for pictures.
+    background : whether the last channel is one.
 
     Returns
     -------
     (..., P + 1, H, W) float32 on the same device.
     """
     cells = maps.shape[-1]
-    rows, inside_rows = _back(cells, boxsize, geometry.scaled[0], geometry.pad[0], size[0])
-    columns, inside_columns = _back(cells, boxsize, geometry.scaled[1], geometry.pad[1], size[1])
-    a, b = (torch.from_numpy(m).to(maps.device) for m in (rows, columns))
-    out = torch.matmul(torch.matmul(a, maps.float()), b.t())
-    u, v = (torch.from_numpy(m).to(maps.device) for m in (inside_rows, inside_columns))
-    out[..., -1, :, :] += 1 - u[:, None] * v[None]
+    axes = []
+    for axis in (0, 1):
+        back, inside = _back(cells, boxsize, geometry.scaled[axis], geometry.pad[axis], size[axis])
+        if shown is not None:
+            reduce = _reduce(size[axis], shown[axis])
+            back, inside = reduce @ back, reduce @ inside
+        axes.append((torch.from_numpy(back).to(maps.device), torch.from_numpy(inside).to(maps.device)))
+    (rows, inside_rows), (columns, inside_columns) = axes
+    out = torch.matmul(torch.matmul(rows, maps.float()), columns.t())
+    if background:
+        out[..., -1, :, :] += 1 - inside_rows[:, None] * inside_columns[None]
     return out
 
 
-def find_maximum(maps: Maps, mode: Mode) -> Floats:
+@lru_cache(maxsize=256)
+def _reduce(size: int, shown: int) -> Maps:
+    return axis_map(size, shown, shown / size).dense().astype(np.float32)
+
+
+def find_maximum(maps: Maps | torch.Tensor, mode: Mode) -> Floats:
     """Position of each map's maximum, 1-based x, y; of equals the first in MATLAB's memory order.
 
     The benchmark looks at H×W arrays (smallest x first), the demo at W×H ones (smallest y first).
     """
-    parts, height, width = maps.shape
-    maps = np.where(np.isnan(maps), -np.inf, maps)  # MATLAB's max passes over nan
+    values = torch.as_tensor(maps)
+    parts, _, width = values.shape
+    values = torch.where(torch.isnan(values), -torch.inf, values)  # MATLAB's max passes over nan
+    # torch's argmax gives the first of equals; the far axis' own maxima first, so that no transposed copy is made
     if mode == "demo":
-        flat = maps.reshape(parts, -1).argmax(1)
-        return np.stack([flat % width + 1, flat // width + 1], 1).astype(np.float64)
-    flat = maps.transpose(0, 2, 1).reshape(parts, -1).argmax(1)
-    return np.stack([flat // height + 1, flat % height + 1], 1).astype(np.float64)
+        flat = values.reshape(parts, -1).argmax(1)
+        x, y = flat % width, flat // width
+    else:
+        best, rows = values.max(1).values, values.argmax(1)
+        x = best.argmax(1)
+        y = rows.gather(1, x[:, None])[:, 0]
+    return torch.stack([x + 1, y + 1], 1).cpu().numpy().astype(np.float64)
 
 
 @dataclass(frozen=True)
@@ -253,11 +303,13 @@ class Prediction:
     scores : (P,) the maps' value there, divided by the number of scales.
     maps : belief maps in the image: benchmark (1, P + 1, H, W) summed over scales, demo (stages, P + 1, H, W) averaged;
         None where they were not asked for.
+    small : the same maps reduced for a picture, (stages, P + 1, h, w); None where they were not asked for.
     """
 
     joints: Floats
     scores: Floats
     maps: Maps | None = None
+    small: Maps | None = None
 
     @property
     def pixels(self) -> Floats:
@@ -319,47 +371,78 @@ class Predictor:
         """Number of parts, without the background."""
         return self.net.graph.blobs[self.outputs[-1]][1] - 1
 
-    def forward(self, data: Maps, names: Sequence[str]) -> torch.Tensor:
-        """Belief maps (stages, N, P + 1, B / 8, B / 8) of prepared inputs (N, 4, B, B)."""
-        device = next(self.net.parameters()).device
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return next(self.net.parameters()).device
+
+    def forward(self, data: torch.Tensor, names: Sequence[str]) -> torch.Tensor:
+        """Belief maps (stages, N, P + 1, B / 8, B / 8) of network inputs (N, 4, B, B)."""
         found = []
-        with torch.no_grad():
+        with torch.inference_mode():
             for i in range(0, len(data), self.batch):
-                part = self.net(torch.from_numpy(data[i : i + self.batch]).to(device), blobs=names)
+                part = self.net(data[i : i + self.batch], blobs=names)
                 found.append(torch.stack([part[name] for name in names]))
         return torch.cat(found, 1)
 
     def combine(
-        self, stages: torch.Tensor, geometry: Sequence[Geometry], size: tuple[int, int], mode: Mode, keep: bool
-    ) -> Prediction:
-        """Scores of all scales brought to the image, combined, and the best place of each part."""
+        self, stages: torch.Tensor, geometry: Sequence[Geometry], size: tuple[int, int], mode: Mode, *, keep: bool = False,
+        shown: int | None = None,
+    ) -> Prediction:  # fmt: skip
+        """Scores of all scales brought to the image, combined, and the best place of each part.
+
+        Parameters
+        ----------
+        stages : (stages, scales, P + 1, cells, cells).
+        keep : return the maps at the image's size. shown : return them at this width.
+        """
+        with torch.inference_mode():
+            if keep:
+                maps = self._total(stages, geometry, size, mode)
+                joints, best = self._best(maps[-1, :-1], mode)
+            else:
+                maps = None
+                # a few parts at a time: the maps of a large photograph would take gigabytes
+                step = max(1, _MAP_VALUES // (size[0] * size[1]))
+                parts = [stages[-1, :, i : min(i + step, self.parts)] for i in range(0, self.parts, step)]
+                chunks = [self._best(self._total(p, geometry, size, mode, background=False), mode) for p in parts]
+                joints, best = (np.concatenate(c) for c in zip(*chunks, strict=True))
+            small = None
+            if shown is not None:
+                reduced = (max(1, round(shown * size[0] / size[1])), shown)
+                small = self._total(stages, geometry, size, mode, reduced).cpu().numpy()
+        scores = best / len(geometry) if mode == "benchmark" else best
+        return Prediction(joints, scores, None if maps is None else maps.cpu().numpy(), small)
+
+    def _total(
+        self, stages: torch.Tensor, geometry: Sequence[Geometry], size: tuple[int, int], mode: Mode,
+        shown: tuple[int, int] | None = None, background: bool = True,
+    ) -> torch.Tensor:  # fmt: skip
+        """Belief maps (..., scales, P + 1, cells, cells) added up over the scales in the image; the demo divides."""
         total: torch.Tensor | None = None
-        with torch.no_grad():
-            for i, place in enumerate(geometry):
-                one = to_image(stages[:, i], place, size, self.setting.boxsize)
-                total = one if total is None else total.add_(one)
+        for i, place in enumerate(geometry):
+            one = to_image(stages[..., i, :, :, :], place, size, self.setting.boxsize, shown=shown, background=background)
+            total = one if total is None else total.add_(one)
         assert total is not None
-        if mode == "demo":
-            total /= len(geometry)
-        maps = total.cpu().numpy()
-        joints = find_maximum(maps[-1, :-1], mode)
-        index = joints.astype(np.int64) - 1
-        scores = maps[-1, np.arange(len(joints)), index[:, 1], index[:, 0]].astype(np.float64)
-        if mode == "benchmark":
-            scores = scores / len(geometry)
-        return Prediction(joints, scores, maps if keep else None)
+        return total.div_(len(geometry)) if mode == "demo" else total
+
+    @staticmethod
+    def _best(maps: torch.Tensor, mode: Mode) -> tuple[Floats, Floats]:
+        joints = find_maximum(maps, mode)
+        index = torch.from_numpy(joints.astype(np.int64) - 1).to(maps.device)
+        scores = maps[torch.arange(len(maps), device=maps.device), index[:, 1], index[:, 0]]
+        return joints, scores.cpu().numpy().astype(np.float64)
 
     def run(self, task: Task, *, keep: bool = False) -> Prediction:
         """Predict one person; ``keep`` returns the belief maps too."""
-        return next(self.run_all(iter([task]), keep=keep))
+        return self.run_prepared(shrink(task, self.setting), keep=keep)
 
-    def run_all(self, tasks: Iterator[Task], *, keep: bool = False) -> Iterator[Prediction]:
-        """Predict many people, one after the other."""
-        for task in tasks:
-            data, geometry, _ = prepare(task, self.setting)
-            names = self.outputs if task.mode == "demo" else self.outputs[-1:]
-            stages = self.forward(data, names)
-            yield self.combine(stages, geometry, (task.image.shape[0], task.image.shape[1]), task.mode, keep)
+    def run_prepared(self, prepared: Prepared, *, keep: bool = False, shown: int | None = None) -> Prediction:
+        """Predict one person from resized images; see :meth:`combine`."""
+        names = self.outputs if prepared.mode == "demo" and (keep or shown is not None) else self.outputs[-1:]
+        data = network_input(prepared.boxes, self.setting, self.device)
+        stages = self.forward(data, names)
+        return self.combine(stages, prepared.geometry, prepared.size, prepared.mode, keep=keep, shown=shown)
 
     def predict(
         self, image: Image, box: Sequence[float] | None = None, *, bgr: bool = False, keep: bool = False

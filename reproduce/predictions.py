@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,8 @@ import numpy.typing as npt
 
 from caffe_compat.errors import DataError
 from caffe_compat.files import atomic_write
+
+from .skeletons import Skeleton
 
 Floats = npt.NDArray[np.float64]
 
@@ -87,6 +90,59 @@ def openpose(people: Sequence[tuple[Floats, Floats]]) -> dict[str, Any]:
     """
     rows = [np.column_stack([joints, scores]).round(3).ravel().tolist() for joints, scores in people]
     return {"version": 1.0, "people": [{"pose_keypoints_2d": row} for row in rows]}
+
+
+def write_all(path: Path, images: Sequence[Mapping[str, Any]], skeletal: Skeleton) -> None:
+    """People of many images in three forms: ``PATH_coco.json``, ``PATH.npz`` and ``PATH.mat``.
+
+    Parameters
+    ----------
+    images : of each ``image`` (its name), ``size`` (width, height) and ``people`` as :func:`openpose` writes them.
+
+    ``.npz`` holds ``joints`` (N, P, 2) and ``scores`` (N, P), ``image`` (N,) and ``parts`` (P,); ``.mat`` holds
+    ``prediction_all`` (P, 2, N). Both count pixels from 1, as the data sets' files do; JSON counts from 0.
+    """
+    from scipy.io import savemat
+
+    rows = [
+        (image["image"], np.array(person["pose_keypoints_2d"], np.float64).reshape(-1, 3))
+        for image in images for person in image["people"]
+    ]  # fmt: skip
+    if not rows:
+        return
+    table = np.stack([values for _, values in rows])
+    names = np.array([name for name, _ in rows])
+    write_json(path.with_name(path.name + "_coco.json"), coco(images, skeletal))
+    parts = np.array(skeletal.parts)
+    with atomic_write(path.with_name(path.name + ".npz")) as stream:
+        np.savez(stream, joints=table[:, :, :2] + 1, scores=table[:, :, 2], image=names, parts=parts)
+    with atomic_write(path.with_name(path.name + ".mat")) as stream:
+        everything = {
+            "prediction_all": (table[:, :, :2] + 1).transpose(1, 2, 0), "scores": table[:, :, 2].T,
+            "image": np.array(names, object)[:, None], "parts": np.array(parts, object)[:, None],
+        }  # fmt: skip
+        savemat(stream, everything)
+
+
+def coco(images: Sequence[Mapping[str, Any]], skeletal: Skeleton) -> dict[str, Any]:
+    """COCO's key-point JSON: images, one category with the parts' names, an annotation per person (pixels from 0)."""
+    limbs = [[a + 1, b + 1] for a, b in skeletal.limbs]
+    category = {"id": 1, "name": "person", "supercategory": "person", "keypoints": list(skeletal.parts), "skeleton": limbs}
+    found: dict[str, Any] = {"images": [], "categories": [category], "annotations": []}
+    for number, image in enumerate(images, 1):
+        width, height = image["size"]
+        found["images"].append({"id": number, "file_name": image["image"], "width": width, "height": height})
+        for person in image["people"]:
+            values = np.array(person["pose_keypoints_2d"], np.float64).reshape(-1, 3)
+            left, top = values[:, :2].min(0)
+            wide, high = values[:, :2].max(0) - (left, top)
+            keypoints = [v for x, y, _ in values.tolist() for v in (x, y, 2)]
+            found["annotations"].append({
+                "id": len(found["annotations"]) + 1, "image_id": number, "category_id": 1, "keypoints": keypoints,
+                "num_keypoints": len(values), "score": round(float(values[:, 2].mean()), 4),
+                "bbox": [float(left), float(top), float(wide), float(high)], "area": float(wide * high), "iscrowd": 0,
+            })  # fmt: skip
+    return found
 
 
 def write_json(path: str | os.PathLike[str], value: Mapping[str, Any] | Sequence[Any]) -> None:

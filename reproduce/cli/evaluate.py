@@ -24,7 +24,6 @@ Examples:
   cpm-evaluate mine.npz theirs.mat --dataset lsp --data DIR --out scores
   cpm-evaluate FLIC_prediction_model_FLIC_4s.mat --dataset flic --protocol release --data DIR
 """
-_FLIC_GROUPS: dict[str, tuple[int, ...]] = {"shoulder": (0, 3), "elbow": (1, 4), "wrist": (2, 5), "hip": (6, 7)}
 
 
 def _score(path: str, dataset: str, annotation: str, protocol: str, data: Benchmarks) -> EvalResult:
@@ -47,12 +46,12 @@ def _score(path: str, dataset: str, annotation: str, protocol: str, data: Benchm
 
 
 def _groups(dataset: str) -> dict[str, tuple[int, ...]]:
-    from reproduce.evaluation import LSP_GROUPS, MPII_COUNTED, MPII_GROUPS
+    from reproduce.evaluation import FLIC_GROUPS, LSP_GROUPS, MPII_COUNTED, MPII_GROUPS
 
     if dataset == "lsp":
         return LSP_GROUPS
     if dataset == "flic":
-        return _FLIC_GROUPS
+        return FLIC_GROUPS
     return {name: tuple(MPII_COUNTED.index(j) for j in joints) for name, joints in MPII_GROUPS.items()}
 
 

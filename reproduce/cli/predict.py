@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import glob
+import hashlib
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,8 @@ Examples:
   cpm-predict photo.jpg --model pose.safetensors --box 120,40,200,420
   cpm-predict photos/*.jpg --model pose.safetensors --out predicted
   cpm-predict photos --boxes people.csv --model pose.safetensors
+  cpm-predict street.jpg walk.mp4 --detect --model pose.safetensors
+  cpm-predict camera:0 --limit 300 --model pose.safetensors
   cpm-predict --dataset lsp --data DIR --model pose.safetensors --out lsp
 """
 
@@ -36,19 +40,41 @@ def _box(context: click.Context, parameter: click.Parameter, value: str | None) 
     return numbers
 
 
-def _pictures(inputs: tuple[str, ...]) -> list[Path]:
-    found: list[Path] = []
+def _scales(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[float, ...] | None:
+    if value is None:
+        return None
+    try:
+        numbers = tuple(float(v) for v in value.split(","))
+    except ValueError:
+        numbers = ()
+    if not numbers or not all(0.01 <= n <= 100 for n in numbers):
+        raise click.BadParameter(f"'{value}': expected multiples of the protocol's scale, for example 0.8,1,1.2")
+    return numbers
+
+
+def _inputs(inputs: tuple[str, ...]) -> tuple[list[Path], list[Path], list[int]]:
+    """Images, videos and cameras that the arguments name."""
+    from reproduce.predicting import IMAGES, VIDEOS
+
+    images: list[Path] = []
+    videos: list[Path] = []
+    cameras: list[int] = []
     for name in inputs:
         path = Path(name)
-        if path.is_dir():
-            found += sorted(p for p in path.iterdir() if p.suffix.lower() in (".jpg", ".jpeg", ".png", ".bmp", ".webp"))
-        elif not path.exists() and any(c in name for c in "*?["):
-            found += sorted(Path(p) for p in glob.glob(name, recursive=True)) or [path]  # reported as missing
+        if name.startswith("camera:") and name[7:].isdigit():
+            cameras.append(int(name[7:]))
+        elif path.is_dir():
+            found = [p for p in path.iterdir() if p.suffix.lower() in (*IMAGES, *VIDEOS)]
+            if not found:
+                raise CaffeCompatError(f"{name}: no image or video files in there")
+            images += sorted(p for p in found if p.suffix.lower() in IMAGES)
+            videos += sorted(p for p in found if p.suffix.lower() in VIDEOS)
         else:
-            found.append(path)
-    if not found:
-        raise CaffeCompatError(f"{', '.join(inputs)}: no image files in there")
-    return found
+            pattern = not path.exists() and any(c in name for c in "*?[")
+            many = sorted(Path(p) for p in glob.glob(name, recursive=True)) if pattern else []
+            for one in many or [path]:  # a pattern without a match is reported as missing
+                (videos if one.suffix.lower() in VIDEOS else images).append(one)
+    return images, videos, cameras
 
 
 @click.command(cls=Command, epilog=_EPILOG)
@@ -56,51 +82,114 @@ def _pictures(inputs: tuple[str, ...]) -> list[Path]:
 @click.option("--model", required=True, type=click.Path(), help="Any weight file that cpm-convert reads or writes.")
 @click.option("--prototxt", type=click.Path(), help="Deploy definition, if the model holds none.")
 @click.option("--box", callback=_box, help="x,y,width,height of the person (default: the whole image).")
-@click.option("--boxes", type=click.Path(), help="People's boxes: JSON {image: [[x,y,w,h],...]} or CSV image,x,y,w,h.")
-@click.option("--dataset", type=click.Choice(["lsp"]), help="Benchmark: predict a data set's test images and score them.")
+@click.option("--boxes", type=click.Path(), help="People's boxes: CSV image,x,y,w,h; JSON {image: [[x,y,w,h],...]}; the "
+              "authors' or COCO's annotation JSON.")  # fmt: skip
+@click.option("--detect", is_flag=True, help="Boxes from OpenCV's people detector (upright people); several per image.")
+@click.option("--protocol", type=click.Choice(["demo", "lsp", "flic", "mpi"]), default="demo", show_default=True,
+              help="demo: a box around the person; lsp: the whole image; flic: the torso's box; mpi: a square of 200 "
+              "annotated scales.")  # fmt: skip
+@click.option("--scales", callback=_scales, help="Multiples of the protocol's scale, e.g. 0.8,1,1.2 (default: the paper's).")
+@click.option("--dataset", type=click.Choice(["lsp", "flic", "mpi", "mpi-valid"]),
+              help="Benchmark: predict a data set's test images and score them.")  # fmt: skip
 @click.option("--data", type=click.Path(), help="Folder that holds the data set.")
-@click.option("--limit", type=int, help="Only the first so many people of the data set.")
+@click.option("--limit", type=click.IntRange(min=1), help="Only the first so many people of the data set, or frames.")
 @click.option("--stages", type=int, help="Use the first stages only.")
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:N or auto.")
-@click.option("--batch", default=16, show_default=True, help="Scaled images that run at once at most.")
-@click.option("--resume", is_flag=True, help="Skip images whose predictions are there already.")
+@click.option("--batch", default=16, show_default=True, type=click.IntRange(min=1), help="Scaled images at once at most.")
+@click.option("--workers", default=1, show_default=True, type=click.IntRange(min=0),
+              help="Processes that decode and resize ahead of the network (0: none).")  # fmt: skip
+@click.option("--resume", is_flag=True, help="Skip what is done already.")
 @click.option("--out", type=click.Path(), default="predicted", show_default=True, help="Folder for the results.")
 @common
 def main(
-    inputs: tuple[str, ...], model: str, prototxt: str | None, box: Any, boxes: str | None, dataset: str | None,
-    data: str | None, limit: int | None, stages: int | None, device: str, batch: int, resume: bool, out: str,
+    inputs: tuple[str, ...], model: str, prototxt: str | None, box: Any, boxes: str | None, detect: bool, protocol: Any,
+    scales: tuple[float, ...] | None, dataset: str | None, data: str | None, limit: int | None, stages: int | None,
+    device: str, batch: int, workers: int, resume: bool, out: str,
 ) -> None:  # fmt: skip
-    """Find the joints of people in the INPUTS (images, folders or patterns).
+    """Find the joints of people in the INPUTS: images, folders, patterns, videos, camera:0.
 
-    Photographs are tested by the demo's protocol: each person's box, six scales per octave, heat maps averaged. For each image
-    the skeleton drawn on it, a montage of the belief maps of every stage, and OpenPose's JSON are written. With --dataset the
-    benchmark's protocol runs: seven scales, the release's .mat, the score.
+    Photographs are tested by the demo's protocol unless --protocol says otherwise: each person's box, six scales per octave,
+    heat maps averaged. For each image the skeleton drawn on it, a montage of the belief maps of every stage and OpenPose's
+    JSON are written, and for all images together COCO's JSON, .npz and .mat; for a video its frames with skeletons and one
+    JSON. With --dataset the benchmark's protocol runs: seven scales, the release's .mat, the score. Under torchrun each
+    process takes its share.
     """
-    from reproduce import predicting
-    from reproduce.inference import Predictor
+    from reproduce import distributed, predicting, testsets
+    from reproduce.boxes import read_boxes
+    from reproduce.device import choose
+    from reproduce.inference import SEARCH, Predictor
+    from reproduce.testing import How
 
     if bool(inputs) == bool(dataset):
         raise CaffeCompatError("give images or folders, or --dataset with --data")
-    if boxes is not None and (box is not None or dataset):
-        raise CaffeCompatError("--boxes goes with images, without --box")
-    where = predicting.read_boxes(boxes) if boxes is not None else box
-    predictor = Predictor.load(model, prototxt=prototxt, device=device, stages=stages, batch=batch)
-    folder = Path(out)
-    folder.mkdir(parents=True, exist_ok=True)
-    start = time.perf_counter()
-    if dataset:
-        if data is None:
-            raise CaffeCompatError("--dataset needs --data, the folder that holds it")
-        count = predicting.lsp_benchmark(predictor, data, folder, Path(model).name.split(".")[0], limit, click.echo)
+    if (box is not None) + (boxes is not None) + detect > 1 or (dataset and (box or boxes or detect)):
+        raise CaffeCompatError("--box, --boxes and --detect exclude each other, and --dataset has its own boxes")
+    if dataset and (data is None or protocol != "demo"):
+        raise CaffeCompatError("--dataset needs --data, the folder that holds it, and has its own protocol")
+    images, videos, cameras = _inputs(inputs)
+    where = read_boxes(boxes) if boxes is not None else box
+    with distributed.group(choose(device)) as group:
+        predictor = Predictor.load(model, prototxt=prototxt, device=group.device, stages=stages, batch=batch)
+        about = {"model": _digest(model), "stages": len(predictor.outputs), "scales": scales, "protocol": dataset or protocol}
+        test = testsets.open_set(dataset, str(data), predictor.setting, scales or SEARCH, limit) if dataset else None
+        if test is not None:
+            testsets.check_parts(test, predictor.parts)
+        folder = Path(out)
+        folder.mkdir(parents=True, exist_ok=True)
+        how = How(predictor.setting, protocol, scales, detect)
+        say: Callable[[str], None] = click.echo if group.first else _silent
+        ahead = 0 if len(images) == 1 and not videos else workers  # one image is done sooner than a process starts
+        run = predicting.Run(predictor, how, folder, say, resume, ahead, about, group, limit)
+        start = time.perf_counter()
+        count = 0
         bad: list[str] = []
-    else:
-        count, bad = predicting.pictures(predictor, _pictures(inputs), where, folder, resume, click.echo)
-    seconds = time.perf_counter() - start
-    click.echo(f"{count} people in {seconds:.1f} s ({count / max(seconds, 1e-9):.2f} people/s)")
-    for line in bad:
-        click.echo(f"not done: {line}", err=True)
-    if bad:
-        sys.exit(FAILED_CHECK)
+        if test is not None:
+            count, bad = predicting.benchmark(run, test, Path(model).name.split(".")[0])
+        if images:
+            count, bad = predicting.pictures(run, images, where)
+        for path in run.mine(videos):
+            try:
+                more, wrong = predicting.video(run, path, where)
+            except CaffeCompatError as error:
+                more, wrong = 0, [str(error)]
+            count, bad = count + more, bad + wrong
+        for number in cameras:
+            if isinstance(where, dict):
+                raise CaffeCompatError("a camera has no boxes file; give --box or --detect")
+            count += predicting.camera(run, number, where)
+        seconds = time.perf_counter() - start
+        click.echo(f"{count} people in {seconds:.1f} s ({count / max(seconds, 1e-9):.2f} people/s)")
+        for line in bad[:_LISTED]:
+            click.echo(f"not done: {line}", err=True)
+        if len(bad) > _LISTED:
+            click.echo(f"not done: {len(bad) - _LISTED} more; all in {_list_bad(folder, bad)}", err=True)
+        if bad:
+            sys.exit(FAILED_CHECK)
+
+
+_LISTED = 50
+
+
+def _list_bad(folder: Path, bad: list[str]) -> Path:
+    from caffe_compat.files import atomic_write
+
+    path = folder / "not_done.txt"
+    with atomic_write(path) as stream:
+        stream.write(("\n".join(bad) + "\n").encode())
+    return path
+
+
+def _digest(path: str) -> str:
+    """Which weights these are, for results that go on later."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()[:16]
+
+
+def _silent(line: str) -> None:
+    """What all processes but the first say."""
 
 
 if __name__ == "__main__":

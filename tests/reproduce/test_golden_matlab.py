@@ -103,11 +103,19 @@ class _Recorded(Predictor):
         self.outputs = tuple(f"stage{i + 1}" for i in range(int(info["nstage"])))
         self.batch = 99
 
-    def forward(self, data: np.ndarray, names: Any) -> torch.Tensor:  # type: ignore[override]
+    @property
+    def device(self) -> torch.device:
+        return torch.device("cpu")
+
+    @property
+    def parts(self) -> int:
+        return int(self.arrays["stub_bias"].shape[1]) - 1
+
+    def forward(self, data: torch.Tensor, names: Any) -> torch.Tensor:
         mix, bias = self.arrays["stub_mix"], self.arrays["stub_bias"]
         n, _, box, _ = data.shape
         cells = box // 8
-        means = data.astype(np.float64).reshape(n, 4, cells, 8, cells, 8).mean((3, 5))
+        means = data.numpy().astype(np.float64).reshape(n, 4, cells, 8, cells, 8).mean((3, 5))
         found = []
         for name in names:
             stage = int(name.removeprefix("stage")) - 1
@@ -156,8 +164,10 @@ def _check_maps(maps: np.ndarray, arrays: dict[str, np.ndarray], name: str, scal
 
 
 def _check_task(task: Task, predictor: Predictor, arrays: dict[str, np.ndarray], first: int) -> tuple[np.ndarray, list[Any]]:
-    data, geometry, boxes = inference.prepare(task, predictor.setting)
-    for i, (place, box) in enumerate(zip(geometry, boxes, strict=True)):
+    prepared = inference.shrink(task, predictor.setting)
+    data = inference.network_input(prepared.boxes, predictor.setting)
+    geometry = prepared.geometry
+    for i, (place, box) in enumerate(zip(geometry, prepared.boxes, strict=True)):
         number = first + i
         assert list(place.pad) == arrays["pad"].reshape(-1, 4)[number - 1].tolist()
         if f"padded_{number}" in arrays:
@@ -208,6 +218,7 @@ def test_benchmark_protocol(path: Path) -> None:
         _check_task(task, predictor, arrays, 1 + person * len(task.scales))
         found = predictor.run(task, keep=True)
         assert found.maps is not None
+        np.testing.assert_array_equal(predictor.run(task).joints, found.joints)  # without keeping maps, by parts
         # sums over seven scales
         _check_maps(found.maps[-1], arrays, f"final_{person + 1}", len(task.scales))
         if "prediction" in arrays:
@@ -236,6 +247,44 @@ def _tasks(info: dict[str, Any], setting: Setting, arrays: dict[str, np.ndarray]
         inference.task_mpi(_read(DATA / "mpii" / "images" / n), c, inference.TARGET_DIST / s, setting)
         for n, c, s in zip(names, arrays["center"], scales, strict=True)
     ]
+
+
+@needs_data
+@pytest.mark.parametrize("path", cases("matlab/pipeline", "bench_mpi_*.npz"))
+def test_mpii_result_file(path: Path, tmp_path: Path) -> None:
+    """The test set's result file, field by field as the release writes it."""
+    from scipy.io import loadmat
+
+    from reproduce import testsets
+
+    recorded = path.with_name("bench_mpi_prediction.mat")
+    if not recorded.exists():
+        pytest.skip(f"no {recorded.name} beside it")
+    arrays, info = _load(path)
+    predictor = _predictor(arrays, info)
+    test = testsets.mpi_test(_FOLDER / "datasets" / "mpii_release.mat", predictor.setting, inference.SEARCH)
+    images = [DATA / "mpii" / "images" / person.image.name for person in test.people]
+    tasks = [
+        inference.task_mpi(_read(image), person.objpos, person.scale, predictor.setting)
+        for image, person in zip(images, test.people, strict=True) if person.objpos is not None
+    ]  # fmt: skip
+    test.write(tmp_path / "ours.mat", np.stack([test.to_file(predictor.run(task).joints) for task in tasks]))
+    ours, theirs = (loadmat(p)["RELEASE_predicted"] for p in (tmp_path / "ours.mat", recorded))
+    _same_struct(ours, theirs, "RELEASE_predicted")
+
+
+def _same_struct(ours: Any, theirs: Any, where: str) -> None:
+    assert ours.shape == theirs.shape, where
+    if theirs.dtype.names:
+        assert set(ours.dtype.names) == set(theirs.dtype.names), where
+        for a, b in zip(ours.ravel(), theirs.ravel(), strict=True):
+            for name in theirs.dtype.names:
+                _same_struct(a[name], b[name], f"{where}.{name}")
+    elif theirs.dtype == object:
+        for a, b in zip(ours.ravel(), theirs.ravel(), strict=True):
+            _same_struct(a, b, where)
+    else:
+        np.testing.assert_array_equal(ours, theirs, err_msg=where)
 
 
 @pytest.mark.golden

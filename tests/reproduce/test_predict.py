@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from PIL import Image
 
 from caffe_compat import Net, write_weights
 from reproduce import netgen
@@ -101,7 +102,7 @@ def test_a_failing_person_does_not_stop_the_others(
 
     for name, width in (("a.png", 40), ("b.png", 50)):
         cv2.imwrite(str(tmp_path / name), np.zeros((60, width, 3), np.uint8))
-    run = Predictor.run
+    run = Predictor.run_prepared
     calls: list[int] = []
 
     def failing(self: Predictor, *args: object, **kwargs: object) -> object:
@@ -110,11 +111,11 @@ def test_a_failing_person_does_not_stop_the_others(
             raise CaffeCompatError("a.png: the network fails")
         return run(self, *args, **kwargs)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Predictor, "run", failing)
+    monkeypatch.setattr(Predictor, "run_prepared", failing)
     result = _run(tmp_path / "a.png", tmp_path / "b.png", "--model", model, "--out", tmp_path / "out")
     assert result.exit_code == 1
     assert "the network fails" in result.stderr
-    assert [p.name for p in (tmp_path / "out").glob("*.json")] == ["b_keypoints.json"]
+    assert [p.name for p in (tmp_path / "out").glob("*_keypoints.json")] == ["b_keypoints.json"]
 
 
 def test_results_do_not_overwrite_each_other(model: Path, tmp_path: Path) -> None:
@@ -125,7 +126,7 @@ def test_results_do_not_overwrite_each_other(model: Path, tmp_path: Path) -> Non
     inputs = [tmp_path / n for n in ("a.png", "a.jpg", "x/b.png", "y/b.png")]
     result = _run(*inputs, "--model", model, "--out", tmp_path / "out")
     assert result.exit_code == 1
-    assert {p.name for p in (tmp_path / "out").glob("*.json")} == {"a.png_keypoints.json", "a.jpg_keypoints.json"}
+    assert {p.name for p in (tmp_path / "out").glob("*_keypoints.json")} == {"a.png_keypoints.json", "a.jpg_keypoints.json"}
     assert "x/b.png: 2 inputs have this file name" in result.stderr
 
 
@@ -140,10 +141,19 @@ def test_every_kind_of_picture(model: Path, tmp_path: Path) -> None:
     cv2.imwrite(str(folder / "plain.jpg"), rng.integers(0, 256, (50, 60, 3), np.uint8))
     (folder / "broken.jpg").write_bytes(b"\xff\xd8 no")
     (folder / "empty.png").write_bytes(b"")
+    pixels = Image.fromarray(rng.integers(0, 256, (50, 60, 3), np.uint8))
+    pixels.convert("CMYK").save(folder / "print.jpg")
+    turned = Image.Exif()
+    turned[0x0112] = 6  # shown a quarter turn clockwise
+    pixels.save(folder / "turned.jpg", exif=turned)
     cv2.imwrite(str(folder / "dot.png"), np.zeros((1, 1, 3), np.uint8))
     result = _run(folder, "--model", model, "--out", tmp_path / "out")
     assert result.exit_code == 1
-    assert {p.name.split("_")[0] for p in (tmp_path / "out").glob("*_keypoints.json")} == {"grey", "deep", "clear", "plain"}
+    assert {p.name.split("_")[0] for p in (tmp_path / "out").glob("*_keypoints.json")} == {
+        "grey", "deep", "clear", "plain", "print", "turned",
+    }  # fmt: skip
+    assert cv2.imread(str(tmp_path / "out" / "turned_skeleton.png")).shape == (60, 50, 3)
+    assert json.loads((tmp_path / "out" / "turned_keypoints.json").read_text())["size"] == [50, 60]
     for name in ("broken.jpg", "empty.png"):
         assert name in result.stderr
     assert "Traceback" not in result.output
@@ -188,6 +198,287 @@ def test_batches_do_not_matter(model: Path) -> None:
     assert whole.maps is not None
     assert single.maps is not None
     np.testing.assert_allclose(whole.maps, single.maps, atol=1e-6 * np.abs(whole.maps).max())
+
+
+def test_all_predictions_together(model: Path, tmp_path: Path) -> None:
+    """COCO's JSON, .npz and .mat say what the images' own files say; done images count when the work is resumed."""
+    from scipy.io import loadmat
+
+    from reproduce import predictions
+
+    rng = np.random.default_rng(0)
+    for name in ("one.png", "two.png"):
+        cv2.imwrite(str(tmp_path / name), rng.integers(0, 256, (70, 60, 3), np.uint8))
+    (tmp_path / "b.csv").write_text("one.png,5,5,40,60\ntwo.png,1,1,50,60\ntwo.png,10,5,40,50\n")
+    out = tmp_path / "out"
+    for inputs in ([tmp_path / "one.png"], [tmp_path / "one.png", tmp_path / "two.png"]):
+        result = _run(*inputs, "--model", model, "--boxes", tmp_path / "b.csv", "--out", out, "--resume")
+        assert result.exit_code == 0, result.output
+    assert "2 people in" in result.output
+    rows = [
+        person["pose_keypoints_2d"] for name in ("one", "two")
+        for person in json.loads((out / f"{name}_keypoints.json").read_text())["people"]
+    ]  # fmt: skip
+    expected = np.array(rows).reshape(3, 14, 3)
+    with np.load(out / "predictions.npz") as file:
+        np.testing.assert_array_equal(file["joints"], expected[:, :, :2] + 1)
+        np.testing.assert_array_equal(file["scores"], expected[:, :, 2])
+        assert [Path(n).name for n in file["image"]] == ["one.png", "two.png", "two.png"]
+    mat = loadmat(out / "predictions.mat")
+    assert mat["prediction_all"].shape == (14, 2, 3)
+    np.testing.assert_array_equal(predictions.read(out / "predictions.mat"), expected[:, :, :2] + 1)
+    coco = json.loads((out / "predictions_coco.json").read_text())
+    assert [a["image_id"] for a in coco["annotations"]] == [1, 2, 2]
+    assert len(coco["categories"][0]["keypoints"]) == 14
+    found = np.array([a["keypoints"] for a in coco["annotations"]]).reshape(3, 14, 3)
+    np.testing.assert_array_equal(found[:, :, :2], expected[:, :, :2])
+    assert coco["images"][0] == {"id": 1, "file_name": str(tmp_path / "one.png"), "width": 60, "height": 70}
+
+
+def test_annotation_files_as_boxes(tmp_path: Path) -> None:
+    from reproduce.boxes import of_image, read_boxes
+
+    record = {"img_paths": "images/a.jpg", "objpos": [101, 201], "scale_provided": 0.5}
+    (tmp_path / "own.json").write_text(json.dumps({"root": [record, {"dataset": "MPI", "isValidation": 0}]}))
+    assert read_boxes(tmp_path / "own.json") == {"images/a.jpg": [(50.0, 150.0, 100.0, 100.0)]}
+    coco = {"images": [{"id": 7, "file_name": "a.jpg"}], "annotations": [{"id": 1, "image_id": 7, "bbox": [1, 2, 3, 4]}]}
+    (tmp_path / "coco.json").write_text(json.dumps(coco))
+    boxes = read_boxes(tmp_path / "coco.json")
+    assert boxes == {"a.jpg": [(1.0, 2.0, 3.0, 4.0)]}
+    assert of_image(boxes, "/photos/a.jpg") == boxes["a.jpg"]
+    assert of_image({"images/a.jpg": [(1.0, 2.0, 3.0, 4.0)]}, "/photos/images/a.jpg") == boxes["a.jpg"]
+
+
+def test_protocols_and_scales(model: Path, tmp_path: Path) -> None:
+    """An annotated square tested by MPII's protocol is the annotation's centre and scale; bad combinations say what is wrong."""
+    from reproduce.inference import task_mpi
+    from reproduce.testing import How
+
+    rgb = np.random.default_rng(0).integers(0, 256, (120, 90, 3), np.uint8)
+    setting = Setting.for_boxsize(96)
+    assert How(setting, "mpi").task(rgb, (20, 10, 80, 80)).scales == task_mpi(rgb, (61, 51), 0.4, setting).scales
+    assert How(setting, "mpi").task(rgb, (20, 10, 80, 80)).center == (61, 51)
+    cv2.imwrite(str(tmp_path / "a.png"), rgb)
+    common = ["--model", model, "--out", tmp_path / "out"]
+    for args in (["--protocol", "lsp"], ["--protocol", "flic", "--box", "30,20,30,40"], ["--protocol", "mpi", "--box", "9,9,60,60"]):
+        result = _run(tmp_path / "a.png", *common, *args, "--scales", "0.9,1.1")
+        assert result.exit_code == 0, result.output
+    for args, said in (
+        (["--protocol", "lsp", "--box", "1,2,3,4"], "has no meaning"), (["--protocol", "mpi"], "needs a box"),
+        (["--protocol", "flic", "--box", "300,300,5,5"], "no part of it lies inside"), (["--scales", "0.5,x"], "expected multiples"),
+        (["--protocol", "flic"], "needs the torso's box"), (["--box", "1,2,3,4", "--detect"], "exclude each other"),
+    ):  # fmt: skip
+        result = _run(tmp_path / "a.png", *common, *args)
+        assert result.exit_code in (1, 2)
+        assert said in result.stderr
+
+
+def test_detector(model: Path, tmp_path: Path) -> None:
+    """A picture without people is tested whole and that is said; one smaller than the detector's window too."""
+    for name, size in (("flat.png", (300, 200, 3)), ("small.png", (40, 40, 3))):
+        cv2.imwrite(str(tmp_path / name), np.full(size, 90, np.uint8))
+    result = _run(tmp_path / "flat.png", tmp_path / "small.png", "--model", model, "--out", tmp_path / "out", "--detect")
+    assert result.exit_code == 0, result.output
+    assert result.output.count("no person detected, the whole image was taken") == 2
+
+
+@needs_data
+def test_detector_sees_people() -> None:
+    from reproduce.boxes import detect_people
+
+    image = cv2.imread(str(DATA / "samples" / "cmu" / "00007508_01_23.png"))
+    boxes = detect_people(image)
+    assert len(boxes) == 2
+    for x, y, w, h in boxes:
+        assert 60 < w < 160
+        assert 180 < h < 400
+        assert 0 <= x < image.shape[1]
+        assert 0 <= y < image.shape[0]
+
+
+def _film(path: Path, seconds: float, rate: int = 25) -> None:
+    """A bright figure that walks through grey noise."""
+    rng = np.random.default_rng(0)
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), rate, (64, 48))
+    back = rng.integers(60, 100, (48, 64, 3), np.uint8)
+    for i in range(round(seconds * rate)):
+        frame = back.copy()
+        cv2.rectangle(frame, (i % 60, 10), (i % 60 + 5, 40), (200, 220, 240), -1)
+        writer.write(frame)
+    writer.release()
+
+
+def test_video(model: Path, tmp_path: Path) -> None:
+    """Thirty seconds of video: each frame's people, a video of the same length, and going on after a stop."""
+    _film(tmp_path / "walk.mp4", 30)
+    args = [tmp_path / "walk.mp4", "--model", model, "--scales", "1", "--out", tmp_path / "out"]
+    result = _run(*args)
+    assert result.exit_code == 0, result.output
+    found = json.loads((tmp_path / "out" / "walk_keypoints.json").read_text())
+    assert [f["frame"] for f in found["frames"]] == list(range(750))
+    assert found["rate"] == 25
+    assert all(len(f["people"][0]["pose_keypoints_2d"]) == 42 for f in found["frames"])
+    drawn = cv2.VideoCapture(str(tmp_path / "out" / "walk_skeleton.mp4"))
+    assert drawn.get(cv2.CAP_PROP_FRAME_COUNT) == 750
+    assert drawn.read()[1].shape == (48, 64, 3)
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["walk_keypoints.json", "walk_skeleton.mp4"]
+    assert "0 people" in _run(*args, "--resume").output
+
+
+def test_video_goes_on(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _film(tmp_path / "walk.mp4", 1)
+    args = [tmp_path / "walk.mp4", "--model", model, "--scales", "1", "--workers", "0"]
+    assert _run(*args, "--out", tmp_path / "whole").exit_code == 0
+    run, calls = Predictor.run_prepared, []
+
+    def stopped(self: Predictor, *args: object, **kwargs: object) -> object:
+        calls.append(1)
+        if len(calls) == 11:
+            raise KeyboardInterrupt
+        return run(self, *args, **kwargs)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Predictor, "run_prepared", stopped)
+        assert _run(*args, "--out", tmp_path / "part").exit_code == 1
+    journal = next((tmp_path / "part").glob("walk_journal*"))
+    journal.write_bytes(journal.read_bytes()[:-40])  # the last line is cut off, as by a full disk
+    other = _run(*args, "--out", tmp_path / "part", "--resume", "--stages", "1")
+    assert other.exit_code == 1
+    assert "other settings (stages)" in other.stderr
+    result = _run(*args, "--out", tmp_path / "part", "--resume")
+    assert "16 people" in result.output
+    both = [json.loads((tmp_path / n / "walk_keypoints.json").read_text())["frames"] for n in ("whole", "part")]
+    assert both[0] == both[1]
+
+
+def test_bad_videos(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "broken.mp4").write_bytes(b"no film")
+    _film(tmp_path / "good.mp4", 0.2)
+    inputs = [tmp_path / n for n in ("broken.mp4", "missing.avi", "good.mp4")]
+    result = _run(*inputs, "--model", model, "--scales", "1", "--out", tmp_path / "out")
+    assert result.exit_code == 1
+    assert "broken.mp4: cannot be opened as a video" in result.stderr
+    assert "missing.avi: no such file" in result.stderr
+    assert (tmp_path / "out" / "good_skeleton.mp4").exists()
+
+
+class _Camera:
+    """Stands for cv2.VideoCapture: five pictures, or none."""
+
+    def __init__(self, source: object) -> None:
+        self.left = 5 if source == 0 else 0
+
+    def isOpened(self) -> bool:
+        return self.left > 0
+
+    def read(self) -> tuple[bool, object]:
+        self.left -= 1
+        return self.left >= 0, np.full((48, 64, 3), 40 * self.left % 256, np.uint8)
+
+    def release(self) -> None:
+        pass
+
+
+def test_camera(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cv2, "VideoCapture", _Camera)
+    result = _run("camera:0", "--model", model, "--scales", "1", "--limit", "4", "--out", tmp_path)
+    assert result.exit_code == 0, result.output
+    assert len(json.loads((tmp_path / "camera0_keypoints.json").read_text())["frames"]) == 4
+    assert (tmp_path / "camera0_skeleton.mp4").stat().st_size > 0
+    result = _run("camera:1", "--model", model, "--out", tmp_path)
+    assert result.exit_code == 2
+    assert "camera 1 cannot be opened" in result.stderr
+
+
+def test_a_missing_file_among_many(model: Path, tmp_path: Path) -> None:
+    """A thousand images with one missing: the others are done, by workers as by this process."""
+    rng = np.random.default_rng(0)
+    names = [tmp_path / f"{i:04d}.png" for i in range(1000)]
+    for name in names:
+        cv2.imwrite(str(name), rng.integers(0, 256, (12, 10, 3), np.uint8))
+    names[417].unlink()
+    args = ["--model", model, "--scales", "1", "--stages", "1"]
+    result = _run(*names, *args, "--out", tmp_path / "out")
+    assert result.exit_code == 1
+    assert "999 people" in result.output
+    assert [line for line in result.stderr.splitlines() if "not done" in line] == [f"not done: {names[417]}: no such image"]
+    assert _run(*names[:3], *args, "--workers", "0", "--out", tmp_path / "alone").exit_code == 0
+    for i in range(3):
+        files = [(tmp_path / where / f"{i:04d}_keypoints.json").read_text() for where in ("out", "alone")]
+        assert files[0] == files[1]
+
+
+@needs_data
+def test_shared_work(model: Path, tmp_path: Path) -> None:
+    """Two processes predict a data set and pictures together: the same files as one writes; a dead one's share is made up."""
+    import subprocess
+    import sys
+
+    from reproduce import predictions
+
+    args = ["--dataset", "lsp", "--data", str(DATA), "--model", str(model), "--limit", "7", "--scales", "1"]
+    assert _run(*args, "--out", tmp_path / "one").exit_code == 0
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "reproduce.cli.predict"]
+    subprocess.run([*torchrun, *args, "--out", str(tmp_path / "two")], check=True, capture_output=True, timeout=300)
+    one, two = (predictions.read(tmp_path / n / "LSP_prediction_model_small.mat") for n in ("one", "two"))
+    np.testing.assert_array_equal(one, two)
+    (tmp_path / "two" / "LSP_small_journal1.jsonl").unlink()  # as if the second process had died at once
+    (tmp_path / "two" / "LSP_prediction_model_small.mat").unlink()
+    result = _run(*args, "--out", tmp_path / "two", "--resume")
+    assert "3 people in" in result.output
+    np.testing.assert_array_equal(predictions.read(tmp_path / "two" / "LSP_prediction_model_small.mat"), one)
+    images = sorted((DATA / "lsp" / "images").glob("im100*.jpg"))[:4]
+    more = [*map(str, images), "--model", str(model), "--scales", "1", "--out"]
+    assert _run(*more, tmp_path / "a").exit_code == 0
+    subprocess.run([*torchrun, *more, str(tmp_path / "b")], check=True, capture_output=True, timeout=300)
+    files = [{p.name: p.read_text() for p in (tmp_path / n).glob("*.json")} for n in ("a", "b")]
+    assert files[0] == files[1]
+
+
+@needs_data
+def test_mpii_validation_benchmark(model: Path, tmp_path: Path) -> None:
+    """The images that are there are predicted and scored; the others are listed and nan in the file."""
+    from reproduce import predictions
+    from reproduce.cli import evaluate
+
+    result = _run("--dataset", "mpi-valid", "--data", DATA, "--model", model, "--scales", "1", "--limit", "7", "--out", tmp_path)
+    assert result.exit_code == 1
+    assert "not done" in result.stderr
+    joints = predictions.read(tmp_path / "MPI_valid_prediction_model_small.mat")
+    assert joints.shape == (7, 16, 2)
+    done = int(np.isfinite(joints[:, 0]).all(1).sum())
+    assert json.loads((tmp_path / "MPI_valid_score_small.json").read_text())["people"] == done > 0
+    assert evaluate.main is not None
+
+
+@needs_data
+def test_mpii_centres_are_the_annotations(model: Path) -> None:
+    """valid.h5 holds a moved centre and an enlarged scale; the test people have the annotation's own."""
+    from reproduce.testsets import open_set
+
+    truth = json.loads((DATA / "mpii" / "test_mpii.json").read_text())
+    people = {p.image.name: p for p in open_set("mpi-valid", DATA, Setting(), (1.0,)).people if p.image.exists()}
+    for entry in truth:
+        person = people[entry["image"]]
+        assert person.objpos == pytest.approx(entry["center"], abs=1e-3)
+        assert person.scale == pytest.approx(entry["scale"], abs=1e-5)
+
+
+@needs_data
+def test_flic_benchmark(tmp_path: Path) -> None:
+    from reproduce import predictions
+
+    config = netgen.CPMConfig(stages=1, parts=9, input_size=96, towers=(4, 4, 4), features=4, wide=4, belief=4, tower_kernel=3)
+    net = Net(netgen.deploy(config), seed=2)
+    write_weights(tmp_path / "flic.caffemodel", net.weights(), net.graph.spec)
+    result = _run("--dataset", "flic", "--data", DATA, "--model", tmp_path / "flic.caffemodel", "--scales", "1", "--out", tmp_path)
+    assert result.exit_code == 1  # most of its images are not there
+    joints = predictions.read(tmp_path / "FLIC_prediction_model_flic.mat")
+    assert joints.shape == (1016, 9, 2)
+    score = json.loads((tmp_path / "FLIC_score_flic.json").read_text())
+    assert score["people"] == int(np.isfinite(joints).all((1, 2)).sum()) > 0
+    assert "all in" in result.stderr
+    assert _run("--dataset", "lsp", "--data", DATA, "--model", tmp_path / "flic.caffemodel", "--out", tmp_path).exit_code == 2
 
 
 @needs_data
