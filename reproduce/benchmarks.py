@@ -79,6 +79,13 @@ class Benchmarks:
         return np.stack([flic.joints_of(e)[0][:, :2] for e in tests]), np.stack([c[:, ~np.isnan(c[0])].T for c in coords])
 
     @cached_property
+    def flic_boxes(self) -> Floats:
+        """Diagonal of each test example's torso box, (1016,)."""
+        tests = [e for e in flic.read_examples(self.need("flic/examples.mat")) if matfile.number(e.istest)]
+        boxes = np.stack([np.asarray(e.torsobox, np.float64).reshape(-1) for e in tests])
+        return np.asarray(np.linalg.norm(boxes[:, 2:] - boxes[:, :2], axis=1), np.float64)
+
+    @cached_property
     def mpii_valid(self) -> tuple[Floats, Floats]:
         """Validation split: parts (2958, 16, 2) and head lengths (2958,)."""
         import h5py

@@ -117,12 +117,35 @@ def lsp_table(result: EvalResult, threshold: float = 0.2) -> dict[str, Any]:
     return row
 
 
-# sticks of strict PCP in LSP's joint order; the torso runs between the middles of shoulders and hips
-LSP_STICKS = ((0, 1), (1, 2), (3, 4), (4, 5), (6, 7), (7, 8), (9, 10), (10, 11), (12, 13))
+@dataclass(frozen=True)
+class Sticks:
+    """Limbs that strict PCP scores.
+
+    Attributes
+    ----------
+    names : of the sticks. ends : for each the joints whose middle its two ends are.
+    """
+
+    names: tuple[str, ...]
+    ends: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]
+
+
 STICK_NAMES = (
     "R lower leg", "R upper leg", "L upper leg", "L lower leg", "R forearm", "R upper arm", "L upper arm", "L forearm", "head",
     "torso",
 )  # fmt: skip
+LSP_STICKS = Sticks(STICK_NAMES, (
+    ((0,), (1,)), ((1,), (2,)), ((3,), (4,)), ((4,), (5,)), ((6,), (7,)), ((7,), (8,)), ((9,), (10,)), ((10,), (11,)),
+    ((12,), (13,)), ((8, 9), (2, 3)),
+))  # fmt: skip
+MPII_STICKS = Sticks(STICK_NAMES, (
+    ((0,), (1,)), ((1,), (2,)), ((3,), (4,)), ((4,), (5,)), ((10,), (11,)), ((11,), (12,)), ((13,), (14,)), ((14,), (15,)),
+    ((8,), (9,)), ((12, 13), (2, 3)),
+))  # fmt: skip
+FLIC_STICKS = Sticks(
+    ("L upper arm", "L forearm", "R upper arm", "R forearm", "torso"),
+    (((0,), (1,)), ((1,), (2,)), ((3,), (4,)), ((4,), (5,)), ((0, 3), (6, 7))),
+)
 WIDE_THRESHOLDS = np.arange(51) / 100
 FLIC_JOINTS = ("Lsho", "Lelb", "Lwri", "Rsho", "Relb", "Rwri", "Lhip", "Rhip", "Leye", "Reye", "nose")
 # of the network's nine parts, and of the comparison kit's eleven
@@ -133,28 +156,25 @@ MPII_GROUPS: dict[str, tuple[int, ...]] = {
 }  # fmt: skip
 
 
-def pcp(prediction: Floats, truth: Floats, thresholds: Floats = WIDE_THRESHOLDS) -> Floats:
-    """Strict PCP of LSP's sticks: both ends within ``threshold × length`` of the true stick.
+def pcp(prediction: Floats, truth: Floats, thresholds: Floats = WIDE_THRESHOLDS, sticks: Sticks = LSP_STICKS) -> Floats:
+    """Strict PCP: both ends of a stick within ``threshold × length`` of the true stick's.
 
     Parameters
     ----------
-    prediction, truth : (N, 14, 2) in LSP order.
+    prediction, truth : (N, J, 2). A stick whose truth has a nan is not counted.
 
     Returns
     -------
-    (T, 11) percent: the ten sticks of :data:`STICK_NAMES`, then their mean.
+    (T, S + 1) percent: the sticks, then their mean.
     """
-
-    def ends(joints: Floats) -> list[tuple[Floats, Floats]]:
-        torso = (joints[:, 8] + joints[:, 9]) / 2, (joints[:, 2] + joints[:, 3]) / 2
-        return [*((joints[:, a], joints[:, b]) for a, b in LSP_STICKS), torso]
-
     columns = []
-    for (pa, pb), (ga, gb) in zip(ends(prediction), ends(truth), strict=True):
-        length = np.linalg.norm(ga - gb, axis=1)
+    for first, second in sticks.ends:
+        pa, pb, ga, gb = (points[:, list(end)].mean(1) for points in (prediction, truth) for end in (first, second))
         with np.errstate(divide="ignore", invalid="ignore"):
+            length = np.linalg.norm(ga - gb, axis=1)
             worst = np.maximum(np.linalg.norm(pa - ga, axis=1), np.linalg.norm(pb - gb, axis=1)) / length
-        columns.append([100 * np.mean(worst <= t) for t in thresholds])
+        known = np.isfinite(length)
+        columns.append([100 * np.mean(worst[known] <= t) for t in thresholds])
     table = np.array(columns).T
     return np.concatenate([table, table.mean(1, keepdims=True)], 1)
 

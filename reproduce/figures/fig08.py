@@ -15,6 +15,7 @@ from reproduce.evaluation import MPII_COUNTED, MPII_GROUPS
 from .common import Curve, draw, provenance, write_numbers
 
 LABELS = {"tompson": "Tompson et al., CVPR'15", "newell": "Newell et al., ECCV'16"}
+KINDS = ("mpii",)  # of the published numbers that belong to it
 
 
 def make(data: Benchmarks, out: Path) -> list[Path]:

@@ -13,6 +13,7 @@ OWN = {
     "CPM (MPII + LSP)": "release/LSP_prediction_model_MPII_LSP_6s.mat",
     "CPM (LSP)": "release/LSP_prediction_model_LSP_6s.mat",
 }
+KINDS = ("lsp",)  # of the published numbers that belong to it
 
 
 def make(data: Benchmarks, out: Path) -> list[Path]:

@@ -18,6 +18,7 @@ from .common import Curve, draw, provenance, write_numbers
 
 CPM = "release/FLIC_prediction_model_FLIC_4s.mat"
 PARTS = {"elbow": (1, 4), "wrist": (2, 5)}
+KINDS = ("flic",)  # of the published numbers that belong to it
 
 
 def make(data: Benchmarks, out: Path) -> list[Path]:

@@ -83,6 +83,23 @@ def test_flic_kit(case: dict[str, Any]) -> None:
     assert result.auc == pytest.approx(case["auc"], abs=2e-4)
 
 
+@needs_data
+@pytest.mark.parametrize("case", _flic_cases())
+def test_flic_pcp_and_pdj(case: dict[str, Any]) -> None:
+    (joints,) = matfile.load(DATA / "predictions" / "FLIC-joints-OC.mat", "joints")
+    truth = np.asarray(joints, np.float64).transpose(2, 1, 0)
+    old = case["name"].endswith("_old")
+    path = DATA / "predictions" / case["name"].removesuffix("_old") / f"pred_keypoints_flic_oc{'_old' if old else ''}.mat"
+    prediction = predictions.read_mat(path)
+    found = evaluation.pcp(prediction, truth[:, :11], sticks=evaluation.FLIC_STICKS)
+    np.testing.assert_allclose(found, np.array(case["pcp"]), atol=1e-7)
+    reference = np.linalg.norm(truth[:, 3] - truth[:, 6], axis=1)
+    wide = evaluation.pck(prediction, truth[:, :11], reference, evaluation.WIDE_THRESHOLDS, evaluation.FLIC_JOINTS)
+    groups = ((8, 9), (10,), (0, 3), (1, 4), (2, 5), (6, 7))  # eyes, nose, shoulders, elbows, wrists, hips
+    pdj = np.stack([wide.per_joint[:, list(g)].mean(1) for g in groups], 1) / 100
+    np.testing.assert_allclose(pdj, np.array(case["pdj"]), atol=1e-9)
+
+
 def _flic_truth() -> tuple[np.ndarray, np.ndarray, list[int]]:
     from reproduce.datasets import flic
 
@@ -216,6 +233,36 @@ def test_evaluate_command(tmp_path: Path) -> None:
         assert rows[0]["elbow"] == elbow
     rows = json.loads(_evaluate(DATA / "mpii" / "newell.h5", "--dataset", "mpi", "--data", DATA, "--json").stdout)
     assert rows[0]["total"] == 88.43
+
+
+@needs_data
+@pytest.mark.golden
+def test_evaluate_measures_and_norms() -> None:
+    """PCP and the other reference lengths through the command, against the recorded tables; any threshold, several at once."""
+    if not _TABLES.exists():
+        pytest.skip(f"no recorded outputs at {GOLDEN}")
+    tables = [t for t in json.loads(_TABLES.read_text()).values() if not t["name"].startswith(("release", "MODEC"))]
+    of_lsp = [t for t in tables if t["dataset"] == "lsp" and t["mode"] == "pc"]
+    of_flic = [t for t in tables if t["dataset"] == "flic" and not t["name"].endswith("_old")]
+    for case in (of_lsp[0], of_flic[0]):
+        path = DATA / "predictions" / case["name"] / f"pred_keypoints_{case['dataset']}_{case['mode']}.mat"
+        common = [path, "--dataset", case["dataset"], "--data", DATA, "--json"]
+        rows = json.loads(_evaluate(*common, "--measure", "pcp", "--threshold", "0.3", "--threshold", "0.5").stdout)
+        assert [r["total"] for r in rows] == [round(case["pcp"][i][-1], 2) for i in (30, 50)]
+        if case["dataset"] == "flic":
+            box = json.loads(_evaluate(*common, "--norm", "box").stdout)
+            assert box[0]["total"] == pytest.approx(case["pck"][20][-1], abs=0.2)  # the kit's own boxes differ a little
+            rows = json.loads(_evaluate(*common, "--norm", "pdj").stdout)
+            assert rows[0]["wrist"] == round(100 * case["pdj"][20][4], 2)
+        else:
+            rows = json.loads(_evaluate(*common, "--threshold", "0.123").stdout)
+            assert case["pck"][12][-1] <= rows[0]["total"] <= case["pck"][13][-1]
+            head = json.loads(_evaluate(*common, "--norm", "head").stdout)
+            assert head[0]["total"] < json.loads(_evaluate(*common).stdout)[0]["total"]
+    result = _evaluate(path, "--dataset", "flic", "--norm", "head", "--data", DATA)
+    assert result.exit_code == 2
+    assert "flic has torso" in result.stderr
+    assert _evaluate(path, "--dataset", "flic", "--norm", "box", "--measure", "pcp", "--data", DATA).exit_code == 2
 
 
 @needs_data

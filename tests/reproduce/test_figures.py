@@ -30,7 +30,7 @@ def test_missing_data_are_named(tmp_path: Path) -> None:
     assert result.exit_code == 0
     assert "missing: release/LSP_prediction_model_MPII_LSP_6s.mat is not in" in result.output
     assert "To be had" in result.output
-    for figure in ("fig8", "fig9", "fig12"):
+    for figure in ("fig8", "fig9", "fig10", "fig12"):
         made = CliRunner().invoke(reproduce.main, [figure, "--data", str(tmp_path), "-o", str(tmp_path / "out")])
         assert made.exit_code == 2
         assert "Traceback" not in made.output
@@ -61,6 +61,23 @@ def test_figures(tmp_path: Path, name: str, file: str, panel: str, label: str, a
     assert content["provenance"]["command"] == f"cpm-reproduce {name}"
     for ending in ("png", "pdf", "csv"):
         assert (tmp_path / f"{file}.{ending}").stat().st_size > 1000
+
+
+    rows = json.loads((tmp_path / f"{file}_published.json").read_text())
+    assert rows
+    assert {r["verdict"] for r in rows} == {"equal"}
+    assert "difference" in result.output
+
+
+@needs_data
+def test_montage_of_predictions(tmp_path: Path) -> None:
+    import cv2
+
+    result = CliRunner().invoke(reproduce.main, ["fig10", "--data", str(DATA), "-o", str(tmp_path)])
+    assert result.exit_code == 0, result.output
+    people = json.loads((tmp_path / "fig10.json").read_text())["people"]
+    assert {p["person"].split()[0] for p in people} == {"LSP", "FLIC"}
+    assert cv2.imread(str(tmp_path / "fig10.png")).shape[1] > 1000
 
 
 @needs_data
