@@ -26,7 +26,7 @@ from caffe_compat.errors import DataError
 from . import targets
 from .annotations import Annotation
 from .dice import Dice
-from .skeletons import Skeleton, skeleton
+from .skeletons import Skeleton, named, skeleton
 
 BORDER = 128
 Image = npt.NDArray[np.uint8]
@@ -63,6 +63,7 @@ class Settings:
     num_total_augs: int = 82
     transform_body_joint: bool = True
     put_gaussian: bool = True
+    parts: tuple[str, ...] = ()  # names of the user's own; empty: the authors' skeleton of this size
 
     @classmethod
     def of(cls, message: Any) -> Settings:
@@ -75,7 +76,7 @@ class Settings:
     @property
     def skeleton(self) -> Skeleton:
         """The parts that the labels have."""
-        return skeleton(self.num_parts)
+        return named(self.parts) if self.parts else skeleton(self.num_parts)
 
     @property
     def grid(self) -> tuple[int, int]:

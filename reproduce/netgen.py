@@ -8,7 +8,8 @@ Source: paper section 3 and the files that the release ships (FLIC label slice a
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from caffe_compat import schema
@@ -68,8 +69,13 @@ class DataConfig:
 
 
 class _Builder:
-    def __init__(self, config: CPMConfig) -> None:
-        self.config = config
+    """Layers of a net.
+
+    ``supervised`` : stages that have a loss. ``frozen`` : the stages up to this one do not learn.
+    """
+
+    def __init__(self, config: CPMConfig, supervised: Sequence[int] = (), frozen: int = 0) -> None:
+        self.config, self.supervised, self.frozen = config, supervised, frozen
         self.net = schema.new("NetParameter")
 
     def add(self, name: str, kind: str, bottoms: list[str], tops: list[str]) -> Any:
@@ -107,10 +113,14 @@ class _Builder:
         p.slice_point.append(point)
         p.axis = 1
 
-    def tower(self, stage: int, mult: float) -> str:
+    def mult(self, stage: int) -> float:
+        """lr_mult of a stage's weights."""
+        return 0.0 if stage <= self.frozen else self.config.first_mult if stage == 1 else 1.0
+
+    def tower(self, stage: int) -> str:
         blob = "image"
         for i, channels in enumerate(self.config.towers, 1):
-            blob = self.conv(f"conv{i}_stage{stage}", blob, channels, self.config.tower_kernel, mult)
+            blob = self.conv(f"conv{i}_stage{stage}", blob, channels, self.config.tower_kernel, self.mult(stage))
             self.relu(f"relu{i}_stage{stage}", blob)
             blob = self.pool(f"pool{i}_stage{stage}", blob, 0, 3, 2)
         return blob
@@ -120,38 +130,38 @@ class _Builder:
         maps = c.parts + 1
         self.cut("image", "data", ["image", "center_map"], 3)
         self.pool("pool_center_lower", "center_map", 1, 9, 8)
-        blob = self.tower(1, c.first_mult)
+        blob = self.tower(1)
         for i, channels, kernel in ((4, c.features, c.feature_kernel), (5, c.wide, c.tower_kernel), (6, c.wide, 1)):
-            blob = self.conv(f"conv{i}_stage1", blob, channels, kernel, c.first_mult)
+            blob = self.conv(f"conv{i}_stage1", blob, channels, kernel, self.mult(1))
             self.relu(f"relu{i}_stage1", blob)
-            if train and c.dropout and i > 4:
+            if train and c.dropout and i > 4 and not self.frozen:
                 layer = self.add(f"drop{i - 4}_stage1", "Dropout", [blob], [blob])
                 layer.dropout_param.dropout_ratio = c.dropout
-        blob = self.conv("conv7_stage1", blob, maps, 1, c.first_mult, last=True)
+        blob = self.conv("conv7_stage1", blob, maps, 1, self.mult(1), last=True)
         self.loss(train, 1, blob, "label_1st_lower")
         shared = ""
         for stage in range(2, c.stages + 1):
             if stage == 2:
-                shared = self.tower(2, 1.0)
+                shared = self.tower(2)
                 name, relu = "conv4_stage2", "relu4_stage2"
             else:
                 name, relu = f"conv1_stage{stage}", f"relu1_stage{stage}"
-            features = self.conv(name, shared, c.features, c.feature_kernel, 1.0)
+            features = self.conv(name, shared, c.features, c.feature_kernel, self.mult(stage))
             self.relu(relu, features)
             joined = f"concat_stage{stage}"
             layer = self.add(joined, "Concat", [features, blob, "pool_center_lower"], [joined])
             layer.concat_param.axis = 1
             blob = joined
             for i, kernel in enumerate((c.stage_kernel,) * 3 + (1,), 1):
-                blob = self.conv(f"Mconv{i}_stage{stage}", blob, c.belief, kernel, 1.0)
+                blob = self.conv(f"Mconv{i}_stage{stage}", blob, c.belief, kernel, self.mult(stage))
                 self.relu(f"Mrelu{i}_stage{stage}", blob)
-            blob = self.conv(f"Mconv5_stage{stage}", blob, maps, 1, 1.0, last=True)
+            blob = self.conv(f"Mconv5_stage{stage}", blob, maps, 1, self.mult(stage), last=True)
             self.loss(train, stage, blob, "label_lower")
         if c.stages == 1:
             self.add("silence", "Silence", ["pool_center_lower"], [])
 
     def loss(self, train: bool, stage: int, blob: str, label: str) -> None:
-        if train:
+        if train and stage in self.supervised:
             self.add(f"loss_stage{stage}", "EuclideanLoss", [blob, label], [f"loss_stage{stage}"])
 
 
@@ -164,9 +174,21 @@ def deploy(config: CPMConfig) -> NetSpec:
     return net_from_message(builder.net)
 
 
-def train_test(config: CPMConfig, data: DataConfig) -> NetSpec:
-    """The training net with its CPMData layer, label slice and one EuclideanLoss per stage."""
-    builder = _Builder(config)
+Scheme = Literal["joint", "stage-wise", "fine-tuned", "no-supervision"]
+
+
+def train_test(
+    config: CPMConfig, data: DataConfig, *, supervised: Sequence[int] | None = None, frozen: int = 0
+) -> NetSpec:
+    """The training net with its CPMData layer, label slice and one EuclideanLoss per stage.
+
+    Parameters
+    ----------
+    supervised : stages that have a loss (default: all, the paper's intermediate supervision).
+    frozen : the stages up to this one do not learn (``lr_mult`` 0, no dropout).
+    """
+    chosen = tuple(supervised) if supervised is not None else tuple(range(1, config.stages + 1))
+    builder = _Builder(config, chosen, frozen)
     layer = builder.add("data", "CPMData", [], ["data", "label"])
     t = layer.transform_param
     t.stride = 8
@@ -184,7 +206,32 @@ def train_test(config: CPMConfig, data: DataConfig) -> NetSpec:
     p.source, p.batch_size, p.backend = data.source, data.batch_size, 1
     builder.cut("label_lower", "label", ["label_lower", "label_1st_lower"], config.parts + 1)
     builder.body(train=True)
+    for blob, used in (("label_1st_lower", 1 in chosen), ("label_lower", any(s > 1 for s in chosen))):
+        if not used and len(chosen) < config.stages:  # Caffe would print an unused blob as a result
+            builder.add(f"silence_{blob}", "Silence", [blob], [])
     return net_from_message(builder.net)
+
+
+def plan(config: CPMConfig, data: DataConfig, scheme: Scheme) -> dict[str, NetSpec]:
+    """The training nets of a scheme of the paper's Figure 6b, in the order in which they are trained.
+
+    "joint": all stages at once, a loss at each; "stage-wise": one stage after the other, those before it frozen;
+    "fine-tuned": joint training that starts from the stage-wise weights; "no-supervision": only the last stage has a loss.
+
+    Returns
+    -------
+    Suffix of the file names ("" for a joint net, "_stage1" ...) and definition.
+    """
+    last = range(1, config.stages + 1)
+    if scheme == "no-supervision":
+        return {"": train_test(config, data, supervised=[config.stages])}
+    nets = {}
+    if scheme in ("stage-wise", "fine-tuned"):
+        for stage in last:
+            part = replace(config, stages=stage)
+            # stage 1 alone uses everybody's labels, a later stage the own person's
+            nets[f"_stage{stage}"] = train_test(part, data, supervised=[stage], frozen=stage - 1)
+    return nets if scheme == "stage-wise" else {**nets, "": train_test(config, data)}
 
 
 def solver(net: str = "pose_train_test.prototxt", prefix: str = "caffemodel/pose", **settings: Any) -> SolverSpec:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,6 +22,7 @@ from caffe_compat.sources import Batch, find_file, register_source
 
 from .augment import Choice, Sample, Settings, augment, roll
 from .dice import CaffeDice, SampleDice
+from .skeletons import known
 from .store import LMDBStore, Store
 
 DiceKind = Literal["numpy", "caffe"]
@@ -286,18 +287,32 @@ def open_store(path: str | os.PathLike[str], joints: int) -> Store:
 
 
 def source_for(
-    layer: Layer, root: Path, order: Order | None = None, *, workers: int = 0, data: str | None = None
-) -> CPMSource:
+    layer: Layer, root: Path, order: Order | None = None, *, workers: int = 0, data: str | None = None,
+    parts: tuple[str, ...] = (),
+) -> CPMSource:  # fmt: skip
     """The source of a CPMData layer.
 
     Parameters
     ----------
     root : folder that the layer's ``source`` counts from.
     data : record file to read instead of ``source``.
+    parts : names of the parts, where they are not the authors'; left and right are told by them.
+
+    Raises
+    ------
+    CaffeCompatError : the definition or the records cannot be used; a mirror image would mix up unknown sides.
     """
     message = layer.spec.message
     later = message.HasField("cpm_transform_param") and not message.HasField("transform_param")
     settings = Settings.of(message.cpm_transform_param if later else message.transform_param)
+    if parts and len(parts) != settings.num_parts:
+        raise layer.error(f"{len(parts)} parts are named, the definition has num_parts {settings.num_parts}", "num_parts")
+    if not parts and settings.flip_prob > 0 and settings.transform_body_joint and not known(settings.num_parts):
+        raise layer.error(
+            f"left and right of {settings.num_parts} parts are not known, mirror images would mix them up: name the parts "
+            "(cpm-train --parts left_shoulder,right_shoulder,...) or set flip_prob: 0", "flip_prob",
+        )  # fmt: skip
+    settings = replace(settings, parts=parts)
     if layer.options.backend == 0 and layer.options.HasField("backend") and data is None:
         raise layer.error("LEVELDB is not supported: write the records as LMDB", "backend")
     path = Path(data) if data else find_file(layer.options.source, root, f"layer '{layer.name}': LMDB")

@@ -70,3 +70,20 @@ def skeleton(parts: int) -> Skeleton:
     if parts in _BY_COUNT:
         return _BY_COUNT[parts]
     return Skeleton(tuple(f"part{i}" for i in range(parts)), tuple((i, i) for i in range(parts)), (), ())
+
+
+def named(names: tuple[str, ...]) -> Skeleton:
+    """A skeleton of the user's own parts: those called left_x and right_x (or Lx and Rx) change places in a mirror image."""
+    pairs = []
+    for i, name in enumerate(names):
+        for right, left in (("right", "left"), ("Right", "Left"), ("R", "L")):
+            other = left + name[len(right) :]
+            if name.startswith(right) and other in names:
+                pairs.append((i, names.index(other)))
+                break
+    return Skeleton(names, tuple((i, i) for i in range(len(names))), tuple(pairs), ())
+
+
+def known(parts: int) -> bool:
+    """Are the sides of a skeleton with this number of parts known?"""
+    return parts in _BY_COUNT

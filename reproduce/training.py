@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+import fnmatch
 import json
 import os
 import re
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -35,6 +37,7 @@ class Options:
     amp : "" or "bf16".
     warmup : iterations over which the rate rises linearly at the start (not a thing of Caffe's; 0 = none).
     max_iter : instead of the definition's.
+    parts : names of the parts, where they are not the authors'.
     """
 
     data: str | None = None
@@ -45,6 +48,7 @@ class Options:
     warmup: int = 0
     max_iter: int | None = None
     order: Order = field(default_factory=Order)
+    parts: tuple[str, ...] = ()
 
 
 def find_root(solver: str | os.PathLike[str]) -> tuple[SolverSpec, Path]:
@@ -84,7 +88,7 @@ def make_solver(spec: SolverSpec, root: Path, options: Options, weights: Weights
         for layer in read_net(root / name).filter(TRAIN).layers:
             if layer.type == "CPMData":
                 sources[layer.name] = source_for(
-                    make(layer, TRAIN), root, options.order, workers=options.workers, data=options.data
+                    make(layer, TRAIN), root, options.order, workers=options.workers, data=options.data, parts=options.parts
                 )
     made = Solver(spec, root=root, weights=weights, sources=sources, device=options.device, amp=options.amp)
     if options.warmup:
@@ -94,6 +98,21 @@ def make_solver(spec: SolverSpec, root: Path, options: Options, weights: Weights
 
         made.wrap(lambda module: torch.compile(module))  # type: ignore[arg-type, return-value]
     return made
+
+
+def without(weights: Weights, patterns: Sequence[str]) -> Weights:
+    """Weights less the layers whose names match a pattern (``Mconv5_*``): those start anew.
+
+    Raises
+    ------
+    SolverError : a pattern that matches no layer.
+    """
+    names = [layer.name for layer in weights.layers]
+    for pattern in patterns:
+        if not fnmatch.filter(names, pattern):
+            raise SolverError(f"--fresh {pattern}: matches no layer of the weights")
+    kept = tuple(layer for layer in weights.layers if not any(fnmatch.fnmatchcase(layer.name, p) for p in patterns))
+    return dataclasses.replace(weights, layers=kept)
 
 
 class Interrupted:
@@ -148,6 +167,7 @@ def run(
     *,
     log: IO[str] | None = None,
     say: Callable[[str], None] = lambda line: None,
+    watch: Callable[[Report], None] = lambda report: None,
     group: Group | None = None,
 ) -> bool:
     """Train to ``max_iter``, with the definition's display, tests and snapshots.
@@ -155,7 +175,7 @@ def run(
     Parameters
     ----------
     log : JSON lines are appended here.
-    say : gets lines for people.
+    say : gets lines for people. watch : gets each report.
     group : the processes that train together; the first writes the snapshots.
 
     Returns
@@ -174,6 +194,7 @@ def run(
                 if log is not None:
                     log.write(json.dumps(report.__dict__) + "\n")
                     log.flush()
+                watch(report)
                 say(report.text())
     except DataError:
         if group.first:  # the weights are good: keep what was learned so far

@@ -50,6 +50,8 @@ def main() -> None:
     command("cpm-convert", str(model), "-o", str(converted))
     picture = photograph(out)
     command("cpm-predict", str(picture), "--model", str(converted), "--out", str(out))
+    # the model's stored score, and the paper's numbers, on what data there are below the current folder
+    command("cpm-reproduce", "check")
     for path in sorted(out.glob("photograph_*")):
         print(f"look at {path}")
 

@@ -1,9 +1,9 @@
 """Puts a trained network into models/: prototxts, weights, loss curve, score, and a README that says how it was made.
 
-    python tools/embed_model.py leeds-small --training DIR --iteration 23000 --log LOG --score SCORE.json --about about.md
+    python tools/embed_model.py leeds-small --training DIR --iteration 23000 --log LOG --scored DIR --about about.md
 
-``DIR`` holds the three prototxts and ``snap/pose_iter_N.caffemodel``; ``about.md`` is the part of
-the README that only a person knows (commands, hardware, hours).
+``--training`` holds the three prototxts and ``snap/pose_iter_N.caffemodel``, ``--scored`` what ``cpm-predict --dataset lsp``
+wrote; ``about.md`` is the part of the README that only a person knows (commands, hardware, hours).
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from caffe_compat.convert import convert
+from reproduce import predictions
 from reproduce.cpm import identify
 
 PROTOTXTS = ("pose_train_test.prototxt", "pose_deploy.prototxt", "pose_solver.prototxt")
@@ -56,7 +57,7 @@ def main() -> None:
     parser.add_argument("--training", type=Path, required=True)
     parser.add_argument("--iteration", type=int, required=True)
     parser.add_argument("--log", type=Path, required=True)
-    parser.add_argument("--score", type=Path, required=True)
+    parser.add_argument("--scored", type=Path, required=True)
     parser.add_argument("--about", type=Path, required=True)
     options = parser.parse_args()
     folder = Path(__file__).resolve().parent.parent / "models" / options.name
@@ -65,13 +66,16 @@ def main() -> None:
         shutil.copyfile(options.training / name, folder / name)
     weights = folder / "pose.caffemodel"
     shutil.copyfile(options.training / "snap" / f"pose_iter_{options.iteration}.caffemodel", weights)
-    shutil.copyfile(options.score, folder / "score.json")
+    score_file = next(options.scored.glob("LSP_score_*.json"))
+    shutil.copyfile(score_file, folder / "score.json")
+    joints = predictions.read_mat(next(options.scored.glob("LSP_prediction_model_*.mat"))).astype(int)  # whole pixels, from 1
+    (folder / "lsp_predictions.json").write_text(json.dumps(joints.tolist(), separators=(",", ":")), encoding="utf-8")
     final = loss_curve(options.log, folder / "loss.png")
     made = convert(weights)
     what = identify(made.graph)
-    score = json.loads(options.score.read_text())
+    score = json.loads(score_file.read_text())
     rows = "\n".join(
-        f"| {key} | {value:.2f} |" for key, value in score.items() if key not in ("people", "threshold", "hits", "counted")
+        f"| {key} | {value:.2f} |" for key, value in score.items() if isinstance(value, float)
     )
     (folder / "README.md").write_text(
         f"""# {options.name}
@@ -85,12 +89,12 @@ Made with this project's own commands; BSD-3-Clause as the code, the training im
         hashlib.sha256(weights.read_bytes()).hexdigest()
     }` |
 | `pose_train_test.prototxt`, `pose_deploy.prototxt`, `pose_solver.prototxt` | definitions |
-| `score.json` | the score below |
+| `score.json`, `lsp_predictions.json` | the score below, and the predictions (1-based, LSP's order) that it is of |
 | `loss.png` | loss per stage, {options.iteration} iterations; at the end {", ".join(f"{v:.1f}" for v in final.values())} |
 
 ## Score
 
-LSP test images, the original seven-scale protocol, {score["people"]} people, PCK at {score["threshold"]} (person-centric):
+LSP test images, the original seven-scale protocol, {score["people"]} people, PCK at 0.2 (person-centric):
 {score["hits"]} of {score["counted"]} joints.
 
 | | % |

@@ -24,7 +24,8 @@ def main() -> None:
 @click.option("-o", "--out", required=True, type=click.Path(), help="The JSON file to write.")
 @click.option("--format", "format_", type=click.Choice(["authors", "coco"]), default="authors", show_default=True)
 @click.option("--skip-missing", is_flag=True, help="Leave out people whose image is not there.")
-def json_(dataset: str, data: str, out: str, format_: str, skip_missing: bool) -> None:
+@click.option("--own-keypoints", is_flag=True, help="coco: keep the file's own key points (any number of them).")
+def json_(dataset: str, data: str, out: str, format_: str, skip_missing: bool, own_keypoints: bool) -> None:
     """Write the authors' JSON (or COCO's) of a DATASET's download."""
     from reproduce.annotations import write_json
     from reproduce.datasets import coco, flic, lsp, mpii
@@ -37,7 +38,7 @@ def json_(dataset: str, data: str, out: str, format_: str, skip_missing: bool) -
     elif dataset == "flic":
         found = flic.read_folder(data, skip_missing=skip_missing)
     else:
-        found = coco.read(data)
+        found = coco.read(data, own=own_keypoints)
     if not found:
         raise DataError(f"{data}: no people found (with --skip-missing: are the images there?)")
     if format_ == "coco":
@@ -45,6 +46,10 @@ def json_(dataset: str, data: str, out: str, format_: str, skip_missing: bool) -
     else:
         write_json(out, found, stub=stub)
     click.echo(f"{len(found)} people written to {out}")
+    if own_keypoints:
+        names = coco.keypoint_names(data)
+        click.echo(f"--parts {len(names)} --np-in-lmdb {len(names)} for cpm-export proto; for cpm-train:")
+        click.echo(f"--parts {','.join(names)}")
 
 
 @main.command()
@@ -178,11 +183,14 @@ def preview(file: str, count: int, prototxt: str | None, joints: int, seed: int,
 @click.option("--target-dist", default=1.171, show_default=True, help="target_dist of the CPMData layer.")
 @click.option("--sigma-center", type=float, help="sigma_center of the CPMData layer (default: the schema's 21).")
 @click.option("--np-in-lmdb", type=int, help="Joints per person in the LMDB, where not 16.")
+@click.option("--scheme", type=click.Choice(["joint", "stage-wise", "fine-tuned", "no-supervision"]),
+              default="joint", show_default=True,
+              help="Of the paper's Figure 6b; stage-wise and fine-tuned write a solver per stage.")  # fmt: skip
 @click.option("--solver", "settings", multiple=True, metavar="FIELD=VALUE", help="Solver fields to set or change.")
 def proto(
     out: str, stages: int, parts: int, size: int, channels: str, kernels: str, dropout: float, filler: Any,
     first_mult: float, source: str, batch: int, target_dist: float, sigma_center: float | None,
-    np_in_lmdb: int | None, settings: tuple[str, ...],
+    np_in_lmdb: int | None, scheme: Any, settings: tuple[str, ...],
 ) -> None:  # fmt: skip
     """Write pose_train_test, pose_deploy and pose_solver prototxts of any size."""
     from caffe_compat import schema, textformat
@@ -208,10 +216,16 @@ def proto(
     base.message.MergeFrom(message)
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "pose_train_test.prototxt").write_text(netgen.train_test(config, data).to_text(), encoding="utf-8")
+    nets = netgen.plan(config, data, scheme)
+    prefix = base.message.snapshot_prefix
+    for suffix, net in nets.items():
+        (folder / f"pose_train_test{suffix}.prototxt").write_text(net.to_text(), encoding="utf-8")
+        base.message.net, base.message.snapshot_prefix = f"pose_train_test{suffix}.prototxt", prefix + suffix
+        (folder / f"pose_solver{suffix}.prototxt").write_text(textformat.dump(base.message), encoding="utf-8")
     (folder / "pose_deploy.prototxt").write_text(netgen.deploy(config).to_text(), encoding="utf-8")
-    (folder / "pose_solver.prototxt").write_text(textformat.dump(base.message), encoding="utf-8")
     click.echo(f"pose_train_test, pose_deploy and pose_solver.prototxt written to {out}")
+    if len(nets) > 1:
+        click.echo("train with: cpm-train " + " ".join(f"{out}/pose_solver{suffix}.prototxt" for suffix in nets))
 
 
 def _numbers(text: str, count: int, option: str) -> list[int]:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from .common import Command, common
+
+if TYPE_CHECKING:
+    from reproduce.training import Report
 
 _EPILOG = """
 \b
@@ -17,13 +20,16 @@ Examples:
   cpm-train pose_solver.prototxt --workers 2
   cpm-train pose_solver.prototxt --weights released.caffemodel
   cpm-train pose_solver.prototxt --snapshot latest
+  cpm-train pose_solver_stage1.prototxt pose_solver_stage2.prototxt pose_solver_stage3.prototxt
+  cpm-train pose_solver.prototxt --weights released.caffemodel --fresh 'conv7_*' --fresh 'Mconv[15]_*' --parts nose,left_eye,...
   torchrun --nproc_per_node 4 -m reproduce.cli.train pose_solver.prototxt
 """
 
 
 @click.command(cls=Command, epilog=_EPILOG)
-@click.argument("solver", type=click.Path())
+@click.argument("solvers", nargs=-1, required=True, type=click.Path())
 @click.option("--weights", type=click.Path(), help="Start from these weights, by layer name.")
+@click.option("--fresh", multiple=True, metavar="PATTERN", help="Layers that do not take the weights, e.g. 'Mconv5_*'.")
 @click.option("--snapshot", type=click.Path(), help="Go on from a .solverstate, or 'latest' of the snapshot prefix.")
 @click.option("--data", type=click.Path(), help="Record file (LMDB or HDF5) instead of the definition's.")
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:N or auto.")
@@ -36,52 +42,101 @@ Examples:
 @click.option("--dice", type=click.Choice(["numpy", "caffe"]), default="numpy", show_default=True,
               help="'caffe' replays the C library's rand() as Caffe did.")  # fmt: skip
 @click.option("--seed", default=1, show_default=True, help="Of the dice and the order.")
+@click.option("--parts", default="", help="Names of the parts, where they are not the authors': left_knee,right_knee,...")
 @click.option("--log", "log_path", type=click.Path(), help="Append JSON lines here (default: beside the snapshots).")
 @common
 def main(
-    solver: str, weights: str | None, snapshot: str | None, data: str | None, device: str, workers: int,
-    amp: str | None, compile_: bool, max_iter: int | None, warmup: int, shuffle: bool, dice: Any, seed: int,
-    log_path: str | None,
+    solvers: tuple[str, ...], weights: str | None, fresh: tuple[str, ...], snapshot: str | None, data: str | None, device: str,
+    workers: int, amp: str | None, compile_: bool, max_iter: int | None, warmup: int, shuffle: bool, dice: Any, seed: int,
+    parts: str, log_path: str | None,
 ) -> None:  # fmt: skip
-    """Train as SOLVER says, as 'caffe train' does.
+    """Train as SOLVERS say, as 'caffe train' does; several run one after the other, each from the weights of the one before.
 
     Names in the definition count from the current folder, as in Caffe, or else from the solver's own folder. Ctrl-C
     and SIGTERM write a snapshot and end; '--snapshot latest' goes on exactly. Under torchrun, N processes with batch size B
     train as one with batch size N·B does.
     """
     from caffe_compat import containers
-    from caffe_compat.errors import SolverError
+    from caffe_compat.errors import SolverError, WeightError
     from reproduce import distributed, training
     from reproduce.device import choose
     from reproduce.samples import Order
 
-    spec, root = training.find_root(solver)
-    with distributed.group(choose(device)) as group, contextlib.ExitStack() as stack:
+    plan = [training.find_root(solver) for solver in solvers]
+    prefixes = [root / spec.message.snapshot_prefix for spec, root in plan]
+    if len(set(prefixes)) < len(prefixes):
+        raise SolverError("two solvers have the same snapshot_prefix and would overwrite each other's snapshots")
+    first = 0
+    state: Path | None = None
+    if snapshot == "latest":
+        found = [(i, path) for i, prefix in enumerate(prefixes) if (path := training.latest(prefix)) is not None]
+        if not found:
+            raise SolverError(f"no snapshot {prefixes[0]}_iter_*.solverstate to go on from")
+        first, state = found[-1]
+    elif snapshot is not None:
+        if len(plan) > 1:
+            raise SolverError("several solvers go on with '--snapshot latest'")
+        state = Path(snapshot)
+    if fresh and weights is None:
+        raise SolverError("--fresh goes with --weights")
+    with distributed.group(choose(device)) as group:
         say: Callable[[str], None] = click.echo if group.first else _silent
         options = training.Options(
             data=data, workers=workers, device=group.device, amp=amp or "", compile=compile_, warmup=warmup,
             max_iter=max_iter, order=Order(shuffle=shuffle, dice=dice, seed=seed, rank=group.rank, world=group.world),
+            parts=tuple(parts.split(",")) if parts else (),
         )  # fmt: skip
-        made = training.make_solver(spec, root, options, containers.read(weights) if weights else None)
-        prefix = root / spec.message.snapshot_prefix
-        prefix.parent.mkdir(parents=True, exist_ok=True)
-        if snapshot:
-            path = training.latest(prefix) if snapshot == "latest" else Path(snapshot)
-            if path is None:
-                raise SolverError(f"no snapshot {prefix}_iter_*.solverstate to go on from")
-            made.restore(path)
-            say(f"going on from {path}, iteration {made.iteration}")
-        made.wrap(group.wrap)
-        for line in made.warnings if group.first else ():
-            click.echo(f"note: {line}", err=True)
-        log = None
-        if group.first:
-            log = stack.enter_context(open(log_path or f"{prefix}_log.jsonl", "a", encoding="utf-8"))
-        finished = training.run(made, log=log, say=say, group=group)
-        say("finished" if finished else "interrupted; go on with --snapshot latest")
+        given = training.without(containers.read(weights), fresh) if weights else None
+        for number in range(first, len(plan)):
+            spec, root = plan[number]
+            if len(plan) > 1:
+                say(f"{solvers[number]} ({number + 1} of {len(plan)})")
+            try:
+                made = training.make_solver(spec, root, options, given)
+            except WeightError as error:
+                if weights is None:
+                    raise
+                hint = "layers that are to start anew are named with --fresh, for example --fresh conv7_stage1"
+                raise WeightError(f"{weights}: the weights do not fit the network; {hint}", error.problems) from None
+            prefixes[number].parent.mkdir(parents=True, exist_ok=True)
+            if state is not None:
+                made.restore(state)
+                say(f"going on from {state}, iteration {made.iteration}")
+                state = None
+            made.wrap(group.wrap)
+            for line in made.warnings if group.first else ():
+                click.echo(f"note: {line}", err=True)
+            with contextlib.ExitStack() as stack:
+                log = None
+                watch: Callable[[Report], None] = _silent
+                if group.first:
+                    log = stack.enter_context(open(log_path or f"{prefixes[number]}_log.jsonl", "a", encoding="utf-8"))
+                    watch = _tensorboard(f"{prefixes[number]}_tensorboard", stack)
+                finished = training.run(made, log=log, say=say, watch=watch, group=group)
+            if not finished:
+                say("interrupted; go on with --snapshot latest")
+                return
+            given = made.net.weights()
+        say("finished")
 
 
-def _silent(line: str) -> None:
+def _tensorboard(folder: str, stack: contextlib.ExitStack) -> Callable[[Report], None]:
+    """Writes reports for TensorBoard, where it is installed."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return _silent
+    writer: Any = SummaryWriter(folder)  # type: ignore[no-untyped-call]
+    stack.callback(writer.close)
+
+    def watch(report: Report) -> None:
+        for name, value in {"loss": report.loss, **report.losses, "rate": report.rate, "speed": report.speed}.items():
+            writer.add_scalar(name, value, report.iteration)
+
+    return watch
+
+
+def _silent(anything: object) -> None:
     """What all processes but the first say."""
 
 

@@ -49,21 +49,54 @@ def to_joints(keypoints: Sequence[float]) -> Floats:
     return joints
 
 
-def _person(entry: dict[str, Any]) -> Other:
+def own_joints(keypoints: Sequence[float], count: int) -> Floats:
+    """(K, 3) joints as the file has them: x, y from 1 and visible; (0, 0) where not labelled."""
+    points = np.asarray(keypoints, np.float64).reshape(count, 3)
+    joints = np.zeros((count, 3))
+    labelled = points[:, 2] > 0
+    joints[labelled, :2] = points[labelled, :2] + 1
+    joints[labelled, 2] = points[labelled, 2] == 2
+    return joints
+
+
+def keypoint_names(path: str | os.PathLike[str]) -> tuple[str, ...]:
+    """Names of the key points of a file's (only) category that has any.
+
+    Raises
+    ------
+    DataError : none, or several categories with different key points.
+    """
+    try:
+        with open(path, encoding="utf-8") as stream:
+            found = {tuple(map(str, c["keypoints"])) for c in json.load(stream)["categories"] if c.get("keypoints")}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{os.fspath(path)}: its categories name no keypoints: {error!r}") from None
+    if len(found) != 1:
+        raise DataError(f"{os.fspath(path)}: expected one list of keypoints in its categories, found {len(found)}")
+    return found.pop()
+
+
+def _person(entry: dict[str, Any], own: int | None) -> Other:
     x, y, width, height = (float(v) for v in entry["bbox"])
     if not (width > 0 and height > 0):
         raise ValueError(f"bbox {entry['bbox']} has no area")
-    return Other(to_joints(entry["keypoints"]), np.array([x + width / 2 + 1, y + height / 2 + 1]), max(width, height) / 200)
+    joints = to_joints(entry["keypoints"]) if own is None else own_joints(entry["keypoints"], own)
+    return Other(joints, np.array([x + width / 2 + 1, y + height / 2 + 1]), max(width, height) / 200)
 
 
-def read(path: str | os.PathLike[str], *, validation: bool = False) -> list[Annotation]:
+def read(path: str | os.PathLike[str], *, validation: bool = False, own: bool = False) -> list[Annotation]:
     """People with keypoints; crowds are left out.
+
+    Parameters
+    ----------
+    own : keep the file's own key points, whatever they are, instead of the 16 joints made of COCO's 17.
 
     Raises
     ------
     DataError : not a COCO keypoints file; names the annotation.
     """
     name = os.fspath(path)
+    count = len(keypoint_names(path)) if own else None
     try:
         with open(name, encoding="utf-8") as stream:
             content = json.load(stream)
@@ -76,7 +109,7 @@ def read(path: str | os.PathLike[str], *, validation: bool = False) -> list[Anno
     people: list[tuple[Any, Other]] = []
     for entry in entries:
         try:
-            people.append((entry["image_id"], _person(entry)))
+            people.append((entry["image_id"], _person(entry, count)))
             images[entry["image_id"]]["file_name"]
         except (ValueError, KeyError, TypeError) as error:
             raise DataError(f"{name}: annotation {entry.get('id')}: {error!r}") from None

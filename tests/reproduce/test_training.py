@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 
 from caffe_compat import read_weights
 from caffe_compat.snapshot import read_state
@@ -175,3 +175,130 @@ def test_generated_definitions_train(tmp_path: Path) -> None:
     result = CliRunner().invoke(train.main, [str(tmp_path / "net" / "pose_solver.prototxt"), "--workers", "0", "--device", "cpu"])
     assert result.exit_code == 0, result.output
     assert (tmp_path / "net" / "out" / "pose_iter_2.caffemodel").exists()
+
+
+def _proto(folder: Path, *more: object) -> list[Path]:
+    args = ["proto", "-o", folder, "--stages", 2, "--input", 48, "--channels", "2,2,4,2,4,4", "--kernels", "3,3,3", "--dropout", 0.5,
+            "--batch", 2, "--filler", "msra", "--solver", "max_iter=3", "--solver", "snapshot=2", "--solver", "base_lr=0.001",
+            "--solver", "snapshot_prefix=out/pose", *more]  # fmt: skip
+    made = CliRunner().invoke(export.main, [str(a) for a in args])
+    assert made.exit_code == 0, made.output
+    return [folder / Path(word).name for word in made.output.split("cpm-train ")[-1].split() if "solver" in word and "/" in word]
+
+
+def test_stage_wise_then_fine_tuned(tmp_path: Path) -> None:
+    """Each stage learns alone while those before it stay as they are; fine-tuning starts from all of them; a stop goes on."""
+    store.export_lmdb(store.plan(dataset(tmp_path, 6), seed=1), tmp_path, tmp_path / "records")
+    solvers = _proto(tmp_path / "net", "--source", "../records", "--scheme", "fine-tuned")
+    assert [s.name for s in solvers] == ["pose_solver_stage1.prototxt", "pose_solver_stage2.prototxt", "pose_solver.prototxt"]
+    common = ["--workers", "0", "--device", "cpu"]
+    result = CliRunner().invoke(train.main, [*map(str, solvers), *common])
+    assert result.exit_code == 0, result.output
+    one, two, joint = (read_weights(tmp_path / "net" / "out" / f"pose{s}_iter_3.caffemodel") for s in ("_stage1", "_stage2", ""))
+    assert {n for n in one.names if n not in ("data",)} < set(two.names)
+    for name in one.names:
+        for x, y in zip(one[name], two[name], strict=True):
+            np.testing.assert_array_equal(x.data, y.data)
+    assert not np.array_equal(one["conv1_stage1"][0].data, joint["conv1_stage1"][0].data)
+    assert not np.array_equal(two["Mconv1_stage2"][0].data, joint["Mconv1_stage2"][0].data)
+    for path in (tmp_path / "net" / "out").glob("pose_iter_*"):
+        path.unlink()  # as if it had been stopped before the joint training
+    for path in (tmp_path / "net" / "out").glob("pose_stage2_iter_3*"):
+        path.unlink()
+    again = CliRunner().invoke(train.main, [*map(str, solvers), *common, "--snapshot", "latest"])
+    assert again.exit_code == 0, again.output
+    assert "pose_stage2_iter_2.solverstate, iteration 2" in again.output
+    repeated = read_weights(tmp_path / "net" / "out" / "pose_iter_3.caffemodel")
+    assert same_blobs(joint, repeated)
+
+
+def test_without_intermediate_supervision(tmp_path: Path) -> None:
+    store.export_lmdb(store.plan(dataset(tmp_path, 6), seed=1), tmp_path, tmp_path / "records")
+    _proto(tmp_path / "net", "--source", "../records", "--scheme", "no-supervision")
+    result = CliRunner().invoke(train.main, [str(tmp_path / "net" / "pose_solver.prototxt"), "--workers", "0", "--device", "cpu"])
+    assert result.exit_code == 0, result.output
+    log = [json.loads(line) for line in (tmp_path / "net" / "out" / "pose_log.jsonl").read_text().splitlines()]
+    assert set(log[0]["losses"]) == {"loss_stage2"}
+
+
+def test_reports_for_tensorboard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where tensorboard is installed its writer gets every report; without it nothing is written and nothing fails."""
+    import types
+
+    written: list[tuple[str, float, int]] = []
+
+    class Writer:
+        def __init__(self, folder: str) -> None:
+            self.folder = folder
+
+        def add_scalar(self, name: str, value: float, step: int) -> None:
+            written.append((name, value, step))
+
+        def close(self) -> None:
+            written.append(("closed", 0, 0))
+
+    module = types.ModuleType("torch.utils.tensorboard")
+    module.SummaryWriter = Writer  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
+    args = [str(_prepare(tmp_path, max_iter=2, snapshot=0)), "--workers", "0", "--device", "cpu"]
+    assert CliRunner().invoke(train.main, args).exit_code == 0
+    assert {(n, i) for n, _, i in written if n == "loss_stage2"} == {("loss_stage2", 0), ("loss_stage2", 1)}
+    assert written[-1][0] == "closed"
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    assert CliRunner().invoke(train.main, args).exit_code == 0
+
+
+def test_fine_tuning_on_own_key_points(tmp_path: Path) -> None:
+    """A released model goes on learning on COCO-style data with five key points of the user's own: docs/fine-tuning.md."""
+    import cv2
+
+    rng = np.random.default_rng(0)
+    names = ["nose", "left_hand", "right_hand", "left_foot", "right_foot"]
+    content: dict[str, list[object]] = {"images": [], "annotations": [], "categories": [{"id": 1, "keypoints": names}]}
+    (tmp_path / "images").mkdir()
+    for i in range(4):
+        cv2.imwrite(str(tmp_path / "images" / f"{i}.jpg"), rng.integers(0, 256, (90, 80, 3), np.uint8))
+        points = np.column_stack([rng.uniform(10, 70, (5, 2)), rng.integers(1, 3, 5)])
+        points[i % 5] = 0
+        content["images"].append({"id": i, "file_name": f"images/{i}.jpg", "width": 80, "height": 90})
+        content["annotations"].append({"id": i, "image_id": i, "bbox": [5, 5, 70, 80], "keypoints": points.ravel().tolist()})
+    (tmp_path / "own.json").write_text(json.dumps(content))
+    released = _released(tmp_path)
+
+    def run(command: object, *args: object) -> Result:
+        return CliRunner().invoke(command, [str(a) for a in args])  # type: ignore[arg-type]
+
+    made = run(export.main, "json", "coco", "--data", tmp_path / "own.json", "--own-keypoints", "-o", tmp_path / "people.json")
+    assert made.exit_code == 0, made.output
+    parts = made.output.split("--parts ")[-1].strip()
+    assert parts == ",".join(names)
+    made = run(export.main, "lmdb", tmp_path / "people.json", "--data", tmp_path, "-o", tmp_path / "records")
+    assert made.exit_code == 0, made.output
+    _proto(tmp_path / "net", "--source", "../records", "--parts", 5, "--np-in-lmdb", 5)
+    solver = tmp_path / "net" / "pose_solver.prototxt"
+    common = [solver, "--workers", "0", "--device", "cpu"]
+    unknown = run(train.main, *common, "--weights", released)
+    assert unknown.exit_code == 2
+    assert "left and right of 5 parts are not known" in unknown.stderr
+    whole = run(train.main, *common, "--weights", released, "--parts", parts)
+    assert whole.exit_code == 2
+    assert "conv7_stage1" in whole.stderr
+    assert "--fresh" in whole.stderr
+    fresh = ["--fresh", "conv7_stage1", "--fresh", "Mconv[15]_*"]
+    result = run(train.main, *common, "--weights", released, "--parts", parts, *fresh)
+    assert result.exit_code == 0, result.output
+    before, after = read_weights(released), read_weights(tmp_path / "net" / "out" / "pose_iter_3.caffemodel")
+    assert np.abs(before["conv1_stage1"][0].data - after["conv1_stage1"][0].data).max() < 0.1
+    assert after["conv7_stage1"][0].data.shape[0] == 6
+    assert run(train.main, *common, "--weights", released, "--parts", parts, "--fresh", "nothing*").exit_code == 2
+
+
+def _released(folder: Path) -> Path:
+    """Stands for a released model: 14 parts, the same channels."""
+    from caffe_compat import Net, write_weights
+
+    config = netgen.CPMConfig(stages=2, input_size=48, towers=(2, 2, 4), features=2, wide=4, belief=4, tower_kernel=3,
+                              feature_kernel=3, stage_kernel=3, filler="msra")  # fmt: skip
+    net = Net(netgen.deploy(config), seed=2)
+    write_weights(folder / "released.caffemodel", net.weights(), net.graph.spec)
+    return folder / "released.caffemodel"
