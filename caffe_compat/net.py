@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -11,7 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from . import fuse
 from .caffemodel import LayerBlobs, Weights, read_weights
+from .engine import Engine, Mode, using
 from .errors import CaffeCompatError, WeightError
 from .fillers import fill
 from .graph import Graph, Node, Param, build
@@ -20,6 +23,8 @@ from .match import Match, match, require
 from .prototxt import read_net
 from .spec import TEST, NetSpec
 from .wire import Blob
+
+_LARGE = 1_000_000  # values of one image's blob
 
 
 class _Blobs(nn.Module):
@@ -41,6 +46,7 @@ class Net(nn.Module):
     strict : with False, layers without stored weights keep their fillers and stored layers without a place are
         ignored, as Caffe does.
     seed : for fillers.
+    engine : how convolutions run: "auto", "direct", "tiled", or an :class:`caffe_compat.engine.Engine`.
 
     Attributes
     ----------
@@ -64,8 +70,10 @@ class Net(nn.Module):
         input_shapes: Mapping[str, Shape] | None = None,
         strict: bool = True,
         seed: int = 1,
+        engine: Mode | Engine = "auto",
     ) -> None:
         super().__init__()
+        self.engine = engine if isinstance(engine, Engine) else Engine(engine)
         graph = spec if isinstance(spec, Graph) else build(
             spec, phase=phase, level=level, stages=tuple(stages), input_shapes=input_shapes
         )  # fmt: skip
@@ -81,7 +89,8 @@ class Net(nn.Module):
                 require(found, weights.source.path or "weights")
             elif broken := [r for r in found.rows if r.status == "mismatch"]:
                 raise WeightError("the weights do not fit the network", [f"layer '{r.name}': {r.detail}" for r in broken])
-        self._make_params(found, torch.Generator().manual_seed(seed))
+        with torch.inference_mode(False):
+            self._make_params(found, torch.Generator().manual_seed(seed))
 
     @classmethod
     def from_files(
@@ -135,8 +144,9 @@ class Net(nn.Module):
         Values and shapes stay. Call it before keeping references to ``parameters()``' memory, as an optimizer does.
         """
         if not self._is_packed:
-            for tensor in self.parameters():
-                tensor.data = _packed(tensor.data)
+            with torch.inference_mode(False):  # tensors made in inference mode have no version: changes would go unseen
+                for tensor in self.parameters():
+                    tensor.data = _packed(tensor.data)
             self._is_packed = True
         return self
 
@@ -250,15 +260,27 @@ class Net(nn.Module):
     def _run(self, given: Mapping[str, Tensor], wanted: tuple[str, ...]) -> dict[str, Tensor]:
         plan = self._plan(given, wanted)
         self.pack()
+        values = {name: _packed(tensor) for name, tensor in given.items()}
+        with self._precision(values), using(self.engine):
+            if not torch.is_grad_enabled() and (count := self._heavy(plan, values)):
+                values = self._image_by_image(plan[:count], plan[count:], values, wanted)
+                plan = plan[count:]
+            self._execute(plan, values, set(wanted))
+        return {name: values[name] for name in wanted}
+
+    def _execute(self, plan: list[Node], values: dict[str, Tensor], keep: set[str]) -> None:
+        """Run nodes on ``values``; blobs that nobody needs any more leave it."""
         last: dict[str, int] = {}
         for place, node in enumerate(plan):
             for name in (*node.bottoms, *node.tops):
                 last[name] = place
-        keep = set(wanted)
-        values = {name: _packed(tensor) for name, tensor in given.items()}
         grad = torch.is_grad_enabled()
-        with self._precision(values):
-            for place, node in enumerate(plan):
+        fused = {} if grad or self.engine.mode == "direct" else fuse.find(plan, keep, last, self.graph.blobs)
+        for place, node in enumerate(plan):
+            if place in fused:
+                if (step := fused[place]) is not None:
+                    values[step.pool.tops[0]] = step.run(values, [self.param(p) for p in node.params])
+            else:
                 bottoms = [values[name] for name in node.bottoms]
                 if grad:
                     bottoms = [b if g or not node.layer.spec.propagate_down else b.detach()
@@ -268,10 +290,39 @@ class Net(nn.Module):
                 del bottoms
                 values.update(zip(node.tops, tops, strict=True))
                 del tops
-                for name in (*node.bottoms, *node.tops):
-                    if last[name] == place and name not in keep:
-                        values.pop(name, None)
-        return {name: values[name] for name in wanted}
+            for name in (*node.bottoms, *node.tops):
+                if last[name] == place and name not in keep:
+                    values.pop(name, None)
+
+    def _heavy(self, plan: list[Node], values: Mapping[str, Tensor]) -> int:
+        """How many of the first nodes are better run image by image: those up to the last with large maps.
+
+        The maps of several images leave the processor's cache and need fresh memory each time; small maps gain from a batch.
+        """
+        sizes = {len(t) if t.dim() > 1 else 0 for t in values.values()}
+        if self.engine.mode == "direct" or len(sizes) != 1 or min(sizes) < 2 or any(t.is_cuda for t in values.values()):
+            return 0
+        count = 0
+        for place, node in enumerate(plan, 1):
+            shapes = [self.graph.blobs[name] for name in node.bottoms]
+            if not node.layer.separable(shapes):
+                break
+            if any(math.prod(self.graph.blobs[name][1:]) >= _LARGE for name in node.tops):
+                count = place
+        return count
+
+    def _image_by_image(
+        self, first: list[Node], rest: list[Node], values: dict[str, Tensor], wanted: tuple[str, ...]
+    ) -> dict[str, Tensor]:
+        """Values after the first nodes, as a batch."""
+        needed = {*wanted, *(name for node in rest for name in node.bottoms)}
+        made = {name for node in first for name in node.tops}
+        parts = []
+        for i in range(len(next(iter(values.values())))):
+            part = {name: tensor[i : i + 1] for name, tensor in values.items()}
+            self._execute(first, part, needed)
+            parts.append({name: part[name] for name in made & needed})
+        return {**values, **{name: torch.cat([part[name] for part in parts]) for name in made & needed}}
 
     def _precision(self, values: Mapping[str, Tensor]) -> contextlib.AbstractContextManager[Any]:
         """Full float32 on CUDA, whatever the process-wide TF32 switches say."""

@@ -30,6 +30,9 @@ class Concat(Layer):
         if self.has("axis") and self.has("concat_dim"):
             raise self.error("give axis or the old concat_dim, not both", "concat_dim")
 
+    def separable(self, bottoms: Sequence[Shape]) -> bool:
+        return self._axis(len(bottoms[0])) > 0
+
     def _axis(self, axes: int) -> int:
         if self.has("concat_dim"):
             return self.axis(self.options.concat_dim, axes, "concat_dim")
@@ -69,6 +72,9 @@ class Slice(Layer):
                                  "slice_point")  # fmt: skip
             if any(b <= a for a, b in zip([0, *points], points, strict=False)):
                 raise self.error(f"points must rise from above 0, found {points}", "slice_point")
+
+    def separable(self, bottoms: Sequence[Shape]) -> bool:
+        return self._axis(len(bottoms[0])) > 0
 
     def _axis(self, axes: int) -> int:
         if self.has("slice_dim"):
@@ -122,6 +128,9 @@ class Silence(Layer):
 
     bottoms = (1, None)
     tops = (0, 0)
+
+    def separable(self, bottoms: Sequence[Shape]) -> bool:
+        return True
 
     def output_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
         return []

@@ -68,6 +68,10 @@ class Layer:
             wanted = str(least) if most == least else f"at least {least}" if most is None else f"{least} to {most}"
             raise self.error(f"{self.type} takes {wanted} {what} blob(s), found {count}", what)
 
+    def separable(self, bottoms: Sequence[Shape]) -> bool:
+        """Does each image of a batch give its own tops, whatever the others are? Said only where it is known."""
+        return False
+
     def error(self, message: str, field: str = "") -> PrototxtError:
         """An error at this layer; ``field`` is an option's name or a field of the layer."""
         if field and self.option and field not in ("bottom", "top", "param", "loss_weight", "propagate_down"):

@@ -107,6 +107,9 @@ class _Filters(_Windowed):
     def fillers(self) -> list[Any]:
         return [self.options.weight_filler, self.options.bias_filler][: 1 + self.options.bias_term]
 
+    def separable(self, bottoms: Sequence[Shape]) -> bool:
+        return self.channel_axis(bottoms[0]) == 1
+
     def _folded(self, bottom: Tensor) -> tuple[Tensor, Shape]:
         """Fold all axes before the channels into one batch axis, as torch wants it."""
         axis = self.channel_axis(tuple(bottom.shape))

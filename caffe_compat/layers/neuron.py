@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..lazy import lazy_import
-from ..spec import TRAIN
+from ..spec import TEST, TRAIN
 from .base import Layer, Shape, register
 
 if TYPE_CHECKING:
@@ -35,6 +35,9 @@ class ReLU(_Neuron):
     """
 
     option = "relu_param"
+
+    def separable(self, bottoms: Sequence[Shape]) -> bool:
+        return True
 
     def compute(self, x: Tensor) -> Tensor:
         slope = self.options.negative_slope
@@ -239,6 +242,9 @@ class Dropout(_Neuron):
     def setup(self) -> None:
         if not 0 <= self.options.dropout_ratio <= 1:
             raise self.error("must be from 0 to 1", "dropout_ratio")
+
+    def separable(self, bottoms: Sequence[Shape]) -> bool:
+        return bool(self.phase == TEST)
 
     def compute(self, x: Tensor) -> Tensor:
         if self.phase != TRAIN:

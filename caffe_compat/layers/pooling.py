@@ -129,6 +129,9 @@ class Pooling(Layer):
             raise self.error(f"pad {self.pad} must be smaller than the kernel {self.kernel}", "pad")
         self.floor = schema.enum_name(o, "round_mode") == "FLOOR"
 
+    def separable(self, bottoms: Sequence[Shape]) -> bool:
+        return True
+
     def _geometry(self, bottom: Shape) -> tuple[Pair, Pair]:
         if len(bottom) != 4:
             raise self.error(f"the bottom must have 4 axes (N×C×H×W), found {len(bottom)}", "bottom")
