@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +23,9 @@ from torch.nn.grad import conv2d_input
 from .errors import CaffeCompatError
 from .tiled import Kernel, Tiling, kernel_gradient
 from .tiled import convolve as tiled_convolve
+
+if TYPE_CHECKING:
+    from .graph import Graph
 
 Mode = Literal["auto", "direct", "tiled"]
 MODES: tuple[Mode, ...] = ("auto", "direct", "tiled")
@@ -38,6 +41,7 @@ _KERNEL_BYTES, _COPY = 30e9, 10e9
 _TRANSFORM = 60e9  # making a kernel's transform: a product and a copy
 # a millisecond for 25 MB: a slightly slower tile is taken if its kernel is much smaller
 _PRICE = 1e-3 / 25e6
+_CALLS = 2e-4  # a dozen operations for one
 _GAIN = 0.85  # tiled only where it takes less than this share of the direct time
 _SIDES = range(12, 41)
 
@@ -115,7 +119,7 @@ def tiled_seconds(c: Convolution, tiling: Tiling) -> float:
     if tiling.frequencies % 32 == 0:
         mix *= 1.6  # tiles whose addresses differ by large powers of two fight for the same cache lines
     copied = 8.0 * (high * wide * inputs + th * mh * tw * mw * outputs)
-    return lines / _LINES + columns / _COLUMNS + mix / _MIX + kernel_bytes(c, tiling) / _KERNEL_BYTES + copied / _COPY
+    return _CALLS + lines / _LINES + columns / _COLUMNS + mix / _MIX + kernel_bytes(c, tiling) / _KERNEL_BYTES + copied / _COPY
 
 
 def kernel_bytes(c: Convolution, tiling: Tiling) -> int:
@@ -185,7 +189,8 @@ class Engine:
         choice = self._choice(x, weight, c)
         if choice.tiling is None:
             return _RUN[len(c.size)](x, weight, bias, c.stride, c.pad, c.dilation, c.group)
-        if torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad):
+        learns = any(t is not None and t.requires_grad for t in (x, weight, bias))
+        if learns and torch.is_grad_enabled():
             return cast(Tensor, _Tiled.apply(x, weight, bias, choice.tiling))  # type: ignore[no-untyped-call]
         return tiled_convolve(x, self._kernel(weight, choice.tiling), bias)
 
@@ -226,6 +231,25 @@ class Engine:
         self.used += kernel.bytes
         self._kernels[id(weight)] = weakref.ref(weight), version, weight.data_ptr(), kernel
         return kernel
+
+
+def planned(graph: Graph, engine: Engine) -> list[tuple[str, Convolution, Choice]]:
+    """(layer, convolution, choice) of every Convolution of a graph on the CPU, in the order in which memory is given."""
+    from .layers.convolution import Convolution as Layer
+
+    found = []
+    left = engine.memory
+    for node in graph.nodes:
+        if type(node.layer) is not Layer:
+            continue
+        bottom = graph.blobs[node.bottoms[0]]
+        _, stride, pad, dilation = node.layer.windows(bottom)
+        size = bottom[node.layer.channel_axis(bottom) + 1 :]
+        c = Convolution(node.params[0].shape, size, stride, pad, dilation, node.layer.options.group)
+        choice = engine.choose(c, left=left)
+        left -= choice.memory
+        found.append((node.layer.name, c, choice))
+    return found
 
 
 class _Tiled(torch.autograd.Function):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,8 @@ from .fillers import fill
 from .graph import Graph, Node, Param, build
 from .layers.base import Shape
 from .match import Match, match, require
+from .patches import Background, Patch, Rect, cut, start
+from .patches import step as run_patch
 from .prototxt import read_net
 from .spec import TEST, NetSpec
 from .wire import Blob
@@ -178,7 +180,12 @@ class Net(nn.Module):
     # ------------------------------------------------------------ running
 
     def forward(
-        self, *args: Tensor, blobs: Iterable[str] | None = None, **inputs: Tensor
+        self,
+        *args: Tensor,
+        blobs: Iterable[str] | None = None,
+        background: Background | None = None,
+        rects: Sequence[Rect] = (),
+        **inputs: Tensor,
     ) -> dict[str, Tensor]:
         """Run the network.
 
@@ -188,6 +195,8 @@ class Net(nn.Module):
             differ from the definition's.
         blobs : names of the blobs to return; default: the outputs. Others are freed as soon as nobody needs them,
             and layers that none of them needs are not run.
+        background, rects : each image equals the background's outside its rectangle (top, left, bottom, right); its large
+            maps are then computed where they differ only. For nets with one input, without gradients, on the CPU.
 
         Returns
         -------
@@ -195,7 +204,7 @@ class Net(nn.Module):
         """
         given = self._given(args, inputs)
         wanted = tuple(self.graph.outputs if blobs is None else dict.fromkeys(blobs))
-        return self._run(given, wanted)
+        return self._run(given, wanted, background, rects)
 
     def all_blobs(self, *args: Tensor, **inputs: Tensor) -> dict[str, Tensor]:
         """Run and return every blob (in-place ones: the last value), the split copies' names included."""
@@ -257,19 +266,31 @@ class Net(nn.Module):
                 need.update(node.bottoms)
         return plan[::-1]
 
-    def _run(self, given: Mapping[str, Tensor], wanted: tuple[str, ...]) -> dict[str, Tensor]:
+    def _run(
+        self, given: Mapping[str, Tensor], wanted: tuple[str, ...], background: Background | None = None,
+        rects: Sequence[Rect] = (),
+    ) -> dict[str, Tensor]:  # fmt: skip
         plan = self._plan(given, wanted)
         self.pack()
         values = {name: _packed(tensor) for name, tensor in given.items()}
         with self._precision(values), using(self.engine):
-            if not torch.is_grad_enabled() and (count := self._heavy(plan, values)):
-                values = self._image_by_image(plan[:count], plan[count:], values, wanted)
+            if not torch.is_grad_enabled() and (count := self._heavy(plan, values, least=2 if background is None else 1)):
+                if background is not None:
+                    background.check(list(self.parameters()))
+                values = self._image_by_image(plan[:count], plan[count:], values, wanted, background, rects)
                 plan = plan[count:]
             self._execute(plan, values, set(wanted))
         return {name: values[name] for name in wanted}
 
-    def _execute(self, plan: list[Node], values: dict[str, Tensor], keep: set[str]) -> None:
-        """Run nodes on ``values``; blobs that nobody needs any more leave it."""
+    def _execute(
+        self, plan: list[Node], values: dict[str, Tensor], keep: set[str], known: Background | None = None,
+        patches: dict[str, Patch] | None = None,
+    ) -> None:  # fmt: skip
+        """Run nodes on ``values``; blobs that nobody needs any more leave it.
+
+        ``patches`` : blobs that are known outside a rectangle; they become whole where a layer needs that.
+        """
+        patches = patches or {}
         last: dict[str, int] = {}
         for place, node in enumerate(plan):
             for name in (*node.bottoms, *node.tops):
@@ -277,10 +298,20 @@ class Net(nn.Module):
         grad = torch.is_grad_enabled()
         fused = {} if grad or self.engine.mode == "direct" else fuse.find(plan, keep, last, self.graph.blobs)
         for place, node in enumerate(plan):
+            patch = patches.get(node.bottoms[0]) if node.bottoms else None
             if place in fused:
                 if (step := fused[place]) is not None:
-                    values[step.pool.tops[0]] = step.run(values, [self.param(p) for p in node.params])
+                    weights = [self.param(p) for p in node.params]
+                    if patch is not None and known is not None:
+                        patches[step.pool.tops[0]] = run_patch(step, patch, weights, known)
+                    else:
+                        values[step.pool.tops[0]] = step.run(values, weights)
+            elif patch is not None and (tops_of := cut(node, patch)) is not None:
+                patches.update(tops_of)
             else:
+                for name in node.bottoms:
+                    if name in patches:
+                        values[name] = patches.pop(name).whole()
                 bottoms = [values[name] for name in node.bottoms]
                 if grad:
                     bottoms = [b if g or not node.layer.spec.propagate_down else b.detach()
@@ -293,14 +324,16 @@ class Net(nn.Module):
             for name in (*node.bottoms, *node.tops):
                 if last[name] == place and name not in keep:
                     values.pop(name, None)
+                    patches.pop(name, None)
+        values.update((name, patch.whole()) for name, patch in patches.items() if name in keep)
 
-    def _heavy(self, plan: list[Node], values: Mapping[str, Tensor]) -> int:
+    def _heavy(self, plan: list[Node], values: Mapping[str, Tensor], least: int = 2) -> int:
         """How many of the first nodes are better run image by image: those up to the last with large maps.
 
         The maps of several images leave the processor's cache and need fresh memory each time; small maps gain from a batch.
         """
         sizes = {len(t) if t.dim() > 1 else 0 for t in values.values()}
-        if self.engine.mode == "direct" or len(sizes) != 1 or min(sizes) < 2 or any(t.is_cuda for t in values.values()):
+        if self.engine.mode == "direct" or len(sizes) != 1 or min(sizes) < least or any(t.is_cuda for t in values.values()):
             return 0
         count = 0
         for place, node in enumerate(plan, 1):
@@ -312,15 +345,22 @@ class Net(nn.Module):
         return count
 
     def _image_by_image(
-        self, first: list[Node], rest: list[Node], values: dict[str, Tensor], wanted: tuple[str, ...]
-    ) -> dict[str, Tensor]:
+        self, first: list[Node], rest: list[Node], values: dict[str, Tensor], wanted: tuple[str, ...],
+        background: Background | None, rects: Sequence[Rect],
+    ) -> dict[str, Tensor]:  # fmt: skip
         """Values after the first nodes, as a batch."""
         needed = {*wanted, *(name for node in rest for name in node.bottoms)}
         made = {name for node in first for name in node.tops}
         parts = []
         for i in range(len(next(iter(values.values())))):
             part = {name: tensor[i : i + 1] for name, tensor in values.items()}
-            self._execute(first, part, needed)
+            patches: dict[str, Patch] = {}
+            if background is not None and len(part) == 1:
+                (name, data), = part.items()
+                patch = start(data, rects[i], background)
+                if patch is not None:
+                    patches[name] = patch
+            self._execute(first, part, needed, background, patches)
             parts.append({name: part[name] for name in made & needed})
         return {**values, **{name: torch.cat([part[name] for part in parts]) for name in made & needed}}
 

@@ -51,7 +51,9 @@ class AxisMap:
     def dense(self) -> Floats:
         """The matrix (size_out, size_in)."""
         matrix = np.zeros((self.size_out, self.size_in))
-        np.add.at(matrix, (np.arange(self.size_out)[:, None], self.index), self.weight)
+        rows = np.arange(self.size_out)
+        for tap in range(self.index.shape[1]):  # mirrored taps may fall on the same pixel
+            matrix[rows, self.index[:, tap]] += self.weight[:, tap]
         return matrix
 
     def apply(self, array: Array, axis: int) -> Floats:

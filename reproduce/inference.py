@@ -29,14 +29,16 @@ from .imresize import axis_map, imresize
 if TYPE_CHECKING:
     import torch
 
+    from caffe_compat import patches
+    from caffe_compat.engine import Mode
     from caffe_compat.net import Net
 else:
-    torch = lazy_import("torch")
+    torch, patches = lazy_import("torch"), lazy_import("caffe_compat.patches")
 
 Image = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float64]
 Maps = npt.NDArray[np.float32]
-Mode = Literal["benchmark", "demo"]
+Combination = Literal["benchmark", "demo"]
 
 PAD_VALUE = 128
 SEARCH = tuple(0.7 + 0.1 * i for i in range(7))
@@ -79,7 +81,7 @@ class Task:
     image: Image
     center: tuple[float, float]
     scales: tuple[float, ...]
-    mode: Mode = "benchmark"
+    mode: Combination = "benchmark"
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,11 @@ class Geometry:
     scaled: tuple[int, int]
     pad: tuple[int, int, int, int]
 
+    def inside(self, boxsize: int) -> tuple[int, int, int, int]:
+        """The rectangle (top, left, bottom, right) of a box that shows the image; the rest is grey."""
+        up, left, down, right = (max(0, p) for p in self.pad)
+        return up, left, boxsize - down, boxsize - right
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -109,7 +116,7 @@ class Prepared:
     boxes: Image
     geometry: tuple[Geometry, ...]
     size: tuple[int, int]
-    mode: Mode
+    mode: Combination
 
 
 def _round(value: float) -> int:
@@ -274,7 +281,7 @@ def _reduce(size: int, shown: int) -> Maps:
     return axis_map(size, shown, shown / size).dense().astype(np.float32)
 
 
-def find_maximum(maps: Maps | torch.Tensor, mode: Mode) -> Floats:
+def find_maximum(maps: Maps | torch.Tensor, mode: Combination) -> Floats:
     """Position of each map's maximum, 1-based x, y; of equals the first in MATLAB's memory order.
 
     The benchmark looks at H×W arrays (smallest x first), the demo at W×H ones (smallest y first).
@@ -333,11 +340,12 @@ class Predictor:
 
     def __init__(self, net: Net, outputs: Sequence[str], setting: Setting, *, batch: int = 16) -> None:
         self.net, self.outputs, self.setting, self.batch = net, tuple(outputs), setting, batch
+        self._grey: patches.Background | None = None
 
     @classmethod
     def load(
         cls, model: str, *, prototxt: str | None = None, device: str = "auto", stages: int | None = None,
-        setting: Setting | None = None, batch: int = 16,
+        setting: Setting | None = None, batch: int = 16, engine: Mode = "auto",
     ) -> Predictor:  # fmt: skip
         """Load any weight file that ``cpm-convert`` reads.
 
@@ -345,6 +353,7 @@ class Predictor:
         ----------
         stages : use the first stages only.
         setting : default: the released one, shrunk to the network's input size.
+        engine : how convolutions run on the CPU, see :class:`caffe_compat.net.Net`.
 
         Raises
         ------
@@ -363,7 +372,7 @@ class Predictor:
         if stages is not None and not 1 <= stages <= len(outputs):
             raise CaffeCompatError(f"--stages {stages}: the network has {len(outputs)}")
         shape = made.graph.blobs[made.graph.inputs[0]]
-        net = Net(made.graph, made.weights).to(choose(device)).eval()
+        net = Net(made.graph, made.weights, engine=engine).to(choose(device)).eval()
         return cls(net, outputs[:stages], setting or Setting.for_boxsize(shape[-1]), batch=batch)
 
     @property
@@ -376,18 +385,29 @@ class Predictor:
         """Where the network is."""
         return next(self.net.parameters()).device
 
-    def forward(self, data: torch.Tensor, names: Sequence[str]) -> torch.Tensor:
-        """Belief maps (stages, N, P + 1, B / 8, B / 8) of network inputs (N, 4, B, B)."""
+    def forward(
+        self, data: torch.Tensor, names: Sequence[str], rects: Sequence[tuple[int, int, int, int]] | None = None
+    ) -> torch.Tensor:
+        """Belief maps (stages, N, P + 1, B / 8, B / 8) of network inputs (N, 4, B, B).
+
+        ``rects`` : where each input shows its image (:meth:`Geometry.inside`); the grey around is then not computed anew.
+        """
         found = []
+        if rects is not None and self._grey is None:
+            grey = np.full((1, self.setting.boxsize, self.setting.boxsize, 3), PAD_VALUE, np.uint8)
+            with torch.inference_mode(False):
+                self._grey = patches.Background(network_input(grey, self.setting, self.device))
         with torch.inference_mode():
             for i in range(0, len(data), self.batch):
-                part = self.net(data[i : i + self.batch], blobs=names)
+                some = slice(i, i + self.batch)
+                known = self._grey if rects is not None else None
+                part = self.net(data[some], blobs=names, background=known, rects=rects[some] if rects is not None else ())
                 found.append(torch.stack([part[name] for name in names]))
         return torch.cat(found, 1)
 
     def combine(
-        self, stages: torch.Tensor, geometry: Sequence[Geometry], size: tuple[int, int], mode: Mode, *, keep: bool = False,
-        shown: int | None = None,
+        self, stages: torch.Tensor, geometry: Sequence[Geometry], size: tuple[int, int], mode: Combination, *,
+        keep: bool = False, shown: int | None = None,
     ) -> Prediction:  # fmt: skip
         """Scores of all scales brought to the image, combined, and the best place of each part.
 
@@ -415,7 +435,7 @@ class Predictor:
         return Prediction(joints, scores, None if maps is None else maps.cpu().numpy(), small)
 
     def _total(
-        self, stages: torch.Tensor, geometry: Sequence[Geometry], size: tuple[int, int], mode: Mode,
+        self, stages: torch.Tensor, geometry: Sequence[Geometry], size: tuple[int, int], mode: Combination,
         shown: tuple[int, int] | None = None, background: bool = True,
     ) -> torch.Tensor:  # fmt: skip
         """Belief maps (..., scales, P + 1, cells, cells) added up over the scales in the image; the demo divides."""
@@ -427,7 +447,7 @@ class Predictor:
         return total.div_(len(geometry)) if mode == "demo" else total
 
     @staticmethod
-    def _best(maps: torch.Tensor, mode: Mode) -> tuple[Floats, Floats]:
+    def _best(maps: torch.Tensor, mode: Combination) -> tuple[Floats, Floats]:
         joints = find_maximum(maps, mode)
         index = torch.from_numpy(joints.astype(np.int64) - 1).to(maps.device)
         scores = maps[torch.arange(len(maps), device=maps.device), index[:, 1], index[:, 0]]
@@ -441,7 +461,8 @@ class Predictor:
         """Predict one person from resized images; see :meth:`combine`."""
         names = self.outputs if prepared.mode == "demo" and (keep or shown is not None) else self.outputs[-1:]
         data = network_input(prepared.boxes, self.setting, self.device)
-        stages = self.forward(data, names)
+        rects = [place.inside(self.setting.boxsize) for place in prepared.geometry]
+        stages = self.forward(data, names, rects)
         return self.combine(stages, prepared.geometry, prepared.size, prepared.mode, keep=keep, shown=shown)
 
     def predict(

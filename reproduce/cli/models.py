@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from caffe_compat.errors import CaffeCompatError
 
 from .common import Group, common, emit_json, table
+
+if TYPE_CHECKING:
+    from caffe_compat.graph import Graph
 
 
 def _local() -> list[Path]:
@@ -105,6 +109,62 @@ def random(stages: int, parts: int, size: int, seed: int, out: str) -> None:
     made = Net(net, seed=seed)
     write_weights(out, made.weights(), made.graph.spec)
     click.echo(json.dumps({"written": out, "parameters": made.graph.count}))
+
+
+@main.command()
+@click.argument("model", type=click.Path())
+@click.option("--prototxt", type=click.Path(), help="Definition, if the model holds none.")
+@click.option("--input", "size", help="HxW of the input (default: the definition's).")
+@click.option("--engine", type=click.Choice(["auto", "direct", "tiled"]), default="auto", show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+def plan(model: str, prototxt: str | None, size: str | None, engine: Any, as_json: bool) -> None:
+    """Tell how each convolution of MODEL runs on the CPU, and why (a released name, a weight file or a prototxt)."""
+    from caffe_compat.engine import Engine, planned
+
+    graph = _graph(model, prototxt, size)
+    rows = planned(graph, Engine(engine))
+    if as_json:
+        emit_json([{
+            "layer": name, "weight": list(c.weight), "input": list(c.size), "kind": choice.kind,
+            "tile": choice.tiling.n if choice.tiling else None, "kernel_bytes": choice.memory, "why": choice.why,
+            "direct_ms": round(choice.direct * 1e3, 3), "chosen_ms": round(choice.seconds * 1e3, 3),
+        } for name, c, choice in rows])  # fmt: skip
+        return
+    lines = []
+    for name, c, choice in rows:
+        tile = f"{choice.tiling.n}" if choice.tiling else "-"
+        estimate = f"{choice.direct * 1e3:.1f} -> {choice.seconds * 1e3:.1f}" if choice.direct else "-"
+        memory = f"{choice.memory / 1e6:.1f}" if choice.memory else "-"
+        shape = f"{c.weight[1]}->{c.weight[0]} k{'x'.join(map(str, c.weight[2:]))}"
+        lines.append((name, shape, "x".join(map(str, c.size)), choice.kind, tile, memory, estimate, choice.why))
+    click.echo(table(lines, ("layer", "convolution", "input", "runs", "tile", "MB", "est. ms", "why")))
+    total = sum(choice.memory for _, _, choice in rows) / 1e6
+    click.echo(f"transformed kernels take {total:.0f} MB; times are the cost model's, of one image on two cores of its machine")
+
+
+def _graph(model: str, prototxt: str | None, size: str | None) -> Graph:
+    """The graph of a known name, a weight file or a prototxt, at an input size."""
+    from caffe_compat import read_net
+    from caffe_compat.convert import convert
+    from caffe_compat.graph import build
+
+    found = _find(model)
+    if found is not None and found.is_dir():
+        model = str(found / "pose_deploy.prototxt")
+    elif found is not None:
+        model = str(found)
+    if model.endswith((".prototxt", ".pbtxt")):
+        graph = build(read_net(model))
+    else:
+        graph = convert(model, prototxt=prototxt).graph
+    if size is None:
+        return graph
+    try:
+        height, width = (int(v) for v in size.lower().split("x"))
+    except ValueError:
+        raise CaffeCompatError(f"--input '{size}': expected HxW, for example 368x368") from None
+    name = graph.inputs[0]
+    return build(graph.spec, input_shapes={name: (*graph.blobs[name][:2], height, width)})
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from caffe_compat import Net, read_net
+from caffe_compat.engine import Mode
 from caffe_compat.layers import registry
 from tests import tolerances
 from tests.paths import GOLDEN, listed
@@ -19,12 +20,20 @@ _INDEX = GOLDEN / "layers" / "index.json"
 _CASES: list[dict[str, Any]] = json.loads(_INDEX.read_text())["cases"] if _INDEX.exists() else []
 
 
+_LARGE_KERNELS = [c for c in _CASES if {"Convolution", "Deconvolution"} & set(c["layer_types"])]
+
+
+@pytest.mark.parametrize("case", listed((c, c["name"]) for c in _LARGE_KERNELS))
+def test_layer_with_every_convolution_on_tiles(case: dict[str, Any]) -> None:
+    test_layer(case, engine="tiled")
+
+
 @pytest.mark.parametrize("case", listed((c, c["name"]) for c in _CASES))
-def test_layer(case: dict[str, Any]) -> None:
+def test_layer(case: dict[str, Any], engine: Mode = "auto") -> None:
     with np.load(GOLDEN / "layers" / f"{case['name']}.npz") as file:
         arrays = {key: file[key] for key in file.files}
     spec = read_net(GOLDEN / "layers" / f"{case['name']}.prototxt")
-    net = Net(spec, phase=case["phase"], stages=case["stages"], level=case["level"])
+    net = Net(spec, phase=case["phase"], stages=case["stages"], level=case["level"], engine=engine)
     set_params(net, arrays)
     run = forward(net, arrays)
     if case["backward"]:

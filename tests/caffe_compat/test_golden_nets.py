@@ -11,23 +11,25 @@ import torch
 
 from caffe_compat import Net, read_net, read_weights
 from caffe_compat.convert import convert
+from caffe_compat.engine import Mode
 from caffe_compat.graph import build
 from tests import recipe, tolerances
 from tests.paths import DATA, GOLDEN, cases, needs_data
 from tests.replay import relative_error
 
 
-def _deploy_net(path: Path, engine: str = "auto") -> tuple[Net, np.ndarray, dict[str, np.ndarray]]:
+def _deploy_net(path: Path, engine: Mode = "auto") -> tuple[Net, np.ndarray, dict[str, np.ndarray]]:
     case = json.loads(path.read_text())
     spec = read_net(GOLDEN / case["prototxt"] if (GOLDEN / case["prototxt"]).exists() else path.parent / case["prototxt"])
     weights, x = recipe.make(build(spec), case["seed"], tuple(case["input_shape"]))
     with np.load(path.with_suffix(".npz")) as file:
-        return Net(spec, weights), x, {key: file[key] for key in file.files}
+        return Net(spec, weights, engine=engine), x, {key: file[key] for key in file.files}
 
 
 @pytest.mark.parametrize("path", cases("deploy", "*.json"))
-def test_deploy(path: Path) -> None:
-    net, x, recorded = _deploy_net(path)
+@pytest.mark.parametrize("engine", ["auto", "direct", "tiled"])
+def test_deploy(path: Path, engine: Mode) -> None:
+    net, x, recorded = _deploy_net(path, engine)
     with torch.no_grad():
         ours = net(torch.from_numpy(x), blobs=recorded)
     worst = max(float(np.abs(ours[name].numpy() - blob).max()) for name, blob in recorded.items())
@@ -47,11 +49,12 @@ def test_deploy_cuda(path: Path) -> None:
 
 @pytest.mark.parametrize("path", cases("tiny", "*.npz"))
 @pytest.mark.parametrize("ending", [".caffemodel", ".caffemodel.h5", "_v1.caffemodel", "_double.caffemodel"])
-def test_tiny(path: Path, ending: str) -> None:
+@pytest.mark.parametrize("engine", ["auto", "tiled"])
+def test_tiny(path: Path, ending: str, engine: Mode) -> None:
     """The same weights in four containers; every blob, Caffe's split copies included."""
     with np.load(path) as file:
         recorded = {key: file[key] for key in file.files}
-    net = Net(read_net(path.with_suffix(".prototxt")), read_weights(path.with_name(path.stem + ending)))
+    net = Net(read_net(path.with_suffix(".prototxt")), read_weights(path.with_name(path.stem + ending)), engine=engine)
     with torch.no_grad():
         ours = net.all_blobs(torch.from_numpy(recorded.pop("x")))
     errors = {key: relative_error(ours[key.removeprefix("blob:")].numpy(), blob) for key, blob in recorded.items()}
@@ -79,7 +82,8 @@ def test_snapshot_of_a_training_net(path: Path) -> None:
 
 @needs_data
 @pytest.mark.parametrize("path", cases("models", "*.json"))
-def test_public_model(path: Path) -> None:
+@pytest.mark.parametrize("engine", ["auto", "tiled"])
+def test_public_model(path: Path, engine: Mode) -> None:
     case = json.loads(path.read_text())
     with np.load(path.with_suffix(".npz")) as file:
         recorded = {key: file[key] for key in file.files}
@@ -92,7 +96,7 @@ def test_public_model(path: Path) -> None:
     params = {n.layer.name: [list(p.shape) for p in n.params] for n in made.graph.nodes if n.params}
     assert params == case["params"]
     assert sorted(made.graph.outputs) == sorted(case["outputs"])
-    net = Net(made.graph, made.weights)
+    net = Net(made.graph, made.weights, engine=engine)
     for name in net.graph.inputs:
         inputs.setdefault(name, torch.zeros(net.graph.blobs[name]))
     with torch.no_grad():

@@ -111,7 +111,7 @@ class _Recorded(Predictor):
     def parts(self) -> int:
         return int(self.arrays["stub_bias"].shape[1]) - 1
 
-    def forward(self, data: torch.Tensor, names: Any) -> torch.Tensor:
+    def forward(self, data: torch.Tensor, names: Any, rects: Any = None) -> torch.Tensor:
         mix, bias = self.arrays["stub_mix"], self.arrays["stub_bias"]
         n, _, box, _ = data.shape
         cells = box // 8

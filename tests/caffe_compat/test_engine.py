@@ -1,0 +1,224 @@
+"""Convolution on tiles: equal to the direct one, gradients, batches, memory, and the plan."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from caffe_compat import Net, engine, tiled
+from caffe_compat.errors import CaffeCompatError
+from reproduce import netgen
+
+_SMALL = netgen.CPMConfig(stages=3, input_size=128, towers=(8, 8, 16), features=8, wide=16, belief=16, filler="msra")
+
+
+def _run(x: Tensor, weight: Tensor, bias: Tensor | None, pad: tuple[int, int], n: int) -> Tensor:
+    tiling = tiled.Tiling(n, (weight.shape[2], weight.shape[3]), pad)
+    return tiled.convolve(x, tiled.Kernel(weight, tiling), bias)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_equals_the_direct_convolution(data: st.DataObject) -> None:
+    """Any kernel, pad, tile and size, in float64 to its own rounding and in float32 to a few 1e-6 of the largest output."""
+    pick = data.draw
+    kernel = pick(st.tuples(st.integers(1, 12), st.integers(1, 12)))
+    pad = pick(st.tuples(st.integers(0, 12), st.integers(0, 12)))
+    n = pick(st.integers(max(kernel) + 1, 26))
+    size = tuple(pick(st.integers(max(1, k - 2 * p), 40)) for k, p in zip(kernel, pad, strict=True))
+    batch, inputs, outputs = pick(st.integers(1, 3)), pick(st.integers(1, 5)), pick(st.integers(1, 5))
+    torch.manual_seed(pick(st.integers(0, 99)))
+    x = torch.randn(batch, inputs, *size, dtype=torch.float64)
+    weight, bias = torch.randn(outputs, inputs, *kernel, dtype=torch.float64), torch.randn(outputs, dtype=torch.float64)
+    expected = F.conv2d(x, weight, bias, padding=pad)
+    scale = max(1.0, float(expected.abs().max()))
+    assert torch.allclose(_run(x, weight, bias, pad, n), expected, rtol=0, atol=1e-12 * scale)
+    single = _run(x.float(), weight.float(), None, pad, n)
+    assert single.dtype == torch.float32
+    assert torch.allclose(single.double() + bias[:, None, None], expected, rtol=0, atol=2e-5 * scale)
+
+
+def test_gradients() -> None:
+    """gradcheck in float64, and the pad that the turned kernel cannot have."""
+    torch.manual_seed(0)
+    for kernel, pad in (((3, 4), (1, 2)), ((3, 3), (4, 4))):
+        tiling = tiled.Tiling(8, kernel, pad)
+        x = torch.randn(2, 3, 9, 7, dtype=torch.float64, requires_grad=True)
+        weight = torch.randn(2, 3, *kernel, dtype=torch.float64, requires_grad=True)
+        bias = torch.randn(2, dtype=torch.float64, requires_grad=True)
+        assert torch.autograd.gradcheck(lambda x, w, b, t=tiling: engine._Tiled.apply(x, w, b, t), (x, weight, bias))
+
+
+def test_gradients_of_a_training_net() -> None:
+    """Every parameter's gradient, tiled against direct; several blocks of images."""
+    spec = netgen.train_test(_SMALL, netgen.DataConfig(batch_size=3))
+    shapes = {"data": (3, 4, 128, 128), "label": (3, 30, 16, 16)}
+    direct = Net(spec, phase="TRAIN", input_shapes=shapes, engine="direct", seed=5)
+    other = Net(direct.graph, direct.weights(), engine="tiled")
+    torch.manual_seed(0)
+    data = {name: torch.randn(shape) for name, shape in shapes.items()}
+    for net in (direct, other):
+        torch.manual_seed(1)  # dropout
+        net.loss(net(**data, blobs=net.losses)).backward()
+    for (name, a), (_, b) in zip(direct.named_parameters(), other.named_parameters(), strict=True):
+        assert a.grad is not None
+        assert b.grad is not None
+        assert torch.allclose(a.grad, b.grad, rtol=0, atol=3e-5 * float(a.grad.abs().max())), name
+
+
+def test_an_image_alone_and_in_a_batch() -> None:
+    net = Net(netgen.deploy(_SMALL), seed=2)
+    x = torch.randn(5, 4, 128, 128)
+    threads = torch.get_num_threads()
+    with torch.no_grad():
+        whole = net(x)
+        for name, blob in whole.items():
+            alone = torch.cat([net(x[i : i + 1])[name] for i in range(5)])
+            torch.set_num_threads(1)
+            single = net(x)[name]
+            torch.set_num_threads(threads)
+            for other in (alone, single):
+                assert float((blob - other).abs().max()) <= 1e-6 * float(blob.abs().max())
+
+
+def test_large_maps_run_image_by_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The batch is taken apart for the towers and joined again; all blobs that are asked for are there."""
+    import caffe_compat.net
+
+    net = Net(netgen.deploy(_SMALL), seed=2)
+    x = torch.randn(3, 4, 128, 128)
+    names = ["pool1_stage1", "conv7_stage1", "pool_center_lower", "Mconv5_stage3"]
+    with torch.no_grad():
+        expected = net(x, blobs=names)
+        monkeypatch.setattr(caffe_compat.net, "_LARGE", 1000)
+        assert net._heavy(net._plan({"data": x}, tuple(names)), {"data": x}) > 10
+        for name, blob in net(x, blobs=names).items():
+            assert torch.allclose(blob, expected[name], rtol=0, atol=1e-6 * float(blob.abs().max()))
+
+
+def test_pooled_in_bands(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Convolution, ReLU and pooling in one step: the same as one by one; not done where the map between is asked for."""
+    monkeypatch.setattr(engine, "_BAND", 3000)
+    net = Net(netgen.deploy(_SMALL), seed=2)
+    for size in (128, 121):
+        x = torch.randn(2, 4, size, size)
+        with torch.no_grad():
+            seen = net(x, blobs=["conv1_stage1", "pool1_stage1"])
+            alone = net(x, blobs=["pool1_stage1"])["pool1_stage1"]
+            assert torch.allclose(seen["pool1_stage1"], alone, rtol=0, atol=1e-6)
+            assert float(seen["conv1_stage1"].min()) == 0
+
+
+def test_changed_weights_are_noticed() -> None:
+    net = Net(netgen.deploy(_SMALL), seed=2, engine="tiled")
+    x = torch.randn(1, 4, 128, 128)
+    with torch.no_grad():
+        before = net(x)["Mconv5_stage3"]
+        net.get_parameter("Mconv5_stage3.bias").add_(1)
+        net.get_parameter("Mconv2_stage3.weight").mul_(2)
+        direct = Net(net.graph, net.weights(), engine="direct")
+        after, expected = net(x)["Mconv5_stage3"], direct(x)["Mconv5_stage3"]
+    assert not torch.allclose(before, after)
+    assert torch.allclose(after, expected, rtol=0, atol=2e-5 * float(expected.abs().max()))
+
+
+def test_copies_have_transforms_of_their_own() -> None:
+    net = Net(netgen.deploy(_SMALL), seed=2, engine=engine.Engine("tiled", 5_000_000))
+    x = torch.randn(1, 4, 64, 64)
+    with torch.inference_mode():
+        expected = net(x)["Mconv5_stage3"]
+        other = copy.deepcopy(net)
+        assert other.engine is not net.engine
+        assert other.engine.used == 0
+        assert other.engine.memory == 5_000_000
+        assert torch.equal(other(x)["Mconv5_stage3"], expected)
+
+
+def test_memory_is_kept_to() -> None:
+    """With little memory some kernels stay as they are; with none all do; results are the same."""
+    spec = netgen.deploy(_SMALL)
+    x = torch.randn(1, 4, 128, 128)
+    used = []
+    expected = None
+    for memory in (1_000_000_000, 3_000_000, 0):
+        net = Net(spec, seed=2, engine=engine.Engine("tiled", memory))
+        with torch.no_grad():
+            found = net(x)["Mconv5_stage3"]
+        assert net.engine.used <= memory
+        used.append(net.engine.used)
+        expected = found if expected is None else expected
+        assert torch.allclose(found, expected, rtol=0, atol=2e-5 * float(expected.abs().max()))
+    assert used[0] > used[1] > used[2] == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [({"stride": (2, 2)}, "stride 2x2"), ({"dilation": (2, 2)}, "dilation"), ({"group": 2}, "2 groups"),
+     ({"weight": (8, 8, 1, 1)}, "kernel 1"), ({"size": (9,)}, "not two spatial axes")],
+)  # fmt: skip
+def test_what_runs_direct(change: dict[str, object], why: str) -> None:
+    shapes: dict[str, object] = {
+        "weight": (128, 128, 9, 9), "size": (92, 92), "stride": (1, 1), "pad": (4, 4), "dilation": (1, 1), "group": 1,
+    }  # fmt: skip
+    chosen = engine.Engine("tiled").choose(engine.Convolution(**{**shapes, **change}))  # type: ignore[arg-type]
+    assert chosen.kind == "direct"
+    assert why in chosen.why
+
+
+def test_the_plan_of_the_released_network() -> None:
+    """Large kernels with many channels run tiled, the others direct; all transforms fit into the memory."""
+    c = engine.Convolution((128, 128, 11, 11), (46, 46), (1, 1), (5, 5), (1, 1), 1)
+    assert engine.Engine().choose(c).kind == "tiled"
+    assert engine.Engine("direct").choose(c).kind == "direct"
+    assert engine.Engine().choose(c, left=10).kind == "direct"
+    first = engine.Convolution((128, 3, 9, 9), (368, 368), (1, 1), (4, 4), (1, 1), 1)
+    assert engine.Engine().choose(first).kind == "direct"
+    with pytest.raises(CaffeCompatError, match="expected auto, direct, tiled"):
+        engine.Engine("fast")  # type: ignore[arg-type]
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.data())
+def test_only_what_differs_from_the_background(data: st.DataObject) -> None:
+    """Images that equal a known one outside a rectangle: the same blobs as when all is computed; borders included."""
+    import caffe_compat.net
+    from caffe_compat.patches import Background
+
+    size = 64
+    config = netgen.CPMConfig(stages=2, input_size=size, towers=(4, 4, 6), features=4, wide=8, belief=6, tower_kernel=5,
+                              stage_kernel=5, filler="msra")  # fmt: skip
+    net = Net(netgen.deploy(config), seed=2)
+    torch.manual_seed(0)
+    base = torch.randn(1, 4, size, size)
+    known = Background(base)
+    rects, images = [], []
+    for _ in range(2):
+        top, left = data.draw(st.integers(0, size - 1)), data.draw(st.integers(0, size - 1))
+        bottom, right = data.draw(st.integers(top, size)), data.draw(st.integers(left, size))
+        image = base.clone()
+        image[:, :3, top:bottom, left:right] = torch.randn(1, 3, bottom - top, right - left)
+        rects.append((top, left, bottom, right))
+        images.append(image)
+    x = torch.cat(images)
+    names = ["pool1_stage2", "pool3_stage2", "Mconv5_stage2"]
+    before, caffe_compat.net._LARGE = caffe_compat.net._LARGE, 1000
+    try:
+        with torch.no_grad():
+            expected = Net(net.graph, net.weights(), engine="direct")(x, blobs=names)
+            for _ in range(2):  # the second time with known maps
+                found = net(x, blobs=names, background=known, rects=rects)
+                for name in names:
+                    limit = 1e-5 * float(expected[name].abs().max())
+                    assert torch.allclose(found[name], expected[name], rtol=0, atol=limit), name
+            net.get_parameter("conv1_stage1.bias").add_(1)  # the kept maps are of other weights now
+            expected = Net(net.graph, net.weights(), engine="direct")(x, blobs=names)
+            found = net(x, blobs=names, background=known, rects=rects)
+            assert torch.allclose(found["Mconv5_stage2"], expected["Mconv5_stage2"], rtol=0, atol=1e-5)
+    finally:
+        caffe_compat.net._LARGE = before

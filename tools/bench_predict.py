@@ -1,0 +1,161 @@
+"""People per second of the LSP protocol (seven scales), from image files to joints, in turn.
+
+Ours; the step-by-step protocol on plain torch (channels-last) and on OpenCV's Caffe importer, both as people port it: one scale
+after the other, maps enlarged eight times, uncropped, resized to the image, summed. Also the network alone on prepared inputs,
+so that the share of decoding, resizing and the way back is seen. The network is the 6-stage one with random weights (its speed
+does not hang on their values); images are those of LSP below --data, else made-up ones of the same size.
+
+    python tools/bench_predict.py --data DIR --json out/predict.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from bench_forward import machine, plain_torch, write_model
+
+from caffe_compat import Net, read_net, read_weights
+from reproduce.inference import SEARCH, Predictor, Setting, center_map, network_input, shrink, task_lsp
+from reproduce.pipeline import prefetch
+from reproduce.store import read_image
+from reproduce.testing import TestPerson, load_person
+
+Forward = Callable[[np.ndarray], np.ndarray]
+
+
+def step_by_step(path: Path, forward: Forward, setting: Setting) -> np.ndarray:
+    """Joints (P, 2) of a person by the protocol as it is usually ported."""
+    box = setting.boxsize
+    image = cv2.imread(str(path))
+    height, width = image.shape[:2]
+    total = np.zeros(0)
+    for search in SEARCH:
+        scale = 0.8 * box / height * search
+        small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
+        h, w = small.shape[:2]
+        x, y = round(width / 2 * scale), round(height / 2 * scale)
+        canvas = np.full((h + box, w + box, 3), 128, np.uint8)
+        canvas[box // 2 : box // 2 + h, box // 2 : box // 2 + w] = small
+        crop = canvas[y : y + box, x : x + box]
+        data = np.empty((1, 4, box, box), np.float32)
+        data[0, :3] = crop.transpose(2, 0, 1) / np.float32(256) - np.float32(0.5)
+        data[0, 3] = center_map(box, setting.sigma)
+        maps = forward(data)[0]
+        large = cv2.resize(maps.transpose(1, 2, 0), (box, box), interpolation=cv2.INTER_CUBIC)
+        wide = np.zeros((h + box, w + box, len(maps)), np.float32)
+        wide[y : y + box, x : x + box] = large
+        back = wide[box // 2 : box // 2 + h, box // 2 : box // 2 + w]
+        score = cv2.resize(back, (width, height), interpolation=cv2.INTER_CUBIC)
+        total = score if not total.size else total + score
+    flat = total[:, :, :-1].reshape(-1, total.shape[2] - 1).argmax(0)
+    return np.stack([flat % width, flat // width], 1)
+
+
+def made_up(folder: Path, count: int) -> list[Path]:
+    """Images of the size that LSP's have."""
+    rng = np.random.default_rng(0)
+    paths = []
+    for i in range(count):
+        noise = cv2.resize(rng.integers(0, 256, (20, 12, 3), np.uint8), (110, 180), interpolation=cv2.INTER_CUBIC)
+        paths.append(folder / f"{i}.png")
+        cv2.imwrite(str(paths[-1]), noise)
+    return paths
+
+
+def main() -> None:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--people", type=int, default=4)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--stages", type=int, default=6)
+    parser.add_argument("--size", type=int, default=368)
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=2)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    cv2.setNumThreads(options.threads)
+    setting = Setting.for_boxsize(options.size)
+    with tempfile.TemporaryDirectory() as name:
+        prototxt, model = write_model(Path(name), options.stages, options.size)
+        if options.data is not None:
+            paths = [options.data / "lsp" / "images" / f"im{1001 + 37 * i:04d}.jpg" for i in range(options.people)]
+        else:
+            paths = made_up(Path(name), options.people)
+        net = Net(read_net(prototxt), read_weights(model))
+        last = net.graph.outputs[0]
+        predictor = Predictor(net, (last,), setting)
+        plain = plain_torch(net)
+        peer = cv2.dnn.readNetFromCaffe(str(prototxt), str(model))
+        people = [TestPerson(p, "lsp", None, None, 1.0, setting, SEARCH) for p in paths]
+        prepared = [shrink(task_lsp(np.ascontiguousarray(read_image(p)[:, :, ::-1]), setting), setting) for p in paths]
+
+        def ours() -> list[np.ndarray]:
+            found = []
+            for one in prefetch(load_person, people, options.workers):
+                assert not isinstance(one, str)
+                found.append(predictor.run_prepared(one).joints - 1)
+            return found
+
+        def network(shared: bool) -> None:
+            for one in prepared:
+                rects = [g.inside(setting.boxsize) for g in one.geometry] if shared else None
+                predictor.forward(network_input(one.boxes, setting), (last,), rects)
+
+        def torch_forward(data: np.ndarray) -> np.ndarray:
+            with torch.inference_mode():
+                return plain(torch.from_numpy(data)).numpy()
+
+        def opencv_forward(data: np.ndarray) -> np.ndarray:
+            peer.setInput(data, "data")
+            return np.asarray(peer.forward(last))
+
+        runs: dict[str, Callable[[], object]] = {
+            "ours": ours,
+            "network_alone": lambda: network(True),
+            "network_without_sharing": lambda: network(False),
+            "direct": lambda: [step_by_step(p, torch_forward, setting) for p in paths],
+            "opencv": lambda: [step_by_step(p, opencv_forward, setting) for p in paths],
+        }
+        predictor.run_prepared(prepared[0])  # transforms are made, buffers are there
+        times: dict[str, list[float]] = {key: [] for key in runs}
+        joints: dict[str, object] = {}
+        for _ in range(options.rounds):
+            for key, run in runs.items():
+                start = time.perf_counter()
+                joints[key] = run()
+                times[key].append(time.perf_counter() - start)
+    distance = np.linalg.norm(np.array(joints["ours"]) - np.array(joints["direct"]), axis=2)
+    print(machine())
+    print(f"{len(paths)} people, 7 scales, {options.stages} stages, {options.size}x{options.size}")
+    print(f"joints of ours within 2 pixels of the step-by-step protocol's: {100 * np.mean(distance <= 2):.1f} %")
+    report: dict[str, object] = {"machine": machine(), "people": len(paths)}
+    median = {key: statistics.median(values) for key, values in times.items()}
+    for key, value in median.items():
+        ratio = median["direct"] / value
+        print(f"{key:24s} {value / len(paths):7.3f} s a person, {len(paths) / value:6.3f} people/s, {ratio:.2f} x direct")
+        report[f"{key}_people_per_s"] = len(paths) / value
+    overhead = median["ours"] / median["network_alone"] - 1
+    print(f"decoding, resizing, way back, starting the workers: {100 * overhead:.1f} % of the network's time")
+    report["overhead"] = overhead
+    if options.json:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(json.dumps(report, indent=1))
+
+
+if __name__ == "__main__":
+    main()
