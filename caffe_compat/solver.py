@@ -18,6 +18,7 @@ from torch import Tensor
 
 from . import snapshot as snapshots
 from .caffemodel import Weights
+from .engine import Mode
 from .errors import SolverError
 from .graph import build
 from .net import Net
@@ -121,6 +122,7 @@ class Solver:
     weights : initial parameters by layer name (layers without any keep their fillers).
     sources : data sources by layer name, instead of those that the data layers name.
     device : where to run.
+    engine : how convolutions run on the CPU, as in :class:`Net`.
     amp : "bf16" runs the forward pass in bfloat16 where torch deems it safe (weights and updates stay float32).
 
     Attributes
@@ -138,6 +140,7 @@ class Solver:
         sources: Mapping[str, Source] | None = None,
         device: torch.device | str = "cpu",
         amp: str = "",
+        engine: Mode = "auto",
     ) -> None:
         check(spec)
         self.spec, self.root, self.device, self.amp = spec, Path(root), torch.device(device), amp
@@ -149,7 +152,7 @@ class Solver:
         self.feed = DataFeed(definition, TRAIN, self.root, sources, state.level, tuple(state.stage))
         graph = build(definition, phase=TRAIN, level=state.level, stages=tuple(state.stage),
                       input_shapes=self.feed.shapes)  # fmt: skip
-        self.net = Net(graph, weights, strict=False, seed=self.seed).to(self.device).pack()
+        self.net = Net(graph, weights, strict=False, seed=self.seed, engine=engine).to(self.device).pack()
         self._tests = self._make_tests()
         self._tested = [0] * len(self._tests)
         self._rule, per_param = RULES[m.type]

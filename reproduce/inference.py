@@ -336,16 +336,18 @@ class Predictor:
     net : the deploy network. outputs : blob of each stage's belief maps, stage 1 first.
     setting : input size, centre map, scale.
     batch : how many scaled images run at once at most.
+    amp : "bf16": the fast mode, half the digits in the network (joints move by a pixel here and there; docs/engine.md).
     """
 
-    def __init__(self, net: Net, outputs: Sequence[str], setting: Setting, *, batch: int = 16) -> None:
-        self.net, self.outputs, self.setting, self.batch = net, tuple(outputs), setting, batch
+    def __init__(self, net: Net, outputs: Sequence[str], setting: Setting, *, batch: int = 16, amp: str = "") -> None:
+        self.net, self.outputs, self.setting, self.batch, self.amp = net, tuple(outputs), setting, batch, amp
         self._grey: patches.Background | None = None
 
     @classmethod
     def load(
         cls, model: str, *, prototxt: str | None = None, device: str = "auto", stages: int | None = None,
         setting: Setting | None = None, batch: int = 16, engine: Mode = "auto",
+        amp: str = "",
     ) -> Predictor:  # fmt: skip
         """Load any weight file that ``cpm-convert`` reads.
 
@@ -373,7 +375,7 @@ class Predictor:
             raise CaffeCompatError(f"--stages {stages}: the network has {len(outputs)}")
         shape = made.graph.blobs[made.graph.inputs[0]]
         net = Net(made.graph, made.weights, engine=engine).to(choose(device)).eval()
-        return cls(net, outputs[:stages], setting or Setting.for_boxsize(shape[-1]), batch=batch)
+        return cls(net, outputs[:stages], setting or Setting.for_boxsize(shape[-1]), batch=batch, amp=amp)
 
     @property
     def parts(self) -> int:
@@ -397,12 +399,12 @@ class Predictor:
             grey = np.full((1, self.setting.boxsize, self.setting.boxsize, 3), PAD_VALUE, np.uint8)
             with torch.inference_mode(False):
                 self._grey = patches.Background(network_input(grey, self.setting, self.device))
-        with torch.inference_mode():
+        with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.amp == "bf16"):
             for i in range(0, len(data), self.batch):
                 some = slice(i, i + self.batch)
                 known = self._grey if rects is not None else None
                 part = self.net(data[some], blobs=names, background=known, rects=rects[some] if rects is not None else ())
-                found.append(torch.stack([part[name] for name in names]))
+                found.append(torch.stack([part[name].float() for name in names]))
         return torch.cat(found, 1)
 
     def combine(

@@ -16,6 +16,7 @@ from types import FrameType
 from typing import IO, Any
 
 from caffe_compat.caffemodel import Weights
+from caffe_compat.engine import Mode
 from caffe_compat.errors import DataError, SolverError
 from caffe_compat.prototxt import read_net, read_solver
 from caffe_compat.solver import Solver, Step
@@ -38,6 +39,7 @@ class Options:
     warmup : iterations over which the rate rises linearly at the start (not a thing of Caffe's; 0 = none).
     max_iter : instead of the definition's.
     parts : names of the parts, where they are not the authors'.
+    engine : how convolutions run on the CPU.
     """
 
     data: str | None = None
@@ -49,6 +51,7 @@ class Options:
     max_iter: int | None = None
     order: Order = field(default_factory=Order)
     parts: tuple[str, ...] = ()
+    engine: Mode = "auto"
 
 
 def find_root(solver: str | os.PathLike[str]) -> tuple[SolverSpec, Path]:
@@ -90,7 +93,7 @@ def make_solver(spec: SolverSpec, root: Path, options: Options, weights: Weights
                 sources[layer.name] = source_for(
                     make(layer, TRAIN), root, options.order, workers=options.workers, data=options.data, parts=options.parts
                 )
-    made = Solver(spec, root=root, weights=weights, sources=sources, device=options.device, amp=options.amp)
+    made = Solver(spec, root=root, weights=weights, sources=sources, device=options.device, amp=options.amp, engine=options.engine)
     if options.warmup:
         made.rate_scale = lambda iteration: min(1.0, (iteration + 1) / options.warmup)
     if options.compile:

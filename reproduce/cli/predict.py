@@ -97,6 +97,7 @@ def _inputs(inputs: tuple[str, ...]) -> tuple[list[Path], list[Path], list[int]]
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:N or auto.")
 @click.option("--engine", type=click.Choice(["auto", "direct", "tiled"]), default="auto", show_default=True,
               help="How convolutions run on the CPU; see 'cpm-models plan'.")  # fmt: skip
+@click.option("--amp", type=click.Choice(["bf16"]), help="Fast mode with half the digits, for hardware that has it.")
 @click.option("--batch", default=16, show_default=True, type=click.IntRange(min=1), help="Scaled images at once at most.")
 @click.option("--workers", default=1, show_default=True, type=click.IntRange(min=0),
               help="Processes that decode and resize ahead of the network (0: none).")  # fmt: skip
@@ -106,7 +107,7 @@ def _inputs(inputs: tuple[str, ...]) -> tuple[list[Path], list[Path], list[int]]
 def main(
     inputs: tuple[str, ...], model: str, prototxt: str | None, box: Any, boxes: str | None, detect: bool, protocol: Any,
     scales: tuple[float, ...] | None, dataset: str | None, data: str | None, limit: int | None, stages: int | None,
-    device: str, engine: Any, batch: int, workers: int, resume: bool, out: str,
+    device: str, engine: Any, amp: str | None, batch: int, workers: int, resume: bool, out: str,
 ) -> None:  # fmt: skip
     """Find the joints of people in the INPUTS: images, folders, patterns, videos, camera:0.
 
@@ -131,8 +132,13 @@ def main(
     images, videos, cameras = _inputs(inputs)
     where = read_boxes(boxes) if boxes is not None else box
     with distributed.group(choose(device)) as group:
-        predictor = Predictor.load(model, prototxt=prototxt, device=group.device, stages=stages, batch=batch, engine=engine)
-        about = {"model": _digest(model), "stages": len(predictor.outputs), "scales": scales, "protocol": dataset or protocol}
+        predictor = Predictor.load(
+            model, prototxt=prototxt, device=group.device, stages=stages, batch=batch, engine=engine, amp=amp or ""
+        )
+        about = {
+            "model": _digest(model), "stages": len(predictor.outputs), "scales": scales, "protocol": dataset or protocol,
+            "amp": amp,
+        }  # fmt: skip
         test = testsets.open_set(dataset, str(data), predictor.setting, scales or SEARCH, limit) if dataset else None
         if test is not None:
             testsets.check_parts(test, predictor.parts)

@@ -35,6 +35,8 @@ Examples:
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:N or auto.")
 @click.option("--workers", default=1, show_default=True, help="Processes that make samples (0: none).")
 @click.option("--amp", type=click.Choice(["bf16"]), help="Forward and backward in bfloat16 where safe.")
+@click.option("--engine", type=click.Choice(["auto", "direct", "tiled"]), default="auto", show_default=True,
+              help="How convolutions run on the CPU.")  # fmt: skip
 @click.option("--compile", "compile_", is_flag=True, help="Compile the network with torch.compile.")
 @click.option("--max-iter", type=int, help="Instead of the definition's.")
 @click.option("--warmup", default=0, show_default=True, help="Iterations of linearly rising rate (not in Caffe).")
@@ -47,7 +49,7 @@ Examples:
 @common
 def main(
     solvers: tuple[str, ...], weights: str | None, fresh: tuple[str, ...], snapshot: str | None, data: str | None, device: str,
-    workers: int, amp: str | None, compile_: bool, max_iter: int | None, warmup: int, shuffle: bool, dice: Any, seed: int,
+    workers: int, amp: str | None, engine: Any, compile_: bool, max_iter: int | None, warmup: int, shuffle: bool, dice: Any, seed: int,
     parts: str, log_path: str | None,
 ) -> None:  # fmt: skip
     """Train as SOLVERS say, as 'caffe train' does; several run one after the other, each from the weights of the one before.
@@ -84,7 +86,7 @@ def main(
         options = training.Options(
             data=data, workers=workers, device=group.device, amp=amp or "", compile=compile_, warmup=warmup,
             max_iter=max_iter, order=Order(shuffle=shuffle, dice=dice, seed=seed, rank=group.rank, world=group.world),
-            parts=tuple(parts.split(",")) if parts else (),
+            parts=tuple(parts.split(",")) if parts else (), engine=engine,
         )  # fmt: skip
         given = training.without(containers.read(weights), fresh) if weights else None
         for number in range(first, len(plan)):

@@ -274,3 +274,22 @@ def test_golden_is_there_in_ci() -> None:
     if os.environ.get("CPM_REQUIRE_GOLDEN"):
         assert GOLDEN.is_dir()
         assert DATA.is_dir()
+
+
+def test_plan(tmp_path: Path) -> None:
+    """What runs how, as a table and as JSON; at another input size; forced; bad sizes."""
+    from reproduce.cli import models
+
+    out = tmp_path / "net.caffemodel"
+    assert CliRunner().invoke(models.main, ["random", "--stages", "2", "-o", str(out)]).exit_code == 0
+    result = CliRunner().invoke(models.main, ["plan", str(out)])
+    assert result.exit_code == 0, result.output
+    assert "Mconv3_stage2" in result.output
+    rows = json.loads(CliRunner().invoke(models.main, ["plan", str(out), "--json", "--input", "184x368"]).stdout)
+    kinds = {row["layer"]: row["kind"] for row in rows}
+    assert kinds["Mconv3_stage2"] == "tiled"
+    assert kinds["conv1_stage1"] == kinds["Mconv4_stage2"] == "direct"
+    assert next(row for row in rows if row["layer"] == "conv2_stage1")["input"] == [92, 184]
+    direct = json.loads(CliRunner().invoke(models.main, ["plan", str(out), "--json", "--engine", "direct"]).stdout)
+    assert {row["kind"] for row in direct} == {"direct"}
+    assert CliRunner().invoke(models.main, ["plan", str(out), "--input", "184"]).exit_code == 2

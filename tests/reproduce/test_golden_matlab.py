@@ -101,7 +101,7 @@ class _Recorded(Predictor):
         self.arrays, self.info = arrays, info
         self.setting = Setting(int(info["boxsize"]), float(info["sigma"]))
         self.outputs = tuple(f"stage{i + 1}" for i in range(int(info["nstage"])))
-        self.batch = 99
+        self.batch, self.amp = 99, ""
 
     @property
     def device(self) -> torch.device:

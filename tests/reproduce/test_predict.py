@@ -481,6 +481,16 @@ def test_flic_benchmark(tmp_path: Path) -> None:
     assert _run("--dataset", "lsp", "--data", DATA, "--model", tmp_path / "flic.caffemodel", "--out", tmp_path).exit_code == 2
 
 
+def test_fast_mode_is_close(model: Path) -> None:
+    image = np.random.default_rng(1).integers(0, 256, (80, 70, 3), np.uint8)
+    exact = Predictor.load(str(model)).predict(image, keep=True)
+    fast = Predictor.load(str(model), amp="bf16").predict(image, keep=True)
+    assert exact.maps is not None
+    assert fast.maps is not None
+    error = np.abs(exact.maps - fast.maps).max() / np.abs(exact.maps).max()
+    assert 0 < error < 0.05
+
+
 @needs_data
 def test_lsp_benchmark(model: Path, tmp_path: Path) -> None:
     from reproduce import predictions
