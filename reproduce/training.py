@@ -93,7 +93,9 @@ def make_solver(spec: SolverSpec, root: Path, options: Options, weights: Weights
                 sources[layer.name] = source_for(
                     make(layer, TRAIN), root, options.order, workers=options.workers, data=options.data, parts=options.parts
                 )
-    made = Solver(spec, root=root, weights=weights, sources=sources, device=options.device, amp=options.amp, engine=options.engine)
+    made = Solver(
+        spec, root=root, weights=weights, sources=sources, device=options.device, amp=options.amp, engine=options.engine
+    )
     if options.warmup:
         made.rate_scale = lambda iteration: min(1.0, (iteration + 1) / options.warmup)
     if options.compile:

@@ -49,8 +49,8 @@ Examples:
 @common
 def main(
     solvers: tuple[str, ...], weights: str | None, fresh: tuple[str, ...], snapshot: str | None, data: str | None, device: str,
-    workers: int, amp: str | None, engine: Any, compile_: bool, max_iter: int | None, warmup: int, shuffle: bool, dice: Any, seed: int,
-    parts: str, log_path: str | None,
+    workers: int, amp: str | None, engine: Any, compile_: bool, max_iter: int | None, warmup: int, shuffle: bool, dice: Any,
+    seed: int, parts: str, log_path: str | None,
 ) -> None:  # fmt: skip
     """Train as SOLVERS say, as 'caffe train' does; several run one after the other, each from the weights of the one before.
 
