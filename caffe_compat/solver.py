@@ -165,6 +165,8 @@ class Solver:
             self.histories = [[torch.zeros_like(p) for p in self._params] for _ in range(per_param)]
         self.iteration = 0
         self.rate_scale: Callable[[int], float] = lambda iteration: 1.0
+        # called with the iteration and (layer/blob, gradient) pairs before each update
+        self.on_gradients: Callable[[int, Iterator[tuple[str, Tensor]]], None] | None = None
         self._recent: deque[float] = deque(maxlen=m.average_loss)
         self._runner: torch.nn.Module = _LossOf(self.net)
 
@@ -247,6 +249,8 @@ class Solver:
             raise SolverError(f"iteration {self.iteration}: the loss is {total}; {self._culprit(data)}")
         self._recent.append(total)
         rate = self.rate
+        if self.on_gradients is not None:
+            self.on_gradients(self.iteration, self._gradients())
         self._update(rate)
         done = Step(
             self.iteration, total, sum(self._recent) / len(self._recent), rate,
@@ -263,6 +267,11 @@ class Solver:
                 if top in blobs and not torch.isfinite(blobs[top]).all():
                     return f"first blob that is not finite: '{top}' of layer '{node.layer.name}'"
         return "all blobs are finite in float32: lower the learning rate or leave out --amp"
+
+    def _gradients(self) -> Iterator[tuple[str, Tensor]]:
+        for node, param, tensor in self.net.owned_params():
+            if tensor.grad is not None:
+                yield f"{node.layer.name}/{param.name}", tensor.grad
 
     @torch.no_grad()
     def _update(self, rate: float) -> None:

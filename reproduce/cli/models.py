@@ -142,6 +142,34 @@ def plan(model: str, prototxt: str | None, size: str | None, engine: Any, as_jso
     click.echo(f"transformed kernels take {total:.0f} MB; times are the cost model's, of one image on two cores of its machine")
 
 
+@main.command()
+@click.argument("model", type=click.Path())
+@click.option("--prototxt", type=click.Path(), help="Definition, if the model holds none.")
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+def rf(model: str, prototxt: str | None, as_json: bool) -> None:
+    """Tell what each layer of MODEL sees: of the image, and of the previous stage's belief maps."""
+    from reproduce import receptive
+
+    graph = _graph(model, prototxt, None)
+    rows = receptive.table(graph)
+    if as_json:
+        emit_json([{
+            "layer": r.layer, "type": r.type, "kernel": r.kernel, "stride": r.stride, "image": r.image.size,
+            "jump": r.image.jump, "belief_maps": r.belief.size if r.belief else None,
+        } for r in rows])  # fmt: skip
+        return
+    lines = [
+        (*map(str, (r.layer, r.type, r.kernel, r.stride, r.image.size, r.image.jump)), str(r.belief.size) if r.belief else "-")
+        for r in rows
+    ]
+    click.echo(table(lines, ("layer", "type", "kernel", "stride", "sees px", "steps px", "of belief maps")))
+    both = zip(receptive.stages(graph), receptive.stages(graph, small_pools=True), strict=True)
+    for (name, own, maps), (_, paper, _) in both:
+        seen = f", {maps.size}x{maps.size} of the belief maps" if maps else ""
+        note = f" ({paper.size} if its 3x3 pools counted as 2x2, as in the paper's figures)" if paper != own else ""
+        click.echo(f"{name}: {own.size} pixels{seen}{note}")
+
+
 def _graph(model: str, prototxt: str | None, size: str | None) -> Graph:
     """The graph of a known name, a weight file or a prototxt, at an input size."""
     from caffe_compat import read_net

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from caffe_compat.errors import CaffeCompatError
+
 from .common import FAILED_CHECK, Group, common, emit_json, table
 
 if TYPE_CHECKING:
@@ -82,6 +84,137 @@ def _command(name: str, module: str) -> None:
 
 for _name, _module in _FIGURES.items():
     _command(_name, _module)
+
+_TRAINED = {"fig4": ("fig04", "of_fig4"), "fig5": ("fig05", "of_fig5"), "fig6": ("fig06", "stages_of_fig6")}
+
+
+def _training_command(name: str, module: str, plan: str) -> None:
+    @main.command(name)
+    @click.option("--data", default=".", show_default=True, type=click.Path(), help="Folder with lsp/ and lspet/.")
+    @click.option("--profile", type=click.Choice(["smoke", "cpu", "paper"]), default="cpu", show_default=True,
+                  help="How large everything is; the code is the same.")  # fmt: skip
+    @click.option("--stages", default=3, show_default=True, type=click.IntRange(1, 6), help="Of the networks compared.")
+    @click.option("--seeds", default=1, show_default=True, type=click.IntRange(1), help="Trainings of each network.")
+    @click.option("--work", default="experiments", show_default=True, type=click.Path(), help="Trainings and records.")
+    @click.option("--results", type=click.Path(), help="Folder of results (default: WORK/results).")
+    @click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:N or auto.")
+    @click.option("--workers", default=1, show_default=True, help="Processes that make samples.")
+    @click.option("--only", help="Only experiments whose name matches this pattern, e.g. 'joint-*'.")
+    @click.option("--dry-run", is_flag=True, help="Print the plan with estimated operations, memory and time.")
+    @click.option("--stored", is_flag=True, help="Train nothing: draw the results that come with the package.")
+    @click.option("-o", "--out", default="figures", show_default=True, type=click.Path(), help="Folder for the figure.")
+    def figure(
+        data: str, profile: str, stages: int, seeds: int, work: str, results: str | None, device: str, workers: int,
+        only: str | None, dry_run: bool, stored: bool, out: str,
+    ) -> None:  # fmt: skip
+        import fnmatch
+
+        from reproduce import distributed, experiments
+        from reproduce.device import choose
+        from reproduce.figures import training
+        from reproduce.figures.common import provenance
+
+        chosen = experiments.PROFILES[profile]
+        wanted = getattr(experiments, plan)(chosen, stages, seeds)
+        if only is not None:
+            wanted = [e for e in wanted if fnmatch.fnmatchcase(e.name, only)]
+        if dry_run:
+            rows = experiments.estimates(chosen, wanted)
+            lines = [
+                (n, s, str(i), f"{ops / 1e12:.1f}", f"{mem / 1e6:.0f}", _hours(seconds)) for n, s, i, ops, mem, seconds in rows
+            ]
+            click.echo(f"profile {profile}: {chosen.about}")
+            click.echo(table(lines, ("experiment", "scheme", "iterations", "TFLOP", "MB", "time")))
+            total = _hours(sum(row[-1] for row in rows))
+            click.echo(f"in all {total} at {chosen.operations:.1e} operations/s; one after the other")
+            return
+        folder = training.stored(profile) if stored else Path(results) if results else Path(work) / profile / "results"
+        if not stored:
+            with distributed.group(choose(device)) as group:
+                say = click.echo if group.first else _silent
+                lab = experiments.Lab(
+                    chosen, Path(data), Path(work) / profile, folder, say, device=group.device, workers=workers, group=group
+                )
+                if not lab.run(wanted):
+                    click.echo("interrupted; the same command goes on")
+                    return
+        made = importlib.import_module(f"reproduce.figures.{module}")
+        target = Path(out)
+        target.mkdir(parents=True, exist_ok=True)
+        found = training.read(folder)
+        about = provenance(f"cpm-reproduce {name} --profile {profile} --stages {stages}", str(folder))
+        paths = made.make(found, target, about, stages)
+        if not paths:
+            raise CaffeCompatError(f"{folder}: holds no results for this figure yet")
+        for path in paths:
+            click.echo(str(path))
+        for claim in made.claims(found, stages) if profile != "smoke" else ():
+            click.echo(f"{claim.text}: {claim.verdict} (published {claim.published}, ours {claim.ours}) {claim.why}".rstrip())
+
+    figure.help = f"Figure {name.removeprefix('fig')} by training: runs what has no result yet, goes on where it was stopped."
+
+
+def _hours(seconds: float) -> str:
+    if seconds < 3600:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 48 * 3600 else f"{seconds / 86400:.1f} days"
+
+
+def _silent(anything: object) -> None:
+    """What all processes but the first say."""
+
+
+@main.command()
+@click.option("--data", default=".", show_default=True, type=click.Path(), help="Folder with the data and predictions.")
+@click.option("--profile", type=click.Choice(["smoke", "cpu", "paper"]), default="cpu", show_default=True,
+              help="Whose stored results are shown.")  # fmt: skip
+@click.option("--results", type=click.Path(), help="Folder of results (default: those that come with the package).")
+@click.option("--stages", default=3, show_default=True, type=click.IntRange(1, 6))
+@click.option("-o", "--out", default="report", show_default=True, type=click.Path(), help="Folder for the page.")
+def report(data: str, profile: str, results: str | None, stages: int, out: str) -> None:
+    """One page with every figure, claim and number: OUT/index.html. Trains nothing; what is missing is said."""
+    from reproduce import report as made
+    from reproduce.figures import training
+
+    folder = Path(results) if results else training.stored(profile)
+    click.echo(str(made.make(Path(data), Path(out), folder, profile, click.echo, stages)))
+
+
+@main.command("all")
+@click.option("--data", default=".", show_default=True, type=click.Path(), help="Folder with the data and predictions.")
+@click.option("--profile", type=click.Choice(["smoke", "cpu", "paper"]), default="cpu", show_default=True)
+@click.option("--stages", default=3, show_default=True, type=click.IntRange(1, 6))
+@click.option("--seeds", default=1, show_default=True, type=click.IntRange(1))
+@click.option("--work", default="experiments", show_default=True, type=click.Path(), help="Folder of trainings and records.")
+@click.option("--device", default="auto", show_default=True)
+@click.option("--workers", default=1, show_default=True)
+@click.option("-o", "--out", default="report", show_default=True, type=click.Path(), help="Folder for the page.")
+def all_(data: str, profile: str, stages: int, seeds: int, work: str, device: str, workers: int, out: str) -> None:
+    """All trainings that have no result yet, then the report."""
+    from reproduce import experiments
+    from reproduce import report as made
+    from reproduce.device import choose
+
+    chosen = experiments.PROFILES[profile]
+    plan = {
+        e.name: e for make in (experiments.stages_of_fig6, experiments.of_fig5, experiments.of_fig4)
+        for e in make(chosen, stages, seeds)
+    }  # fmt: skip
+    where = choose(device)
+    lab = experiments.Lab(
+        chosen, Path(data), Path(work) / profile, Path(work) / profile / "results", click.echo, device=where, workers=workers
+    )
+    try:
+        if not lab.run(list(plan.values())):
+            click.echo("interrupted; the same command goes on")
+            return
+    except CaffeCompatError as error:
+        click.echo(f"trainings: left out: {error}", err=True)
+    click.echo(str(made.make(Path(data), Path(out), lab.results, profile, click.echo, stages)))
+
+
+for _name, (_module, _plan) in _TRAINED.items():
+    _training_command(_name, _module, _plan)
 
 if __name__ == "__main__":
     main()

@@ -63,13 +63,15 @@ def _place(label: str) -> int:
 
 
 def draw(
-    panels: Mapping[str, Sequence[Curve]], path: Path, *, xlabel: str, ylabel: str, columns: int, at: float, title: str = ""
-) -> None:
-    """Panels of curves with one legend below; PNG and PDF.
+    panels: Mapping[str, Sequence[Curve]], path: Path, *, xlabel: str, ylabel: str, columns: int, at: float, title: str = "",
+    own_legends: bool = False, points: bool = False,
+) -> None:  # fmt: skip
+    """Panels of curves with one legend below; PNG, PDF and SVG.
 
     Parameters
     ----------
     panels : title -> curves. at : threshold whose percentage stands in the legend of the first panel.
+    own_legends : the panels show different methods, each has its legend. points : mark the measured places.
     """
     import matplotlib
 
@@ -79,14 +81,18 @@ def draw(
 
     first = next(iter(panels.values()))
     look = styles([c.label for c in first])
+    if own_legends:
+        look = {c.label: {"color": _COLOURS[i % 7], "linestyle": _DASHES[i // 7], "linewidth": 1.6}
+                for curves in panels.values() for i, c in enumerate(curves)}  # fmt: skip
     rows = -(-len(panels) // columns)
     legend_columns = 3 if columns > 2 else 2
     entries = -(-len(first) // legend_columns)
-    height = 2.5 * rows + 0.17 * entries + 0.5
+    below = 0.0 if own_legends else 0.17 * entries + 0.35
+    height = (3.2 if own_legends else 2.5) * rows + below + 0.15
     figure, axes = plt.subplots(rows, columns, figsize=((2.5 if columns > 2 else 3.2) * columns + 0.6, height), squeeze=False)
     for axis, (name, curves) in zip(axes.ravel(), panels.items(), strict=False):
         for curve in curves:
-            axis.plot(curve.x, curve.y, **look[curve.label])
+            axis.plot(curve.x, curve.y, marker="o" if points else None, **look[curve.label])
         axis.set_title(name, fontsize=10)
         axis.set_ylim(0, 100)
         axis.set_xlim(float(first[0].x[0]), float(first[0].x[-1]))
@@ -94,19 +100,23 @@ def draw(
         axis.tick_params(labelsize=8)
         axis.locator_params(axis="x", nbins=5)
         axis.set_xlabel(xlabel, fontsize=8)
+        if own_legends:
+            shown = [Line2D([], [], label=f"{c.label}  {np.interp(at, c.x, c.y):.1f}", **look[c.label]) for c in curves]
+            axis.legend(handles=shown, fontsize=6.5, title=f"@{at:g}", title_fontsize=7, loc="upper left")
     for axis in axes.ravel()[len(panels) :]:
         axis.set_visible(False)
     for row in axes:
         row[0].set_ylabel(ylabel, fontsize=8)
-    handles = [Line2D([], [], label=f"{c.label}  {np.interp(at, c.x, c.y):.1f}", **look[c.label]) for c in first]
-    heading = f"{next(iter(panels))} @{at:g}"
-    figure.legend(
-        handles=handles, loc="lower center", ncol=legend_columns, fontsize=7, frameon=False, title=heading, title_fontsize=8
-    )
+    if not own_legends:
+        handles = [Line2D([], [], label=f"{c.label}  {np.interp(at, c.x, c.y):.1f}", **look[c.label]) for c in first]
+        heading = f"{next(iter(panels))} @{at:g}"
+        figure.legend(
+            handles=handles, loc="lower center", ncol=legend_columns, fontsize=7, frameon=False, title=heading, title_fontsize=8
+        )
     if title:
         figure.suptitle(title, fontsize=11)
-    figure.tight_layout(rect=(0, (0.17 * entries + 0.35) / height, 1, 0.97 if title else 1))
-    for ending in ("png", "pdf"):
+    figure.tight_layout(rect=(0, below / height, 1, 0.97 if title else 1))
+    for ending in ("png", "pdf", "svg"):
         buffer = io.BytesIO()
         figure.savefig(buffer, format=ending, dpi=150)
         with atomic_write(path.with_suffix(f".{ending}")) as stream:

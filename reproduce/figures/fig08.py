@@ -43,4 +43,4 @@ def make(data: Benchmarks, out: Path) -> list[Path]:
     write_numbers(panels, path, about)
     draw(panels, path, xlabel="distance / head size", ylabel="detection rate, %", columns=4, at=0.5,
          title="PCKh on MPII, validation split (the paper's figure is on the test set)")  # fmt: skip
-    return [path.with_suffix(e) for e in (".json", ".csv", ".png", ".pdf")]
+    return [path.with_suffix(e) for e in (".json", ".csv", ".png", ".pdf", ".svg")]

@@ -41,4 +41,4 @@ def make(data: Benchmarks, out: Path) -> list[Path]:
     write_numbers(panels, path, provenance("cpm-reproduce fig9", str(data.root)))
     draw(panels, path, xlabel="normalised distance", ylabel="detection rate, %", columns=4, at=0.2,
          title="PCK on Leeds Sports Pose, person-centric")  # fmt: skip
-    return [path.with_suffix(e) for e in (".json", ".csv", ".png", ".pdf")]
+    return [path.with_suffix(e) for e in (".json", ".csv", ".png", ".pdf", ".svg")]

@@ -56,4 +56,4 @@ def make(data: Benchmarks, out: Path) -> list[Path]:
     write_numbers(panels, path, provenance("cpm-reproduce fig12", str(data.root)))
     draw(panels, path, xlabel="normalised distance", ylabel="detection rate, %", columns=2, at=0.2,
          title="PCK on FLIC (the paper normalises by the truth)")  # fmt: skip
-    return [path.with_suffix(e) for e in (".json", ".csv", ".png", ".pdf")]
+    return [path.with_suffix(e) for e in (".json", ".csv", ".png", ".pdf", ".svg")]

@@ -1,0 +1,382 @@
+"""The paper's training experiments: what is trained, with which numbers, one after the other, resumable.
+
+An experiment trains a network by ``cpm-train``'s code and tests it on LSP by the seven-scale protocol. Its result is a JSON
+file; what is there is not done again, and a training that was stopped goes on from its last snapshot.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import math
+import os
+import platform
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from caffe_compat import __version__
+from caffe_compat.errors import CaffeCompatError
+from caffe_compat.files import atomic_write
+
+from . import evaluation, netgen
+from .datasets import lsp
+from .distributed import Group
+from .inference import SEARCH, Setting
+
+Say = Callable[[str], None]
+Floats = npt.NDArray[np.float64]
+# gradient magnitudes: bins of log10 |g|
+BINS = np.linspace(-14, 2, 65)
+MARKS = (0.02, 0.25, 1.0)  # of a training, where gradients are looked at
+
+
+@dataclass(frozen=True)
+class Profile:
+    """How large everything is. The code is the same, the numbers are not.
+
+    Attributes
+    ----------
+    config : the network; experiments change its stages and kernels. iterations, batch : of a joint training.
+    solver : fields of the solver. people : training people at most (evenly spread). tested : test people at most.
+    search : test scales. operations : assumed rate, per second, for estimates. about : for people.
+    """
+
+    name: str
+    about: str
+    config: netgen.CPMConfig
+    iterations: int
+    batch: int
+    solver: dict[str, Any]
+    people: int | None = None
+    tested: int = 1000
+    search: tuple[float, ...] = SEARCH
+    amp: str = ""
+    warmup: int = 0
+    snapshot: int = 1000
+    operations: float = 1.5e11
+
+
+_ADAM = {
+    "type": "Adam", "momentum2": 0.999, "lr_policy": "poly", "power": 1.0, "gamma": None, "stepsize": None,
+    "weight_decay": 1e-5, "solver_mode": None,
+}  # fmt: skip
+PROFILES = {
+    "smoke": Profile(
+        "smoke", "minutes on two cores: proves the machinery, its numbers mean nothing",
+        netgen.CPMConfig(3, 14, 64, (4, 4, 8), 4, 8, 8, 5, 3, 5, 0.0, "msra", 1.0), 6, 4,
+        {**_ADAM, "base_lr": 1e-3}, people=100, tested=10, search=(1.0,), snapshot=3,
+    ),
+    "cpu": Profile(
+        "cpu", "hours on two cores: a third of the resolution, an eighth to a half of the channels, all LSP and LSPET people",
+        netgen.CPMConfig(3, 14, 128, (16, 32, 64), 32, 128, 64, 7, 5, 7, 0.0, "msra", 1.0), 4000, 16,
+        {**_ADAM, "base_lr": 2e-3}, amp="bf16", warmup=200, snapshot=500, operations=4.5e11,
+    ),
+    "paper": Profile(
+        "paper", "the paper's sizes and schedule: days on GPUs, resumable, torchrun",
+        netgen.CPMConfig(3, 14, 368), 600000, 16, {"base_lr": 8e-5}, snapshot=5000, operations=4e13,
+    ),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A network to train.
+
+    Attributes
+    ----------
+    name : of its result. config : the network. scheme : of Figure 6b. iterations : of each of its trainings.
+    after : experiment whose weights it starts from. gradients : record their magnitudes.
+    """
+
+    name: str
+    config: netgen.CPMConfig
+    scheme: netgen.Scheme = "joint"
+    iterations: int = 0
+    after: str = ""
+    gradients: bool = False
+    seed: int = 1
+
+    @property
+    def operations(self) -> float:
+        """Floating point operations of one forward pass."""
+        from caffe_compat.engine import Engine, planned
+        from caffe_compat.graph import build
+
+        total = 0.0
+        for _, c, _ in planned(build(netgen.deploy(self.config)), Engine("direct")):
+            out = [s + 2 * p - k + 1 for s, p, k in zip(c.size, c.pad, c.weight[2:], strict=True)]
+            total += 2.0 * math.prod(c.weight) * math.prod(out)
+        return total
+
+    @property
+    def memory(self) -> float:
+        """Bytes of the activations and gradients of one training image."""
+        from caffe_compat.graph import build
+
+        graph = build(netgen.deploy(self.config))
+        return 8.0 * sum(math.prod(shape) for shape in graph.blobs.values())
+
+
+def stages_of_fig6(profile: Profile, stages: int, seeds: int) -> list[Experiment]:
+    """Figure 6: (b) the four schemes at ``stages``, (c) 1 to 6 stages with intermediate supervision."""
+    found = []
+    for seed in range(1, seeds + 1):
+        base = replace(profile.config, stages=stages)
+        end = f"-seed{seed}" if seed > 1 else ""
+        n = profile.iterations
+        found += [
+            Experiment(f"joint-{stages}{end}", base, "joint", n, gradients=True, seed=seed),
+            Experiment(f"no-supervision-{stages}{end}", base, "no-supervision", n, gradients=True, seed=seed),
+            Experiment(f"stage-wise-{stages}{end}", base, "stage-wise", max(1, n // stages), seed=seed),
+            Experiment(f"fine-tuned-{stages}{end}", base, "joint", n, f"stage-wise-{stages}{end}", seed=seed),
+        ]
+        found += [
+            Experiment(f"joint-{t}{end}", replace(base, stages=t), "joint", n, seed=seed) for t in range(1, 7) if t != stages
+        ]
+    return found
+
+
+def of_fig5(profile: Profile, stages: int, seeds: int) -> list[Experiment]:
+    """Figure 5: the same trainings as Figure 6b's with and without intermediate supervision."""
+    return [e for e in stages_of_fig6(profile, stages, 1) if e.gradients]
+
+
+def of_fig4(profile: Profile, stages: int, seeds: int) -> list[Experiment]:
+    """Figure 4: one-stage networks with other kernels and about the same number of parameters."""
+    from caffe_compat.graph import build
+
+    base = replace(profile.config, stages=1)
+    wanted = build(netgen.deploy(base)).count
+    found = []
+    for kernel in (3, 5, 7, 9, 11):
+        best = min(
+            (_widened(base, kernel, share / 16) for share in range(6, 49)),
+            key=lambda c: abs(build(netgen.deploy(c)).count - wanted),
+        )
+        found += [
+            Experiment(f"kernel-{kernel}{f'-seed{seed}' if seed > 1 else ''}", best, "joint", profile.iterations, seed=seed)
+            for seed in range(1, seeds + 1)
+        ]
+    return found
+
+
+def _widened(config: netgen.CPMConfig, kernel: int, share: float) -> netgen.CPMConfig:
+    towers = tuple(max(2, round(c * share)) for c in config.towers)
+    small = min(config.feature_kernel, kernel)
+    return replace(
+        config, tower_kernel=kernel, feature_kernel=small, towers=(towers[0], towers[1], towers[2]),
+        features=max(2, round(config.features * share)), wide=max(2, round(config.wide * share)),
+    )  # fmt: skip
+
+
+@dataclass
+class Lab:
+    """Where experiments run.
+
+    Parameters
+    ----------
+    data : folder with lsp/ and lspet/. work : trainings and records. results : what was measured, one file per experiment.
+    """
+
+    profile: Profile
+    data: Path
+    work: Path
+    results: Path
+    say: Say
+    device: str = "cpu"
+    workers: int = 1
+    group: Group = field(default_factory=lambda: Group(0, 1, "cpu"))
+
+    def result(self, experiment: Experiment) -> Path:
+        """Its result's file."""
+        return self.results / f"{experiment.name}.json"
+
+    def records(self) -> Path:
+        """The training records, made when they are first needed."""
+        from . import store
+
+        path = self.work / "leeds.lmdb"
+        if self.group.first:
+            people = lsp.read_training(self.data, skip_missing=True)
+            if not people:
+                raise CaffeCompatError(f"{self.data}: no training images of LSP or LSPET in it (lsp/images, lspet/images)")
+            if self.profile.people is not None and len(people) > self.profile.people:
+                chosen = np.linspace(0, len(people) - 1, self.profile.people).round().astype(int)
+                people = [people[i] for i in chosen]
+            self.work.mkdir(parents=True, exist_ok=True)
+            if not path.exists():
+                store.export_lmdb(store.plan(people, seed=1), self.data, path, jpeg=True)
+        self.group.any(False)
+        return path
+
+    def run(self, experiments: Sequence[Experiment]) -> bool:
+        """Run what has no result yet; False when it was interrupted."""
+        for number, experiment in enumerate(experiments, 1):
+            if self.result(experiment).exists():
+                self.say(f"{experiment.name} ({number} of {len(experiments)}): has its result")
+                continue
+            self.say(f"{experiment.name} ({number} of {len(experiments)})")
+            if not self._one(experiment, self.records()):
+                return False
+        return True
+
+    def _one(self, experiment: Experiment, records: Path) -> bool:
+        folder = self.work / experiment.name
+        suffixes = self._write(experiment, folder, records)
+        histograms: dict[str, Any] = {}
+        for number, suffix in enumerate(suffixes):
+            if not self._train(experiment, folder, suffix, suffixes[:number], histograms):
+                return False
+        if self.group.first:
+            self._finish(experiment, folder, suffixes[-1], histograms)
+        self.group.any(False)
+        return True
+
+    def _write(self, experiment: Experiment, folder: Path, records: Path) -> list[str]:
+        """The definitions; their suffixes in the order of training."""
+        from caffe_compat import textformat
+
+        profile, config = self.profile, experiment.config
+        setting = Setting.for_boxsize(config.input_size)
+        data = netgen.DataConfig(
+            source=os.path.relpath(records, folder), batch_size=profile.batch, target_dist=round(setting.target_dist, 5),
+            sigma_center=round(setting.sigma, 4),
+        )  # fmt: skip
+        nets = netgen.plan(config, data, experiment.scheme)
+        if self.group.first:
+            (folder / "snap").mkdir(parents=True, exist_ok=True)
+            for suffix, net in nets.items():
+                _replace(folder / f"pose_train_test{suffix}.prototxt", net.to_text())
+                solver = netgen.solver(
+                    f"pose_train_test{suffix}.prototxt", f"snap/pose{suffix}",
+                    **{"max_iter": experiment.iterations, "snapshot": profile.snapshot, "display": 50, "average_loss": 50,
+                       "random_seed": experiment.seed, **profile.solver},
+                )  # fmt: skip
+                _replace(folder / f"pose_solver{suffix}.prototxt", textformat.dump(solver.message))
+        self.group.any(False)
+        return list(nets)
+
+    def _train(
+        self, experiment: Experiment, folder: Path, suffix: str, before: list[str], histograms: dict[str, Any]
+    ) -> bool:
+        from caffe_compat import read_weights
+
+        from . import training
+        from .samples import Order
+
+        spec, root = training.find_root(folder / f"pose_solver{suffix}.prototxt")
+        final = folder / "snap" / f"pose{suffix}_iter_{experiment.iterations}.caffemodel"
+        gradients = folder / "gradients.json"
+        if gradients.exists():
+            histograms.update(json.loads(gradients.read_text(encoding="utf-8")))
+        if final.exists():
+            return True
+        weights = None
+        if before:
+            weights = read_weights(folder / "snap" / f"pose{before[-1]}_iter_{experiment.iterations}.caffemodel")
+        elif experiment.after:
+            weights = read_weights(self.weights_of(experiment.after))
+        group = self.group
+        options = training.Options(
+            workers=self.workers, device=group.device, amp=self.profile.amp,
+            warmup=min(self.profile.warmup, experiment.iterations),
+            order=Order(shuffle=True, dice="numpy", seed=experiment.seed, rank=group.rank, world=group.world),
+        )  # fmt: skip
+        solver = training.make_solver(spec, root, options, weights)
+        state = training.latest(folder / "snap" / f"pose{suffix}")
+        if state is not None:
+            solver.restore(state)
+            self.say(f"going on from {state.name}")
+        solver.wrap(group.wrap)
+        if experiment.gradients:
+            marks = {max(0, round(m * experiment.iterations) - 1) for m in MARKS}
+
+            def look(iteration: int, found: Iterator[tuple[str, Any]]) -> None:
+                if iteration in marks:
+                    histograms[str(iteration)] = {name: _magnitudes(g) for name, g in found}
+                    _replace(gradients, json.dumps(histograms))
+
+            solver.on_gradients = look
+        with open(folder / "snap" / f"pose{suffix}_log.jsonl", "a", encoding="utf-8") as log:
+            return training.run(solver, log=log if group.first else None, say=self.say, group=group)
+
+    def weights_of(self, name: str) -> Path:
+        """The final weights of an experiment that ran here.
+
+        Raises
+        ------
+        CaffeCompatError : it did not, or its folder is gone.
+        """
+        found = list((self.work / name / "snap").glob("pose*_iter_*.caffemodel"))
+        if not found or not (self.results / f"{name}.json").exists():
+            raise CaffeCompatError(f"{self.work / name}: the weights of this experiment are needed and not there; run it first")
+        return max(found, key=lambda p: p.stat().st_mtime)
+
+    def _finish(self, experiment: Experiment, folder: Path, suffix: str, histograms: dict[str, Any]) -> None:
+        from .inference import Predictor
+        from .pipeline import prefetch
+        from .testing import load_person
+        from .testsets import open_set
+
+        model = folder / "snap" / f"pose{suffix}_iter_{experiment.iterations}.caffemodel"
+        predictor = Predictor.load(str(model), device=self.device)
+        test = open_set("lsp", self.data, predictor.setting, self.profile.search, self.profile.tested)
+        joints = []
+        for one in prefetch(load_person, test.people, self.workers if len(test.people) > 50 else 0):
+            if isinstance(one, str):
+                raise CaffeCompatError(one)
+            joints.append(test.to_file(predictor.run_prepared(one).joints))
+        truth = lsp.read_joints(self.data, "lsp")[0][1000 : 1000 + len(joints)]
+        result = evaluation.score_lsp(np.stack(joints), truth)
+        last = (folder / "snap" / f"pose{suffix}_log.jsonl").read_text(encoding="utf-8").splitlines()[-1]
+        content = {
+            "experiment": experiment.name, "profile": self.profile.name, "scheme": experiment.scheme, "after": experiment.after,
+            "config": asdict(experiment.config), "iterations": experiment.iterations, "batch": self.profile.batch,
+            "seed": experiment.seed, "people": len(joints), "search": list(self.profile.search),
+            "thresholds": result.thresholds.tolist(), "total": result.total.tolist(), "table": evaluation.lsp_table(result),
+            "final_losses": json.loads(last)["losses"], "gradients": histograms, "provenance": self._provenance(),
+        }  # fmt: skip
+        self.results.mkdir(parents=True, exist_ok=True)
+        _replace(self.result(experiment), json.dumps(content, indent=1))
+        self.say(f"{experiment.name}: PCK@0.2 {result.total[result.at(0.2)]:.2f} on {len(joints)} people")
+
+    def _provenance(self) -> dict[str, Any]:
+        import torch
+
+        count = len(lsp.read_training(self.data, skip_missing=True))
+        return {
+            "version": __version__, "torch": torch.__version__, "machine": platform.machine(), "device": self.device,
+            "threads": torch.get_num_threads(), "data": f"LSP 1-1000 and LSPET, {count} people with images",
+            "solver": self.profile.solver, "amp": self.profile.amp, "date": datetime.date.today().isoformat(),
+        }  # fmt: skip
+
+
+def _magnitudes(gradient: Any) -> list[int]:
+    """Histogram of log10 |g| over :data:`BINS`."""
+    values = np.log10(np.abs(gradient.float().cpu().numpy()) + 1e-30)
+    return [int(n) for n in np.histogram(values, BINS)[0]]
+
+
+def _replace(path: Path, text: str) -> None:
+    with atomic_write(path) as stream:
+        stream.write(text.encode())
+
+
+def estimates(profile: Profile, experiments: Sequence[Experiment]) -> list[tuple[str, str, int, float, float, float]]:
+    """(name, scheme, iterations, operations of the training, bytes of a batch, seconds) of each, for ``--dry-run``.
+
+    Forward and backward count as three forwards; the time is at the profile's assumed rate.
+    """
+    rows: list[tuple[str, str, int, float, float, float]] = []
+    for e in experiments:
+        trainings = e.config.stages if e.scheme == "stage-wise" else 1
+        operations = 3 * e.operations * e.iterations * profile.batch * trainings
+        if e.scheme == "stage-wise":
+            operations *= (e.config.stages + 1) / (2 * e.config.stages)  # the first stages' nets are smaller
+        rows.append((e.name, e.scheme, e.iterations, operations, e.memory * profile.batch, operations / profile.operations))
+    return rows

@@ -1,0 +1,57 @@
+"""Figure 4: accuracy against the size of the receptive field, one-stage networks with about the same number of parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from caffe_compat.graph import build
+from reproduce import netgen, receptive
+
+from . import training
+from .common import Curve, draw, write_numbers
+from .training import Claim
+
+
+def fields(results: Mapping[str, Mapping[str, Any]]) -> list[tuple[int, float, str]]:
+    """(receptive field in input pixels, PCK@0.2, experiment), by size; the field is computed from the graph."""
+    found = []
+    for name, run in results.items():
+        if not name.startswith("kernel-") or "-seed" in name:
+            continue
+        config = dict(run["config"])
+        config["towers"] = tuple(config["towers"])
+        graph = build(netgen.deploy(netgen.CPMConfig(**config)))
+        found.append((receptive.stages(graph)[0][1].size, training.at(training.seeds_of(results, name), 0.2), name))
+    return sorted(found)
+
+
+def claims(results: Mapping[str, Mapping[str, Any]], stages: int) -> list[Claim]:
+    """The paper's statement about Figure 4."""
+    text = "accuracy grows with the receptive field and saturates"
+    points = fields(results)
+    if len(points) < 4:
+        return [training.absent("4", text, "grows, saturates near 250 of 304 px", f"{len(points)} of 5 networks trained")]
+    sizes, values = np.array([p[0] for p in points]), np.array([p[1] for p in points])
+    grows = values[-1] > values[0] + 2
+    saturates = abs(values[-1] - values[-2]) < abs(values[1] - values[0])
+    ours = ", ".join(f"{s} px {v:.1f}" for s, v in zip(sizes, values, strict=True))
+    verdict: training.Verdict = "confirmed" if grows and saturates else "not confirmed"
+    return [Claim("4", text, "grows, saturates near 250 of 304 px", ours, verdict)]
+
+
+def make(results: Mapping[str, Mapping[str, Any]], out: Path, about: Mapping[str, Any], stages: int = 3) -> list[Path]:
+    """Numbers and picture of what there is."""
+    points = fields(results)
+    if not points:
+        return []
+    line = Curve("one stage, about equal parameters", np.array([p[0] for p in points], float), np.array([p[1] for p in points]))
+    path = out / "fig04"
+    panels = {"PCK@0.2 on Leeds Sports Pose": [line]}
+    write_numbers(panels, path, about)
+    draw(panels, path, xlabel="receptive field, pixels of the input", ylabel="PCK@0.2, %", columns=1, at=float(line.x[-1]),
+         points=True)  # fmt: skip
+    return [path.with_suffix(e) for e in (".json", ".csv", ".png", ".pdf", ".svg")]

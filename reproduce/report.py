@@ -1,0 +1,194 @@
+"""One static page: every figure, every claim with published and own numbers, the checks, receptive fields."""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from caffe_compat import __version__
+from caffe_compat.errors import DataError
+from caffe_compat.files import atomic_write
+
+from . import check, experiments, netgen, receptive
+from .benchmarks import Benchmarks, Missing
+from .figures import fig04, fig05, fig06, fig08, fig09, fig10, fig12, training
+from .figures.common import provenance
+from .figures.training import Claim
+
+Say = Callable[[str], None]
+_STYLE = """
+:root { color-scheme: light; }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 0 auto; padding: 1rem; }
+body { color: #1b1b1b; background: #fff; }
+h1, h2, h3 { line-height: 1.25; } h2 { margin-top: 2.5rem; border-bottom: 1px solid #ccc; }
+figure { margin: 1rem 0; } figure svg, figure img { width: 100%; height: auto; }
+figcaption, .small { font-size: .875rem; color: #444; }
+.scroll { overflow-x: auto; } table { border-collapse: collapse; font-size: .875rem; min-width: 34rem; }
+th, td { text-align: left; vertical-align: top; padding: .3rem .6rem; border-bottom: 1px solid #ddd; }
+th { border-bottom: 2px solid #888; } code { background: #f2f2f2; padding: 0 .2rem; overflow-wrap: anywhere; }
+.yes { color: #00664b; } .no { color: #a33c00; } .open { color: #555; }
+@media print { body { max-width: none; } figure, tr { break-inside: avoid; } }
+"""
+_CLASS = {"confirmed": "yes", "equal": "yes", "not confirmed": "no", "differs": "no"}
+
+
+@dataclass
+class Section:
+    """A part of the page. ``missing``: why a figure is not there."""
+
+    title: str
+    body: str
+    missing: str = ""
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    cells = "".join(f"<th>{html.escape(h)}</th>" for h in head)
+    lines = []
+    for row in rows:
+        marked = "".join(
+            f'<td class="{_CLASS[c]}">{c}</td>' if c in _CLASS else f"<td>{html.escape(c)}</td>" for c in row
+        )  # fmt: skip
+        lines.append(f"<tr>{marked}</tr>")
+    return f'<div class="scroll"><table><thead><tr>{cells}</tr></thead><tbody>{"".join(lines)}</tbody></table></div>'
+
+
+def _picture(path: Path, caption: str, number: str) -> str:
+    """A figure inside the page: vector where there is one."""
+    vector = path.with_suffix(".svg")
+    if vector.exists():
+        text = vector.read_text(encoding="utf-8")
+        text = text[text.index("<svg") :]
+        # ids are unique in a file, not in a page of several
+        text = re.sub(r'\b(id="|url\(#|href="#)', lambda m: f"{m[1]}f{number}-", text)
+        for size in ("width", "height"):  # the page's width counts
+            text = re.sub(rf'<svg ([^>]*)\b{size}="[^"]*"', r"<svg \1", text, count=1)
+        image = text.replace("<svg ", f'<svg role="img" aria-label="{html.escape(caption, quote=True)}" ', 1)
+    else:
+        data = base64.b64encode(path.with_suffix(".png").read_bytes()).decode()
+        image = f'<img alt="{html.escape(caption, quote=True)}" src="data:image/png;base64,{data}">'
+    return f"<figure>{image}<figcaption>{html.escape(caption)}</figcaption></figure>"
+
+
+def _from_predictions(data: Path, out: Path, say: Say) -> list[Section]:
+    """Figures 8, 9, 10, 12."""
+    found = []
+    for number, module, title, caption in (
+        ("8", fig08, "Figure 8: MPII", "PCKh on MPII's validation split; the paper's figure is on the test set."),
+        ("9", fig09, "Figure 9: Leeds Sports Pose", "PCK, person-centric, from the released and others' predictions."),
+        ("10", fig10, "Figure 10: predictions", "The released predictions on test images, at equal distances in the sets."),
+        ("12", fig12, "Figure 12: FLIC", "PCK of elbows and wrists, observer-centric."),
+    ):
+        try:
+            paths = module.make(Benchmarks(data), out)
+        except (Missing, DataError) as error:
+            say(f"{title}: left out: {error}")
+            found.append(Section(title, "", str(error)))
+            continue
+        picture = next(p for p in paths if p.suffix == ".png")
+        rerun = f'<p class="small">Again: <code>cpm-reproduce fig{number} --data DIR</code></p>'
+        found.append(Section(title, _picture(picture, caption, number) + rerun))
+        say(f"{title}: drawn")
+    return found
+
+
+def _trained(out: Path, results: Path, profile: str, stages: int, say: Say) -> tuple[list[Section], list[Claim]]:
+    """Figures 4, 5, 6 from stored results."""
+    found, claims = [], []
+    stored = training.read(results)
+    about = provenance(f"cpm-reproduce report --profile {profile}", str(results))
+    for number, module, title, caption in (
+        ("4", fig04, "Figure 4: receptive field", "One-stage networks of about equal size; field computed from the graph."),
+        ("5", fig05, "Figure 5: gradients", "Magnitudes of the gradients per layer; the line is the median."),
+        ("6", fig06, "Figure 6: training schemes and stages", "PCK on LSP's test images, person-centric."),
+    ):
+        found_claims = module.claims(stored, stages)
+        if profile == "smoke":  # a few iterations prove that it runs, nothing else
+            found_claims = [training.absent(c.figure, c.text, c.published, "smoke profile") for c in found_claims]
+        claims += found_claims
+        paths = module.make(stored, out, about, stages)
+        if not paths:
+            text = f"no results of profile '{profile}' yet; cpm-reproduce fig{number} --profile {profile} --data DIR makes them"
+            say(f"{title}: left out: {text}")
+            found.append(Section(title, "", text))
+            continue
+        picture = next(p for p in paths if p.suffix == ".png")
+        rerun = f'<p class="small">Again: <code>cpm-reproduce fig{number} --profile {profile} --data DIR</code></p>'
+        found.append(Section(title, _picture(picture, caption, number) + rerun))
+        say(f"{title}: drawn from stored results")
+    if stored:
+        rows = [
+            (n, r["scheme"], str(r["config"]["stages"]), str(r["iterations"]), f"{r['table']['total']:.2f}", str(r["people"]),
+             f"{r['provenance']['device']}, {r['provenance']['date']}") for n, r in sorted(stored.items())
+        ]  # fmt: skip
+        body = f"<p>{html.escape(experiments.PROFILES[profile].about)}.</p>" if profile in experiments.PROFILES else ""
+        head = ("experiment", "scheme", "stages", "iterations", "PCK@0.2", "people", "made")
+        found.append(Section(f"Trainings of profile '{profile}'", body + _table(head, rows)))
+    return found, claims
+
+
+def _checks(data: Path) -> Section:
+    rows, missing = [], []
+    for o in check.run(data):
+        ours = "-" if o.ours is None else " ".join(f"{v:g}" if v == int(v) else f"{v:.2f}" for v in o.ours)
+        difference = "-" if o.difference is None else f"{o.difference:+.3f}"
+        rows.append((o.name, " ".join(f"{v:g}" for v in o.published), ours, difference, o.verdict, o.source))
+        missing += [o.missing] if o.missing else []
+    body = _table(("number", "published", "ours", "difference", "verdict", "source"), rows)
+    note = "".join(f"<p>Missing: {html.escape(text)}</p>" for text in dict.fromkeys(missing))
+    again = '<p class="small">Again: <code>cpm-reproduce check --data DIR</code></p>'
+    return Section("Published numbers, computed again", body + note + again)
+
+
+def _fields() -> Section:
+    from caffe_compat.graph import build
+
+    graph = build(netgen.deploy(netgen.CPMConfig()))
+    rows = []
+    both = zip(receptive.stages(graph), receptive.stages(graph, small_pools=True), strict=True)
+    for (name, own, maps), (_, paper, _) in both:
+        rows.append((name, str(own.size), str(paper.size), f"{maps.size}×{maps.size}" if maps else "-"))
+    head = ("output", "pixels, as released (3×3 pools)", "pixels, 2×2 pools as the paper counts", "of the previous belief maps")
+    text = "Computed from the graph of the released 6-stage network. The paper: 160 px after stage 1, 31×31 and 400 px after 2."
+    return Section("Receptive fields", f"<p>{text}</p>" + _table(head, rows))
+
+
+def make(data: Path, out: Path, results: Path, profile: str, say: Say, stages: int = 3) -> Path:
+    """Draw everything that the data allow and write ``index.html``.
+
+    Returns
+    -------
+    The page.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    trained, claims = _trained(out, results, profile, stages, say)
+    sections = [_checks(data), *_from_predictions(data, out, say), *trained, _fields()]
+    rows = [(f"Figure {c.figure}", c.text, c.published, c.ours, c.verdict, c.why) for c in claims]
+    table = _table(("figure", "claim", "published", "ours", "verdict", "note"), rows)
+    sections.insert(1, Section("Claims that need training", table))
+    about = provenance("cpm-reproduce report", str(data))
+    parts = [
+        "<!doctype html><html lang='en'><head><meta charset='utf-8'><meta name='viewport' content='width=device-width, "
+        "initial-scale=1'><title>Convolutional Pose Machines, reproduced</title><link rel='icon' href='data:,'>"
+        f"<style>{_STYLE}</style></head><body><h1>Convolutional Pose Machines, reproduced</h1>",
+        f"<p>What was reproduced of Wei et al., CVPR 2016, how closely, and what not. Version {__version__}, "
+        f"{about['date']}, {html.escape(about['machine'])}.</p>",
+    ]
+    for section in sections:
+        body = section.body or f'<p class="open">Not here: {html.escape(section.missing)}</p>'
+        parts.append(f"<h2>{html.escape(section.title)}</h2>{body}")
+    page = out / "index.html"
+    with atomic_write(page) as stream:
+        stream.write(("\n".join(parts) + "</body></html>\n").encode())
+    summary: dict[str, Any] = {
+        "provenance": about, "claims": [c.__dict__ for c in claims],
+        "missing": {s.title: s.missing for s in sections if s.missing},
+    }  # fmt: skip
+    with atomic_write(out / "report.json") as stream:
+        stream.write(json.dumps(summary, indent=1).encode())
+    return page

@@ -1,0 +1,137 @@
+"""Figures 4, 5 and 6 by training, at the smallest size; stops and goes on; the report; receptive fields."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from caffe_compat.graph import build
+from reproduce import experiments, netgen, receptive
+from reproduce.cli import models, reproduce
+from reproduce.figures import fig04, fig05, fig06, training
+from tests.paths import DATA, needs_data
+
+
+def _run(*args: object) -> Result:
+    return CliRunner().invoke(reproduce.main, [str(a) for a in args])
+
+
+def test_receptive_fields_of_the_paper() -> None:
+    """160 pixels after stage 1, 31×31 on the belief maps, 400 pixels after stage 2, counting 2×2 pools as the paper does."""
+    graph = build(netgen.deploy(netgen.CPMConfig()))
+    paper = receptive.stages(graph, small_pools=True)
+    assert [f.size for _, f, _ in paper[:2]] == [160, 400]
+    assert paper[0][2] is None
+    assert {belief.size for _, _, belief in paper[1:] if belief is not None} == {31}
+    released = receptive.stages(graph)
+    assert [f.size for _, f, _ in released[:2]] == [167, 407]
+    result = CliRunner().invoke(models.main, ["rf", "leeds-small"])
+    assert result.exit_code == 0, result.output
+    assert "19x19 of the belief maps" in result.output
+
+
+def test_kernel_networks_have_about_equal_sizes() -> None:
+    for profile in experiments.PROFILES.values():
+        found = experiments.of_fig4(profile, 3, 1)
+        counts = [build(netgen.deploy(e.config)).count for e in found]
+        assert max(counts) / min(counts) < 1.35, profile.name
+        sizes = [receptive.stages(build(netgen.deploy(e.config)))[0][1].size for e in found]
+        assert sizes == sorted(sizes)
+        assert len(set(sizes)) == len(sizes)
+
+
+def test_dry_run_trains_nothing(tmp_path: Path) -> None:
+    for figure in ("fig4", "fig5", "fig6"):
+        result = _run(figure, "--profile", "paper", "--dry-run", "--work", tmp_path / "w", "--seeds", 2)
+        assert result.exit_code == 0, result.output
+        assert "in all" in result.output
+    assert "stage-wise-3-seed2" in result.output
+    assert not (tmp_path / "w").exists()
+
+
+@needs_data
+def test_everything_at_the_smallest_size(tmp_path: Path) -> None:
+    """All trainings, figures and the page, on a hundred images; run again, nothing is trained again."""
+    args = ["all", "--profile", "smoke", "--data", DATA, "--work", tmp_path / "w", "-o", tmp_path / "report"]
+    result = _run(*args, "--workers", 0)
+    assert result.exit_code == 0, result.output
+    results = training.read(tmp_path / "w" / "smoke" / "results")
+    names = {e.name for e in experiments.stages_of_fig6(experiments.PROFILES["smoke"], 3, 1)}
+    assert names < set(results)
+    assert sum(n.startswith("kernel-") for n in results) == 5
+    run = results["joint-3"]
+    assert run["provenance"]["data"].startswith("LSP 1-1000 and LSPET")
+    assert len(run["gradients"]) >= 2
+    assert fig05.claims(results, 3)[0].verdict == "confirmed"  # the gradients vanish from the first iteration on
+    page = (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
+    assert page.count("<svg") >= 6
+    assert "Not here" not in page
+    ids = re.findall(r'\bid="([^"]+)"', page)
+    assert len(ids) == len(set(ids))
+    assert set(re.findall(r'(?:url\(#|href="#)([^")]+)', page)) <= set(ids)
+    assert not re.findall(r'(?:src|href)="https?:', page)
+    before = {p: p.stat().st_mtime for p in (tmp_path / "w").rglob("*.caffemodel")}
+    again = _run(*args)
+    assert again.output.count("has its result") == len(results)
+    assert {p: p.stat().st_mtime for p in (tmp_path / "w").rglob("*.caffemodel")} == before
+    drawn = _run("fig6", "--profile", "smoke", "--data", DATA, "--work", tmp_path / "w", "-o", tmp_path / "figures")
+    assert drawn.exit_code == 0, drawn.output
+    assert (tmp_path / "figures" / "fig06.pdf").stat().st_size > 1000
+    # a training that was killed between two snapshots goes on from the first and ends with the same numbers
+    folder = tmp_path / "w" / "smoke" / "joint-3"
+    for path in folder.glob("snap/pose_iter_6.*"):
+        path.unlink()
+    (tmp_path / "w" / "smoke" / "results" / "joint-3.json").unlink()
+    (folder / "gradients.json").unlink()
+    resumed = _run("fig6", "--profile", "smoke", "--data", DATA, "--work", tmp_path / "w", "-o", tmp_path / "f", "--only", "joint-3")
+    assert resumed.exit_code == 0, resumed.output
+    assert "going on from pose_iter_3.solverstate" in resumed.output
+    assert training.read(tmp_path / "w" / "smoke" / "results")["joint-3"]["final_losses"] == run["final_losses"]
+
+
+def test_missing_data_are_said(tmp_path: Path) -> None:
+    result = _run("fig6", "--profile", "smoke", "--data", tmp_path, "--work", tmp_path / "w", "-o", tmp_path / "f")
+    assert result.exit_code == 2
+    assert "Traceback" not in result.output
+    page = _run("report", "--data", tmp_path, "--results", tmp_path / "none", "-o", tmp_path / "report")
+    assert page.exit_code == 0, page.output
+    said = json.loads((tmp_path / "report" / "report.json").read_text())["missing"]
+    assert {t.split(":")[0] for t in said} == {f"Figure {n}" for n in (4, 5, 6, 8, 9, 10, 12)}
+    assert "Not here" in (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
+
+
+def _result(name: str, value: float) -> dict[str, object]:
+    thresholds = [i / 100 for i in range(21)]
+    return {"experiment": name, "thresholds": thresholds, "total": [value * t / 0.2 for t in thresholds]}
+
+
+@pytest.mark.parametrize(
+    ("values", "verdicts"),
+    [
+        ((60, 55, 59, 50), ["confirmed"] * 4),
+        ((50, 55, 60, 60), ["not confirmed", "not confirmed", "not confirmed", "confirmed"]),
+    ],
+)
+def test_verdicts_on_the_schemes(values: tuple[float, ...], verdicts: list[str]) -> None:
+    names = ("joint-3", "stage-wise-3", "fine-tuned-3", "no-supervision-3")
+    results = {n: _result(n, v) for n, v in zip(names, values, strict=True)}
+    found = fig06.claims(results, 3)
+    assert [c.verdict for c in found[:4]] == verdicts
+    assert found[4].verdict == "not testable here"
+    results |= {f"joint-{t}": _result(f"joint-{t}", v) for t, v in enumerate((50, 55, 60, 61, 62, 62), 1)}
+    assert fig06.claims(results, 3)[4].verdict == "confirmed"
+    results["joint-6"] = _result("joint-6", 70)
+    assert fig06.claims(results, 3)[4].verdict == "not confirmed"
+
+
+def test_verdict_on_the_receptive_field() -> None:
+    results = {}
+    for e, value in zip(experiments.of_fig4(experiments.PROFILES["smoke"], 3, 1), (30, 40, 45, 47, 48), strict=True):
+        results[e.name] = {**_result(e.name, value), "config": experiments.asdict(e.config)}
+    assert fig04.claims(results, 3)[0].verdict == "confirmed"
+    assert [v for _, v, _ in fig04.fields(results)] == pytest.approx([30, 40, 45, 47, 48])
+    assert fig04.claims({}, 3)[0].verdict == "not testable here"
