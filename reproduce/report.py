@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +159,19 @@ def _fields() -> Section:
     return Section("Receptive fields", f"<p>{text}</p>" + _table(head, rows))
 
 
+def _parity() -> Section | None:
+    """What the recorded cases of the original programs measured, where it was."""
+    file = Path(str(resources.files("reproduce"))) / "results" / "parity.json"
+    if not file.exists():
+        return None
+    content = json.loads(file.read_text(encoding="utf-8"))
+    rows = [(r["what"], str(r["cases"]), f"{r['largest']:.1e}" if r["largest"] else "0") for r in content["rows"]]
+    about = content["provenance"]
+    text = f"Largest differences to recorded outputs; measured {about['date']}, {about['machine']}, by {about['command']}."
+    table = _table(("recorded from", "values compared", "largest difference"), rows)
+    return Section("Equal to the original programs", f"<p>{html.escape(text)}</p>" + table)
+
+
 def make(data: Path, out: Path, results: Path, profile: str, say: Say, stages: int = 3) -> Path:
     """Draw everything that the data allow and write ``index.html``.
 
@@ -171,6 +185,8 @@ def make(data: Path, out: Path, results: Path, profile: str, say: Say, stages: i
     rows = [(f"Figure {c.figure}", c.text, c.published, c.ours, c.verdict, c.why) for c in claims]
     table = _table(("figure", "claim", "published", "ours", "verdict", "note"), rows)
     sections.insert(1, Section("Claims that need training", table))
+    if (parity := _parity()) is not None:
+        sections.append(parity)
     about = provenance("cpm-reproduce report", str(data))
     parts = [
         "<!doctype html><html lang='en'><head><meta charset='utf-8'><meta name='viewport' content='width=device-width, "

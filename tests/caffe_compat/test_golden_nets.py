@@ -13,7 +13,7 @@ from caffe_compat import Net, read_net, read_weights
 from caffe_compat.convert import convert
 from caffe_compat.engine import Mode
 from caffe_compat.graph import build
-from tests import recipe, tolerances
+from tests import measured, recipe, tolerances
 from tests.paths import DATA, GOLDEN, cases, needs_data
 from tests.replay import relative_error
 
@@ -33,6 +33,7 @@ def test_deploy(path: Path, engine: Mode) -> None:
     with torch.no_grad():
         ours = net(torch.from_numpy(x), blobs=recorded)
     worst = max(float(np.abs(ours[name].numpy() - blob).max()) for name, blob in recorded.items())
+    measured.note("Caffe: official deploy nets, belief maps (absolute; standard deviation 2 to 4)", worst)
     assert worst <= tolerances.DEPLOY
 
 
@@ -59,6 +60,7 @@ def test_tiny(path: Path, ending: str, engine: Mode) -> None:
         ours = net.all_blobs(torch.from_numpy(recorded.pop("x")))
     errors = {key: relative_error(ours[key.removeprefix("blob:")].numpy(), blob) for key, blob in recorded.items()}
     assert errors
+    measured.note("Caffe: small pose machines, every blob (of the blob's largest value)", max(errors.values()))
     assert max(errors.values()) <= tolerances.TINY
 
 
@@ -104,4 +106,5 @@ def test_public_model(path: Path, engine: Mode) -> None:
     blobs = {key[5:]: blob for key, blob in recorded.items() if key.startswith("blob:")}
     errors = {name: relative_error(ours[name].numpy(), blob) for name, blob in blobs.items()}
     assert errors
+    measured.note("Caffe: public models, every blob (of the blob's largest value)", max(errors.values()))
     assert max(errors.values()) <= tolerances.MODEL

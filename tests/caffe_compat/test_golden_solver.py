@@ -13,7 +13,7 @@ import pytest
 from caffe_compat import read_solver, read_weights
 from caffe_compat.snapshot import read_state
 from caffe_compat.solver import Solver
-from tests import tolerances
+from tests import measured, tolerances
 from tests.paths import DATA, cases, needs_data
 
 
@@ -54,6 +54,7 @@ def _double(solver: Solver) -> Solver:
 def _check(ours: Weights_, caffe: Weights_, twin: Callable[[], Solver], step: int) -> None:
     """Within 1e-5 of Caffe; in a training that amplifies rounding, as near to the float64 run as Caffe is."""
     assert caffe
+    measured.note("Caffe: trainings, weights after k steps (relative; one run amplifies rounding)", _distance(ours, caffe))
     if _distance(ours, caffe) <= tolerances.SOLVER:
         return
     exact = _double(twin())

@@ -13,7 +13,7 @@ from reproduce.augment import Settings, augment, roll
 from reproduce.dice import GivenDice, glibc_rand
 from reproduce.samples import Order, source_for
 from reproduce.store import LMDBStore
-from tests import tolerances
+from tests import measured, tolerances
 from tests.paths import GOLDEN, cases
 
 _DUMPS = "cpmdata/training/dumps"
@@ -56,6 +56,9 @@ def test_samples_from_recorded_dice(path: Path) -> None:
             np.testing.assert_allclose(sample.data[3], recorded["center"][i], rtol=0, atol=tolerances.LABEL)
         np.testing.assert_allclose(sample.data[3], recorded["center16"][i], rtol=0, atol=tolerances.HALF)
         label = np.concatenate([sample.label, sample.label_1st])
+        measured.note("Caffe: CPM data layer, pixels (levels)", float(
+            np.abs(sample.pixels.transpose(2, 0, 1).astype(int) - recorded["pixels"][i]).max()))  # fmt: skip
+        measured.note("Caffe: CPM data layer, label maps (absolute)", float(np.abs(label - recorded["label"][i]).max()))
         np.testing.assert_allclose(label, recorded["label"][i], rtol=0, atol=tolerances.LABEL)
 
 

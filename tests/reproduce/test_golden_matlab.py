@@ -14,6 +14,7 @@ from reproduce import inference
 from reproduce.imresize import axis_map, imresize
 from reproduce.inference import Predictor, Setting, Task
 from reproduce.skeletons import LSP_JOINTS, PARTS_14
+from tests import measured
 from tests.paths import DATA, GOLDEN, cases, listed, needs_data
 
 _FOLDER = GOLDEN / "matlab"
@@ -34,6 +35,8 @@ def test_imresize(case: dict[str, Any]) -> None:
     target = target.ravel()
     ours = imresize(source, float(target[0]) if len(target) == 1 else (int(target[0]), int(target[1])))
     assert ours.dtype == out.dtype
+    kind = "levels" if out.dtype == np.uint8 else str(out.dtype)
+    measured.note(f"MATLAB: imresize ({kind})", float(np.abs(ours.astype(float) - out.astype(float)).max()))
     if out.dtype == np.uint8:
         np.testing.assert_array_equal(ours, out)
     else:
@@ -155,6 +158,8 @@ def _predictor(arrays: dict[str, np.ndarray], info: dict[str, Any]) -> Predictor
 def _check_maps(maps: np.ndarray, arrays: dict[str, np.ndarray], name: str, scale: float = 1.0) -> None:
     assert list(maps.shape) == arrays[f"{name}_shape"].tolist() if f"{name}_shape" in arrays else True
     at = maps[:, arrays[f"{name}_sample_y"], arrays[f"{name}_sample_x"]]
+    worst = float(np.abs(at - arrays[f"{name}_samples"]).max()) / scale
+    measured.note("MATLAB: belief maps in the image, both protocols (absolute, per scale)", worst)
     np.testing.assert_allclose(at, arrays[f"{name}_samples"], rtol=0, atol=1e-5 * scale)
     if f"{name}_sub" in arrays:
         stride = int(arrays[f"{name}_sub_stride"])
@@ -225,6 +230,7 @@ def test_benchmark_protocol(path: Path) -> None:
             ours = found.joints
             if "source" in info:  # stored in LSP's joint order
                 ours = ours[[PARTS_14.index(j) for j in LSP_JOINTS]]
+            measured.note("MATLAB: predicted joints (pixels)", float(np.abs(ours - arrays["prediction"][:, :, person]).max()))
             np.testing.assert_array_equal(ours, arrays["prediction"][:, :, person])
 
 

@@ -1,0 +1,49 @@
+"""Runs the recorded cases and writes what they measured: reproduce/results/parity.json, which docs and report show.
+
+    CPM_GOLDEN=... CPM_DATA=... python tools/measure_parity.py
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+TARGET = ROOT / "reproduce" / "results" / "parity.json"
+
+
+def main() -> None:
+    """Run pytest on the golden cases and gather."""
+    with tempfile.TemporaryDirectory() as name:
+        env = {**os.environ, "CPM_PARITY": str(Path(name) / "noted")}
+        subprocess.run([sys.executable, "-m", "pytest", "-q", "-m", "golden and not gpu"], cwd=ROOT, env=env, check=True)
+        found: dict[str, list[float]] = {}
+        for path in Path(name).glob("noted.*"):
+            for line in path.read_text(encoding="utf-8").splitlines():
+                what, difference = json.loads(line)
+                found.setdefault(what, []).append(difference)
+    if not found:
+        sys.exit("no recorded case was measured: are the recorded outputs there (CPM_GOLDEN)?")
+    machine = f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+    today = datetime.date.today().isoformat()
+    content = {
+        "provenance": {"command": "python tools/measure_parity.py", "machine": machine, "date": today},
+        "rows": [{"what": w, "cases": len(d), "largest": max(d)} for w, d in sorted(found.items())],
+    }
+    TARGET.parent.mkdir(parents=True, exist_ok=True)
+    TARGET.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    for row in content["rows"]:
+        print(row)  # type: ignore[str-bytes-safe]
+    print(TARGET)
+
+
+if __name__ == "__main__":
+    main()
