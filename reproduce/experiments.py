@@ -14,7 +14,7 @@ import platform
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +27,10 @@ from . import evaluation, netgen
 from .datasets import lsp
 from .distributed import Group
 from .inference import SEARCH, Setting
+from .posemachine import PoseMachineConfig
+
+if TYPE_CHECKING:
+    from .inference import Predictor
 
 Say = Callable[[str], None]
 Floats = npt.NDArray[np.float64]
@@ -44,6 +48,7 @@ class Profile:
     config : the network; experiments change its stages and kernels. iterations, batch : of a joint training.
     solver : fields of the solver. people : training people at most (evenly spread). tested : test people at most.
     search : test scales. operations : assumed rate, per second, for estimates. about : for people.
+    baseline : the Pose Machine that Figure 6a compares with.
     """
 
     name: str
@@ -59,6 +64,7 @@ class Profile:
     warmup: int = 0
     snapshot: int = 1000
     operations: float = 1.5e11
+    baseline: PoseMachineConfig = field(default_factory=PoseMachineConfig)
 
 
 _ADAM = {
@@ -70,6 +76,7 @@ PROFILES = {
         "smoke", "minutes on two cores: proves the machinery, its numbers mean nothing",
         netgen.CPMConfig(3, 14, 64, (4, 4, 8), 4, 8, 8, 5, 3, 5, 0.0, "msra", 1.0), 6, 4,
         {**_ADAM, "base_lr": 1e-3}, people=100, tested=10, search=(1.0,), snapshot=3,
+        baseline=PoseMachineConfig(images=30, cells=8, trees=3, leaves=7),
     ),
     "cpu": Profile(
         "cpu", "hours on two cores: a third of the resolution, an eighth to a half of the channels, all LSP and LSPET people",
@@ -79,6 +86,7 @@ PROFILES = {
     "paper": Profile(
         "paper", "the paper's sizes and schedule: days on GPUs, resumable, torchrun",
         netgen.CPMConfig(3, 14, 368), 600000, 16, {"base_lr": 8e-5}, snapshot=5000, operations=4e13,
+        baseline=PoseMachineConfig(images=11000, cells=60, trees=200),
     ),
 }  # fmt: skip
 
@@ -91,6 +99,7 @@ class Experiment:
     ----------
     name : of its result. config : the network. scheme : of Figure 6b. iterations : of each of its trainings.
     after : experiment whose weights it starts from. gradients : record their magnitudes.
+    kind : a network, or the Pose Machine with as many stages.
     """
 
     name: str
@@ -100,6 +109,7 @@ class Experiment:
     after: str = ""
     gradients: bool = False
     seed: int = 1
+    kind: Literal["network", "pose-machine"] = "network"
 
     @property
     def operations(self) -> float:
@@ -123,7 +133,7 @@ class Experiment:
 
 
 def stages_of_fig6(profile: Profile, stages: int, seeds: int) -> list[Experiment]:
-    """Figure 6: (b) the four schemes at ``stages``, (c) 1 to 6 stages with intermediate supervision."""
+    """Figure 6: (b) four schemes at ``stages``, (c) 1 to 6 stages with intermediate supervision, (a) the Pose Machine."""
     found = []
     for seed in range(1, seeds + 1):
         base = replace(profile.config, stages=stages)
@@ -138,6 +148,7 @@ def stages_of_fig6(profile: Profile, stages: int, seeds: int) -> list[Experiment
         found += [
             Experiment(f"joint-{t}{end}", replace(base, stages=t), "joint", n, seed=seed) for t in range(1, 7) if t != stages
         ]
+        found.append(Experiment(f"pose-machine-{stages}{end}", base, seed=seed, kind="pose-machine"))
     return found
 
 
@@ -221,6 +232,10 @@ class Lab:
                 self.say(f"{experiment.name} ({number} of {len(experiments)}): has its result")
                 continue
             self.say(f"{experiment.name} ({number} of {len(experiments)})")
+            if experiment.kind == "pose-machine":
+                if self.group.first:
+                    self._pose_machine(experiment, self.records())
+                continue
             if not self._one(experiment, self.records()):
                 return False
         return True
@@ -236,6 +251,21 @@ class Lab:
             self._finish(experiment, folder, suffixes[-1], histograms)
         self.group.any(False)
         return True
+
+    def _pose_machine(self, experiment: Experiment, records: Path) -> None:
+        from importlib.util import find_spec
+
+        from . import posemachine
+
+        if find_spec("sklearn") is None:
+            self.say("the Pose Machine is left out: it needs scikit-learn (pip install scikit-learn)")
+            return
+        size = experiment.config.input_size
+        config = replace(self.profile.baseline, stages=experiment.config.stages)
+        machine = posemachine.PoseMachine(config, experiment.config.parts)
+        machine.fit(posemachine.training_samples(records, size, config.images), experiment.seed, self.say)
+        predictor = posemachine.PoseMachinePredictor(machine, Setting.for_boxsize(size))
+        self._test(experiment, predictor, {"machine": asdict(config), "final_losses": {}})
 
     def _write(self, experiment: Experiment, folder: Path, records: Path) -> list[str]:
         """The definitions; their suffixes in the order of training."""
@@ -319,12 +349,18 @@ class Lab:
 
     def _finish(self, experiment: Experiment, folder: Path, suffix: str, histograms: dict[str, Any]) -> None:
         from .inference import Predictor
+
+        model = folder / "snap" / f"pose{suffix}_iter_{experiment.iterations}.caffemodel"
+        predictor = Predictor.load(str(model), device=self.device)
+        last = (folder / "snap" / f"pose{suffix}_log.jsonl").read_text(encoding="utf-8").splitlines()[-1]
+        self._test(experiment, predictor, {"final_losses": json.loads(last)["losses"], "gradients": histograms})
+
+    def _test(self, experiment: Experiment, predictor: Predictor, more: dict[str, Any]) -> None:
+        """LSP's test people by the protocol, and the result's file."""
         from .pipeline import prefetch
         from .testing import load_person
         from .testsets import open_set
 
-        model = folder / "snap" / f"pose{suffix}_iter_{experiment.iterations}.caffemodel"
-        predictor = Predictor.load(str(model), device=self.device)
         test = open_set("lsp", self.data, predictor.setting, self.profile.search, self.profile.tested)
         joints = []
         for one in prefetch(load_person, test.people, self.workers if len(test.people) > 50 else 0):
@@ -333,13 +369,12 @@ class Lab:
             joints.append(test.to_file(predictor.run_prepared(one).joints))
         truth = lsp.read_joints(self.data, "lsp")[0][1000 : 1000 + len(joints)]
         result = evaluation.score_lsp(np.stack(joints), truth)
-        last = (folder / "snap" / f"pose{suffix}_log.jsonl").read_text(encoding="utf-8").splitlines()[-1]
         content = {
             "experiment": experiment.name, "profile": self.profile.name, "scheme": experiment.scheme, "after": experiment.after,
             "config": asdict(experiment.config), "iterations": experiment.iterations, "batch": self.profile.batch,
             "seed": experiment.seed, "people": len(joints), "search": list(self.profile.search),
             "thresholds": result.thresholds.tolist(), "total": result.total.tolist(), "table": evaluation.lsp_table(result),
-            "final_losses": json.loads(last)["losses"], "gradients": histograms, "provenance": self._provenance(),
+            **more, "provenance": self._provenance(),
         }  # fmt: skip
         self.results.mkdir(parents=True, exist_ok=True)
         _replace(self.result(experiment), json.dumps(content, indent=1))
@@ -374,6 +409,10 @@ def estimates(profile: Profile, experiments: Sequence[Experiment]) -> list[tuple
     """
     rows: list[tuple[str, str, int, float, float, float]] = []
     for e in experiments:
+        if e.kind == "pose-machine":  # a tree per class, half and round; about a quarter of a second each on two cores
+            trees = 2 * e.config.stages * profile.baseline.trees * (e.config.parts + 1)
+            rows.append((e.name, "boosted trees", profile.baseline.trees, 0.0, 0.0, 0.25 * trees))
+            continue
         trainings = e.config.stages if e.scheme == "stage-wise" else 1
         operations = 3 * e.operations * e.iterations * profile.batch * trainings
         if e.scheme == "stage-wise":

@@ -62,6 +62,9 @@ def test_everything_at_the_smallest_size(tmp_path: Path) -> None:
     results = training.read(tmp_path / "w" / "smoke" / "results")
     names = {e.name for e in experiments.stages_of_fig6(experiments.PROFILES["smoke"], 3, 1)}
     assert names < set(results)
+    machine = results["pose-machine-3"]
+    assert machine["machine"]["stages"] == 3
+    assert machine["people"] == experiments.PROFILES["smoke"].tested
     assert sum(n.startswith("kernel-") for n in results) == 5
     run = results["joint-3"]
     assert run["provenance"]["data"].startswith("LSP 1-1000 and LSPET")
@@ -91,6 +94,42 @@ def test_everything_at_the_smallest_size(tmp_path: Path) -> None:
     assert resumed.exit_code == 0, resumed.output
     assert "going on from pose_iter_3.solverstate" in resumed.output
     assert training.read(tmp_path / "w" / "smoke" / "results")["joint-3"]["final_losses"] == run["final_losses"]
+
+
+def test_pose_machine_learns() -> None:
+    """A dot of a colour of its own for each part: three stages of trees find them, and later stages do not lose them."""
+    pytest.importorskip("sklearn")
+    import numpy as np
+
+    from reproduce.inference import Setting
+    from reproduce.posemachine import PoseMachine, PoseMachineConfig, PoseMachinePredictor, features
+
+    rng = np.random.default_rng(0)
+    size, cells = 64, 8
+
+    def sample() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        data = rng.normal(0, 0.02, (4, size, size)).astype(np.float32)
+        places = rng.permutation(cells * cells)[:2]
+        label = np.zeros((3, cells, cells), np.float32)
+        for part, place in enumerate(places):
+            y, x = divmod(int(place), cells)
+            data[part, y * 8 : y * 8 + 8, x * 8 : x * 8 + 8] += 0.4
+            label[part, y, x] = 1
+        label[2] = 1 - label[:2].max(0)
+        return data, label, places
+
+    machine = PoseMachine(PoseMachineConfig(stages=3, cells=20, trees=5, leaves=5), parts=2)
+    machine.fit([(features(d), lab) for d, lab, _ in (sample() for _ in range(60))])
+    right = np.zeros(3)
+    for _ in range(20):
+        data, _, places = sample()
+        for stage, maps in enumerate(machine.maps(data)):
+            assert maps.shape == (3, cells, cells)
+            np.testing.assert_allclose(maps.sum(0), 1, atol=1e-4)
+            right[stage] += (maps[:2].reshape(2, -1).argmax(1) == places).sum()
+    assert (right >= 36).all(), right
+    predictor = PoseMachinePredictor(machine, Setting.for_boxsize(size))
+    assert predictor.predict(rng.integers(0, 256, (70, 50, 3), np.uint8), keep=True).maps.shape == (3, 3, 70, 50)
 
 
 def test_missing_data_are_said(tmp_path: Path) -> None:
