@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 Mode = Literal["auto", "direct", "tiled"]
 MODES: tuple[Mode, ...] = ("auto", "direct", "tiled")
-# transformed kernels that a network keeps: the 6-stage network's take 0.85 GB
+# transformed kernels that a network keeps: the 6-stage network's take 0.7 GB
 MEMORY = 1_000_000_000
 _RUN = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 
@@ -39,8 +39,8 @@ _DIRECT, _DIRECT_NARROW = 230e9, 190e9
 _LINES, _COLUMNS, _MIX = 90e9, 135e9, 150e9
 _KERNEL_BYTES, _COPY = 30e9, 10e9
 _TRANSFORM = 60e9  # making a kernel's transform: a product and a copy
-# a millisecond for 60 MB: a slightly slower tile is taken if its kernel is much smaller
-_PRICE = 1e-3 / 60e6
+# a millisecond for 25 MB: a slightly slower tile is taken if its kernel is much smaller
+_PRICE = 1e-3 / 25e6
 _CALLS = 2e-4  # a dozen operations for one
 _GAIN = 0.85  # tiled only where it takes less than this share of the direct time
 _SIDES = range(12, 41)

@@ -7,6 +7,7 @@ Caffe's fillers: its maps show that the machinery runs, not where anybody's join
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -50,8 +51,8 @@ def main() -> None:
     command("cpm-convert", str(model), "-o", str(converted))
     picture = photograph(out)
     command("cpm-predict", str(picture), "--model", str(converted), "--out", str(out))
-    # the model's stored score, and the paper's numbers, on what data there are below the current folder
-    command("cpm-reproduce", "check")
+    # the model's stored score, and the paper's numbers, on what data there are
+    command("cpm-reproduce", "check", "--data", os.environ.get("CPM_DATA", "."))
     for path in sorted(out.glob("photograph_*")):
         print(f"look at {path}")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import hashlib
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -99,15 +100,16 @@ def _inputs(inputs: tuple[str, ...]) -> tuple[list[Path], list[Path], list[int]]
               help="How convolutions run on the CPU; see 'cpm-models plan'.")  # fmt: skip
 @click.option("--amp", type=click.Choice(["bf16"]), help="Fast mode with half the digits, for hardware that has it.")
 @click.option("--batch", default=16, show_default=True, type=click.IntRange(min=1), help="Scaled images at once at most.")
-@click.option("--workers", default=1, show_default=True, type=click.IntRange(min=0),
-              help="Processes that decode and resize ahead of the network (0: none).")  # fmt: skip
+@click.option("--workers", type=click.IntRange(min=0),
+              help="Processes that decode and resize ahead of the network (default: none on one or two processors, where the "
+              "network needs both; else 2).")  # fmt: skip
 @click.option("--resume", is_flag=True, help="Skip what is done already.")
 @click.option("--out", type=click.Path(), default="predicted", show_default=True, help="Folder for the results.")
 @common
 def main(
     inputs: tuple[str, ...], model: str, prototxt: str | None, box: Any, boxes: str | None, detect: bool, protocol: Any,
     scales: tuple[float, ...] | None, dataset: str | None, data: str | None, limit: int | None, stages: int | None,
-    device: str, engine: Any, amp: str | None, batch: int, workers: int, resume: bool, out: str,
+    device: str, engine: Any, amp: str | None, batch: int, workers: int | None, resume: bool, out: str,
 ) -> None:  # fmt: skip
     """Find the joints of people in the INPUTS: images, folders, patterns, videos, camera:0.
 
@@ -146,6 +148,8 @@ def main(
         folder.mkdir(parents=True, exist_ok=True)
         how = How(predictor.setting, protocol, scales, detect)
         say: Callable[[str], None] = click.echo if group.first else _silent
+        if workers is None:
+            workers = 2 if (os.cpu_count() or 1) > 2 else 0
         ahead = 0 if len(images) == 1 and not videos else workers  # one image is done sooner than a process starts
         run = predicting.Run(predictor, how, folder, say, resume, ahead, about, group, limit)
         start = time.perf_counter()
