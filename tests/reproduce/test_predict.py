@@ -409,6 +409,24 @@ def test_a_missing_file_among_many(model: Path, tmp_path: Path) -> None:
 
 
 @needs_data
+def test_sample_photographs(model: Path, tmp_path: Path) -> None:
+    """The release's photographs of all kinds and sizes: a skeleton of the photograph's size, maps and 14 joints inside each."""
+    images = sorted(p for p in (DATA / "samples").rglob("*") if p.suffix in (".png", ".jpg"))
+    result = _run(*images, "--model", model, "--scales", "0.8,1", "--out", tmp_path)
+    assert result.exit_code == 0, result.output
+    assert f"{len(images)} people in" in result.output
+    for image in images:
+        height, width = cv2.imread(str(image)).shape[:2]
+        assert cv2.imread(str(tmp_path / f"{image.stem}_skeleton.png")).shape == (height, width, 3)
+        assert (tmp_path / f"{image.stem}_belief.png").exists()
+        found = json.loads((tmp_path / f"{image.stem}_keypoints.json").read_text())
+        joints = np.array(found["people"][0]["pose_keypoints_2d"]).reshape(14, 3)[:, :2]
+        assert found["size"] == [width, height]
+        assert (joints >= 0).all()
+        assert (joints < (width, height)).all()
+
+
+@needs_data
 def test_shared_work(model: Path, tmp_path: Path) -> None:
     """Two processes predict a data set and pictures together: the same files as one writes; a dead one's share is made up."""
     import subprocess
