@@ -226,7 +226,7 @@ def test_evaluate_command(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert "90.5" in result.output
     assert "84.32" in result.output
-    assert {p.suffix for p in tmp_path.iterdir()} == {".png", ".pdf", ".csv", ".json"}
+    assert {p.suffix for p in tmp_path.iterdir()} == {".png", ".pdf", ".svg", ".csv", ".json"}
     flic = DATA / "release" / "FLIC_prediction_model_FLIC_4s.mat"
     for protocol, elbow in (("paper", 97.59), ("release", 97.54)):
         rows = json.loads(_evaluate(flic, "--dataset", "flic", "--data", DATA, "--protocol", protocol, "--json").stdout)
