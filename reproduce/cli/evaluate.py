@@ -78,13 +78,13 @@ def _reference(guess: Floats, truth: Floats, dataset: str, norm: str, data: Benc
 
 def _score(
     path: str, dataset: str, annotation: str, norm: str, data: Benchmarks, measure: str = "pck",
-    thresholds: Floats | None = None,
+    thresholds: Floats | None = None, base: int = 1,
 ) -> EvalResult:  # fmt: skip
     import numpy as np
 
     from reproduce import evaluation, predictions
 
-    guess = predictions.read(path)
+    guess = predictions.read(path) + (1 - base)
     truth, names = _truth(guess, dataset, annotation, data)
     if guess.shape != truth.shape:
         raise CaffeCompatError(
@@ -155,16 +155,18 @@ def _warn_other_annotation(path: str, annotation: str, result: EvalResult, data:
               help="What an error is divided by: torso = left shoulder to right hip (LSP, FLIC), prediction = the same of the "
               "prediction, head = head segment (MPII: 0.6 of the head box), box = torso box (FLIC), pdj = right shoulder to "
               "left hip (FLIC).")  # fmt: skip
+@click.option("--base", type=click.Choice(["0", "1"]), default="1", show_default=True,
+              help="What the predictions call the first pixel (the data sets and MATLAB: 1; OpenCV: 0).")  # fmt: skip
 @click.option("--threshold", "at", type=click.FloatRange(min=0), multiple=True,
               help="Of the table, may be given several times; default 0.2, MPII and PCP 0.5.")  # fmt: skip
-@click.option("--out", type=click.Path(), help="Folder for curves (PNG, PDF) and numbers (CSV, JSON).")
+@click.option("--out", type=click.Path(), help="Folder for curves (PNG, PDF, SVG) and numbers (CSV, JSON).")
 @click.option("--json", "as_json", is_flag=True, help="Table as JSON.")
 @common
 def main(
     predictions: tuple[str, ...], dataset: str, data: str, annotation: str, protocol: str, measure: str, norm: str | None,
-    at: tuple[float, ...], out: str | None, as_json: bool,
+    base: str, at: tuple[float, ...], out: str | None, as_json: bool,
 ) -> None:  # fmt: skip
-    """Score PREDICTIONS (.mat, .h5, .npz, .json; 1-based, the data set's joint order): PCK on LSP and FLIC, PCKh on MPII.
+    """Score PREDICTIONS (.mat, .h5, .npz, .json; the data set's joint order): PCK on LSP and FLIC, PCKh on MPII.
 
     MPII is scored on Tompson's validation split; the test set's truth is not public. A file with three axes is read as people
     x joints x 2 or in the reversed order, as MATLAB stores it.
@@ -184,8 +186,8 @@ def main(
     results: dict[str, EvalResult] = {}
     rows: list[dict[str, object]] = []
     for path in predictions:
-        result = _score(path, dataset, annotation, by, store, measure)
-        table_of = _score(path, dataset, annotation, by, store, measure, thresholds)
+        result = _score(path, dataset, annotation, by, store, measure, base=int(base))
+        table_of = _score(path, dataset, annotation, by, store, measure, thresholds, int(base))
         results[Path(path).stem if Path(path).stem not in results else path] = result
         if dataset == "lsp":
             _warn_other_annotation(path, annotation, _score(path, dataset, annotation, "torso", store), store)

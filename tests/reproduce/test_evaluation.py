@@ -237,7 +237,7 @@ def test_evaluate_command(tmp_path: Path) -> None:
 
 @needs_data
 @pytest.mark.golden
-def test_evaluate_measures_and_norms() -> None:
+def test_evaluate_measures_and_norms(tmp_path: Path) -> None:
     """PCP and the other reference lengths through the command, against the recorded tables; any threshold, several at once."""
     if not _TABLES.exists():
         pytest.skip(f"no recorded outputs at {GOLDEN}")
@@ -259,6 +259,11 @@ def test_evaluate_measures_and_norms() -> None:
             assert case["pck"][12][-1] <= rows[0]["total"] <= case["pck"][13][-1]
             head = json.loads(_evaluate(*common, "--norm", "head").stdout)
             assert head[0]["total"] < json.loads(_evaluate(*common).stdout)[0]["total"]
+    zero = [(predictions.read(path) - 1).tolist(), tmp_path / "zero.json"]
+    zero[1].write_text(json.dumps(zero[0]))
+    one = json.loads(_evaluate(path, "--dataset", "flic", "--data", DATA, "--json").stdout)[0]
+    other = json.loads(_evaluate(zero[1], "--dataset", "flic", "--data", DATA, "--json", "--base", "0").stdout)[0]
+    assert {**one, "predictions": ""} == {**other, "predictions": ""}
     result = _evaluate(path, "--dataset", "flic", "--norm", "head", "--data", DATA)
     assert result.exit_code == 2
     assert "flic has torso" in result.stderr
