@@ -174,3 +174,25 @@ def test_verdict_on_the_receptive_field() -> None:
     assert fig04.claims(results, 3)[0].verdict == "confirmed"
     assert [v for _, v, _ in fig04.fields(results)] == pytest.approx([30, 40, 45, 47, 48])
     assert fig04.claims({}, 3)[0].verdict == "not testable here"
+
+
+def test_stored_results_and_their_report(tmp_path: Path) -> None:
+    """What comes with the package says where it is from, is of the profile's plan, and makes the page on any machine."""
+    plan = {
+        e.name: e for make in (experiments.stages_of_fig6, experiments.of_fig4)
+        for e in make(experiments.PROFILES["cpu"], 3, 3)
+    }  # fmt: skip
+    stored = training.read(training.stored("cpu"))
+    for name, result in stored.items():
+        assert name in plan
+        assert result["people"] == experiments.PROFILES["cpu"].tested
+        assert {"version", "torch", "data", "date", "device"} <= set(result["provenance"])
+        if plan[name].kind == "network":
+            assert result["iterations"] == plan[name].iterations
+            config = {**result["config"], "towers": tuple(result["config"]["towers"])}
+            assert netgen.CPMConfig(**config) == plan[name].config
+    page = _run("report", "--data", tmp_path, "-o", tmp_path / "report")
+    assert page.exit_code == 0, page.output
+    text = (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
+    assert all(name in text for name in stored)
+    assert "Equal to the original programs" in text
