@@ -116,6 +116,13 @@ def draw(
     if title:
         figure.suptitle(title, fontsize=11)
     figure.tight_layout(rect=(0, below / height, 1, 0.97 if title else 1))
+    save(figure, path)
+
+
+def save(figure: Any, path: Path) -> None:
+    """A matplotlib figure as PNG, PDF and SVG; it is closed."""
+    import matplotlib.pyplot as plt
+
     for ending in ("png", "pdf", "svg"):
         buffer = io.BytesIO()
         figure.savefig(buffer, format=ending, dpi=150)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ from caffe_compat.files import atomic_write
 from reproduce.experiments import BINS
 
 from . import training
+from .common import save
 from .training import Claim, Floats
 
 RUNS = {"with intermediate supervision": "joint-{}", "without": "no-supervision-{}"}
@@ -79,12 +79,7 @@ def make(results: Mapping[str, Mapping[str, Any]], out: Path, about: Mapping[str
         axis.set_xlabel("layer, input to output", fontsize=8)
     figure.tight_layout()
     path = out / "fig05"
-    for ending in ("png", "pdf", "svg"):
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format=ending, dpi=150)
-        with atomic_write(path.with_suffix(f".{ending}")) as stream:
-            stream.write(buffer.getvalue())
-    plt.close(figure)
+    save(figure, path)
     with atomic_write(path.with_suffix(".json")) as stream:
         content = {"provenance": dict(about), "log10 of |g|: 10, 50, 90 %": numbers}
         stream.write(json.dumps(content, indent=1).encode())
