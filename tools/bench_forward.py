@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import cv2
@@ -46,12 +46,10 @@ def write_model(folder: Path, stages: int, size: int) -> tuple[Path, Path]:
     return folder / "deploy.prototxt", folder / "net.caffemodel"
 
 
-def plain_torch(net: Net) -> Callable[[torch.Tensor], torch.Tensor]:
-    """A port as people write it: torch.nn.functional calls on channels-last tensors, nothing else."""
+def plain_stages(weights: Mapping[str, torch.Tensor], data: torch.Tensor) -> list[torch.Tensor]:
+    """Every stage's output as people port it: torch.nn.functional calls, nothing else."""
     import torch.nn.functional as F
 
-    weights = {name: value.contiguous(memory_format=torch.channels_last) if value.dim() == 4 else value
-               for name, value in net.state_dict().items()}  # fmt: skip
     stages = sum(name.startswith("Mconv5_stage") and name.endswith("weight") for name in weights) + 1
 
     def conv(x: torch.Tensor, name: str, relu: bool = True) -> torch.Tensor:
@@ -64,22 +62,28 @@ def plain_torch(net: Net) -> Callable[[torch.Tensor], torch.Tensor]:
             image = F.max_pool2d(conv(image, f"conv{i}_stage{stage}"), 3, 2, ceil_mode=True)
         return image
 
-    def run(data: torch.Tensor) -> torch.Tensor:
-        data = data.contiguous(memory_format=torch.channels_last)
-        image, center = data[:, :3].contiguous(memory_format=torch.channels_last), data[:, 3:]
-        center = F.avg_pool2d(center, 9, 8, ceil_mode=True)
-        x = tower(image, 1)
-        for i in (4, 5, 6, 7):
-            x = conv(x, f"conv{i}_stage1", i < 7)
-        shared = tower(image, 2)
-        for stage in range(2, stages + 1):
-            features = conv(shared, "conv4_stage2" if stage == 2 else f"conv1_stage{stage}")
-            x = torch.cat([features, x, center], 1)
-            for i in range(1, 6):
-                x = conv(x, f"Mconv{i}_stage{stage}", i < 5)
-        return x
+    image, center = data[:, :3], F.avg_pool2d(data[:, 3:], 9, 8, ceil_mode=True)
+    if data.is_contiguous(memory_format=torch.channels_last):
+        image = image.contiguous(memory_format=torch.channels_last)
+    x = tower(image, 1)
+    for i in (4, 5, 6, 7):
+        x = conv(x, f"conv{i}_stage1", i < 7)
+    found = [x]
+    shared = tower(image, 2)
+    for stage in range(2, stages + 1):
+        features = conv(shared, "conv4_stage2" if stage == 2 else f"conv1_stage{stage}")
+        x = torch.cat([features, x, center], 1)
+        for i in range(1, 6):
+            x = conv(x, f"Mconv{i}_stage{stage}", i < 5)
+        found.append(x)
+    return found
 
-    return run
+
+def plain_torch(net: Net) -> Callable[[torch.Tensor], torch.Tensor]:
+    """The last stage of such a port on channels-last tensors."""
+    weights = {name: value.contiguous(memory_format=torch.channels_last) if value.dim() == 4 else value
+               for name, value in net.state_dict().items()}  # fmt: skip
+    return lambda data: plain_stages(weights, data.contiguous(memory_format=torch.channels_last))[-1]
 
 
 def peak_megabytes(prototxt: Path, model: Path, size: int) -> float:

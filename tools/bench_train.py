@@ -19,11 +19,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from bench_forward import machine
+from bench_forward import machine, plain_stages
 
 from caffe_compat.solver import Solver
 from caffe_compat.sources import Batch
@@ -48,35 +47,15 @@ def plain_loop(solver: Solver, layout: torch.memory_format, data: torch.Tensor, 
     for name, t in named.items():
         form = layout if t.dim() == 4 else torch.contiguous_format
         weights[name] = torch.nn.Parameter(t.detach().clone().contiguous(memory_format=form))
-    stages = sum(name.startswith("Mconv5_stage") and name.endswith("weight") for name in weights) + 1
     maps = label.shape[1] // 2
     optimizer = torch.optim.SGD(weights.values(), lr=1e-8, momentum=0.9, weight_decay=0.0005)
     data = data.contiguous(memory_format=layout)
 
-    def conv(x: torch.Tensor, name: str, relu: bool = True) -> torch.Tensor:
-        weight = weights[f"{name}.weight"]
-        y = F.conv2d(x, weight, weights[f"{name}.bias"], padding=weight.shape[-1] // 2)
-        return F.relu(y) if relu else y
-
-    def tower(image: torch.Tensor, stage: int) -> torch.Tensor:
-        for i in (1, 2, 3):
-            image = F.max_pool2d(conv(image, f"conv{i}_stage{stage}"), 3, 2, ceil_mode=True)
-        return image
-
     def step() -> float:
         optimizer.zero_grad(set_to_none=True)
-        image, center = data[:, :3], F.avg_pool2d(data[:, 3:], 9, 8, ceil_mode=True)
-        x = tower(image, 1)
-        for i in (4, 5, 6, 7):
-            x = conv(x, f"conv{i}_stage1", i < 7)
-        loss = ((x - label[:, maps:]) ** 2).sum() / (2 * len(x))
-        shared = tower(image, 2)
-        for stage in range(2, stages + 1):
-            features = conv(shared, "conv4_stage2" if stage == 2 else f"conv1_stage{stage}")
-            x = torch.cat([features, x, center], 1)
-            for i in range(1, 6):
-                x = conv(x, f"Mconv{i}_stage{stage}", i < 5)
-            loss = loss + ((x - label[:, :maps]) ** 2).sum() / (2 * len(x))
+        outputs = plain_stages(weights, data)
+        labels = [label[:, maps:], *[label[:, :maps]] * (len(outputs) - 1)]
+        loss = torch.stack([((x - y) ** 2).sum() / (2 * len(x)) for x, y in zip(outputs, labels, strict=True)]).sum()
         loss.backward()
         optimizer.step()
         return float(loss.detach())

@@ -29,13 +29,18 @@ Examples:
 """
 
 
+def _numbers(value: str) -> tuple[float, ...]:
+    """Numbers with commas between; none where it is something else."""
+    try:
+        return tuple(float(v) for v in value.split(","))
+    except ValueError:
+        return ()
+
+
 def _box(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[float, ...] | None:
     if value is None:
         return None
-    try:
-        numbers = tuple(float(v) for v in value.split(","))
-    except ValueError:
-        numbers = ()
+    numbers = _numbers(value)
     if len(numbers) != 4 or min(numbers[2:]) <= 0:
         raise click.BadParameter(f"'{value}': expected x,y,width,height in pixels, for example 120,40,200,420")
     return numbers
@@ -44,10 +49,7 @@ def _box(context: click.Context, parameter: click.Parameter, value: str | None) 
 def _scales(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[float, ...] | None:
     if value is None:
         return None
-    try:
-        numbers = tuple(float(v) for v in value.split(","))
-    except ValueError:
-        numbers = ()
+    numbers = _numbers(value)
     if not numbers or not all(0.01 <= n <= 100 for n in numbers):
         raise click.BadParameter(f"'{value}': expected multiples of the protocol's scale, for example 0.8,1,1.2")
     return numbers
