@@ -86,15 +86,26 @@ def pck(
     if prediction.shape != truth.shape or len(reference) != len(truth):
         sizes = f"{prediction.shape}, truth {truth.shape} and references {reference.shape}"
         raise CaffeCompatError(f"predictions {sizes} differ in size")
-    with np.errstate(invalid="ignore", divide="ignore"):
-        ratio = np.linalg.norm(prediction - truth, axis=2) / reference[:, None]
-    counted = np.isfinite(truth).all(2)
+    ratio, counted = _ratios(prediction, truth, reference)
     hits = np.stack([((ratio <= t) & counted).sum(0) for t in thresholds])
     number = counted.sum(0)
     with np.errstate(invalid="ignore"):
         per_joint = 100 * hits / number
     total = 100 * hits.sum(1) / max(1, int(number.sum()))
     return EvalResult(np.asarray(thresholds, np.float64), per_joint, total, number, hits, tuple(names))
+
+
+def _ratios(prediction: Floats, truth: Floats, reference: Floats) -> tuple[Floats, npt.NDArray[np.bool_]]:
+    """Error over reference length (N, J), and which joints count."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        ratio = np.linalg.norm(prediction - truth, axis=2) / reference[:, None]
+    return ratio, np.asarray(np.isfinite(truth).all(2))
+
+
+def lsp_hits(prediction: Floats, truth: Floats, threshold: float) -> npt.NDArray[np.int64]:
+    """How many joints of each person are within the threshold (N,): what paired comparisons of two networks need."""
+    ratio, counted = _ratios(prediction, truth[:, :, :2], lsp_reference(truth))
+    return np.asarray(((ratio <= threshold) & counted).sum(1), np.int64)
 
 
 def lsp_reference(truth: Floats) -> Floats:

@@ -6,12 +6,12 @@ file; what is there is not done again, and a training that was stopped goes on f
 
 from __future__ import annotations
 
-import datetime
+import contextlib
 import json
 import math
 import os
-import platform
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from caffe_compat import __version__
 from caffe_compat.errors import CaffeCompatError
 from caffe_compat.files import atomic_write
 
@@ -28,6 +27,7 @@ from .datasets import lsp
 from .distributed import Group
 from .inference import SEARCH, Setting
 from .posemachine import PoseMachineConfig
+from .provenance import provenance
 
 if TYPE_CHECKING:
     from .inference import Predictor
@@ -37,6 +37,8 @@ Floats = npt.NDArray[np.float64]
 # gradient magnitudes: bins of log10 |g|
 BINS = np.linspace(-14, 2, 65)
 MARKS = (0.02, 0.25, 1.0)  # of a training, where gradients are looked at
+_PATIENCE = 5.0  # seconds between two looks at what another process works on
+_DISPLAY = 50  # iterations between two lines of a log
 
 
 @dataclass(frozen=True)
@@ -169,8 +171,9 @@ def of_fig4(profile: Profile, stages: int, seeds: int) -> list[Experiment]:
             (_widened(base, kernel, share / 16) for share in range(6, 49)),
             key=lambda c: abs(build(netgen.deploy(c)).count - wanted),
         )
+        name = "joint-1" if best == base else f"kernel-{kernel}"  # Figure 6c trains that one, too
         found += [
-            Experiment(f"kernel-{kernel}{f'-seed{seed}' if seed > 1 else ''}", best, "joint", profile.iterations, seed=seed)
+            Experiment(f"{name}{f'-seed{seed}' if seed > 1 else ''}", best, "joint", profile.iterations, seed=seed)
             for seed in range(1, seeds + 1)
         ]
     return found
@@ -192,6 +195,7 @@ class Lab:
     Parameters
     ----------
     data : folder with lsp/ and lspet/. work : trainings and records. results : what was measured, one file per experiment.
+    command : of ``cpm-reproduce`` that made it, for the record.
     """
 
     profile: Profile
@@ -201,6 +205,7 @@ class Lab:
     say: Say
     device: str = "cpu"
     workers: int = 1
+    command: str = "all"
     group: Group = field(default_factory=lambda: Group(0, 1, "cpu"))
 
     def result(self, experiment: Experiment) -> Path:
@@ -220,27 +225,79 @@ class Lab:
                 chosen = np.linspace(0, len(people) - 1, self.profile.people).round().astype(int)
                 people = [people[i] for i in chosen]
             self.work.mkdir(parents=True, exist_ok=True)
-            if not path.exists():
-                store.export_lmdb(store.plan(people, seed=1), self.data, path, jpeg=True)
+            with contextlib.ExitStack() as stack:
+                while not self._locked(stack, "records"):
+                    time.sleep(_PATIENCE)
+                if not path.exists():
+                    store.export_lmdb(store.plan(people, seed=1), self.data, path, jpeg=True)
         self.group.any(False)
         return path
 
     def run(self, experiments: Sequence[Experiment]) -> bool:
-        """Run what has no result yet; False when it was interrupted."""
-        for number, experiment in enumerate(experiments, 1):
-            if self.result(experiment).exists():
-                self.say(f"{experiment.name} ({number} of {len(experiments)}): has its result")
-                continue
-            self.say(f"{experiment.name} ({number} of {len(experiments)})")
-            if experiment.kind == "pose-machine":
-                if self.group.first:
-                    self._pose_machine(experiment, self.records())
-                continue
-            if not self._one(experiment, self.records()):
-                return False
+        """Run what has no result yet; False when it was interrupted.
+
+        Several processes may run one plan in one work folder: what one of them works on the others leave alone and wait for.
+        """
+        names = [e.name for e in experiments]
+        waiting = list(experiments)
+        while waiting:
+            left = []
+            for experiment in waiting:
+                label = f"{experiment.name} ({names.index(experiment.name) + 1} of {len(names)})"
+                with self._claim(experiment) as state:
+                    if state == "done":
+                        self.say(f"{label}: has its result")
+                    elif state == "taken":
+                        left.append(experiment)
+                    else:
+                        self.say(label)
+                        if not self._one(experiment, self.records()):
+                            return False
+            if len(left) == len(waiting):
+                time.sleep(_PATIENCE)
+            elif left:
+                self.say(f"being made by another process: {', '.join(e.name for e in left)}")
+            waiting = left
+        return True
+
+    @contextlib.contextmanager
+    def _claim(self, experiment: Experiment) -> Iterator[Literal["done", "taken", "ours"]]:
+        """Whether an experiment has its result, is another process's (or waits for one), or is now ours."""
+        state: Literal["done", "taken", "ours"] = "ours"
+        with contextlib.ExitStack() as stack:
+            if self.group.first:
+                needed = [experiment.name] + ([experiment.after] if experiment.after else [])
+                free = all(self._locked(stack, name) for name in needed)
+                if self.result(experiment).exists():
+                    state = "done"
+                elif not free:
+                    state = "taken"
+            if self.group.any(state == "done"):  # all processes of a group do what its first one found
+                state = "done"
+            elif self.group.any(state == "taken"):
+                state = "taken"
+            yield state
+
+    def _locked(self, stack: contextlib.ExitStack, name: str) -> bool:
+        """Hold an experiment's lock until the stack ends; it ends with the process, however that ends."""
+        self.work.mkdir(parents=True, exist_ok=True)
+        stream = stack.enter_context((self.work / f"{name}.lock").open("a", encoding="utf-8"))
+        try:
+            import fcntl
+        except ImportError:  # a system without it: one process at a time
+            return True
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return False
         return True
 
     def _one(self, experiment: Experiment, records: Path) -> bool:
+        if experiment.kind == "pose-machine":
+            if self.group.first:
+                self._pose_machine(experiment, records)
+            self.group.any(False)
+            return True
         folder = self.work / experiment.name
         suffixes = self._write(experiment, folder, records)
         histograms: dict[str, Any] = {}
@@ -284,8 +341,8 @@ class Lab:
                 _replace(folder / f"pose_train_test{suffix}.prototxt", net.to_text())
                 solver = netgen.solver(
                     f"pose_train_test{suffix}.prototxt", f"snap/pose{suffix}",
-                    **{"max_iter": experiment.iterations, "snapshot": profile.snapshot, "display": 50, "average_loss": 50,
-                       "random_seed": experiment.seed, **profile.solver},
+                    **{"max_iter": experiment.iterations, "snapshot": profile.snapshot, "display": _DISPLAY,
+                       "average_loss": _DISPLAY, "random_seed": experiment.seed, **profile.solver},
                 )  # fmt: skip
                 _replace(folder / f"pose_solver{suffix}.prototxt", textformat.dump(solver.message))
         self.group.any(False)
@@ -352,8 +409,15 @@ class Lab:
 
         model = folder / "snap" / f"pose{suffix}_iter_{experiment.iterations}.caffemodel"
         predictor = Predictor.load(str(model), device=self.device)
-        last = (folder / "snap" / f"pose{suffix}_log.jsonl").read_text(encoding="utf-8").splitlines()[-1]
-        self._test(experiment, predictor, {"final_losses": json.loads(last)["losses"], "gradients": histograms})
+        logs = sorted((folder / "snap").glob("pose*_log.jsonl"))
+        lines = [json.loads(line) for path in logs for line in path.read_text(encoding="utf-8").splitlines()]
+        samples = self.profile.batch * self.group.world * _DISPLAY
+        last = (folder / "snap" / f"pose{suffix}_log.jsonl").read_text(encoding="utf-8").splitlines()
+        course = {one["iteration"]: round(one["loss"], 4) for one in map(json.loads, last)}
+        self._test(experiment, predictor, {
+            "final_losses": json.loads(last[-1])["losses"], "seconds": round(sum(samples / one["speed"] for one in lines)),
+            "course": sorted(course.items())[:: max(1, len(course) // 40)], "gradients": histograms,
+        })  # fmt: skip
 
     def _test(self, experiment: Experiment, predictor: Predictor, more: dict[str, Any]) -> None:
         """LSP's test people by the protocol, and the result's file."""
@@ -368,33 +432,44 @@ class Lab:
                 raise CaffeCompatError(one)
             joints.append(test.to_file(predictor.run_prepared(one).joints))
         truth = lsp.read_joints(self.data, "lsp")[0][1000 : 1000 + len(joints)]
-        result = evaluation.score_lsp(np.stack(joints), truth)
+        predicted = np.stack(joints)
+        result = evaluation.score_lsp(predicted, truth)
         content = {
             "experiment": experiment.name, "profile": self.profile.name, "scheme": experiment.scheme, "after": experiment.after,
             "config": asdict(experiment.config), "iterations": experiment.iterations, "batch": self.profile.batch,
             "seed": experiment.seed, "people": len(joints), "search": list(self.profile.search),
             "thresholds": result.thresholds.tolist(), "total": result.total.tolist(), "table": evaluation.lsp_table(result),
+            "hits_of_people": {str(t): evaluation.lsp_hits(predicted, truth, t).tolist() for t in (0.1, 0.2)},
             **more, "provenance": self._provenance(),
         }  # fmt: skip
         self.results.mkdir(parents=True, exist_ok=True)
-        _replace(self.result(experiment), json.dumps(content, indent=1))
+        _replace(self.result(experiment), _json(content))
         self.say(f"{experiment.name}: PCK@0.2 {result.total[result.at(0.2)]:.2f} on {len(joints)} people")
 
     def _provenance(self) -> dict[str, Any]:
         import torch
 
         count = len(lsp.read_training(self.data, skip_missing=True))
-        return {
-            "version": __version__, "torch": torch.__version__, "machine": platform.machine(), "device": self.device,
-            "threads": torch.get_num_threads(), "data": f"LSP 1-1000 and LSPET, {count} people with images",
-            "solver": self.profile.solver, "amp": self.profile.amp, "date": datetime.date.today().isoformat(),
-        }  # fmt: skip
+        return provenance(
+            f"cpm-reproduce {self.command}", f"LSP 1-1000 and LSPET, {count} people with images", torch=torch.__version__,
+            device=torch.cuda.get_device_name(self.device) if self.device.startswith("cuda") else self.device,
+            processes=self.group.world, threads=torch.get_num_threads(), solver=self.profile.solver, amp=self.profile.amp,
+        )  # fmt: skip
 
 
 def _magnitudes(gradient: Any) -> list[int]:
     """Histogram of log10 |g| over :data:`BINS`."""
     values = np.log10(np.abs(gradient.float().cpu().numpy()) + 1e-30)
     return [int(n) for n in np.histogram(values, BINS)[0]]
+
+
+def _json(content: Mapping[str, Any]) -> str:
+    """A line for each entry: readable, and lists of numbers do not fill the screen."""
+    inner = {
+        key: "{\n" + ",\n".join(f"  {json.dumps(k)}: {json.dumps(v)}" for k, v in value.items()) + "\n }"
+        if isinstance(value, Mapping) and value else json.dumps(value) for key, value in content.items()
+    }  # fmt: skip
+    return "{\n" + ",\n".join(f" {json.dumps(k)}: {v}" for k, v in inner.items()) + "\n}\n"
 
 
 def _replace(path: Path, text: str) -> None:

@@ -19,8 +19,8 @@ from caffe_compat.files import atomic_write
 from . import check, experiments, netgen, receptive
 from .benchmarks import Benchmarks, Missing
 from .figures import fig04, fig05, fig06, fig08, fig09, fig10, fig12, training
-from .figures.common import provenance
 from .figures.training import Claim
+from .provenance import provenance
 
 Say = Callable[[str], None]
 _STYLE = """

@@ -218,7 +218,8 @@ def _write(
     rows: list[dict[str, object]],
 ) -> None:  # fmt: skip
     from caffe_compat.files import atomic_write
-    from reproduce.figures.common import Curve, draw, provenance, write_numbers
+    from reproduce.figures.common import Curve, draw, write_numbers
+    from reproduce.provenance import provenance
 
     out.mkdir(parents=True, exist_ok=True)
     panels = {"total": [Curve(n, r.thresholds, r.total) for n, r in results.items()]}

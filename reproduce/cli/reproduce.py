@@ -112,7 +112,7 @@ def _training_command(name: str, module: str, plan: str) -> None:
         from reproduce import distributed, experiments
         from reproduce.device import choose
         from reproduce.figures import training
-        from reproduce.figures.common import provenance
+        from reproduce.provenance import provenance
 
         chosen = experiments.PROFILES[profile]
         wanted = getattr(experiments, plan)(chosen, stages, seeds)
@@ -133,7 +133,8 @@ def _training_command(name: str, module: str, plan: str) -> None:
             with distributed.group(choose(device)) as group:
                 say = click.echo if group.first else _silent
                 lab = experiments.Lab(
-                    chosen, Path(data), Path(work) / profile, folder, say, device=group.device, workers=workers, group=group
+                    chosen, Path(data), Path(work) / profile, folder, say, device=group.device, workers=workers, group=group,
+                    command=f"{name} --profile {profile} --stages {stages}",
                 )
                 if not lab.run(wanted):
                     click.echo("interrupted; the same command goes on")
@@ -202,7 +203,8 @@ def all_(data: str, profile: str, stages: int, seeds: int, work: str, device: st
     }  # fmt: skip
     where = choose(device)
     lab = experiments.Lab(
-        chosen, Path(data), Path(work) / profile, Path(work) / profile / "results", click.echo, device=where, workers=workers
+        chosen, Path(data), Path(work) / profile, Path(work) / profile / "results", click.echo, device=where, workers=workers,
+        command=f"all --profile {profile} --stages {stages}",
     )
     try:
         if not lab.run(list(plan.values())):

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import csv
-import datetime
 import io
 import json
-import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +13,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from caffe_compat import __version__
 from caffe_compat.files import atomic_write
 
 Floats = npt.NDArray[np.float64]
@@ -129,14 +126,6 @@ def save(figure: Any, path: Path) -> None:
         with atomic_write(path.with_suffix(f".{ending}")) as stream:
             stream.write(buffer.getvalue())
     plt.close(figure)
-
-
-def provenance(command: str, data: str) -> dict[str, str]:
-    """What made some numbers: command, data, version, machine, date."""
-    return {
-        "command": command, "data": data, "version": __version__, "machine": platform.platform(),
-        "date": datetime.date.today().isoformat(),
-    }  # fmt: skip
 
 
 def write_numbers(panels: Mapping[str, Sequence[Curve]], path: Path, about: Mapping[str, Any]) -> None:

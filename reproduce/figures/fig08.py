@@ -11,8 +11,9 @@ from pathlib import Path
 from reproduce.benchmarks import Benchmarks, Missing
 from reproduce.check import published
 from reproduce.evaluation import MPII_COUNTED, MPII_GROUPS
+from reproduce.provenance import provenance
 
-from .common import Curve, draw, provenance, write_numbers
+from .common import Curve, draw, write_numbers
 
 LABELS = {"tompson": "Tompson et al., CVPR'15", "newell": "Newell et al., ECCV'16"}
 KINDS = ("mpii",)  # of the published numbers that belong to it

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from reproduce import evaluation
 from reproduce.benchmarks import Benchmarks, Missing
+from reproduce.provenance import provenance
 
-from .common import Curve, draw, provenance, write_numbers
+from .common import Curve, draw, write_numbers
 
 OWN = {
     "CPM (MPII + LSP)": "release/LSP_prediction_model_MPII_LSP_6s.mat",

@@ -19,10 +19,9 @@ from reproduce.benchmarks import Benchmarks, Missing
 from reproduce.datasets import flic, matfile
 from reproduce.pictures import draw_skeleton
 from reproduce.preview import save_png
+from reproduce.provenance import provenance
 from reproduce.skeletons import LSP_JOINTS, SKELETON_9, SKELETON_14, Skeleton
 from reproduce.store import read_image
-
-from .common import provenance
 
 KINDS: tuple[str, ...] = ()  # no published number belongs to it
 LSP_FILE = "release/LSP_prediction_model_MPII_LSP_6s.mat"

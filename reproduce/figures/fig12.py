@@ -13,8 +13,9 @@ import numpy as np
 from reproduce import evaluation, predictions
 from reproduce.benchmarks import Benchmarks
 from reproduce.datasets import matfile
+from reproduce.provenance import provenance
 
-from .common import Curve, draw, provenance, write_numbers
+from .common import Curve, draw, write_numbers
 
 CPM = "release/FLIC_prediction_model_FLIC_4s.mat"
 PARTS = {"elbow": (1, 4), "wrist": (2, 5)}
