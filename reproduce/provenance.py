@@ -47,7 +47,8 @@ def processor() -> str:
 
 def provenance(command: str, data: str, **more: Any) -> dict[str, Any]:
     """What made some numbers: command, data, version, commit, machine, date."""
+    machine = f"{platform.system()} {platform.machine()}, {processor()}"
     return {
-        "command": command, "data": data, "version": __version__, "commit": commit(),
-        "machine": f"{platform.platform(terse=True)}, {processor()}", "date": datetime.date.today().isoformat(), **more,
+        "command": command, "data": data, "version": __version__, "commit": commit(), "machine": machine,
+        "date": datetime.date.today().isoformat(), **more,
     }  # fmt: skip
