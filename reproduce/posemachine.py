@@ -31,6 +31,7 @@ torch = lazy_import("torch")
 Floats = npt.NDArray[np.float32]
 CELL = 8
 _ORIENTATIONS = 9
+_TOGETHER = 16  # images that the trees are asked about at once
 _NEAR, _FAR = 2, 4  # cells around: of the features, of the context (every second)
 
 
@@ -123,12 +124,19 @@ class PoseMachine:
         out[:, model.classes_.astype(np.int64)] = model.predict_proba(rows)
         return out
 
-    def _belief(self, models: Sequence[Any], image: Floats, before: Floats | None) -> Floats:
-        size = image.shape[0]
+    def _beliefs(
+        self, models: Sequence[Any], images: Sequence[Floats], before: Sequence[Floats | None]
+    ) -> list[Floats]:
+        """Belief maps (S, S, P + 1) of images, many at a time: a library's trees cost a fixed time for each call."""
+        size = images[0].shape[0]
         cells = np.stack(np.meshgrid(np.arange(size), np.arange(size), indexing="ij"), 2).reshape(-1, 2)
-        rows = describe(image, before, cells)
-        mean = np.mean([self._predict(m, rows) for m in models], axis=0)
-        return np.asarray(mean, np.float32).reshape(size, size, -1)
+        found: list[Floats] = []
+        for first in range(0, len(images), _TOGETHER):
+            some = slice(first, first + _TOGETHER)
+            rows = np.concatenate([describe(i, b, cells) for i, b in zip(images[some], before[some], strict=True)])
+            mean = np.mean([self._predict(m, rows) for m in models], axis=0)
+            found += list(np.asarray(mean, np.float32).reshape(-1, size, size, self.parts + 1))
+        return found
 
     def fit(self, samples: Sequence[tuple[Floats, Floats]], seed: int = 1, say: Any = lambda text: None) -> None:
         """Train on (features (S, S, 12), labels (P + 1, S, S)) of images.
@@ -159,9 +167,14 @@ class PoseMachine:
                 )  # fmt: skip
                 models.append(model.fit(rows, classes))
                 say(f"stage {stage + 1}, half {half + 1}: {len(rows)} cells, {rows.shape[1]} features")
-            # context for the next stage: of the half that the trees did not see
-            beliefs = [self._belief([models[1 - halves[i]]], samples[i][0], beliefs[i]) for i in range(len(samples))]
             self.stages.append(models)
+            if stage + 1 == self.config.stages:
+                break
+            for half in (0, 1):  # context for the next stage: from the trees that did not see the image
+                mine = [i for i in range(len(samples)) if halves[i] == half]
+                made = self._beliefs([models[1 - half]], [samples[i][0] for i in mine], [beliefs[i] for i in mine])
+                for i, belief in zip(mine, made, strict=True):
+                    beliefs[i] = belief
 
     def _cells(self, label: Floats, rng: np.random.Generator) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """Cells of a training image and their classes: all near a joint, some of the background."""
@@ -174,13 +187,14 @@ class PoseMachine:
         return np.concatenate([part_cells, some]), classes.astype(np.int64)
 
     def maps(self, data: Floats) -> list[Floats]:
-        """Belief maps (P + 1, S / 8, S / 8) of every stage for a network's input (4, S, S)."""
-        image = features(data)
-        belief: Floats | None = None
+        """Belief maps (N, P + 1, S / 8, S / 8) of every stage for a network's input (N, 4, S, S)."""
+        images = [features(one) for one in data]
+        beliefs: Sequence[Floats | None] = [None] * len(images)
         found = []
         for models in self.stages:
-            belief = self._belief(models, image, belief)
-            found.append(np.ascontiguousarray(belief.transpose(2, 0, 1)))
+            made = self._beliefs(models, images, beliefs)
+            found.append(np.stack(made).transpose(0, 3, 1, 2))
+            beliefs = made
         return found
 
 
@@ -190,7 +204,7 @@ class PoseMachinePredictor(Predictor):
     def __init__(self, machine: PoseMachine, setting: Setting) -> None:
         self.machine, self.setting = machine, setting
         self.outputs = tuple(f"stage{i + 1}" for i in range(len(machine.stages)))
-        self.batch, self.amp = 1, ""
+        self.batch, self.amp = _TOGETHER, ""
 
     @property
     def device(self) -> Any:
@@ -202,8 +216,8 @@ class PoseMachinePredictor(Predictor):
 
     def forward(self, data: Any, names: Sequence[str], rects: Any = None) -> Any:
         wanted = [int(name.removeprefix("stage")) - 1 for name in names]
-        found = [self.machine.maps(one) for one in data.numpy()]
-        return torch.from_numpy(np.stack([np.stack([maps[stage] for maps in found]) for stage in wanted]))
+        found = self.machine.maps(data.numpy())
+        return torch.from_numpy(np.stack([found[stage] for stage in wanted]))
 
 
 def training_samples(records: Path, size: int, count: int) -> list[tuple[Floats, Floats]]:

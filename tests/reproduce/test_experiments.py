@@ -123,7 +123,7 @@ def test_pose_machine_learns() -> None:
     right = np.zeros(3)
     for _ in range(20):
         data, _, places = sample()
-        for stage, maps in enumerate(machine.maps(data)):
+        for stage, maps in enumerate(m[0] for m in machine.maps(data[None])):
             assert maps.shape == (3, cells, cells)
             np.testing.assert_allclose(maps.sum(0), 1, atol=1e-4)
             right[stage] += (maps[:2].reshape(2, -1).argmax(1) == places).sum()
