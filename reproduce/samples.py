@@ -7,7 +7,9 @@ It does not depend on how many workers make it, or on where a training was inter
 
 from __future__ import annotations
 
+import atexit
 import os
+import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -220,6 +222,13 @@ def _start_worker(_: int) -> None:
     torch.set_num_threads(1)
 
 
+def _end(iterator: weakref.ref[Any]) -> None:
+    """Let a loader's workers go."""
+    alive = iterator()
+    if alive is not None:
+        alive._shutdown_workers()
+
+
 def _identity(batch: Any) -> Any:
     return batch
 
@@ -266,6 +275,8 @@ class CPMSource:
                 multiprocessing_context=self.start_method,
             )
             self._iterator = iter(loader)
+            # before multiprocessing's own hook, which would wait for ever for workers that ignore SIGTERM
+            atexit.register(_end, weakref.ref(self._iterator))
         self._expected = number + 1
         try:
             made = next(self._iterator)

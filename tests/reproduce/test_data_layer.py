@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -172,3 +174,18 @@ def test_torch_data_set(tmp_path: Path, method: str) -> None:
             np.testing.assert_array_equal(data_i, expected[i]["data"])
     plain.set_epoch(1)
     assert not np.array_equal(plain[0]["data"], expected[0]["data"])
+
+
+def test_a_program_that_keeps_its_source_ends(tmp_path: Path) -> None:
+    """Workers ignore SIGTERM (it is the training's business); they still end with a program that never let go of them."""
+    _source(tmp_path, 0, Order())
+    text = (
+        "import sys\nfrom pathlib import Path\nfrom tests.reproduce import test_data_layer as t\n"
+        "from reproduce.samples import CPMSource, Order, SampleMaker\nfrom reproduce import store\n"
+        "source = CPMSource(SampleMaker(store.LMDBStore(sys.argv[1]), t._SETTINGS, 1), 3, Order(), workers=1)\n"
+        "kept = [source, source.batch(0)]\nprint(kept[1][0].shape)\n"
+    )
+    command = [sys.executable, "-c", text, str(tmp_path / "out")]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=Path(__file__).parents[2])
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.strip() == "(3, 4, 80, 96)"
