@@ -61,6 +61,9 @@ def measure(check: dict[str, Any], data: Benchmarks) -> list[float]:
         result = data.mpii_score(check["file"])
         return [float(result.total[result.at(check["threshold"])])]
     result = data.lsp_score(check["file"])
+    if check["measure"] == "lead":
+        other = data.lsp_score(check["other"])
+        return [float(result.total[result.at(t)] - other.total[other.at(t)]) for t in check["threshold"]]
     if check["measure"] == "hits":
         return [float(result.hits[result.at(0.2)].sum())]
     if check["measure"] == "auc":
@@ -84,7 +87,7 @@ def run(root: str | os.PathLike[str], kinds: Sequence[str] | None = None) -> lis
         try:
             ours = measure(check, data)
         except Missing as error:
-            sources = {check["kind"], check["file"].split("/")[0]}
+            sources = {check["kind"], *(check[f].split("/")[0] for f in ("file", "other") if f in check)}
             where = "; ".join(table["where"][k] for k in sorted(sources) if k in table["where"])
             missing = f"{error}. To be had: {where}"
             outcomes.append(

@@ -19,6 +19,7 @@ from caffe_compat.files import atomic_write
 from . import check, experiments, netgen, receptive
 from .benchmarks import Benchmarks, Missing
 from .figures import fig04, fig05, fig06, fig08, fig09, fig10, fig12, training
+from .figures.claims import without_training
 from .figures.training import Claim
 from .provenance import provenance
 
@@ -172,6 +173,12 @@ def _parity() -> Section | None:
     return Section("Equal to the original programs", f"<p>{html.escape(text)}</p>" + table)
 
 
+def _order(claim: Claim) -> tuple[int, int]:
+    """Sections first, then figures by number."""
+    number = re.search(r"\d+", claim.figure)
+    return (claim.figure.startswith("Figure"), int(number[0]) if number else 0)
+
+
 def make(data: Path, out: Path, results: Path, profile: str, say: Say, stages: int = 3) -> Path:
     """Draw everything that the data allow and write ``index.html``.
 
@@ -182,9 +189,10 @@ def make(data: Path, out: Path, results: Path, profile: str, say: Say, stages: i
     out.mkdir(parents=True, exist_ok=True)
     trained, claims = _trained(out, results, profile, stages, say)
     sections = [_checks(data), *_from_predictions(data, out, say), *trained, _fields()]
-    rows = [(f"Figure {c.figure}", c.text, c.published, c.ours, c.verdict, c.why) for c in claims]
+    claims = sorted([*without_training(Benchmarks(data)), *claims], key=_order)
+    rows = [(c.figure, c.text, c.published, c.ours, c.verdict, c.why) for c in claims]
     table = _table(("figure", "claim", "published", "ours", "verdict", "note"), rows)
-    sections.insert(1, Section("Claims that need training", table))
+    sections.insert(0, Section("The paper's claims, one by one", table))
     if (parity := _parity()) is not None:
         sections.append(parity)
     about = provenance("cpm-reproduce report", str(data))

@@ -22,9 +22,7 @@ def fields(results: Mapping[str, Mapping[str, Any]]) -> list[tuple[int, float, s
     for name, run in results.items():
         if not (name == "joint-1" or name.startswith("kernel-")) or "-seed" in name:
             continue
-        config = dict(run["config"])
-        config["towers"] = tuple(config["towers"])
-        graph = build(netgen.deploy(netgen.CPMConfig(**config)))
+        graph = build(netgen.deploy(training.config(run)))
         found.append((receptive.stages(graph)[0][1].size, training.at(training.seeds_of(results, name), 0.2), name))
     return sorted(found)
 
@@ -34,13 +32,17 @@ def claims(results: Mapping[str, Mapping[str, Any]], stages: int) -> list[Claim]
     text = "accuracy grows with the receptive field and saturates"
     points = fields(results)
     if len(points) < 4:
-        return [training.absent("4", text, "grows, saturates near 250 of 304 px", f"{len(points)} of 5 networks trained")]
+        why = f"{len(points)} of 5 networks trained"
+        return [training.absent("Figure 4", text, "grows, saturates near 250 of 304 px", why)]
     sizes, values = np.array([p[0] for p in points]), np.array([p[1] for p in points])
-    grows = values[-1] > values[0] + 2
+    first, last = (training.seeds_of(results, points[i][2]) for i in (0, -1))
+    grows = values[-1] - values[0] > training.margin(results, first, last)
     saturates = abs(values[-1] - values[-2]) < abs(values[1] - values[0])
     ours = ", ".join(f"{s} px {v:.1f}" for s, v in zip(sizes, values, strict=True))
     verdict: training.Verdict = "confirmed" if grows and saturates else "not confirmed"
-    return [Claim("4", text, "grows, saturates near 250 of 304 px", ours, verdict)]
+    side = training.config(first[0]).input_size
+    why = f"of {side} px; saturates: the last step is smaller than the first. {training.noise_text(results)}"
+    return [Claim("Figure 4", text, "grows, saturates near 250 of 304 px", ours, verdict, why)]
 
 
 def make(results: Mapping[str, Mapping[str, Any]], out: Path, about: Mapping[str, Any], stages: int = 3) -> list[Path]:

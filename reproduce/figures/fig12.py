@@ -18,8 +18,31 @@ from reproduce.provenance import provenance
 from .common import Curve, draw, write_numbers
 
 CPM = "release/FLIC_prediction_model_FLIC_4s.mat"
+OWN = "CPM (FLIC)"
 PARTS = {"elbow": (1, 4), "wrist": (2, 5)}
 KINDS = ("flic",)  # of the published numbers that belong to it
+
+
+def by_truth(data: Benchmarks) -> dict[str, evaluation.EvalResult]:
+    """All methods as the paper scores them: by the truth's left shoulder to right hip.
+
+    Raises
+    ------
+    Missing : FLIC's truth or the authors' predictions are not there.
+    """
+    found = {OWN: data.flic_score(CPM, "truth")}
+    _, raw = data.flic_tests
+    reference = np.linalg.norm(raw[:, 0] - raw[:, 7], axis=1)
+    for method in data.methods("flic", ("oc",)):
+        if "WeiCVPR16" not in method.path.parts:
+            guess = predictions.read_mat(method.path)
+            found[method.label] = evaluation.pck(guess, raw, reference, names=evaluation.FLIC_JOINTS)
+    modec = data.root / "predictions" / "MODEC" / "results.mat"
+    if modec.exists():
+        (guess,) = matfile.load(modec, "pred_coords")
+        points = np.asarray(guess, np.float64).transpose(2, 1, 0)
+        found["MODEC, Sapp & Taskar CVPR'13"] = evaluation.pck(points, raw[:, :6], reference, names=evaluation.FLIC_JOINTS[:6])
+    return found
 
 
 def make(data: Benchmarks, out: Path) -> list[Path]:
@@ -29,22 +52,8 @@ def make(data: Benchmarks, out: Path) -> list[Path]:
     ------
     Missing : FLIC's truth or the authors' predictions are not there.
     """
-    found: dict[str, dict[str, evaluation.EvalResult]] = {
-        "by the truth": {"CPM (FLIC)": data.flic_score(CPM, "truth")},
-        "by the prediction": {"CPM (FLIC)": data.flic_score(CPM, "prediction")},
-    }
-    _, raw = data.flic_tests
-    paper = found["by the truth"]
-    reference = np.linalg.norm(raw[:, 0] - raw[:, 7], axis=1)
-    for method in data.methods("flic", ("oc",)):
-        if "WeiCVPR16" not in method.path.parts:
-            guess = predictions.read_mat(method.path)
-            paper[method.label] = evaluation.pck(guess, raw, reference, names=evaluation.FLIC_JOINTS)
-    modec = data.root / "predictions" / "MODEC" / "results.mat"
-    if modec.exists():
-        (guess,) = matfile.load(modec, "pred_coords")
-        points = np.asarray(guess, np.float64).transpose(2, 1, 0)
-        paper["MODEC, Sapp & Taskar CVPR'13"] = evaluation.pck(points, raw[:, :6], reference, names=evaluation.FLIC_JOINTS[:6])
+    paper = by_truth(data)
+    found = {"by the truth": paper, "by the prediction": {OWN: data.flic_score(CPM, "prediction")}}
     order = sorted(paper, key=lambda label: -paper[label].group(PARTS["wrist"], 0.2))
     panels = {}
     for how, results in found.items():

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -12,7 +14,10 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from reproduce import netgen
+
 Floats = npt.NDArray[np.float64]
+ASSUMED = 0.35  # points between two seeds of a network, where none was repeated
 Verdict = Literal["confirmed", "not confirmed", "not testable here"]
 
 
@@ -31,6 +36,17 @@ class Claim:
     ours: str
     verdict: Verdict
     why: str = ""
+
+
+def config(run: Mapping[str, Any]) -> netgen.CPMConfig:
+    """The network of a result."""
+    return netgen.CPMConfig(**{**run["config"], "towers": tuple(run["config"]["towers"])})
+
+
+def epoch(run: Mapping[str, Any], iteration: int) -> int:
+    """The epoch, from 1, in which an iteration (from 0) falls; 1 where the number of people is not told."""
+    found = re.search(r"(\d+) people", run["provenance"]["data"])
+    return iteration * run["batch"] // int(found[1]) + 1 if found else 1
 
 
 def stored(profile: str) -> Path:
@@ -61,6 +77,55 @@ def at(runs: Sequence[Mapping[str, Any]], threshold: float) -> float:
     """Mean PCK at a threshold."""
     x, y = curve(runs)
     return float(np.interp(threshold, x, y))
+
+
+def noise(results: Mapping[str, Mapping[str, Any]], threshold: float = 0.2) -> tuple[float, int, int]:
+    """Standard deviation of the PCK between trainings that differ in their seed, pooled; how many trainings and networks.
+
+    Without any network that was trained more than once it is :data:`ASSUMED`, of 0 trainings.
+    """
+    runs = [seeds_of(results, name) for name in results if "-seed" not in name]
+    several = [[float(np.interp(threshold, r["thresholds"], r["total"])) for r in group] for group in runs if len(group) > 1]
+    if not several:
+        return ASSUMED, 0, 0
+    freedom = sum(len(v) - 1 for v in several)
+    pooled = float(np.sqrt(sum(((np.array(v) - np.mean(v)) ** 2).sum() for v in several) / freedom))
+    return pooled, sum(map(len, several)), len(several)
+
+
+def noise_text(results: Mapping[str, Mapping[str, Any]]) -> str:
+    """Where the margins of the verdicts come from."""
+    deviation, trainings, networks = noise(results)
+    if not trainings:
+        return f"Seeds are assumed to differ by {deviation:g} points; none was repeated"
+    return f"Seeds differ by {deviation:.2f} points (standard deviation, {trainings} trainings of {networks} networks)"
+
+
+def margin(
+    results: Mapping[str, Mapping[str, Any]], one: Sequence[Mapping[str, Any]], other: Sequence[Mapping[str, Any]]
+) -> float:
+    """What two networks' PCK may differ by although they are equally good: twice the difference's standard deviation."""
+    return 2 * noise(results)[0] * math.sqrt(1 / len(one) + 1 / len(other))
+
+
+def gap(one: Sequence[Mapping[str, Any]], other: Sequence[Mapping[str, Any]], threshold: float = 0.2) -> tuple[float, float]:
+    """Difference of two networks' PCK, and its standard error over the test people (nan where they are not stored).
+
+    The error is of the paired differences: what another thousand people would change, not what another training would.
+    """
+    difference = at(one, threshold) - at(other, threshold)
+    key = str(threshold)
+    people = [[r["hits_of_people"][key] for r in runs if "hits_of_people" in r] for runs in (one, other)]
+    if not all(people):
+        return difference, math.nan
+    first, second = (100 * np.mean(hits, axis=0) / 14 for hits in people)
+    return difference, float(np.std(first - second, ddof=1) / math.sqrt(len(first)))
+
+
+def gap_text(one: Sequence[Mapping[str, Any]], other: Sequence[Mapping[str, Any]]) -> str:
+    """``-2.1 points (± 0.5 over people)``."""
+    difference, error = gap(one, other)
+    return f"{difference:+.1f} points" + ("" if math.isnan(error) else f" (± {error:.1f} over people)")
 
 
 def text_of(runs: Sequence[Mapping[str, Any]], threshold: float = 0.2) -> str:

@@ -18,7 +18,7 @@ from tests.paths import DATA, needs_data
 @needs_data
 def test_check_on_the_real_data() -> None:
     outcomes = check.run(DATA)
-    assert len(outcomes) >= 16
+    assert len(outcomes) >= 17
     assert {o.verdict for o in outcomes} == {"equal"}, [o for o in outcomes if o.verdict != "equal"]
     result = CliRunner().invoke(reproduce.main, ["check", "--data", str(DATA)])
     assert result.exit_code == 0
