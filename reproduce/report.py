@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import html
 import json
 import re
@@ -112,7 +113,8 @@ def _trained(out: Path, results: Path, profile: str, stages: int, say: Say) -> t
         found_claims = module.claims(stored, stages)
         if profile == "smoke":  # a few iterations prove that it runs, nothing else
             found_claims = [training.absent(c.figure, c.text, c.published, "smoke profile") for c in found_claims]
-        claims += found_claims
+        again = f"cpm-reproduce fig{number} --profile {profile} --stages {stages} --data DIR"
+        claims += [dataclasses.replace(c, source=f"trainings of profile '{profile}'", again=again) for c in found_claims]
         paths = module.make(stored, out, about, stages)
         if not paths:
             text = f"no results of profile '{profile}' yet; cpm-reproduce fig{number} --profile {profile} --data DIR makes them"
@@ -120,7 +122,7 @@ def _trained(out: Path, results: Path, profile: str, stages: int, say: Say) -> t
             found.append(Section(title, "", text))
             continue
         picture = next(p for p in paths if p.suffix == ".png")
-        rerun = f'<p class="small">Again: <code>cpm-reproduce fig{number} --profile {profile} --data DIR</code></p>'
+        rerun = f'<p class="small">Again: <code>{again}</code></p>'
         found.append(Section(title, _picture(picture, caption, number) + rerun))
         say(f"{title}: drawn from stored results")
     if stored:
@@ -160,17 +162,47 @@ def _fields() -> Section:
     return Section("Receptive fields", f"<p>{text}</p>" + _table(head, rows))
 
 
+def _measured(name: str) -> dict[str, Any] | None:
+    """What was measured once and comes with the package."""
+    file = Path(str(resources.files("reproduce"))) / "results" / f"{name}.json"
+    return dict(json.loads(file.read_text(encoding="utf-8"))) if file.exists() else None
+
+
+def _speed() -> Section | None:
+    """Ours and the peers, each row one run with all in turn."""
+    content = _measured("speed")
+    if content is None:
+        return None
+    names = list(dict.fromkeys(n for r in content["rows"] for n in r["peers"]))
+    rows = []
+    for r in content["rows"]:
+        peers = [f"{r['peers'][n]:.3g}" if n in r["peers"] else "-" for n in names]
+        best = max(r["peers"].values()) if r["more_is_better"] else min(r["peers"].values())
+        times = r["ours"] / best if r["more_is_better"] else best / r["ours"]
+        rows.append((r["what"], r["unit"], f"{r['ours']:.3g}", *peers, f"{times:.1f} × the fastest peer"))
+    about = content["provenance"]
+    text = (
+        f"Medians, ours and the peers in turn in one run; {about['date']}, {about['machine']}, torch {about['torch']}, "
+        f"OpenCV {about['opencv']}. Again: {about['command']} --data DIR"
+    )
+    table = _table(("what", "unit", "this toolkit", *names, "ratio"), rows)
+    return Section("Speed", f'<p>{html.escape(text)}</p>' + table)
+
+
 def _parity() -> Section | None:
     """What the recorded cases of the original programs measured, where it was."""
-    file = Path(str(resources.files("reproduce"))) / "results" / "parity.json"
-    if not file.exists():
+    content = _measured("parity")
+    if content is None:
         return None
-    content = json.loads(file.read_text(encoding="utf-8"))
     rows = [(r["what"], str(r["cases"]), f"{r['largest']:.1e}" if r["largest"] else "0") for r in content["rows"]]
     about = content["provenance"]
     text = f"Largest differences to recorded outputs; measured {about['date']}, {about['machine']}, by {about['command']}."
     table = _table(("recorded from", "values compared", "largest difference"), rows)
     return Section("Equal to the original programs", f"<p>{html.escape(text)}</p>" + table)
+
+
+def _origin(claim: Claim) -> str:
+    return "; ".join(text for text in (claim.source, claim.again) if text)
 
 
 def _order(claim: Claim) -> tuple[int, int]:
@@ -190,11 +222,10 @@ def make(data: Path, out: Path, results: Path, profile: str, say: Say, stages: i
     trained, claims = _trained(out, results, profile, stages, say)
     sections = [_checks(data), *_from_predictions(data, out, say), *trained, _fields()]
     claims = sorted([*without_training(Benchmarks(data)), *claims], key=_order)
-    rows = [(c.figure, c.text, c.published, c.ours, c.verdict, c.why) for c in claims]
-    table = _table(("figure", "claim", "published", "ours", "verdict", "note"), rows)
+    rows = [(c.figure, c.text, c.published, c.ours, c.verdict, c.why, _origin(c)) for c in claims]
+    table = _table(("where", "claim", "published", "ours", "verdict", "note", "from; again by"), rows)
     sections.insert(0, Section("The paper's claims, one by one", table))
-    if (parity := _parity()) is not None:
-        sections.append(parity)
+    sections += [s for s in (_parity(), _speed()) if s is not None]
     about = provenance("cpm-reproduce report", str(data))
     parts = [
         "<!doctype html><html lang='en'><head><meta charset='utf-8'><meta name='viewport' content='width=device-width, "

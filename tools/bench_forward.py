@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import statistics
 import subprocess
 import sys
@@ -25,16 +24,12 @@ import torch
 
 from caffe_compat import Net, read_net, read_weights, write_weights
 from reproduce.netgen import CPMConfig, deploy
+from reproduce.provenance import processor
 
 
 def machine() -> str:
     """Processor, threads and versions."""
-    model = platform.processor() or platform.machine()
-    for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []:
-        if line.startswith("model name"):
-            model = line.partition(":")[2].strip()
-            break
-    return f"{model}, {torch.get_num_threads()} threads, torch {torch.__version__}, OpenCV {cv2.__version__}"
+    return f"{processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}, OpenCV {cv2.__version__}"
 
 
 def write_model(folder: Path, stages: int, size: int) -> tuple[Path, Path]:

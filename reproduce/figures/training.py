@@ -28,6 +28,7 @@ class Claim:
     Attributes
     ----------
     figure, text : where and what. published, ours : numbers as text. verdict, why : in words.
+    source : what our number was made from. again : the command that makes it again.
     """
 
     figure: str
@@ -36,6 +37,8 @@ class Claim:
     ours: str
     verdict: Verdict
     why: str = ""
+    source: str = ""
+    again: str = ""
 
 
 def config(run: Mapping[str, Any]) -> netgen.CPMConfig:
