@@ -23,6 +23,7 @@ from caffe_compat.errors import CaffeCompatError
 from caffe_compat.files import atomic_write
 
 from . import evaluation, netgen
+from .check import published
 from .datasets import lsp
 from .distributed import Group
 from .inference import SEARCH, Setting
@@ -220,7 +221,10 @@ class Lab:
         if self.group.first:
             people = lsp.read_training(self.data, skip_missing=True)
             if not people:
-                raise CaffeCompatError(f"{self.data}: no training images of LSP or LSPET in it (lsp/images, lspet/images)")
+                raise CaffeCompatError(
+                    f"{self.data}: no training images of LSP or LSPET in it (lsp/images, lspet/images, each beside its "
+                    f"joints.mat). To be had: {'; '.join(published()['where'][k] for k in ('lsp', 'lspet'))}"
+                )
             if self.profile.people is not None and len(people) > self.profile.people:
                 chosen = np.linspace(0, len(people) - 1, self.profile.people).round().astype(int)
                 people = [people[i] for i in chosen]

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from caffe_compat import __version__
 from caffe_compat.errors import DataError
@@ -21,7 +21,7 @@ from . import check, experiments, netgen, receptive
 from .benchmarks import Benchmarks, Missing
 from .figures import fig04, fig05, fig06, fig08, fig09, fig10, fig12, training
 from .figures.claims import without_training
-from .figures.training import Claim
+from .figures.training import Claim, Verdict
 from .provenance import provenance
 
 Say = Callable[[str], None]
@@ -30,15 +30,26 @@ _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 0 auto; padding: 1rem; }
 body { color: #1b1b1b; background: #fff; }
 h1, h2, h3 { line-height: 1.25; } h2 { margin-top: 2.5rem; border-bottom: 1px solid #ccc; }
-figure { margin: 1rem 0; } figure svg, figure img { width: 100%; height: auto; }
+figure { margin: 1rem 0; } figure > div { overflow-x: auto; }
+figure svg, figure img { width: 100%; height: auto; display: block; } figure img { min-width: 46rem; }
 figcaption, .small { font-size: .875rem; color: #444; }
 .scroll { overflow-x: auto; } table { border-collapse: collapse; font-size: .875rem; min-width: 34rem; }
 th, td { text-align: left; vertical-align: top; padding: .3rem .6rem; border-bottom: 1px solid #ddd; }
-th { border-bottom: 2px solid #888; } code { background: #f2f2f2; padding: 0 .2rem; overflow-wrap: anywhere; }
+th { border-bottom: 2px solid #888; } .claims { min-width: 58rem; table-layout: fixed; }
+.claims th:nth-child(1) { width: 7%; } .claims th:nth-child(2) { width: 25%; } .claims th:nth-child(3) { width: 13%; }
+.claims th:nth-child(4) { width: 19%; } .claims th:nth-child(5) { width: 9%; } td small { display: block; color: #444; }
+code { background: #f2f2f2; padding: 0 .2rem; overflow-wrap: anywhere; }
 .yes { color: #00664b; } .no { color: #a33c00; } .open { color: #555; }
-@media print { body { max-width: none; } figure, tr { break-inside: avoid; } }
+@media (max-width: 42rem) {
+.cards, .cards tbody, .cards tr, .cards td { display: block; min-width: 0; } .cards thead { display: none; }
+.cards tr { border-bottom: 2px solid #888; padding: .5rem 0; } .cards td { border: 0; padding: .1rem 0; }
+.cards td::before { content: attr(data-label) ": "; font-weight: 600; } }
+@media print { figure svg, figure img { min-width: 0 !important; } body { max-width: none; }
+figure, tr { break-inside: avoid; } }
 """
-_CLASS = {"confirmed": "yes", "equal": "yes", "not confirmed": "no", "differs": "no"}
+_CLASS = {
+    "confirmed": "yes", "equal": "yes", "not confirmed": "no", "differs": "no", "not testable here": "open", "missing": "open",
+}  # fmt: skip
 
 
 @dataclass
@@ -51,14 +62,24 @@ class Section:
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    cells = "".join(f"<th>{html.escape(h)}</th>" for h in head)
+    """A table; on a phone one of many columns becomes a list of cards."""
+    return _raw_table(head, [[_cell(c) for c in row] for row in rows], "cards" if len(head) > 4 else "")
+
+
+def _cell(text: str) -> str:
+    return f'<span class="{_CLASS[text]}">{text}</span>' if text in _CLASS else html.escape(text)
+
+
+def _raw_table(head: Sequence[str], rows: Sequence[Sequence[str]], kind: str) -> str:
+    """A table of cells that are HTML already."""
+    titles = "".join(f"<th>{html.escape(h)}</th>" for h in head)
+    labels = [html.escape(h, quote=True) for h in head]
     lines = []
     for row in rows:
-        marked = "".join(
-            f'<td class="{_CLASS[c]}">{c}</td>' if c in _CLASS else f"<td>{html.escape(c)}</td>" for c in row
-        )  # fmt: skip
-        lines.append(f"<tr>{marked}</tr>")
-    return f'<div class="scroll"><table><thead><tr>{cells}</tr></thead><tbody>{"".join(lines)}</tbody></table></div>'
+        cells = "".join(f'<td data-label="{label}">{cell}</td>' for label, cell in zip(labels, row, strict=True))
+        lines.append(f"<tr>{cells}</tr>")
+    table = f'<table class="{kind}"><thead><tr>{titles}</tr></thead><tbody>{"".join(lines)}</tbody></table>'
+    return f'<div class="scroll">{table}</div>'
 
 
 def _picture(path: Path, caption: str, number: str) -> str:
@@ -71,11 +92,14 @@ def _picture(path: Path, caption: str, number: str) -> str:
         text = re.sub(r'\b(id="|url\(#|href="#)', lambda m: f"{m[1]}f{number}-", text)
         for size in ("width", "height"):  # the page's width counts
             text = re.sub(rf'<svg ([^>]*)\b{size}="[^"]*"', r"<svg \1", text, count=1)
-        image = text.replace("<svg ", f'<svg role="img" aria-label="{html.escape(caption, quote=True)}" ', 1)
+        # never so small that a label of 7 points cannot be read; a narrower window scrolls
+        view = re.search(r'viewBox="0 0 ([\d.]+)', text)
+        style = f' style="min-width: {1.1 * float(view[1]):.0f}px"' if view else ""
+        image = text.replace("<svg ", f'<svg role="img"{style} aria-label="{html.escape(caption, quote=True)}" ', 1)
     else:
         data = base64.b64encode(path.with_suffix(".png").read_bytes()).decode()
         image = f'<img alt="{html.escape(caption, quote=True)}" src="data:image/png;base64,{data}">'
-    return f"<figure>{image}<figcaption>{html.escape(caption)}</figcaption></figure>"
+    return f"<figure><div>{image}</div><figcaption>{html.escape(caption)}</figcaption></figure>"
 
 
 def _from_predictions(data: Path, out: Path, say: Say) -> list[Section]:
@@ -107,7 +131,7 @@ def _trained(out: Path, results: Path, profile: str, stages: int, say: Say) -> t
     about = provenance(f"cpm-reproduce report --profile {profile}", str(results))
     for number, module, title, caption in (
         ("4", fig04, "Figure 4: receptive field", "One-stage networks of about equal size; field computed from the graph."),
-        ("5", fig05, "Figure 5: gradients", "Magnitudes of the gradients per layer; the line is the median."),
+        ("5", fig05, "Figure 5: gradients", "Distribution of |gradient| per layer; each row is a moment of the training."),
         ("6", fig06, "Figure 6: training schemes and stages", "PCK on LSP's test images, person-centric."),
     ):
         found_claims = module.claims(stored, stages)
@@ -201,14 +225,31 @@ def _parity() -> Section | None:
     return Section("Equal to the original programs", f"<p>{html.escape(text)}</p>" + table)
 
 
-def _origin(claim: Claim) -> str:
-    return "; ".join(text for text in (claim.source, claim.again) if text)
+def _number(text: str) -> int:
+    """The first number in a text; 0 without any."""
+    found = re.search(r"\d+", text)
+    return int(found[0]) if found else 0
 
 
-def _order(claim: Claim) -> tuple[int, int]:
-    """Sections first, then figures by number."""
-    number = re.search(r"\d+", claim.figure)
-    return (claim.figure.startswith("Figure"), int(number[0]) if number else 0)
+def _order(claim: Claim) -> tuple[bool, int, str]:
+    """Sections of the paper first, then its figures by number and panel."""
+    panel = re.match(r"\(\w\)", claim.text)
+    return claim.figure.startswith("Figure"), _number(claim.figure), panel[0] if panel else ""
+
+
+def _claims(claims: Sequence[Claim]) -> str:
+    """How many hold, then each with both numbers, where ours is from and how to make it again."""
+    counts = {v: sum(c.verdict == v for c in claims) for v in get_args(Verdict)}
+    head = ("where", "claim", "published", "ours", "verdict", "note")
+    rows = []
+    for c in claims:
+        cells = [html.escape(text) for text in (c.figure, c.text, c.published, c.ours)]
+        cells += [_cell(c.verdict), html.escape(c.why)]
+        if c.source:
+            cells[-1] += f"<small>From {html.escape(c.source)}. Again: <code>{html.escape(c.again)}</code></small>"
+        rows.append(cells)
+    summary = ", ".join(f"{n} {verdict}" for verdict, n in counts.items())
+    return f"<p>Of {len(claims)} claims: {summary}.</p>" + _raw_table(head, rows, "claims cards")
 
 
 def make(data: Path, out: Path, results: Path, profile: str, say: Say, stages: int = 3) -> Path:
@@ -220,11 +261,11 @@ def make(data: Path, out: Path, results: Path, profile: str, say: Say, stages: i
     """
     out.mkdir(parents=True, exist_ok=True)
     trained, claims = _trained(out, results, profile, stages, say)
-    sections = [_checks(data), *_from_predictions(data, out, say), *trained, _fields()]
+    checks = _checks(data)
+    sections = [checks, *_from_predictions(data, out, say), *trained, _fields()]
     claims = sorted([*without_training(Benchmarks(data)), *claims], key=_order)
-    rows = [(c.figure, c.text, c.published, c.ours, c.verdict, c.why, _origin(c)) for c in claims]
-    table = _table(("where", "claim", "published", "ours", "verdict", "note", "from; again by"), rows)
-    sections.insert(0, Section("The paper's claims, one by one", table))
+    sections.sort(key=lambda s: _number(s.title) if s.title.startswith("Figure") else -1 if s is checks else 100)
+    sections.insert(0, Section("The paper's claims, one by one", _claims(claims)))
     sections += [s for s in (_parity(), _speed()) if s is not None]
     about = provenance("cpm-reproduce report", str(data))
     parts = [

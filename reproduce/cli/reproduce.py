@@ -195,6 +195,7 @@ def all_(data: str, profile: str, stages: int, seeds: int, work: str, device: st
     from reproduce import experiments
     from reproduce import report as made
     from reproduce.device import choose
+    from reproduce.figures import training
 
     chosen = experiments.PROFILES[profile]
     plan = {
@@ -212,7 +213,11 @@ def all_(data: str, profile: str, stages: int, seeds: int, work: str, device: st
             return
     except CaffeCompatError as error:
         click.echo(f"trainings: left out: {error}", err=True)
-    click.echo(str(made.make(Path(data), Path(out), lab.results, profile, click.echo, stages)))
+    results = lab.results
+    if not training.read(results):
+        results = training.stored(profile)
+        click.echo("the report shows the trainings' results that come with the package")
+    click.echo(str(made.make(Path(data), Path(out), results, profile, click.echo, stages)))
 
 
 for _name, (_module, _plan) in _TRAINED.items():

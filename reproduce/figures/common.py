@@ -122,7 +122,8 @@ def save(figure: Any, path: Path) -> None:
 
     for ending in ("png", "pdf", "svg"):
         buffer = io.BytesIO()
-        figure.savefig(buffer, format=ending, dpi=150)
+        with plt.rc_context({"svg.fonttype": "none", "pdf.fonttype": 42}):  # text stays text: it can be searched and read out
+            figure.savefig(buffer, format=ending, dpi=150)
         with atomic_write(path.with_suffix(f".{ending}")) as stream:
             stream.write(buffer.getvalue())
     plt.close(figure)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +17,8 @@ from reproduce import experiments, netgen, receptive
 from reproduce.cli import models, reproduce
 from reproduce.figures import fig04, fig05, fig06, training
 from tests.paths import DATA, needs_data
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def _run(*args: object) -> Result:
@@ -84,16 +89,40 @@ def test_everything_at_the_smallest_size(tmp_path: Path) -> None:
     drawn = _run("fig6", "--profile", "smoke", "--data", DATA, "--work", tmp_path / "w", "-o", tmp_path / "figures")
     assert drawn.exit_code == 0, drawn.output
     assert (tmp_path / "figures" / "fig06.pdf").stat().st_size > 1000
-    # a training that was killed between two snapshots goes on from the first and ends with the same numbers
-    folder = tmp_path / "w" / "smoke" / "joint-3"
-    for path in folder.glob("snap/pose_iter_6.*"):
-        path.unlink()
-    (tmp_path / "w" / "smoke" / "results" / "joint-3.json").unlink()
-    (folder / "gradients.json").unlink()
-    resumed = _run("fig6", "--profile", "smoke", "--data", DATA, "--work", tmp_path / "w", "-o", tmp_path / "f", "--only", "joint-3")
-    assert resumed.exit_code == 0, resumed.output
-    assert "going on from pose_iter_3.solverstate" in resumed.output
-    assert training.read(tmp_path / "w" / "smoke" / "results")["joint-3"]["final_losses"] == run["final_losses"]
+
+
+def _start(work: Path, out: Path, *args: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "reproduce.cli.reproduce", "fig6", "--profile", "smoke", "--data", str(DATA), "--workers", "0"]
+    command += ["--work", str(work), "-o", str(out), "--device", "cpu", *args]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT)
+
+
+@needs_data
+def test_a_killed_plan_goes_on_and_two_share_it(tmp_path: Path) -> None:
+    """SIGKILL in the middle of a training: the same command goes on from the snapshot and ends with the same numbers."""
+    whole = _start(tmp_path / "whole", tmp_path / "f", "--only", "joint-[23]")
+    killed = _start(tmp_path / "w", tmp_path / "f", "--only", "joint-[23]")
+    assert killed.stdout is not None
+    for line in killed.stdout:
+        if "pose_iter_3.caffemodel" in line:  # of 6 iterations, of the first of two experiments
+            killed.kill()
+            break
+    killed.communicate()
+    assert not list((tmp_path / "w").rglob("results/*.json"))
+    assert not list((tmp_path / "w").rglob("*iter_6*"))
+    both = [_start(tmp_path / "w", tmp_path / f"f{i}", "--only", "joint-[23]") for i in range(2)]
+    said = [process.communicate(timeout=300)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    assert sum(text.count("going on from pose_iter_3.solverstate") for text in said) == 1
+    for name in ("joint-2", "joint-3"):  # each made by one of the two, and had by the other
+        assert sum(text.count(f"{name}: PCK@0.2") for text in said) == 1
+        assert sum(bool(re.search(rf"{name} .*has its result", text)) for text in said) == 1
+    whole.communicate(timeout=300)
+    assert whole.returncode == 0
+    once, again = (training.read(tmp_path / w / "smoke" / "results") for w in ("whole", "w"))
+    for name in ("joint-2", "joint-3"):
+        for key in ("final_losses", "hits_of_people", "gradients", "total"):
+            assert once[name][key] == again[name][key], (name, key)
 
 
 def test_pose_machine_learns() -> None:
@@ -141,6 +170,25 @@ def test_missing_data_are_said(tmp_path: Path) -> None:
     said = json.loads((tmp_path / "report" / "report.json").read_text())["missing"]
     assert {t.split(":")[0] for t in said} == {f"Figure {n}" for n in (4, 5, 6, 8, 9, 10, 12)}
     assert "Not here" in (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
+
+
+@needs_data
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="no Chromium on the path (Debian's package chromium)")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_report_in_a_browser(tmp_path: Path) -> None:
+    """At the width of a desk and of a phone: no console error, no missing picture, nothing too wide or too small to read."""
+    made = _run("report", "--data", DATA, "-o", tmp_path / "report")
+    assert made.exit_code == 0, made.output
+    look = [sys.executable, str(ROOT / "tools" / "look_at_page.py")]
+    page = tmp_path / "report" / "index.html"
+    seen = subprocess.run([*look, str(page)], capture_output=True, text=True, timeout=300)
+    assert seen.returncode == 0, seen.stdout + seen.stderr
+    assert seen.stdout.count("nothing wrong") == 2
+    page.write_text(page.read_text().replace("</body>", '<img alt="x" src="gone.png"><script>console.error("no")</script></body>'))
+    wrong = subprocess.run([*look, str(page)], capture_output=True, text=True, timeout=300)
+    assert wrong.returncode == 1
+    assert "pictures are missing" in wrong.stdout
+    assert "console" in wrong.stdout
 
 
 def _result(name: str, value: float) -> dict[str, object]:
