@@ -323,10 +323,13 @@ class Lab:
             return
         size = experiment.config.input_size
         config = replace(self.profile.baseline, stages=experiment.config.stages)
+        start = time.monotonic()
         machine = posemachine.PoseMachine(config, experiment.config.parts)
         machine.fit(posemachine.training_samples(records, size, config.images), experiment.seed, self.say)
         predictor = posemachine.PoseMachinePredictor(machine, Setting.for_boxsize(size))
-        self._test(experiment, predictor, {"machine": asdict(config), "final_losses": {}})
+        self._test(experiment, predictor, {
+            "machine": asdict(config), "final_losses": {}, "seconds": round(time.monotonic() - start),
+        })  # fmt: skip
 
     def _write(self, experiment: Experiment, folder: Path, records: Path) -> list[str]:
         """The definitions; their suffixes in the order of training."""

@@ -7,7 +7,7 @@ import dataclasses
 import html
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -150,14 +150,26 @@ def _trained(out: Path, results: Path, profile: str, stages: int, say: Say) -> t
         found.append(Section(title, _picture(picture, caption, number) + rerun))
         say(f"{title}: drawn from stored results")
     if stored:
-        rows = [
-            (n, r["scheme"], str(r["config"]["stages"]), str(r["iterations"]), f"{r['table']['total']:.2f}", str(r["people"]),
-             f"{r['provenance']['device']}, {r['provenance']['date']}") for n, r in sorted(stored.items())
-        ]  # fmt: skip
-        body = f"<p>{html.escape(experiments.PROFILES[profile].about)}.</p>" if profile in experiments.PROFILES else ""
-        head = ("experiment", "scheme", "stages", "iterations", "PCK@0.2", "people", "made")
-        found.append(Section(f"Trainings of profile '{profile}'", body + _table(head, rows)))
+        found.append(_trainings(profile, stored))
     return found, claims
+
+
+def _trainings(profile: str, stored: Mapping[str, Mapping[str, Any]]) -> Section:
+    """Every result with its provenance."""
+    rows = []
+    for name, r in sorted(stored.items()):
+        about, by = r["provenance"], f"{r['iterations']} × {r['batch']}"
+        if "machine" in r:
+            by = f"{r['machine']['trees']} rounds, {r['machine']['images']} images"
+        minutes = f"{r['seconds'] / 60:.0f}" if "seconds" in r else "-"
+        made = ", ".join(str(about[k]) for k in ("machine", "device", "date", "commit") if about.get(k))
+        scores = [f"{training.at([r], t):.2f}" for t in (0.1, 0.2)]
+        scheme = "boosted trees" if "machine" in r else r["scheme"]
+        rows.append((name, scheme, str(r["config"]["stages"]), by, minutes, *scores, str(r["people"]), made))
+    said = f"{experiments.PROFILES[profile].about}. " if profile in experiments.PROFILES else ""
+    data = "; ".join(dict.fromkeys(r["provenance"]["data"] for r in stored.values()))
+    head = ("experiment", "scheme", "stages", "iterations × batch", "minutes", "PCK@0.1", "PCK@0.2", "people", "made")
+    return Section(f"Trainings of profile '{profile}'", f"<p>{html.escape(said + data)}.</p>" + _table(head, rows))
 
 
 def _checks(data: Path) -> Section:

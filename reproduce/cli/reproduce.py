@@ -137,7 +137,9 @@ def _training_command(name: str, module: str, plan: str) -> None:
                     command=f"{name} --profile {profile} --stages {stages}",
                 )
                 if not lab.run(wanted):
-                    click.echo("interrupted; the same command goes on")
+                    say("interrupted; the same command goes on")
+                    return
+                if not group.first:
                     return
         made = importlib.import_module(f"reproduce.figures.{module}")
         target = Path(out)

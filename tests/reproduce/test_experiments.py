@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -170,6 +171,19 @@ def test_missing_data_are_said(tmp_path: Path) -> None:
     said = json.loads((tmp_path / "report" / "report.json").read_text())["missing"]
     assert {t.split(":")[0] for t in said} == {f"Figure {n}" for n in (4, 5, 6, 8, 9, 10, 12)}
     assert "Not here" in (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
+
+
+@needs_data
+def test_several_processes_train_one_network(tmp_path: Path) -> None:
+    """As the paper profile runs on several GPUs: torchrun, here two processes on the CPU."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "reproduce.cli.reproduce", "fig6"]
+    command += ["--profile", "smoke", "--data", str(DATA), "--workers", "0", "--work", str(tmp_path), "--device", "cpu"]
+    command += ["--only", "joint-2", "-o", str(tmp_path / "f")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("joint-2: PCK@0.2") == 1
+    assert done.stdout.count("fig06.json") == 1
+    assert training.read(tmp_path / "smoke" / "results")["joint-2"]["provenance"]["processes"] == 2
 
 
 @needs_data
