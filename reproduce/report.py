@@ -156,20 +156,10 @@ def _trained(out: Path, results: Path, profile: str, stages: int, say: Say) -> t
 
 def _trainings(profile: str, stored: Mapping[str, Mapping[str, Any]]) -> Section:
     """Every result with its provenance."""
-    rows = []
-    for name, r in sorted(stored.items()):
-        about, by = r["provenance"], f"{r['iterations']} × {r['batch']}"
-        if "machine" in r:
-            by = f"{r['machine']['trees']} rounds, {r['machine']['images']} images"
-        minutes = f"{r['seconds'] / 60:.0f}" if "seconds" in r else "-"
-        made = ", ".join(str(about[k]) for k in ("machine", "device", "date", "commit") if about.get(k))
-        scores = [f"{training.at([r], t):.2f}" for t in (0.1, 0.2)]
-        scheme = "boosted trees" if "machine" in r else r["scheme"]
-        rows.append((name, scheme, str(r["config"]["stages"]), by, minutes, *scores, str(r["people"]), made))
     said = f"{experiments.PROFILES[profile].about}. " if profile in experiments.PROFILES else ""
     data = "; ".join(dict.fromkeys(r["provenance"]["data"] for r in stored.values()))
-    head = ("experiment", "scheme", "stages", "iterations × batch", "minutes", "PCK@0.1", "PCK@0.2", "people", "made")
-    return Section(f"Trainings of profile '{profile}'", f"<p>{html.escape(said + data)}.</p>" + _table(head, rows))
+    table = _table(training.HEAD, training.rows(stored))
+    return Section(f"Trainings of profile '{profile}'", f"<p>{html.escape(said + data)}.</p>{table}")
 
 
 def _checks(data: Path) -> Section:

@@ -19,13 +19,15 @@ def _tracked(*patterns: str) -> list[Path]:
     return [ROOT / line for line in out.stdout.splitlines()]
 
 
-def test_layer_page_is_current() -> None:
+@pytest.mark.parametrize("page", ["layers", "experiments"])
+def test_made_pages_are_current(page: str) -> None:
     sys.path.insert(0, str(ROOT / "tools"))
     try:
-        from make_docs import layers_page
+        import make_docs
     finally:
         sys.path.pop(0)
-    assert (ROOT / "docs" / "layers.md").read_text(encoding="utf-8") == layers_page(), "run 'make docs'"
+    made = getattr(make_docs, f"{page}_page")()
+    assert (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8") == made, "run 'make docs'"
 
 
 def test_imports_flow_one_way() -> None:

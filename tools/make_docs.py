@@ -1,11 +1,18 @@
-"""Writes docs/layers.md from the registry; a test checks that it is up to date."""
+"""Writes docs/layers.md from the registry, and the results in docs/experiments.md with its pictures from what is stored.
+
+A test checks that both pages are up to date.
+"""
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from caffe_compat.layers import registry
+from reproduce.figures import fig04, fig05, fig06, training
 
+DOCS = Path(__file__).resolve().parent.parent / "docs"
 HEAD = """# Supported layers
 
 Made by `tools/make_docs.py` from the registry. Any other type is an error that lists these.
@@ -13,6 +20,7 @@ Made by `tools/make_docs.py` from the registry. Any other type is an error that 
 | type | what it computes | Caffe source |
 |---|---|---|
 """
+MARK = "<!-- made by tools/make_docs.py from reproduce/results: what stands below is not edited by hand -->\n"
 
 
 def layers_page() -> str:
@@ -26,7 +34,35 @@ def layers_page() -> str:
     return HEAD + "\n".join(rows) + "\n"
 
 
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines) + "\n"
+
+
+def experiments_page() -> str:
+    """The page as it stands up to the mark, then the results."""
+    prose = (DOCS / "experiments.md").read_text(encoding="utf-8").partition(MARK)[0]
+    stored = training.read(training.stored("cpu"))
+    claims = [c for figure in (fig04, fig05, fig06) for c in figure.claims(stored, 3)]
+    said = _table(
+        ("figure", "claim", "published", "ours", "verdict", "note"),
+        [(c.figure.removeprefix("Figure "), c.text, c.published, c.ours, c.verdict, c.why) for c in claims],
+    )
+    return f"{prose}{MARK}\n## Claims\n\n{said}\n## Trainings\n\n{_table(training.HEAD, training.rows(stored))}"
+
+
+def pictures() -> None:
+    """Figures 4, 5 and 6 of the stored results as docs/fig0N.png."""
+    stored = training.read(training.stored("cpu"))
+    with tempfile.TemporaryDirectory() as name:
+        for figure in (fig04, fig05, fig06):
+            for path in figure.make(stored, Path(name), {}):
+                if path.suffix == ".png":
+                    (DOCS / path.name).write_bytes(path.read_bytes())
+
+
 if __name__ == "__main__":
-    target = Path(__file__).resolve().parent.parent / "docs" / "layers.md"
-    target.write_text(layers_page(), encoding="utf-8")
-    print(f"written {target}")
+    for page, text in (("layers.md", layers_page()), ("experiments.md", experiments_page())):
+        (DOCS / page).write_text(text, encoding="utf-8")
+        print(f"written {DOCS / page}")
+    pictures()

@@ -66,6 +66,23 @@ def read(folder: Path) -> dict[str, dict[str, Any]]:
     return found
 
 
+HEAD = ("experiment", "scheme", "stages", "iterations × batch", "minutes", "PCK@0.1", "PCK@0.2", "people", "made")
+
+
+def rows(results: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, ...]]:
+    """Every result with its provenance, as text under :data:`HEAD`."""
+    found = []
+    for name, r in sorted(results.items()):
+        about, by, scheme = r["provenance"], f"{r['iterations']} × {r['batch']}", r["scheme"]
+        if "machine" in r:
+            by, scheme = f"{r['machine']['trees']} rounds, {r['machine']['images']} images", "boosted trees"
+        minutes = f"{r['seconds'] / 60:.0f}" if "seconds" in r else "-"
+        made = ", ".join(str(about[k]) for k in ("machine", "device", "date", "commit") if about.get(k))
+        scores = [f"{at([r], t):.2f}" for t in (0.1, 0.2)]
+        found.append((name, scheme, str(r["config"]["stages"]), by, minutes, *scores, str(r["people"]), made))
+    return found
+
+
 def seeds_of(results: Mapping[str, Mapping[str, Any]], name: str) -> list[Mapping[str, Any]]:
     """All seeds of an experiment."""
     return [r for key, r in results.items() if key == name or key.startswith(f"{name}-seed")]
