@@ -112,6 +112,7 @@ def _training_command(name: str, module: str, plan: str) -> None:
         from reproduce import distributed, experiments
         from reproduce.device import choose
         from reproduce.figures import training
+        from reproduce.lab import Lab
         from reproduce.provenance import provenance
 
         chosen = experiments.PROFILES[profile]
@@ -132,7 +133,7 @@ def _training_command(name: str, module: str, plan: str) -> None:
         if not stored:
             with distributed.group(choose(device)) as group:
                 say = click.echo if group.first else _silent
-                lab = experiments.Lab(
+                lab = Lab(
                     chosen, Path(data), Path(work) / profile, folder, say, device=group.device, workers=workers, group=group,
                     command=f"{name} --profile {profile} --stages {stages}",
                 )
@@ -198,6 +199,7 @@ def all_(data: str, profile: str, stages: int, seeds: int, work: str, device: st
     from reproduce import report as made
     from reproduce.device import choose
     from reproduce.figures import training
+    from reproduce.lab import Lab
 
     chosen = experiments.PROFILES[profile]
     plan = {
@@ -205,7 +207,7 @@ def all_(data: str, profile: str, stages: int, seeds: int, work: str, device: st
         for e in make(chosen, stages, seeds)
     }  # fmt: skip
     where = choose(device)
-    lab = experiments.Lab(
+    lab = Lab(
         chosen, Path(data), Path(work) / profile, Path(work) / profile / "results", click.echo, device=where, workers=workers,
         command=f"all --profile {profile} --stages {stages}",
     )

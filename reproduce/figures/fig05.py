@@ -16,7 +16,7 @@ import numpy as np
 from caffe_compat.files import atomic_write
 from caffe_compat.graph import build
 from reproduce import netgen
-from reproduce.experiments import BINS
+from reproduce.lab import BINS
 
 from . import training
 from .common import save

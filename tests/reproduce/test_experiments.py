@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -232,7 +233,7 @@ def test_verdicts_on_the_schemes(values: tuple[float, ...], verdicts: list[str])
 def test_verdict_on_the_receptive_field() -> None:
     results = {}
     for e, value in zip(experiments.of_fig4(experiments.PROFILES["smoke"], 3, 1), (30, 40, 45, 47, 48), strict=True):
-        results[e.name] = {**_result(e.name, value), "config": experiments.asdict(e.config)}
+        results[e.name] = {**_result(e.name, value), "config": asdict(e.config)}
     assert fig04.claims(results, 3)[0].verdict == "confirmed"
     assert [v for _, v, _ in fig04.fields(results)] == pytest.approx([30, 40, 45, 47, 48])
     assert fig04.claims({}, 3)[0].verdict == "not testable here"
