@@ -124,7 +124,7 @@ def _from_predictions(data: Path, out: Path, say: Say) -> list[Section]:
     return found
 
 
-def _trained(out: Path, results: Path, profile: str, stages: int, say: Say) -> tuple[list[Section], list[Claim]]:
+def _trained(data: Path, out: Path, results: Path, profile: str, stages: int, say: Say) -> tuple[list[Section], list[Claim]]:
     """Figures 4, 5, 6 from stored results."""
     found, claims = [], []
     stored = training.read(results)
@@ -139,7 +139,7 @@ def _trained(out: Path, results: Path, profile: str, stages: int, say: Say) -> t
             found_claims = [training.absent(c.figure, c.text, c.published, "smoke profile") for c in found_claims]
         again = f"cpm-reproduce fig{number} --profile {profile} --stages {stages} --data DIR"
         claims += [dataclasses.replace(c, source=f"trainings of profile '{profile}'", again=again) for c in found_claims]
-        paths = module.make(stored, out, about, stages)
+        paths = module.make(stored, out, about, stages, data)
         if not paths:
             text = f"no results of profile '{profile}' yet; cpm-reproduce fig{number} --profile {profile} --data DIR makes them"
             say(f"{title}: left out: {text}")
@@ -262,7 +262,7 @@ def make(data: Path, out: Path, results: Path, profile: str, say: Say, stages: i
     The page.
     """
     out.mkdir(parents=True, exist_ok=True)
-    trained, claims = _trained(out, results, profile, stages, say)
+    trained, claims = _trained(data, out, results, profile, stages, say)
     checks = _checks(data)
     sections = [checks, *_from_predictions(data, out, say), *trained, _fields()]
     claims = sorted([*without_training(Benchmarks(data)), *claims], key=_order)

@@ -147,7 +147,7 @@ def _training_command(name: str, module: str, plan: str) -> None:
         target.mkdir(parents=True, exist_ok=True)
         found = training.read(folder)
         about = provenance(f"cpm-reproduce {name} --profile {profile} --stages {stages}", str(folder))
-        paths = made.make(found, target, about, stages)
+        paths = made.make(found, target, about, stages, Path(data))
         if not paths:
             raise CaffeCompatError(f"{folder}: holds no results for this figure yet")
         for path in paths:

@@ -13,9 +13,9 @@ from reproduce.check import published
 from . import fig12
 from .training import Claim, Verdict, absent
 
-_LSP = "release/LSP_prediction_model_LSP_6s.mat"
+LSP = "release/LSP_prediction_model_LSP_6s.mat"
 _BOTH = "release/LSP_prediction_model_MPII_LSP_6s.mat"
-_MACHINE = "predictions/RamakrishnaECCV14/pred_keypoints_lsp_oc.mat"
+MACHINE = "predictions/RamakrishnaECCV14/pred_keypoints_lsp_oc.mat"
 _ENOUGH = 0.05  # points: published numbers are rounded to 0.1 or 0.01
 Found = tuple[str, Verdict, str]
 
@@ -69,9 +69,9 @@ def _fields() -> Found:
 
 
 def _pose_machine(data: Benchmarks, lead: list[float]) -> Found:
-    network, machine = data.lsp_score(_LSP), data.lsp_score(_MACHINE)
+    network, machine = data.lsp_score(LSP), data.lsp_score(MACHINE)
     values = [float(network.total[network.at(t)] - machine.total[machine.at(t)]) for t in (0.1, 0.2)]
-    own = data.lsp_score(_MACHINE, "oc")
+    own = data.lsp_score(MACHINE, "oc")
     fair = [float(network.total[network.at(t)] - own.total[own.at(t)]) for t in (0.1, 0.2)]
     why = (
         "equal for the 6-stage model and the Pose Machine's observer-centric predictions against the person-centric truth; "
@@ -82,7 +82,7 @@ def _pose_machine(data: Benchmarks, lead: list[float]) -> Found:
 
 
 def _leeds(data: Benchmarks, wanted: list[float]) -> Found:
-    values = [float(r.total[r.at(0.2)]) for r in (data.lsp_score(_LSP), data.lsp_score(_BOTH))]
+    values = [float(r.total[r.at(0.2)]) for r in (data.lsp_score(LSP), data.lsp_score(_BOTH))]
     good = all(abs(v - w) <= _ENOUGH for v, w in zip(values, wanted, strict=True))
     return ", ".join(f"{v:.2f}" for v in values), _verdict(good), "the LSP model, the MPII and LSP model"
 

@@ -68,13 +68,15 @@ def draw(
     Parameters
     ----------
     panels : title -> curves. at : threshold whose percentage stands in the legend of the first panel.
-    own_legends : the panels show different methods, each has its legend. points : mark the measured places.
+    own_legends : the panels show different methods, each has its legend.
+    points : a few measured places: they are marked and have their values beside them, there is no legend.
     """
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
     from matplotlib.lines import Line2D
+    from matplotlib.transforms import offset_copy
 
     first = next(iter(panels.values()))
     look = styles([c.label for c in first])
@@ -84,27 +86,38 @@ def draw(
     rows = -(-len(panels) // columns)
     legend_columns = 3 if columns > 2 else 2
     entries = -(-len(first) // legend_columns)
-    below = 0.0 if own_legends else 0.17 * entries + 0.35
-    height = (3.2 if own_legends else 2.5) * rows + below + 0.15
+    below = 0.0 if own_legends or points else 0.17 * entries + 0.35
+    longest = max(len(curves) for curves in panels.values())
+    height = (2.9 + 0.17 * longest if own_legends else 2.5) * rows + below + 0.15
     figure, axes = plt.subplots(rows, columns, figsize=((2.5 if columns > 2 else 3.2) * columns + 0.6, height), squeeze=False)
     for axis, (name, curves) in zip(axes.ravel(), panels.items(), strict=False):
         for curve in curves:
             axis.plot(curve.x, curve.y, marker="o" if points else None, **look[curve.label])
         axis.set_title(name, fontsize=10)
         axis.set_ylim(0, 100)
-        axis.set_xlim(float(first[0].x[0]), float(first[0].x[-1]))
+        if points:
+            axis.margins(x=0.12)
+            axis.set_ylim(0, 1.25 * max(float(c.y.max()) for c in curves))
+            for curve in curves:
+                for x, y in zip(curve.x, curve.y, strict=True):
+                    axis.annotate(f"{y:.1f}", (x, y), (0, 6), textcoords="offset points", ha="center", fontsize=8)
+        else:
+            axis.set_xlim(float(first[0].x[0]), float(first[0].x[-1]))
         axis.grid(alpha=0.3)
         axis.tick_params(labelsize=8)
         axis.locator_params(axis="x", nbins=5)
         axis.set_xlabel(xlabel, fontsize=8)
         if own_legends:
             shown = [Line2D([], [], label=f"{c.label}  {np.interp(at, c.x, c.y):.1f}", **look[c.label]) for c in curves]
-            axis.legend(handles=shown, fontsize=6.5, title=f"@{at:g}", title_fontsize=7, loc="upper left")
+            axis.legend(
+                handles=shown, fontsize=7, title=f"@{at:g}", title_fontsize=7.5, loc="upper center", frameon=False,
+                bbox_to_anchor=(0.5, 0), bbox_transform=offset_copy(axis.transAxes, figure, y=-0.42),
+            )  # fmt: skip
     for axis in axes.ravel()[len(panels) :]:
         axis.set_visible(False)
     for row in axes:
         row[0].set_ylabel(ylabel, fontsize=8)
-    if not own_legends:
+    if not own_legends and not points:
         handles = [Line2D([], [], label=f"{c.label}  {np.interp(at, c.x, c.y):.1f}", **look[c.label]) for c in first]
         heading = f"{next(iter(panels))} @{at:g}"
         figure.legend(

@@ -45,14 +45,16 @@ def claims(results: Mapping[str, Mapping[str, Any]], stages: int) -> list[Claim]
     return [Claim("Figure 4", text, "grows, saturates near 250 of 304 px", ours, verdict, why)]
 
 
-def make(results: Mapping[str, Mapping[str, Any]], out: Path, about: Mapping[str, Any], stages: int = 3) -> list[Path]:
-    """Numbers and picture of what there is."""
+def make(
+    results: Mapping[str, Mapping[str, Any]], out: Path, about: Mapping[str, Any], stages: int = 3, data: Path | None = None
+) -> list[Path]:
+    """Numbers and picture of what there is; ``data`` is for Figure 6, which shows released predictions beside ours."""
     points = fields(results)
     if not points:
         return []
     line = Curve("one stage, about equal parameters", np.array([p[0] for p in points], float), np.array([p[1] for p in points]))
     path = out / "fig04"
-    panels = {"PCK@0.2 on Leeds Sports Pose": [line]}
+    panels = {"PCK@0.2 on Leeds Sports Pose, one stage": [line]}
     write_numbers(panels, path, about)
     draw(panels, path, xlabel="receptive field, pixels of the input", ylabel="PCK@0.2, %", columns=1, at=float(line.x[-1]),
          points=True)  # fmt: skip

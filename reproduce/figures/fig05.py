@@ -97,8 +97,10 @@ def claims(results: Mapping[str, Mapping[str, Any]], stages: int) -> list[Claim]
     return found
 
 
-def make(results: Mapping[str, Mapping[str, Any]], out: Path, about: Mapping[str, Any], stages: int = 3) -> list[Path]:
-    """Numbers and picture of what there is."""
+def make(
+    results: Mapping[str, Mapping[str, Any]], out: Path, about: Mapping[str, Any], stages: int = 3, data: Path | None = None
+) -> list[Path]:
+    """Numbers and picture of what there is; ``data`` is for Figure 6, which shows released predictions beside ours."""
     kept = _pair(results, stages)
     if not kept:
         return []

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from caffe_compat.errors import DataError
 from reproduce import check
+from reproduce.benchmarks import Benchmarks
 
+from . import claims as claims_of_released
 from . import training
 from .common import Curve, draw, write_numbers
 from .training import Claim
@@ -98,15 +102,34 @@ def _lead(machine: Sequence[Mapping[str, Any]], joint: Sequence[Mapping[str, Any
     return Claim("Figure 6", text, wanted, ", ".join(f"{lead:+.1f}" for lead in leads), _verdict(good), why)
 
 
-def make(results: Mapping[str, Mapping[str, Any]], out: Path, about: Mapping[str, Any], stages: int = 3) -> list[Path]:
-    """Numbers and picture of what there is."""
+def _released(data: Path) -> list[Curve]:
+    """What the paper's Figure 6a is about, from the released predictions that there are below a folder."""
+    found = []
+    files = {"released CPM, 6 stages": claims_of_released.LSP, "released Pose Machine": claims_of_released.MACHINE}
+    for label, name in files.items():
+        with contextlib.suppress(DataError):
+            result = Benchmarks(data).lsp_score(name)
+            found.append(Curve(label, result.thresholds, result.total))
+    return found
+
+
+def make(
+    results: Mapping[str, Mapping[str, Any]], out: Path, about: Mapping[str, Any], stages: int = 3, data: Path | None = None
+) -> list[Path]:
+    """Numbers and picture of what there is.
+
+    Parameters
+    ----------
+    data : folder with released predictions, which panel (a) shows beside ours.
+    """
     panels: dict[str, list[Curve]] = {}
     versus = {
-        f"network, {stages} stages": training.seeds_of(results, f"joint-{stages}"),
-        f"Pose Machine, {stages} stages": training.seeds_of(results, f"pose-machine-{stages}"),
+        f"our network, {stages} stages": training.seeds_of(results, f"joint-{stages}"),
+        f"our Pose Machine, {stages} stages": training.seeds_of(results, f"pose-machine-{stages}"),
     }
     if all(versus.values()):
-        panels["(a) against the Pose Machine"] = [Curve(label, *training.curve(runs)) for label, runs in versus.items()]
+        ours = [Curve(label, *training.curve(runs)) for label, runs in versus.items()]
+        panels["(a) against the Pose Machine"] = ours + (_released(data) if data is not None else [])
     schemes = {label: training.seeds_of(results, name.format(stages)) for label, name in SCHEMES.items()}
     if any(schemes.values()):
         panels[f"(b) training schemes, {stages} stages"] = [
