@@ -25,6 +25,7 @@ from .check import published
 from .datasets import lsp
 from .distributed import Group
 from .experiments import Experiment, Profile
+from .figures.training import read_one as result_of
 from .inference import Setting
 from .provenance import provenance
 
@@ -123,6 +124,7 @@ class Lab:
                 needed = [experiment.name] + ([experiment.after] if experiment.after else [])
                 free = all(self._locked(stack, name) for name in needed)
                 if self.result(experiment).exists():
+                    self._check(experiment)
                     state = "done"
                 elif not free:
                     state = "taken"
@@ -131,6 +133,22 @@ class Lab:
             elif self.group.any(state == "taken"):
                 state = "taken"
             yield state
+
+    def _check(self, experiment: Experiment) -> None:
+        """A result that is there must be of this plan: numbers of two plans in one figure would be compared wrongly."""
+        path = self.result(experiment)
+        found = result_of(path)
+        wanted = {
+            "config": json.loads(json.dumps(asdict(experiment.config))), "iterations": experiment.iterations,
+            "seed": experiment.seed, "scheme": experiment.scheme,
+        }  # fmt: skip
+        other = [name for name, value in wanted.items() if found[name] != value]
+        if other:
+            name = other[0]
+            raise CaffeCompatError(
+                f"{path}: was made with another {name} ({found[name]}) than this plan's ({wanted[name]}); "
+                "give another --work or --results, or remove it to make it again"
+            )
 
     def _locked(self, stack: contextlib.ExitStack, name: str) -> bool:
         """Hold an experiment's lock until the stack ends; it ends with the process, however that ends."""
@@ -195,13 +213,13 @@ class Lab:
         if self.group.first:
             (folder / "snap").mkdir(parents=True, exist_ok=True)
             for suffix, net in nets.items():
-                _replace(folder / f"pose_train_test{suffix}.prototxt", net.to_text())
+                _keep(folder / f"pose_train_test{suffix}.prototxt", net.to_text())
                 solver = netgen.solver(
                     f"pose_train_test{suffix}.prototxt", f"snap/pose{suffix}",
                     **{"max_iter": experiment.iterations, "snapshot": profile.snapshot, "display": _DISPLAY,
                        "average_loss": _DISPLAY, "random_seed": experiment.seed, **profile.solver},
                 )  # fmt: skip
-                _replace(folder / f"pose_solver{suffix}.prototxt", textformat.dump(solver.message))
+                _keep(folder / f"pose_solver{suffix}.prototxt", textformat.dump(solver.message))
         self.group.any(False)
         return list(nets)
 
@@ -267,12 +285,12 @@ class Lab:
         model = folder / "snap" / f"pose{suffix}_iter_{experiment.iterations}.caffemodel"
         predictor = Predictor.load(str(model), device=self.device)
         logs = sorted((folder / "snap").glob("pose*_log.jsonl"))
-        lines = [json.loads(line) for path in logs for line in path.read_text(encoding="utf-8").splitlines()]
+        lines = [one for path in logs for one in _log(path)]
         samples = self.profile.batch * self.group.world * _DISPLAY
-        last = (folder / "snap" / f"pose{suffix}_log.jsonl").read_text(encoding="utf-8").splitlines()
-        course = {one["iteration"]: round(one["loss"], 4) for one in map(json.loads, last)}
+        last = _log(folder / "snap" / f"pose{suffix}_log.jsonl")
+        course = {one["iteration"]: round(one["loss"], 4) for one in last}
         self._test(experiment, predictor, {
-            "final_losses": json.loads(last[-1])["losses"], "seconds": round(sum(samples / one["speed"] for one in lines)),
+            "final_losses": last[-1]["losses"], "seconds": round(sum(samples / one["speed"] for one in lines)),
             "course": sorted(course.items())[:: max(1, len(course) // 40)], "gradients": histograms,
         })  # fmt: skip
 
@@ -327,6 +345,24 @@ def _json(content: Mapping[str, Any]) -> str:
         if isinstance(value, Mapping) and value else json.dumps(value) for key, value in content.items()
     }  # fmt: skip
     return "{\n" + ",\n".join(f" {json.dumps(k)}: {v}" for k, v in inner.items()) + "\n}\n"
+
+
+def _log(path: Path) -> list[dict[str, Any]]:
+    """The lines of a training's log; one that a crash cut off is left out."""
+    found = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        with contextlib.suppress(ValueError):
+            found.append(json.loads(line))
+    return found
+
+
+def _keep(path: Path, text: str) -> None:
+    """Write a definition; one that is there already must be the same."""
+    if path.exists() and path.read_text(encoding="utf-8") != text:
+        raise CaffeCompatError(
+            f"{path}: this training was begun with other settings; give another --work, or remove {path.parent} to begin anew"
+        )
+    _replace(path, text)
 
 
 def _replace(path: Path, text: str) -> None:

@@ -14,7 +14,9 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from caffe_compat.errors import DataError
 from reproduce import netgen
+from reproduce.evaluation import LSP_JOINTS
 
 Floats = npt.NDArray[np.float64]
 ASSUMED = 0.35  # points between two seeds of a network, where none was repeated
@@ -58,12 +60,32 @@ def stored(profile: str) -> Path:
 
 
 def read(folder: Path) -> dict[str, dict[str, Any]]:
-    """Results of a folder by experiment."""
-    found = {}
-    for path in sorted(folder.glob("*.json")) if folder.is_dir() else []:
+    """Results of a folder by experiment.
+
+    Raises
+    ------
+    DataError : a file that is no result.
+    """
+    files = sorted(folder.glob("*.json")) if folder.is_dir() else []
+    return {content["experiment"]: content for content in map(read_one, files)}
+
+
+def read_one(path: Path) -> dict[str, Any]:
+    """One result.
+
+    Raises
+    ------
+    DataError : it is none, or cut off.
+    """
+    try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        found[content["experiment"]] = content
-    return found
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read as a result of an experiment ({error}); remove it to make it again") from None
+    needed = {"experiment", "config", "iterations", "seed", "scheme", "thresholds", "total", "provenance"}
+    if not isinstance(content, dict) or (lacking := sorted(needed - content.keys())):
+        lacks = ", ".join(lacking) if isinstance(content, dict) else "everything"
+        raise DataError(f"{path}: is no result of an experiment, it lacks {lacks}; remove it to make it again")
+    return content
 
 
 HEAD = ("experiment", "scheme", "stages", "iterations × batch", "minutes", "PCK@0.1", "PCK@0.2", "people", "made")
@@ -138,7 +160,7 @@ def gap(one: Sequence[Mapping[str, Any]], other: Sequence[Mapping[str, Any]], th
     people = [[r["hits_of_people"][key] for r in runs if "hits_of_people" in r] for runs in (one, other)]
     if not all(people):
         return difference, math.nan
-    first, second = (100 * np.mean(hits, axis=0) / 14 for hits in people)
+    first, second = (100 * np.mean(hits, axis=0) / len(LSP_JOINTS) for hits in people)
     return difference, float(np.std(first - second, ddof=1) / math.sqrt(len(first)))
 
 

@@ -175,6 +175,32 @@ def test_missing_data_are_said(tmp_path: Path) -> None:
 
 
 @needs_data
+def test_results_of_another_plan_are_refused(tmp_path: Path) -> None:
+    """Other settings than those of a begun or finished experiment, or a damaged result: one line, nothing is lost."""
+    args = ("fig6", "--profile", "smoke", "--data", DATA, "--work", tmp_path / "w", "-o", tmp_path / "f", "--workers", 0)
+    only = ("--only", "joint-1")
+    assert _run(*args, *only).exit_code == 0
+    result = tmp_path / "w" / "smoke" / "results" / "joint-1.json"
+    whole = result.read_text()
+    for text, said in (
+        (whole.replace('"iterations": 6', '"iterations": 7'), "another iterations (7) than this plan's (6)"),
+        (whole[:100], "cannot be read as a result"),
+        ('{"experiment": "joint-1"}', "it lacks config, iterations"),
+    ):
+        result.write_text(text)
+        again = _run(*args, *only)
+        assert again.exit_code == 2
+        assert said in again.output
+        assert result.read_text() == text
+    result.unlink()
+    solver = tmp_path / "w" / "smoke" / "joint-1" / "pose_solver.prototxt"
+    solver.write_text(solver.read_text().replace("max_iter: 6", "max_iter: 60"))
+    begun = _run(*args, *only)
+    assert begun.exit_code == 2
+    assert "begun with other settings" in begun.output
+
+
+@needs_data
 def test_several_processes_train_one_network(tmp_path: Path) -> None:
     """As the paper profile runs on several GPUs: torchrun, here two processes on the CPU."""
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "reproduce.cli.reproduce", "fig6"]
