@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from caffe_compat.errors import DataError
 from reproduce import netgen
-from reproduce.evaluation import LSP_JOINTS
+from reproduce.skeletons import LSP_JOINTS
 
 Floats = npt.NDArray[np.float64]
 ASSUMED = 0.35  # points between two seeds of a network, where none was repeated
