@@ -312,13 +312,7 @@ class Net(nn.Module):
                 for name in node.bottoms:
                     if name in patches:
                         values[name] = patches.pop(name).whole()
-                bottoms = [values[name] for name in node.bottoms]
-                if grad:
-                    bottoms = [b if g or not node.layer.spec.propagate_down else b.detach()
-                               for b, g in zip(bottoms, node.bottom_grad, strict=True)]  # fmt: skip
-                params = [self.param(p) for p in node.params]
-                tops = node.layer.forward(params, *bottoms)
-                del bottoms
+                tops = self.run_layer(node, [values[name] for name in node.bottoms])
                 values.update(zip(node.tops, tops, strict=True))
                 del tops
             for name in (*node.bottoms, *node.tops):
@@ -326,6 +320,13 @@ class Net(nn.Module):
                     values.pop(name, None)
                     patches.pop(name, None)
         values.update((name, patch.whole()) for name, patch in patches.items() if name in keep)
+
+    def run_layer(self, node: Node, bottoms: list[Tensor]) -> Sequence[Tensor]:
+        """The tops of one layer; where gradients are recorded, they flow to the bottoms that Caffe would reach."""
+        if torch.is_grad_enabled():
+            bottoms = [b if g or not node.layer.spec.propagate_down else b.detach()
+                       for b, g in zip(bottoms, node.bottom_grad, strict=True)]  # fmt: skip
+        return node.layer.forward([self.param(p) for p in node.params], *bottoms)
 
     def _heavy(self, plan: list[Node], values: Mapping[str, Tensor], least: int = 2) -> int:
         """How many of the first nodes are better run image by image: those up to the last with large maps.

@@ -167,6 +167,8 @@ class Solver:
         self.rate_scale: Callable[[int], float] = lambda iteration: 1.0
         # called with the iteration and (layer/blob, gradient) pairs before each update
         self.on_gradients: Callable[[int, Iterator[tuple[str, Tensor]]], None] | None = None
+        # called with every blob of each batch, as they were before the update; without it only what is needed is kept
+        self.on_blobs: Callable[[dict[str, Tensor]], None] | None = None
         self._recent: deque[float] = deque(maxlen=m.average_loss)
         self._runner: torch.nn.Module = _LossOf(self.net)
 
@@ -240,10 +242,12 @@ class Solver:
         for part in range(m.iter_size):
             data = self.feed.batch(self.iteration * m.iter_size + part, self.device)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.amp == "bf16"):
-                loss, outputs = self._runner(data)
+                loss, outputs = self._runner(data, self.on_blobs is not None)
             if loss.requires_grad:
                 loss.backward()
             total += float(loss.detach())
+            if self.on_blobs is not None:
+                self.on_blobs({**data, **outputs})
         total /= m.iter_size
         if not math.isfinite(total):
             raise SolverError(f"iteration {self.iteration}: the loss is {total}; {self._culprit(data)}")
@@ -360,7 +364,7 @@ class _LossOf(torch.nn.Module):
         super().__init__()
         self.net = net
 
-    def forward(self, data: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        wanted = dict.fromkeys((*self.net.losses, *self.net.graph.outputs))
+    def forward(self, data: dict[str, Tensor], everything: bool = False) -> tuple[Tensor, dict[str, Tensor]]:
+        wanted = dict.fromkeys(self.net.graph.blobs if everything else (*self.net.losses, *self.net.graph.outputs))
         found = self.net(blobs=wanted, **data)
         return self.net.loss(found), {name: value.detach() for name, value in found.items()}
