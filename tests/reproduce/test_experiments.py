@@ -256,6 +256,26 @@ def test_verdicts_on_the_schemes(values: tuple[float, ...], verdicts: list[str])
     assert fig06.claims(results, 3)[4].verdict == "not confirmed"
 
 
+def test_margins_come_from_seeds() -> None:
+    """Two networks of two seeds each: the pooled deviation; without repeats an assumed one, and it is said."""
+    once = {n: _result(n, v) for n, v in (("joint-1", 50.0), ("joint-3", 52.0))}
+    assert training.noise(once) == (training.ASSUMED, 0, 0)
+    assert "assumed" in training.noise_text(once)
+    twice = {**once, "joint-1-seed2": _result("joint-1-seed2", 51.0), "joint-3-seed2": _result("joint-3-seed2", 55.0)}
+    # deviations of (50, 51) and (52, 55): 0.5 and 4.5, over 2 degrees of freedom
+    deviation, trainings, networks = training.noise(twice)
+    assert deviation == pytest.approx((5.0 / 2) ** 0.5)
+    assert (trainings, networks) == (4, 2)
+    one, other = (training.seeds_of(twice, n) for n in ("joint-3", "joint-1"))
+    assert training.margin(twice, one, other) == pytest.approx(2 * deviation)
+    assert training.gap(one, other)[0] == pytest.approx(3.0)
+    assert training.gap_text(one, other) == "+3.0 points"
+    assert training.text_of(one) == "53.5 ± 2.1"
+    people = [{**_result("x", 50.0), "hits_of_people": {"0.2": hits}} for hits in ([14, 7, 7, 0], [7, 7, 0, 0])]
+    # differences of 7, 0, 7, 0 of 14 joints: 25 % on average, deviation 28.9 % over four people
+    assert training.gap(people[:1], people[1:])[1] == pytest.approx(100 * 0.5 / 3**0.5 / 2)
+
+
 def test_verdict_on_the_receptive_field() -> None:
     results = {}
     for e, value in zip(experiments.of_fig4(experiments.PROFILES["smoke"], 3, 1), (30, 40, 45, 47, 48), strict=True):
