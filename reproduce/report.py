@@ -44,8 +44,10 @@ code { background: #f2f2f2; padding: 0 .2rem; overflow-wrap: anywhere; }
 .cards, .cards tbody, .cards tr, .cards td { display: block; min-width: 0; } .cards thead { display: none; }
 .cards tr { border-bottom: 2px solid #888; padding: .5rem 0; } .cards td { border: 0; padding: .1rem 0; }
 .cards td::before { content: attr(data-label) ": "; font-weight: 600; } }
-@media print { figure svg, figure img { min-width: 0 !important; } body { max-width: none; }
-figure, tr { break-inside: avoid; } }
+@media print { @page { margin: 1.2cm; } body { max-width: none; padding: 0; font-size: 11pt; }
+figure svg, figure img { min-width: 0 !important; max-height: 22cm; } figure, tr { break-inside: avoid; }
+h2, h3 { break-after: avoid; } .scroll, figure > div { overflow: visible; }
+table, .claims { min-width: 0; width: 100%; font-size: 8.5pt; } th, td { padding: .2rem .3rem; overflow-wrap: break-word; } }
 """
 _CLASS = {
     "confirmed": "yes", "equal": "yes", "not confirmed": "no", "differs": "no", "not testable here": "open", "missing": "open",
