@@ -41,7 +41,15 @@ def claims(results: Mapping[str, Mapping[str, Any]], stages: int) -> list[Claim]
     ours = ", ".join(f"{s} px {v:.1f}" for s, v in zip(sizes, values, strict=True))
     verdict: training.Verdict = "confirmed" if grows and saturates else "not confirmed"
     side = training.config(first[0]).input_size
-    why = f"of {side} px; saturates: the last step is smaller than the first. {training.noise_text(results)}"
+    best = int(values.argmax())
+    widths = [training.config(results[points[i][2]]).towers[-1] for i in (best, -1)]
+    why = f"input of {side} px; confirmed where the last is above the first and the last step smaller than the first step"
+    if best != len(points) - 1:
+        why += (
+            f"; here it is best at {sizes[best]} px and falls beyond: with equal parameters conv3 has {widths[0]} channels "
+            f"there, {widths[1]} at {sizes[-1]} px"
+        )
+    why += f". {training.noise_text(results)}"
     return [Claim("Figure 4", text, "grows, saturates near 250 of 304 px", ours, verdict, why)]
 
 

@@ -62,7 +62,10 @@ def _schemes(results: Mapping[str, Mapping[str, Any]], runs: Mapping[str, Sequen
         difference, edge = training.gap(one, joint)[0], training.margin(results, one, joint)
         good = difference < -edge if wanted == "lower" else difference > -CLOSE
         why = f"lower by more than {edge:.1f}" if wanted == "lower" else f"not more than {CLOSE:g} lower"
-        found.append(Claim("Figure 6", text, wanted, training.gap_text(one, joint), _verdict(good), f"confirmed where {why}"))
+        why = f"confirmed where {why}"
+        if one[0].get("iterations") != joint[0].get("iterations"):
+            why += f"; each stage has {one[0]['iterations']} iterations, (i) has {joint[0]['iterations']}"
+        found.append(Claim("Figure 6", text, wanted, training.gap_text(one, joint), _verdict(good), why))
     return found
 
 
