@@ -46,7 +46,7 @@ def _schemes(results: Mapping[str, Mapping[str, Any]], runs: Mapping[str, Sequen
     if all(runs.values()):
         ours = ", ".join(f"{label.split(' ')[0]} {training.text_of(r)}" for label, r in runs.items())
         good = all(training.at(joint, 0.2) >= training.at(r, 0.2) - training.margin(results, joint, r) for r in runs.values())
-        why = f"{training.noise_text(results)}; twice that of a difference counts as equal"
+        why = f"{training.noise_text(results)}; what they make 95 times of 100 counts as equal"
         found.append(Claim("Figure 6", best, "(i) highest", ours, _verdict(good), why))
     else:
         missing = ", ".join(label for label, r in runs.items() if not r)

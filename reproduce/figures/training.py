@@ -146,8 +146,16 @@ def noise_text(results: Mapping[str, Mapping[str, Any]]) -> str:
 def margin(
     results: Mapping[str, Mapping[str, Any]], one: Sequence[Mapping[str, Any]], other: Sequence[Mapping[str, Any]]
 ) -> float:
-    """What two networks' PCK may differ by although they are equally good: twice the difference's standard deviation."""
-    return 2 * noise(results)[0] * math.sqrt(1 / len(one) + 1 / len(other))
+    """What two networks' PCK may differ by although they are equally good, 95 times of 100.
+
+    Student's quantile, so that a deviation estimated from few repeated trainings does not pass for a sure one; an assumed
+    deviation counts twice.
+    """
+    from scipy.stats import t
+
+    deviation, trainings, networks = noise(results)
+    factor = float(t.ppf(0.975, trainings - networks)) if trainings else 2.0
+    return factor * deviation * math.sqrt(1 / len(one) + 1 / len(other))
 
 
 def gap(one: Sequence[Mapping[str, Any]], other: Sequence[Mapping[str, Any]], threshold: float = 0.2) -> tuple[float, float]:

@@ -267,7 +267,8 @@ def test_margins_come_from_seeds() -> None:
     assert deviation == pytest.approx((5.0 / 2) ** 0.5)
     assert (trainings, networks) == (4, 2)
     one, other = (training.seeds_of(twice, n) for n in ("joint-3", "joint-1"))
-    assert training.margin(twice, one, other) == pytest.approx(2 * deviation)
+    assert training.margin(twice, one, other) == pytest.approx(4.303 * deviation, rel=1e-3)  # Student's, 2 degrees
+    assert training.margin(once, [{}], [{}]) == pytest.approx(2 * training.ASSUMED * 2**0.5)
     assert training.gap(one, other)[0] == pytest.approx(3.0)
     assert training.gap_text(one, other) == "+3.0 points"
     assert training.text_of(one) == "53.5 ± 2.1"
