@@ -12,6 +12,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -21,6 +22,7 @@ from caffe_compat.errors import CaffeCompatError
 from caffe_compat.files import atomic_write
 
 from . import evaluation, netgen
+from .annotations import Annotation
 from .check import published
 from .datasets import lsp
 from .distributed import Group
@@ -64,13 +66,18 @@ class Lab:
         """Its result's file."""
         return self.results / f"{experiment.name}.json"
 
+    @cached_property
+    def _people(self) -> list[Annotation]:
+        """The training people whose images are there: read once, not for each experiment."""
+        return lsp.read_training(self.data, skip_missing=True)
+
     def records(self) -> Path:
         """The training records, made when they are first needed."""
         from . import store
 
         path = self.work / "leeds.lmdb"
         if self.group.first:
-            people = lsp.read_training(self.data, skip_missing=True)
+            people = self._people
             if not people:
                 raise CaffeCompatError(
                     f"{self.data}: no training images of LSP or LSPET in it (lsp/images, lspet/images, each beside its "
@@ -140,7 +147,7 @@ class Lab:
         found = result_of(path)
         wanted = {
             "config": json.loads(json.dumps(asdict(experiment.config))), "iterations": experiment.iterations,
-            "seed": experiment.seed, "scheme": experiment.scheme,
+            "seed": experiment.seed, "scheme": experiment.scheme, "profile": self.profile.name, "batch": self.profile.batch,
         }  # fmt: skip
         other = [name for name, value in wanted.items() if found[name] != value]
         if other:
@@ -284,10 +291,10 @@ class Lab:
 
         model = folder / "snap" / f"pose{suffix}_iter_{experiment.iterations}.caffemodel"
         predictor = Predictor.load(str(model), device=self.device)
-        logs = sorted((folder / "snap").glob("pose*_log.jsonl"))
-        lines = [one for path in logs for one in _log(path)]
+        logs = {path.name: _log(path) for path in sorted((folder / "snap").glob("pose*_log.jsonl"))}
+        lines = [one for log in logs.values() for one in log]
         samples = self.profile.batch * self.group.world * _DISPLAY
-        last = _log(folder / "snap" / f"pose{suffix}_log.jsonl")
+        last = logs[f"pose{suffix}_log.jsonl"]
         course = {one["iteration"]: round(one["loss"], 4) for one in last}
         self._test(experiment, predictor, {
             "final_losses": last[-1]["losses"], "seconds": round(sum(samples / one["speed"] for one in lines)),
@@ -324,7 +331,7 @@ class Lab:
     def _provenance(self) -> dict[str, Any]:
         import torch
 
-        count = len(lsp.read_training(self.data, skip_missing=True))
+        count = len(self._people)
         return provenance(
             f"cpm-reproduce {self.command}", f"LSP 1-1000 and LSPET, {count} people with images", torch=torch.__version__,
             device=torch.cuda.get_device_name(self.device) if self.device.startswith("cuda") else self.device,

@@ -11,7 +11,7 @@ from reproduce.benchmarks import Benchmarks, Missing
 from reproduce.check import published
 
 from . import fig12
-from .training import Claim, Verdict, absent
+from .training import Claim, Verdict, absent, verdict
 
 LSP = "release/LSP_prediction_model_LSP_6s.mat"
 _BOTH = "release/LSP_prediction_model_MPII_LSP_6s.mat"
@@ -47,14 +47,10 @@ def _tested(
 ) -> Claim:  # fmt: skip
     """The claim with what is found, or with the file that is missing."""
     try:
-        ours, verdict, why = find()
+        ours, said, why = find()
     except Missing as error:
         return absent(figure, text, wanted, str(error))
-    return Claim(figure, text, wanted, ours, verdict, why, source, again)
-
-
-def _verdict(good: bool) -> Verdict:
-    return "confirmed" if good else "not confirmed"
+    return Claim(figure, text, wanted, ours, said, why, source, again)
 
 
 def _fields() -> Found:
@@ -65,7 +61,7 @@ def _fields() -> Found:
     values = counted[0][1].size, belief, counted[1][1].size
     why = f"counting pools as 2×2; with the released 3×3 pools {released[0][1].size} and {released[1][1].size} px"
     ours = f"{values[0]}, {values[1]}×{values[1]}, {values[2]}"
-    return ours, _verdict(values == (wanted["stage1"], wanted["belief"], wanted["stage2"])), why
+    return ours, verdict(values == (wanted["stage1"], wanted["belief"], wanted["stage2"])), why
 
 
 def _pose_machine(data: Benchmarks, lead: list[float]) -> Found:
@@ -78,13 +74,13 @@ def _pose_machine(data: Benchmarks, lead: list[float]) -> Found:
         f"each against a truth of its own kind, the leads are {fair[0]:+.1f} and {fair[1]:+.1f}"
     )
     good = all(abs(v - w) <= _ENOUGH for v, w in zip(values, lead, strict=True))
-    return ", ".join(f"{v:+.2f}" for v in values), _verdict(good), why
+    return ", ".join(f"{v:+.2f}" for v in values), verdict(good), why
 
 
 def _leeds(data: Benchmarks, wanted: list[float]) -> Found:
     values = [float(r.total[r.at(0.2)]) for r in (data.lsp_score(LSP), data.lsp_score(_BOTH))]
     good = all(abs(v - w) <= _ENOUGH for v, w in zip(values, wanted, strict=True))
-    return ", ".join(f"{v:.2f}" for v in values), _verdict(good), "the LSP model, the MPII and LSP model"
+    return ", ".join(f"{v:.2f}" for v in values), verdict(good), "the LSP model, the MPII and LSP model"
 
 
 def _flic(data: Benchmarks) -> Found:

@@ -39,7 +39,6 @@ def claims(results: Mapping[str, Mapping[str, Any]], stages: int) -> list[Claim]
     grows = values[-1] - values[0] > training.margin(results, first, last)
     saturates = abs(values[-1] - values[-2]) < abs(values[1] - values[0])
     ours = ", ".join(f"{s} px {v:.1f}" for s, v in zip(sizes, values, strict=True))
-    verdict: training.Verdict = "confirmed" if grows and saturates else "not confirmed"
     side = training.config(first[0]).input_size
     best = int(values.argmax())
     widths = [training.config(results[points[i][2]]).towers[-1] for i in (best, -1)]
@@ -50,7 +49,7 @@ def claims(results: Mapping[str, Mapping[str, Any]], stages: int) -> list[Claim]
             f"there, {widths[1]} at {sizes[-1]} px"
         )
     why += f". {training.noise_text(results)}"
-    return [Claim("Figure 4", text, "grows, saturates near 250 of 304 px", ours, verdict, why)]
+    return [Claim("Figure 4", text, "grows, saturates near 250 of 304 px", ours, training.verdict(grows and saturates), why)]
 
 
 def make(

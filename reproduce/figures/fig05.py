@@ -86,13 +86,13 @@ def claims(results: Mapping[str, Mapping[str, Any]], stages: int) -> list[Claim]
         f"iteration {int(first) + 1}: median |g| in the first layer 10^{values[0][0]:.1f} with, 10^{values[1][0]:.1f} without; "
         f"from output to input it loses {lost[0]:.1f} and {lost[1]:.1f} decades"
     )
-    verdict: training.Verdict = "confirmed" if gap > 0.5 and lost[1] > lost[0] + 0.5 else "not confirmed"
+    verdict = training.verdict(gap > 0.5 and lost[1] > lost[0] + 0.5)
     found = [Claim("Figure 5", vanish, "larger near the input with it", ours, verdict, "half a decade counts")]
     before, after = ([spread(h) for h in _layers(runs[0], mark).values()] for mark in (first, last))
     falls = sum(a < b for a, b in zip(after, before, strict=True))
     ours = f"falls in {falls} of {len(before)} layers from iteration {int(first) + 1} to {int(last) + 1}"
     middle = np.median(np.log10(np.array(after) / np.array(before)))
-    verdict = "confirmed" if falls >= 0.9 * len(before) else "not confirmed"
+    verdict = training.verdict(falls >= 0.9 * len(before))
     found.append(Claim("Figure 5", calm, "falls", f"{ours}, by a factor of {10 ** -middle:.1f} in the middle one", verdict))
     return found
 

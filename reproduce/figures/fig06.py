@@ -34,10 +34,6 @@ def claims(results: Mapping[str, Mapping[str, Any]], stages: int) -> list[Claim]
     return [*_schemes(results, runs), _stages(results), *_lead(results, machine, joint, stages)]
 
 
-def _verdict(good: bool) -> training.Verdict:
-    return "confirmed" if good else "not confirmed"
-
-
 def _schemes(results: Mapping[str, Mapping[str, Any]], runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Claim]:
     """Figure 6b."""
     joint, wise, tuned, bare = runs.values()
@@ -47,7 +43,7 @@ def _schemes(results: Mapping[str, Mapping[str, Any]], runs: Mapping[str, Sequen
         ours = ", ".join(f"{label.split(' ')[0]} {training.text_of(r)}" for label, r in runs.items())
         good = all(training.at(joint, 0.2) >= training.at(r, 0.2) - training.margin(results, joint, r) for r in runs.values())
         why = f"{training.noise_text(results)}; what they make 95 times of 100 counts as equal"
-        found.append(Claim("Figure 6", best, "(i) highest", ours, _verdict(good), why))
+        found.append(Claim("Figure 6", best, "(i) highest", ours, training.verdict(good), why))
     else:
         missing = ", ".join(label for label, r in runs.items() if not r)
         found.append(training.absent("Figure 6", best, "(i) highest", f"not trained yet: {missing}"))
@@ -65,7 +61,7 @@ def _schemes(results: Mapping[str, Mapping[str, Any]], runs: Mapping[str, Sequen
         why = f"confirmed where {why}"
         if one[0].get("iterations") != joint[0].get("iterations"):
             why += f"; each stage has {one[0]['iterations']} iterations, (i) has {joint[0]['iterations']}"
-        found.append(Claim("Figure 6", text, wanted, training.gap_text(one, joint), _verdict(good), why))
+        found.append(Claim("Figure 6", text, wanted, training.gap_text(one, joint), training.verdict(good), why))
     return found
 
 
@@ -86,7 +82,7 @@ def _stages(results: Mapping[str, Mapping[str, Any]]) -> Claim:
     flat = abs(steps[4][0]) <= steps[4][1]
     ours = ", ".join(f"{t}: {training.text_of(r)}" for t, r in by_stage.items())
     why = f"no step down and 6 like 5 within {steps[4][1]:.1f}, 5 above 1"
-    return Claim("Figure 6", text, wanted, ours, _verdict(rising and flat), why)
+    return Claim("Figure 6", text, wanted, ours, training.verdict(rising and flat), why)
 
 
 def _lead(
@@ -104,12 +100,14 @@ def _lead(
     leads = [training.gap(joint, machine, t)[0] for t in (0.1, 0.2)]
     both = f"at 0.2 network {training.text_of(joint)}, Pose Machine {training.text_of(machine)}"
     edge = training.margin(results, joint, machine)
-    found = [Claim("Figure 6", ahead, "ahead", both, _verdict(min(leads) > edge), f"ahead by more than {edge:.1f} at both")]
+    why = f"ahead by more than {edge:.1f} at both"
+    found = [Claim("Figure 6", ahead, "ahead", both, training.verdict(min(leads) > edge), why)]
     if stages != 3:
         return [*found, training.absent("Figure 6", distance, wanted, "published for 3 stages")]
     good = all(abs(lead - value) <= LEAD for lead, value in zip(leads, published, strict=True))
     why = f"both are far smaller than the paper's; within {LEAD:g} points of the published lead counts"
-    return [*found, Claim("Figure 6", distance, wanted, ", ".join(f"{lead:+.1f}" for lead in leads), _verdict(good), why)]
+    ours = ", ".join(f"{lead:+.1f}" for lead in leads)
+    return [*found, Claim("Figure 6", distance, wanted, ours, training.verdict(good), why)]
 
 
 def _released(data: Path) -> list[Curve]:

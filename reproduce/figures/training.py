@@ -43,6 +43,11 @@ class Claim:
     again: str = ""
 
 
+def verdict(good: bool) -> Verdict:
+    """The word for a claim that was tested."""
+    return "confirmed" if good else "not confirmed"
+
+
 def config(run: Mapping[str, Any]) -> netgen.CPMConfig:
     """The network of a result."""
     return netgen.CPMConfig(**{**run["config"], "towers": tuple(run["config"]["towers"])})
@@ -81,7 +86,10 @@ def read_one(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read as a result of an experiment ({error}); remove it to make it again") from None
-    needed = {"experiment", "config", "iterations", "seed", "scheme", "thresholds", "total", "provenance"}
+    needed = {
+        "experiment", "profile", "config", "iterations", "batch", "seed", "scheme", "people", "thresholds", "total",
+        "provenance",
+    }  # fmt: skip
     if not isinstance(content, dict) or (lacking := sorted(needed - content.keys())):
         lacks = ", ".join(lacking) if isinstance(content, dict) else "everything"
         raise DataError(f"{path}: is no result of an experiment, it lacks {lacks}; remove it to make it again")

@@ -185,7 +185,7 @@ def test_results_of_another_plan_are_refused(tmp_path: Path) -> None:
     for text, said in (
         (whole.replace('"iterations": 6', '"iterations": 7'), "another iterations (7) than this plan's (6)"),
         (whole[:100], "cannot be read as a result"),
-        ('{"experiment": "joint-1"}', "it lacks config, iterations"),
+        ('{"experiment": "joint-1"}', "it lacks batch, config, iterations"),
     ):
         result.write_text(text)
         again = _run(*args, *only)
