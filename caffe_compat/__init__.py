@@ -19,16 +19,16 @@ _HOME = {
     "PrototxtError": "errors",
     "UnsupportedLayer": "errors",
     "WeightError": "errors",
-    "NetSpec": "spec",
-    "LayerSpec": "spec",
-    "SolverSpec": "spec",
-    "read_net": "prototxt",
-    "parse_net": "prototxt",
-    "read_solver": "prototxt",
-    "Weights": "caffemodel",
-    "read_weights": "caffemodel",
-    "write_weights": "caffemodel",
-    "Net": "net",
+    "NetSpec": "definition.spec",
+    "LayerSpec": "definition.spec",
+    "SolverSpec": "definition.spec",
+    "read_net": "definition.prototxt",
+    "parse_net": "definition.prototxt",
+    "read_solver": "definition.prototxt",
+    "Weights": "weights.caffemodel",
+    "read_weights": "weights.caffemodel",
+    "write_weights": "weights.caffemodel",
+    "Net": "network.net",
 }
 __all__ = [
     "CaffeCompatError",
@@ -49,11 +49,11 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from .caffemodel import Weights, read_weights, write_weights
-    from .errors import CaffeCompatError, PrototxtError, UnsupportedLayer, WeightError
-    from .net import Net
-    from .prototxt import parse_net, read_net, read_solver
-    from .spec import LayerSpec, NetSpec, SolverSpec
+    from caffe_compat.definition.prototxt import parse_net, read_net, read_solver
+    from caffe_compat.definition.spec import LayerSpec, NetSpec, SolverSpec
+    from caffe_compat.errors import CaffeCompatError, PrototxtError, UnsupportedLayer, WeightError
+    from caffe_compat.network.net import Net
+    from caffe_compat.weights.caffemodel import Weights, read_weights, write_weights
 
 
 def __getattr__(name: str) -> Any:

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from typing import Any
 
-from .errors import CaffeCompatError
+from caffe_compat.errors import CaffeCompatError
 
 
 class TargetError(CaffeCompatError):

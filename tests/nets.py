@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from caffe_compat import Net, parse_net, write_weights
-from caffe_compat.spec import NetSpec
+from caffe_compat.definition.spec import NetSpec
 
 TEXT = """
 name: "small"

@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from reproduce.annotations import Annotation, Other
+from reproduce.people.annotation import Annotation, Other
 
 
 def person(rng: np.random.Generator, width: int, height: int) -> Other:

@@ -7,9 +7,9 @@ import hashlib
 import numpy as np
 import numpy.typing as npt
 
-from caffe_compat.caffemodel import LayerBlobs, Weights
-from caffe_compat.graph import Graph
-from caffe_compat.wire import Blob
+from caffe_compat.network.graph import Graph
+from caffe_compat.weights.caffemodel import LayerBlobs, Weights
+from caffe_compat.weights.wire import Blob
 
 
 def make(graph: Graph, seed: int, shape: tuple[int, ...], wscale: float = 1.0) -> tuple[Weights, npt.NDArray[np.float32]]:

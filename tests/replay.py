@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from caffe_compat.layers.loss import HingeLoss
-from caffe_compat.net import Net
+from caffe_compat.network.net import Net
 
 Arrays = Mapping[str, npt.NDArray[np.float32]]
 

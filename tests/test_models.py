@@ -9,15 +9,15 @@ from pathlib import Path
 import pytest
 
 from caffe_compat import read_net, read_solver
-from caffe_compat.convert import convert
-from reproduce import cpm
+from caffe_compat.conversion.convert import convert
+from reproduce.network import identify
 
-_FOLDERS = sorted(p.parent for p in cpm.models_folder().glob("*/pose_deploy.prototxt"))
+_FOLDERS = sorted(p.parent for p in identify.models_folder().glob("*/pose_deploy.prototxt"))
 
 
 def test_there_is_a_folder() -> None:
-    assert cpm.models_folder().is_dir()
-    assert (cpm.models_folder() / "released.toml").exists()
+    assert identify.models_folder().is_dir()
+    assert (identify.models_folder() / "released.toml").exists()
 
 
 @pytest.mark.parametrize("folder", _FOLDERS, ids=lambda p: p.name)
@@ -31,7 +31,7 @@ def test_model_folder(folder: Path) -> None:
     official = read_net(folder / "pose_deploy.prototxt")
     assert [la.message for la in made.net.layers] == [la.message for la in official.layers]
     assert read_net(folder / "pose_train_test.prototxt").layers
-    assert cpm.identify(made.graph).stages >= 1
+    assert identify.identify(made.graph).stages >= 1
     score = json.loads((folder / "score.json").read_text())
     assert f"{score['total']:.2f}" in readme
     assert score["people"] == 1000

@@ -23,10 +23,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from bench_forward import machine
 
-from reproduce.augment import Choice, Settings, augment, roll
-from reproduce.dice import SampleDice
-from reproduce.records import Record
-from reproduce.store import LMDBStore
+from reproduce.records.layout import Record
+from reproduce.records.store import LMDBStore
+from reproduce.samples.augment import Choice, Settings, augment, roll
+from reproduce.samples.dice import SampleDice
 from tests.oracle import cpm_layer
 
 SETTINGS = Settings(stride=8, target_dist=1.171, scale_prob=1, scale_min=0.7, scale_max=1.3, max_rotate_degree=40,
@@ -45,7 +45,7 @@ def vectorised_gaussian(plane: np.ndarray, x: float, y: float, stride: int, sigm
 
 def vectorised(image: np.ndarray, record: Record, choice: Choice) -> object:
     """The original's steps with numpy for loops: whole resized image, whole rotated canvas, whole maps."""
-    from reproduce.augment import read_scene
+    from reproduce.samples.augment import read_scene
 
     a = record.annotation
     scene = read_scene(a, SETTINGS)

@@ -20,10 +20,10 @@ import lmdb
 import numpy as np
 from bench_forward import machine
 
-from caffe_compat import schema
-from reproduce import store
-from reproduce.annotations import Annotation
-from reproduce.datasets import lsp
+from caffe_compat.definition import schema
+from reproduce.people import lsp_files
+from reproduce.people.annotation import Annotation
+from reproduce.records import store
 
 
 def floats(values: object) -> list[int]:
@@ -70,7 +70,7 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args()
-    people: list[Annotation] = [a for a in lsp.read_training(options.data, skip_missing=True) if "lspet" in a.image]
+    people: list[Annotation] = [a for a in lsp_files.read_training(options.data, skip_missing=True) if "lspet" in a.image]
     plan = store.plan(people, seed=0)
     best = {"ours": float("inf"), "ours --jpeg": float("inf"), "port": float("inf")}
     sizes = {}

@@ -23,8 +23,8 @@ import numpy as np
 import torch
 
 from caffe_compat import Net, read_net, read_weights, write_weights
-from reproduce.netgen import CPMConfig, deploy
-from reproduce.provenance import processor
+from reproduce.network.netgen import CPMConfig, deploy
+from reproduce.runtime.provenance import processor
 
 
 def machine() -> str:

@@ -28,10 +28,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from bench_forward import machine, plain_torch, write_model
 
 from caffe_compat import Net, read_net, read_weights
-from reproduce.inference import SEARCH, Predictor, Setting, center_map, network_input, shrink, task_lsp
-from reproduce.pipeline import prefetch
-from reproduce.store import read_image
-from reproduce.testing import TestPerson, load_person
+from reproduce.predict.job import TestPerson, load_person
+from reproduce.predict.predictor import SEARCH, Predictor, Setting, center_map, network_input, shrink, task_lsp
+from reproduce.records.store import read_image
+from reproduce.runtime.prefetch import prefetch
 
 Forward = Callable[[np.ndarray], np.ndarray]
 

@@ -24,9 +24,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from bench_forward import machine, plain_stages
 
-from caffe_compat.solver import Solver
-from caffe_compat.sources import Batch
-from reproduce import netgen
+from caffe_compat.training.solver import Solver
+from caffe_compat.training.sources import Batch
+from reproduce.network import netgen
 
 
 class Fixed:

@@ -15,7 +15,7 @@ from pathlib import Path
 import cv2
 import matplotlib
 
-from reproduce.cpm import models_folder
+from reproduce.network.identify import models_folder
 
 
 def photograph(out: Path) -> Path:

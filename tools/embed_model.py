@@ -20,9 +20,9 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
-from caffe_compat.convert import convert
-from reproduce import predictions
-from reproduce.cpm import identify
+from caffe_compat.conversion.convert import convert
+from reproduce.network.identify import identify
+from reproduce.predict import files
 
 PROTOTXTS = ("pose_train_test.prototxt", "pose_deploy.prototxt", "pose_solver.prototxt")
 
@@ -68,7 +68,7 @@ def main() -> None:
     shutil.copyfile(options.training / "snap" / f"pose_iter_{options.iteration}.caffemodel", weights)
     score_file = next(options.scored.glob("LSP_score_*.json"))
     shutil.copyfile(score_file, folder / "score.json")
-    joints = predictions.read_mat(next(options.scored.glob("LSP_prediction_model_*.mat"))).astype(int)  # whole pixels, from 1
+    joints = files.read_mat(next(options.scored.glob("LSP_prediction_model_*.mat"))).astype(int)  # whole pixels, from 1
     (folder / "lsp_predictions.json").write_text(json.dumps(joints.tolist(), separators=(",", ":")), encoding="utf-8")
     final = loss_curve(options.log, folder / "loss.png")
     made = convert(weights)

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from caffe_compat.layers import registry
-from reproduce.figures import fig04, fig05, fig06, training
+from reproduce.experiments import trained
+from reproduce.figures import fig04, fig05, fig06
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 HEAD = """# Supported layers
@@ -42,7 +43,7 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def experiments_page() -> str:
     """The page as it stands up to the mark, then the results."""
     prose = (DOCS / "experiments.md").read_text(encoding="utf-8").partition(MARK)[0]
-    stored = training.read(training.stored("cpu"))
+    stored = trained.read(trained.stored("cpu"))
     claims = [c for figure in (fig04, fig05, fig06) for c in figure.claims(stored, 3)]
     said = _table(
         ("figure", "claim", "published", "ours", "verdict", "note"),
@@ -53,7 +54,7 @@ def experiments_page() -> str:
 
 def pictures() -> None:
     """Figures 4, 5 and 6 of the stored results as docs/fig0N.png."""
-    stored = training.read(training.stored("cpu"))
+    stored = trained.read(trained.stored("cpu"))
     with tempfile.TemporaryDirectory() as name:
         for figure in (fig04, fig05, fig06):
             for path in figure.make(stored, Path(name), {}):

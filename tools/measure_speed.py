@@ -19,7 +19,7 @@ import cv2
 import torch
 
 from caffe_compat.files import atomic_write
-from reproduce.provenance import provenance
+from reproduce.runtime.provenance import provenance
 
 TOOLS = Path(__file__).parent
 TARGET = TOOLS.parent / "reproduce" / "results" / "speed.json"

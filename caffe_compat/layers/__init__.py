@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from . import arrange, convolution, data, inner, loss, neuron, normalization, pooling, reduction
-from .base import Layer, Shape, make, register, registry
+from caffe_compat.layers import arrange, convolution, data, inner, loss, neuron, normalization, pooling, reduction
+from caffe_compat.layers.base import Layer, Shape, make, register, registry
 
 __all__ = ["Layer", "Shape", "make", "register", "registry"]
 _FAMILIES = (arrange, convolution, data, inner, loss, neuron, normalization, pooling, reduction)

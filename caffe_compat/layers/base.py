@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from ..errors import PrototxtError, UnsupportedLayer
-from ..spec import TEST, LayerSpec
+from caffe_compat.definition.spec import TEST, LayerSpec
+from caffe_compat.errors import PrototxtError, UnsupportedLayer
 
 if TYPE_CHECKING:
     from torch import Tensor

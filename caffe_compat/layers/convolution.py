@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..lazy import lazy_import
-from .base import Layer, Shape, count, register
+from caffe_compat.layers.base import Layer, Shape, count, register
+from caffe_compat.lazy import lazy_import
 
 if TYPE_CHECKING:
     import torch
     import torch.nn.functional as F
     from torch import Tensor
 
-    from .. import engine
+    from caffe_compat.engine import plan
 else:
     torch, F = lazy_import("torch"), lazy_import("torch.nn.functional")
-    engine = lazy_import("caffe_compat.engine")
+    plan = lazy_import("caffe_compat.engine.plan")
 
 
 class _Windowed(Layer):
@@ -152,7 +152,7 @@ class Convolution(_Filters):
             folded, lead = self._folded(bottom)
             _, stride, pad, dilation = self.windows(tuple(bottom.shape))
             bias = params[1] if len(params) > 1 else None
-            top = engine.convolve(folded, params[0], bias, stride, pad, dilation, self.options.group)
+            top = plan.convolve(folded, params[0], bias, stride, pad, dilation, self.options.group)
             tops.append(top if len(lead) == 1 else top.reshape(*lead, *top.shape[1:]))
         return tuple(tops)
 

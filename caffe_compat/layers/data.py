@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from .. import schema
-from .base import Layer, Shape, register
+from caffe_compat.definition import schema
+from caffe_compat.layers.base import Layer, Shape, register
 
 
 class DataLayer(Layer):
-    """A layer without bottoms whose tops are filled from outside (:class:`caffe_compat.net.Net` ``inputs``).
+    """A layer without bottoms whose tops are filled from outside (:class:`caffe_compat.network.net.Net` ``inputs``).
 
     :meth:`output_shapes` gives an empty list where only the data themselves could tell.
     """

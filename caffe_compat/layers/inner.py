@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..lazy import lazy_import
-from .base import Layer, Shape, count, register
+from caffe_compat.layers.base import Layer, Shape, count, register
+from caffe_compat.lazy import lazy_import
 
 if TYPE_CHECKING:
     import torch.nn.functional as F

@@ -6,9 +6,9 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..lazy import lazy_import
-from ..spec import TEST, TRAIN
-from .base import Layer, Shape, register
+from caffe_compat.definition.spec import TEST, TRAIN
+from caffe_compat.layers.base import Layer, Shape, register
+from caffe_compat.lazy import lazy_import
 
 if TYPE_CHECKING:
     import torch

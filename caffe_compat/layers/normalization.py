@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from .. import schema
-from ..lazy import lazy_import
-from ..spec import TEST
-from .base import Layer, Shape, register
+from caffe_compat.definition import schema
+from caffe_compat.definition.spec import TEST
+from caffe_compat.layers.base import Layer, Shape, register
+from caffe_compat.lazy import lazy_import
 
 if TYPE_CHECKING:
     import torch

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from .. import schema
-from ..lazy import lazy_import
-from .base import Layer, Shape, count, register
+from caffe_compat.definition import schema
+from caffe_compat.layers.base import Layer, Shape, count, register
+from caffe_compat.lazy import lazy_import
 
 if TYPE_CHECKING:
     import torch

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .common import BAD_INPUT, FAILED_CHECK, Command, common, emit_json, parse_shapes, table
+from reproduce.cli.common import BAD_INPUT, FAILED_CHECK, Command, common, emit_json, parse_shapes, table
 
 if TYPE_CHECKING:
-    from caffe_compat.convert import Conversion
-    from caffe_compat.verify import Report
-    from reproduce.cpm import Identity
+    from caffe_compat.conversion.convert import Conversion
+    from caffe_compat.conversion.verify import Report
+    from reproduce.network.identify import Identity
 
 _ENDINGS = {
     "safetensors": ".safetensors",
@@ -83,8 +83,8 @@ def _print(report: dict[str, Any]) -> None:
 
 
 def _verify(made: Conversion, dump: str, tolerance: float, as_json: bool) -> Report:
-    from caffe_compat.net import Net
-    from caffe_compat.verify import load_dump, verify
+    from caffe_compat.conversion.verify import load_dump, verify
+    from caffe_compat.network.net import Net
 
     arrays = load_dump(dump)
     report = verify(Net(made.graph, made.weights, strict=False), arrays, tolerance=tolerance)
@@ -136,8 +136,8 @@ def main(
     definition inside the model, training-only layers left out, or from --prototxt. Nothing is written unless every
     parameter fits.
     """
-    from caffe_compat.convert import convert
-    from reproduce.cpm import identify
+    from caffe_compat.conversion.convert import convert
+    from reproduce.network.identify import identify
 
     made = convert(model, prototxt=prototxt, dialect=dialect, input_shapes=shapes, strict=strict)
     if dump is not None:

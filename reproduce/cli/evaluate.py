@@ -10,15 +10,14 @@ from typing import TYPE_CHECKING
 import click
 
 from caffe_compat.errors import CaffeCompatError
-
-from .common import Command, common, emit_json, table
+from reproduce.cli.common import Command, common, emit_json, table
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from reproduce.benchmarks import Benchmarks
-    from reproduce.evaluation import EvalResult
+    from reproduce.benchmarks.measures import EvalResult
+    from reproduce.benchmarks.truth import Benchmarks
 
     Floats = npt.NDArray[np.float64]
 
@@ -38,8 +37,8 @@ def _truth(guess: Floats, dataset: str, annotation: str, data: Benchmarks) -> tu
     """(N, J, 2), nan where not annotated, for the joints that the predictions have; their names."""
     import numpy as np
 
-    from reproduce import evaluation
-    from reproduce.skeletons import LSP_JOINTS, MPII_JOINTS, PARTS_9
+    from reproduce.benchmarks import measures
+    from reproduce.people.skeletons import LSP_JOINTS, MPII_JOINTS, PARTS_9
 
     if dataset == "lsp":
         return (data.lsp_truth if annotation == "pc" else data.lsp_truth_oc)[:, :, :2], LSP_JOINTS
@@ -47,7 +46,7 @@ def _truth(guess: Floats, dataset: str, annotation: str, data: Benchmarks) -> tu
         nine, raw = data.flic_tests
         if guess.shape[1] == 9:
             return nine, PARTS_9
-        return raw[:, : guess.shape[1]], evaluation.FLIC_JOINTS[: guess.shape[1]]
+        return raw[:, : guess.shape[1]], measures.FLIC_JOINTS[: guess.shape[1]]
     part = data.mpii_valid[0]
     return np.where((part == 0).all(2, keepdims=True), np.nan, part), MPII_JOINTS
 
@@ -82,9 +81,10 @@ def _score(
 ) -> EvalResult:  # fmt: skip
     import numpy as np
 
-    from reproduce import evaluation, predictions
+    from reproduce.benchmarks import measures
+    from reproduce.predict import files
 
-    guess = predictions.read(path) + (1 - base)
+    guess = files.read(path) + (1 - base)
     truth, names = _truth(guess, dataset, annotation, data)
     if guess.shape != truth.shape:
         raise CaffeCompatError(
@@ -92,20 +92,20 @@ def _score(
             f"{truth.shape[1]}"
         )
     wide = dataset == "mpi" or measure == "pcp"
-    grid = thresholds if thresholds is not None else (evaluation.WIDE_THRESHOLDS if wide else evaluation.LSP_THRESHOLDS)
+    grid = thresholds if thresholds is not None else (measures.WIDE_THRESHOLDS if wide else measures.LSP_THRESHOLDS)
     if measure == "pcp":
-        sticks = {"lsp": evaluation.LSP_STICKS, "flic": evaluation.FLIC_STICKS, "mpi": evaluation.MPII_STICKS}[dataset]
+        sticks = {"lsp": measures.LSP_STICKS, "flic": measures.FLIC_STICKS, "mpi": measures.MPII_STICKS}[dataset]
         if guess.shape[1] < 8:
             raise CaffeCompatError(f"{path}: has no hips, PCP needs the torso")
-        table = evaluation.pcp(guess, truth, grid, sticks)
+        table = measures.pcp(guess, truth, grid, sticks)
         counted = np.full(len(sticks.names), len(truth))
         hits = np.rint(table[:, :-1] / 100 * len(truth)).astype(np.int64)
-        return evaluation.EvalResult(grid, table[:, :-1], table[:, -1], counted, hits, sticks.names)
+        return measures.EvalResult(grid, table[:, :-1], table[:, -1], counted, hits, sticks.names)
     reference = _reference(guess, truth, dataset, norm, data)
     if dataset == "mpi":
-        chosen = list(evaluation.MPII_COUNTED)
+        chosen = list(measures.MPII_COUNTED)
         guess, truth, names = guess[:, chosen], truth[:, chosen], tuple(names[i] for i in chosen)
-    return evaluation.pck(guess, truth, reference, grid, names)
+    return measures.pck(guess, truth, reference, grid, names)
 
 
 def _groups(dataset: str, measure: str) -> dict[str, tuple[int, ...]]:
@@ -115,7 +115,7 @@ def _groups(dataset: str, measure: str) -> dict[str, tuple[int, ...]]:
         return {
             "torso": (9,), "upper leg": (1, 2), "lower leg": (0, 3), "upper arm": (5, 6), "forearm": (4, 7), "head": (8,),
         }  # fmt: skip
-    from reproduce.evaluation import FLIC_GROUPS, LSP_GROUPS, MPII_COUNTED, MPII_GROUPS
+    from reproduce.benchmarks.measures import FLIC_GROUPS, LSP_GROUPS, MPII_COUNTED, MPII_GROUPS
 
     if dataset == "lsp":
         return LSP_GROUPS
@@ -126,7 +126,7 @@ def _groups(dataset: str, measure: str) -> dict[str, tuple[int, ...]]:
 
 def _warn_other_annotation(path: str, annotation: str, result: EvalResult, data: Benchmarks) -> None:
     """Person-centric predictions against observer-centric truth (or the reverse) lose many points: say so."""
-    from reproduce.benchmarks import Missing
+    from reproduce.benchmarks.truth import Missing
 
     other = "oc" if annotation == "pc" else "pc"
     try:
@@ -173,7 +173,7 @@ def main(
     """
     import numpy as np
 
-    from reproduce.benchmarks import Benchmarks
+    from reproduce.benchmarks.truth import Benchmarks
 
     if norm is not None and norm not in _NORMS[dataset]:
         raise CaffeCompatError(f"--norm {norm}: {dataset} has {', '.join(_NORMS[dataset])}")
@@ -218,8 +218,8 @@ def _write(
     rows: list[dict[str, object]],
 ) -> None:  # fmt: skip
     from caffe_compat.files import atomic_write
-    from reproduce.figures.common import Curve, draw, write_numbers
-    from reproduce.provenance import provenance
+    from reproduce.drawing.curves import Curve, draw, write_numbers
+    from reproduce.runtime.provenance import provenance
 
     out.mkdir(parents=True, exist_ok=True)
     panels = {"total": [Curve(n, r.thresholds, r.total) for n, r in results.items()]}

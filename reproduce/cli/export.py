@@ -8,8 +8,7 @@ from typing import Any
 import click
 
 from caffe_compat.errors import DataError
-
-from .common import Group, common
+from reproduce.cli.common import Group, common
 
 
 @click.group(cls=Group)
@@ -27,27 +26,27 @@ def main() -> None:
 @click.option("--own-keypoints", is_flag=True, help="coco: keep the file's own key points (any number of them).")
 def json_(dataset: str, data: str, out: str, format_: str, skip_missing: bool, own_keypoints: bool) -> None:
     """Write the authors' JSON (or COCO's) of a DATASET's download."""
-    from reproduce.annotations import write_json
-    from reproduce.datasets import coco, flic, lsp, mpii
+    from reproduce.people import coco_files, flic_files, lsp_files, mpii_files
+    from reproduce.people.annotation import write_json
 
     stub: bool | None = None
     if dataset == "mpi":
-        found, stub = mpii.read_folder(data, skip_missing=skip_missing)
+        found, stub = mpii_files.read_folder(data, skip_missing=skip_missing)
     elif dataset == "leeds":
-        found = lsp.read_training(data, skip_missing=skip_missing)
+        found = lsp_files.read_training(data, skip_missing=skip_missing)
     elif dataset == "flic":
-        found = flic.read_folder(data, skip_missing=skip_missing)
+        found = flic_files.read_folder(data, skip_missing=skip_missing)
     else:
-        found = coco.read(data, own=own_keypoints)
+        found = coco_files.read(data, own=own_keypoints)
     if not found:
         raise DataError(f"{data}: no people found (with --skip-missing: are the images there?)")
     if format_ == "coco":
-        coco.write(out, found)
+        coco_files.write(out, found)
     else:
         write_json(out, found, stub=stub)
     click.echo(f"{len(found)} people written to {out}")
     if own_keypoints:
-        names = coco.keypoint_names(data)
+        names = coco_files.keypoint_names(data)
         click.echo(f"--parts {len(names)} --np-in-lmdb {len(names)} for cpm-export proto; for cpm-train:")
         click.echo(f"--parts {','.join(names)}")
 
@@ -68,8 +67,8 @@ def lmdb(
     """Write records as the original script did, from its JSON files."""
     from tqdm import tqdm
 
-    from reproduce import store
-    from reproduce.annotations import read_json
+    from reproduce.people.annotation import read_json
+    from reproduce.records import store
 
     people = [a for name in annotations for a in read_json(name)]
     made = store.plan(people, validation=validation, seed=seed)
@@ -95,8 +94,8 @@ def hdf5(source: str, out: str, joints: int) -> None:
     """Convert records from LMDB to HDF5, or back, without loss."""
     from tqdm import tqdm
 
-    from reproduce import hdf5 as records
-    from reproduce.store import LMDBStore, write_values
+    from reproduce.records import hdf5 as records
+    from reproduce.records.store import LMDBStore, write_values
 
     if source.endswith((".h5", ".hdf5")):
         store = records.HDF5Store(source)
@@ -116,8 +115,8 @@ def hdf5(source: str, out: str, joints: int) -> None:
 @click.option("-o", "--out", type=click.Path(), help="Also draw the record into this PNG.")
 def show(file: str, key: str | None, joints: int, out: str | None) -> None:
     """Print a record's annotation (default: the first) and draw it."""
-    from reproduce.preview import draw_record
-    from reproduce.samples import open_store
+    from reproduce.samples.preview import draw_record
+    from reproduce.samples.schedule import open_store
 
     store = open_store(file, joints)
     index = _index(store, key)
@@ -150,9 +149,9 @@ def _index(store: Any, key: str | None) -> int:
 @click.option("-o", "--out", default="preview.png", show_default=True, type=click.Path(), help="The PNG to write.")
 def preview(file: str, count: int, prototxt: str | None, joints: int, seed: int, out: str) -> None:
     """Draw a contact sheet of augmented samples, joints, centre and labels over them."""
-    from reproduce.augment import Settings
-    from reproduce.preview import contact_sheet
-    from reproduce.samples import open_store
+    from reproduce.samples.augment import Settings
+    from reproduce.samples.preview import contact_sheet
+    from reproduce.samples.schedule import open_store
 
     settings = Settings(stride=8, target_dist=1.171, scale_prob=1, scale_min=0.7, scale_max=1.3, max_rotate_degree=40,
                         center_perterb_max=0, num_parts=9 if joints == 9 else 14, np_in_lmdb=joints)  # fmt: skip
@@ -193,8 +192,8 @@ def proto(
     np_in_lmdb: int | None, scheme: Any, settings: tuple[str, ...],
 ) -> None:  # fmt: skip
     """Write pose_train_test, pose_deploy and pose_solver prototxts of any size."""
-    from caffe_compat import schema, textformat
-    from reproduce import netgen
+    from caffe_compat.definition import schema, textformat
+    from reproduce.network import netgen
 
     wide = _numbers(channels, 6, "--channels")
     sizes = _numbers(kernels, 3, "--kernels")

@@ -9,21 +9,20 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from caffe_compat.errors import CaffeCompatError
-
-from .common import Group, common, emit_json, table
+from reproduce.cli.common import Group, common, emit_json, table
 
 if TYPE_CHECKING:
-    from caffe_compat.graph import Graph
+    from caffe_compat.network.graph import Graph
 
 
 def _local() -> list[Path]:
-    from reproduce.cpm import models_folder
+    from reproduce.network.identify import models_folder
 
     return sorted(p for p in models_folder().iterdir() if (p / "pose_deploy.prototxt").exists())
 
 
 def _find(name: str) -> Path | None:
-    from reproduce.cpm import released, weight_folders
+    from reproduce.network.identify import released, weight_folders
 
     for folder in _local():
         if folder.name == name:
@@ -46,7 +45,7 @@ def main() -> None:
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def list_(as_json: bool) -> None:
     """List all known networks."""
-    from reproduce.cpm import how_to_get, released
+    from reproduce.network.identify import how_to_get, released
 
     rows = [(p.name, "in models/", "", str(p)) for p in _local()]
     rows += [(m.name, f"released {m.id}", m.published, m.file) for m in released()]
@@ -61,7 +60,7 @@ def list_(as_json: bool) -> None:
 @click.argument("name")
 def info(name: str) -> None:
     """Tell what is known about a network."""
-    from reproduce.cpm import how_to_get, released
+    from reproduce.network.identify import how_to_get, released
 
     for folder in _local():
         if folder.name == name:
@@ -83,7 +82,7 @@ def info(name: str) -> None:
 @click.argument("name")
 def path(name: str) -> None:
     """Print where a network's files are, for use in scripts."""
-    from reproduce.cpm import how_to_get, released
+    from reproduce.network.identify import how_to_get, released
 
     found = _find(name)
     if found is None:
@@ -102,8 +101,8 @@ def path(name: str) -> None:
 def random(stages: int, parts: int, size: int, seed: int, out: str) -> None:
     """Write a freshly filled (untrained) pose machine as a .caffemodel, definition included."""
     from caffe_compat import write_weights
-    from caffe_compat.net import Net
-    from reproduce.netgen import CPMConfig, deploy
+    from caffe_compat.network.net import Net
+    from reproduce.network.netgen import CPMConfig, deploy
 
     net = deploy(CPMConfig(stages=stages, parts=parts, input_size=size))
     made = Net(net, seed=seed)
@@ -119,7 +118,7 @@ def random(stages: int, parts: int, size: int, seed: int, out: str) -> None:
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def plan(model: str, prototxt: str | None, size: str | None, engine: Any, as_json: bool) -> None:
     """Tell how each convolution of MODEL runs on the CPU, and why (a released name, a weight file or a prototxt)."""
-    from caffe_compat.engine import Engine, planned
+    from caffe_compat.engine.plan import Engine, planned
 
     graph = _graph(model, prototxt, size)
     rows = planned(graph, Engine(engine))
@@ -148,7 +147,7 @@ def plan(model: str, prototxt: str | None, size: str | None, engine: Any, as_jso
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def rf(model: str, prototxt: str | None, as_json: bool) -> None:
     """Tell what each layer of MODEL sees: of the image, and of the previous stage's belief maps."""
-    from reproduce import receptive
+    from reproduce.network import receptive
 
     graph = _graph(model, prototxt, None)
     rows = receptive.table(graph)
@@ -173,8 +172,8 @@ def rf(model: str, prototxt: str | None, as_json: bool) -> None:
 def _graph(model: str, prototxt: str | None, size: str | None) -> Graph:
     """The graph of a known name, a weight file or a prototxt, at an input size."""
     from caffe_compat import read_net
-    from caffe_compat.convert import convert
-    from caffe_compat.graph import build
+    from caffe_compat.conversion.convert import convert
+    from caffe_compat.network.graph import build
 
     found = _find(model)
     if found is not None and found.is_dir():

@@ -14,8 +14,7 @@ from typing import Any
 import click
 
 from caffe_compat.errors import CaffeCompatError
-
-from .common import FAILED_CHECK, Command, common
+from reproduce.cli.common import FAILED_CHECK, Command, common
 
 _EPILOG = """
 \b
@@ -57,7 +56,7 @@ def _scales(context: click.Context, parameter: click.Parameter, value: str | Non
 
 def _inputs(inputs: tuple[str, ...]) -> tuple[list[Path], list[Path], list[int]]:
     """Images, videos and cameras that the arguments name."""
-    from reproduce.predicting import IMAGES, VIDEOS
+    from reproduce.predict.runs import IMAGES, VIDEOS
 
     images: list[Path] = []
     videos: list[Path] = []
@@ -121,11 +120,13 @@ def main(
     JSON. With --dataset the benchmark's protocol runs: seven scales, the release's .mat, the score. Under torchrun each
     process takes its share.
     """
-    from reproduce import distributed, predicting, testsets
-    from reproduce.boxes import read_boxes
-    from reproduce.device import choose
-    from reproduce.inference import SEARCH, Predictor
-    from reproduce.testing import How
+    from reproduce.benchmarks import testsets
+    from reproduce.predict import runs
+    from reproduce.predict.boxes import read_boxes
+    from reproduce.predict.job import How
+    from reproduce.predict.predictor import SEARCH, Predictor
+    from reproduce.runtime import processes
+    from reproduce.runtime.device import choose
 
     if bool(inputs) == bool(dataset):
         raise CaffeCompatError("give images or folders, or --dataset with --data")
@@ -135,7 +136,7 @@ def main(
         raise CaffeCompatError("--dataset needs --data, the folder that holds it, and has its own protocol")
     images, videos, cameras = _inputs(inputs)
     where = read_boxes(boxes) if boxes is not None else box
-    with distributed.group(choose(device)) as group:
+    with processes.group(choose(device)) as group:
         predictor = Predictor.load(
             model, prototxt=prototxt, device=group.device, stages=stages, batch=batch, engine=engine, amp=amp or ""
         )
@@ -153,24 +154,24 @@ def main(
         if workers is None:
             workers = 2 if (os.cpu_count() or 1) > 2 else 0
         ahead = 0 if len(images) == 1 and not videos else workers  # one image is done sooner than a process starts
-        run = predicting.Run(predictor, how, folder, say, resume, ahead, about, group, limit)
+        run = runs.Run(predictor, how, folder, say, resume, ahead, about, group, limit)
         start = time.perf_counter()
         count = 0
         bad: list[str] = []
         if test is not None:
-            count, bad = predicting.benchmark(run, test, Path(model).name.split(".")[0])
+            count, bad = runs.benchmark(run, test, Path(model).name.split(".")[0])
         if images:
-            count, bad = predicting.pictures(run, images, where)
+            count, bad = runs.pictures(run, images, where)
         for path in run.mine(videos):
             try:
-                more, wrong = predicting.video(run, path, where)
+                more, wrong = runs.video(run, path, where)
             except CaffeCompatError as error:
                 more, wrong = 0, [str(error)]
             count, bad = count + more, bad + wrong
         for number in cameras:
             if isinstance(where, dict):
                 raise CaffeCompatError("a camera has no boxes file; give --box or --detect")
-            count += predicting.camera(run, number, where)
+            count += runs.camera(run, number, where)
         seconds = time.perf_counter() - start
         click.echo(f"{count} people in {seconds:.1f} s ({count / max(seconds, 1e-9):.2f} people/s)")
         for line in bad[:_LISTED]:

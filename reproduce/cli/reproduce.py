@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING
 import click
 
 from caffe_compat.errors import CaffeCompatError
-
-from .common import FAILED_CHECK, Group, common, emit_json, table
+from reproduce.cli.common import FAILED_CHECK, Group, common, emit_json, table
 
 if TYPE_CHECKING:
-    from reproduce.check import Outcome
+    from reproduce.benchmarks.check import Outcome
 
 _FIGURES = {"fig8": "fig08", "fig9": "fig09", "fig10": "fig10", "fig12": "fig12"}
 
@@ -33,7 +32,7 @@ def main() -> None:
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def check(data: str, as_json: bool) -> None:
     """Compare every published number whose data are present; exit 1 if one differs."""
-    from reproduce.check import run
+    from reproduce.benchmarks.check import run
 
     outcomes = run(data)
     if as_json:
@@ -64,8 +63,8 @@ def _command(name: str, module: str) -> None:
     @click.option("-o", "--out", default="figures", show_default=True, type=click.Path(), help="Folder for the results.")
     def figure(data: str, out: str) -> None:
         from caffe_compat.files import atomic_write
-        from reproduce.benchmarks import Benchmarks
-        from reproduce.check import run
+        from reproduce.benchmarks.check import run
+        from reproduce.benchmarks.truth import Benchmarks
 
         made = importlib.import_module(f"reproduce.figures.{module}")
         folder = Path(out)
@@ -109,18 +108,18 @@ def _training_command(name: str, module: str, plan: str) -> None:
     ) -> None:  # fmt: skip
         import fnmatch
 
-        from reproduce import distributed, experiments
-        from reproduce.device import choose
-        from reproduce.figures import training
-        from reproduce.lab import Lab
-        from reproduce.provenance import provenance
+        from reproduce.experiments import plans, trained
+        from reproduce.experiments.lab import Lab
+        from reproduce.runtime import processes
+        from reproduce.runtime.device import choose
+        from reproduce.runtime.provenance import provenance
 
-        chosen = experiments.PROFILES[profile]
-        wanted = getattr(experiments, plan)(chosen, stages, seeds)
+        chosen = plans.PROFILES[profile]
+        wanted = getattr(plans, plan)(chosen, stages, seeds)
         if only is not None:
             wanted = [e for e in wanted if fnmatch.fnmatchcase(e.name, only)]
         if dry_run:
-            rows = experiments.estimates(chosen, wanted)
+            rows = plans.estimates(chosen, wanted)
             lines = [
                 (n, s, str(i), f"{ops / 1e12:.1f}", f"{mem / 1e6:.0f}", _hours(seconds)) for n, s, i, ops, mem, seconds in rows
             ]
@@ -129,9 +128,9 @@ def _training_command(name: str, module: str, plan: str) -> None:
             total = _hours(sum(row[-1] for row in rows))
             click.echo(f"in all {total} at {chosen.operations:.1e} operations/s; one after the other")
             return
-        folder = training.stored(profile) if stored else Path(results) if results else Path(work) / profile / "results"
+        folder = trained.stored(profile) if stored else Path(results) if results else Path(work) / profile / "results"
         if not stored:
-            with distributed.group(choose(device)) as group:
+            with processes.group(choose(device)) as group:
                 say = click.echo if group.first else _silent
                 lab = Lab(
                     chosen, Path(data), Path(work) / profile, folder, say, device=group.device, workers=workers, group=group,
@@ -145,7 +144,7 @@ def _training_command(name: str, module: str, plan: str) -> None:
         made = importlib.import_module(f"reproduce.figures.{module}")
         target = Path(out)
         target.mkdir(parents=True, exist_ok=True)
-        found = training.read(folder)
+        found = trained.read(folder)
         about = provenance(f"cpm-reproduce {name} --profile {profile} --stages {stages}", str(folder))
         paths = made.make(found, target, about, stages, Path(data))
         if not paths:
@@ -177,10 +176,10 @@ def _silent(anything: object) -> None:
 @click.option("-o", "--out", default="report", show_default=True, type=click.Path(), help="Folder for the page.")
 def report(data: str, profile: str, results: str | None, stages: int, out: str) -> None:
     """One page with every figure, claim and number: OUT/index.html. Trains nothing; what is missing is said."""
-    from reproduce import report as made
-    from reproduce.figures import training
+    from reproduce.experiments import trained
+    from reproduce.report import page as made
 
-    folder = Path(results) if results else training.stored(profile)
+    folder = Path(results) if results else trained.stored(profile)
     click.echo(str(made.make(Path(data), Path(out), folder, profile, click.echo, stages)))
 
 
@@ -195,15 +194,14 @@ def report(data: str, profile: str, results: str | None, stages: int, out: str) 
 @click.option("-o", "--out", default="report", show_default=True, type=click.Path(), help="Folder for the page.")
 def all_(data: str, profile: str, stages: int, seeds: int, work: str, device: str, workers: int, out: str) -> None:
     """All trainings that have no result yet, then the report."""
-    from reproduce import experiments
-    from reproduce import report as made
-    from reproduce.device import choose
-    from reproduce.figures import training
-    from reproduce.lab import Lab
+    from reproduce.experiments import plans, trained
+    from reproduce.experiments.lab import Lab
+    from reproduce.report import page as made
+    from reproduce.runtime.device import choose
 
-    chosen = experiments.PROFILES[profile]
+    chosen = plans.PROFILES[profile]
     plan = {
-        e.name: e for make in (experiments.stages_of_fig6, experiments.of_fig5, experiments.of_fig4)
+        e.name: e for make in (plans.stages_of_fig6, plans.of_fig5, plans.of_fig4)
         for e in make(chosen, stages, seeds)
     }  # fmt: skip
     where = choose(device)
@@ -218,8 +216,8 @@ def all_(data: str, profile: str, stages: int, seeds: int, work: str, device: st
     except CaffeCompatError as error:
         click.echo(f"trainings: left out: {error}", err=True)
     results = lab.results
-    if not training.read(results):
-        results = training.stored(profile)
+    if not trained.read(results):
+        results = trained.stored(profile)
         click.echo("the report shows the trainings' results that come with the package")
     click.echo(str(made.make(Path(data), Path(out), results, profile, click.echo, stages)))
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .common import Command, common
+from reproduce.cli.common import Command, common
 
 if TYPE_CHECKING:
-    from reproduce.training import Report
+    from reproduce.train.run import Report
 
 _EPILOG = """
 \b
@@ -58,20 +58,21 @@ def main(
     and SIGTERM write a snapshot and end; '--snapshot latest' goes on exactly. Under torchrun, N processes with batch size B
     train as one with batch size N·B does.
     """
-    from caffe_compat import containers
     from caffe_compat.errors import SolverError, WeightError
-    from reproduce import distributed, training
-    from reproduce.device import choose
-    from reproduce.samples import Order
+    from caffe_compat.weights import containers
+    from reproduce.runtime import processes
+    from reproduce.runtime.device import choose
+    from reproduce.samples.schedule import Order
+    from reproduce.train import run
 
-    plan = [training.find_root(solver) for solver in solvers]
+    plan = [run.find_root(solver) for solver in solvers]
     prefixes = [root / spec.message.snapshot_prefix for spec, root in plan]
     if len(set(prefixes)) < len(prefixes):
         raise SolverError("two solvers have the same snapshot_prefix and would overwrite each other's snapshots")
     first = 0
     state: Path | None = None
     if snapshot == "latest":
-        found = [(i, path) for i, prefix in enumerate(prefixes) if (path := training.latest(prefix)) is not None]
+        found = [(i, path) for i, prefix in enumerate(prefixes) if (path := run.latest(prefix)) is not None]
         if not found:
             raise SolverError(f"no snapshot {prefixes[0]}_iter_*.solverstate to go on from")
         first, state = found[-1]
@@ -81,20 +82,20 @@ def main(
         state = Path(snapshot)
     if fresh and weights is None:
         raise SolverError("--fresh goes with --weights")
-    with distributed.group(choose(device)) as group:
+    with processes.group(choose(device)) as group:
         say: Callable[[str], None] = click.echo if group.first else _silent
-        options = training.Options(
+        options = run.Options(
             data=data, workers=workers, device=group.device, amp=amp or "", compile=compile_, warmup=warmup,
             max_iter=max_iter, order=Order(shuffle=shuffle, dice=dice, seed=seed, rank=group.rank, world=group.world),
             parts=tuple(parts.split(",")) if parts else (), engine=engine,
         )  # fmt: skip
-        given = training.without(containers.read(weights), fresh) if weights else None
+        given = run.without(containers.read(weights), fresh) if weights else None
         for number in range(first, len(plan)):
             spec, root = plan[number]
             if len(plan) > 1:
                 say(f"{solvers[number]} ({number + 1} of {len(plan)})")
             try:
-                made = training.make_solver(spec, root, options, given)
+                made = run.make_solver(spec, root, options, given)
             except WeightError as error:
                 if weights is None:
                     raise
@@ -114,7 +115,7 @@ def main(
                 if group.first:
                     log = stack.enter_context(open(log_path or f"{prefixes[number]}_log.jsonl", "a", encoding="utf-8"))
                     watch = _tensorboard(f"{prefixes[number]}_tensorboard", stack)
-                finished = training.run(made, log=log, say=say, watch=watch, group=group)
+                finished = run.run(made, log=log, say=say, watch=watch, group=group)
             if not finished:
                 say("interrupted; go on with --snapshot latest")
                 return

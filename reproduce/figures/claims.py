@@ -5,13 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from caffe_compat.graph import build
-from reproduce import netgen, receptive
-from reproduce.benchmarks import Benchmarks, Missing
-from reproduce.check import published
-
-from . import fig12
-from .training import Claim, Verdict, absent, verdict
+from caffe_compat.network.graph import build
+from reproduce.benchmarks.check import published
+from reproduce.benchmarks.truth import Benchmarks, Missing
+from reproduce.experiments.trained import Claim, Verdict, absent, verdict
+from reproduce.figures import fig12
+from reproduce.network import netgen, receptive
 
 LSP = "release/LSP_prediction_model_LSP_6s.mat"
 _BOTH = "release/LSP_prediction_model_MPII_LSP_6s.mat"

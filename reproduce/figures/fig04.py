@@ -8,12 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from caffe_compat.graph import build
-from reproduce import netgen, receptive
-
-from . import training
-from .common import Curve, draw, write_numbers
-from .training import Claim
+from caffe_compat.network.graph import build
+from reproduce.drawing.curves import Curve, draw, write_numbers
+from reproduce.experiments import trained
+from reproduce.experiments.trained import Claim
+from reproduce.network import netgen, receptive
 
 
 def fields(results: Mapping[str, Mapping[str, Any]]) -> list[tuple[int, float, str]]:
@@ -22,8 +21,8 @@ def fields(results: Mapping[str, Mapping[str, Any]]) -> list[tuple[int, float, s
     for name, run in results.items():
         if not (name == "joint-1" or name.startswith("kernel-")) or "-seed" in name:
             continue
-        graph = build(netgen.deploy(training.config(run)))
-        found.append((receptive.stages(graph)[0][1].size, training.at(training.seeds_of(results, name), 0.2), name))
+        graph = build(netgen.deploy(trained.config(run)))
+        found.append((receptive.stages(graph)[0][1].size, trained.at(trained.seeds_of(results, name), 0.2), name))
     return sorted(found)
 
 
@@ -33,23 +32,23 @@ def claims(results: Mapping[str, Mapping[str, Any]], stages: int) -> list[Claim]
     points = fields(results)
     if len(points) < 4:
         why = f"{len(points)} of 5 networks trained"
-        return [training.absent("Figure 4", text, "grows, saturates near 250 of 304 px", why)]
+        return [trained.absent("Figure 4", text, "grows, saturates near 250 of 304 px", why)]
     sizes, values = np.array([p[0] for p in points]), np.array([p[1] for p in points])
-    first, last = (training.seeds_of(results, points[i][2]) for i in (0, -1))
-    grows = values[-1] - values[0] > training.margin(results, first, last)
+    first, last = (trained.seeds_of(results, points[i][2]) for i in (0, -1))
+    grows = values[-1] - values[0] > trained.margin(results, first, last)
     saturates = abs(values[-1] - values[-2]) < abs(values[1] - values[0])
     ours = ", ".join(f"{s} px {v:.1f}" for s, v in zip(sizes, values, strict=True))
-    side = training.config(first[0]).input_size
+    side = trained.config(first[0]).input_size
     best = int(values.argmax())
-    widths = [training.config(results[points[i][2]]).towers[-1] for i in (best, -1)]
+    widths = [trained.config(results[points[i][2]]).towers[-1] for i in (best, -1)]
     why = f"input of {side} px; confirmed where the last is above the first and the last step smaller than the first step"
     if best != len(points) - 1:
         why += (
             f"; here it is best at {sizes[best]} px and falls beyond: with equal parameters conv3 has {widths[0]} channels "
             f"there, {widths[1]} at {sizes[-1]} px"
         )
-    why += f". {training.noise_text(results)}"
-    return [Claim("Figure 4", text, "grows, saturates near 250 of 304 px", ours, training.verdict(grows and saturates), why)]
+    why += f". {trained.noise_text(results)}"
+    return [Claim("Figure 4", text, "grows, saturates near 250 of 304 px", ours, trained.verdict(grows and saturates), why)]
 
 
 def make(

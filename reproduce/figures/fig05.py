@@ -14,13 +14,12 @@ from typing import Any
 import numpy as np
 
 from caffe_compat.files import atomic_write
-from caffe_compat.graph import build
-from reproduce import netgen
-from reproduce.lab import BINS
-
-from . import training
-from .common import save
-from .training import Claim, Floats
+from caffe_compat.network.graph import build
+from reproduce.drawing.curves import save
+from reproduce.experiments import trained
+from reproduce.experiments.lab import BINS
+from reproduce.experiments.trained import Claim, Floats
+from reproduce.network import netgen
 
 RUNS = {"with intermediate supervision": "joint-{}", "without": "no-supervision-{}"}
 _COLOURS = ("#0072B2", "#D55E00")
@@ -43,7 +42,7 @@ def spread(histogram: list[int]) -> float:
 
 def way(run: Mapping[str, Any]) -> list[str]:
     """The convolutions on the longest way from the input to the output, in that order."""
-    graph = build(netgen.deploy(training.config(run)))
+    graph = build(netgen.deploy(trained.config(run)))
     paths: dict[str, list[str]] = {}
     for node in graph.nodes:
         longest = max((paths.get(b, []) for b in node.bottoms), key=len, default=[])
@@ -66,7 +65,7 @@ def medians(run: Mapping[str, Any], mark: str) -> dict[str, float]:
 
 def _pair(results: Mapping[str, Mapping[str, Any]], stages: int) -> dict[str, Mapping[str, Any]]:
     """A training of each kind that has gradients."""
-    runs = {label: training.seeds_of(results, name.format(stages)) for label, name in RUNS.items()}
+    runs = {label: trained.seeds_of(results, name.format(stages)) for label, name in RUNS.items()}
     return {label: r[0] for label, r in runs.items() if r and r[0].get("gradients")}
 
 
@@ -77,7 +76,7 @@ def claims(results: Mapping[str, Mapping[str, Any]], stages: int) -> list[Claim]
     runs = list(_pair(results, stages).values())
     if len(runs) < 2:
         wanted = {vanish: "larger near the input with it", calm: "falls"}
-        return [training.absent("Figure 5", text, said, "not trained yet") for text, said in wanted.items()]
+        return [trained.absent("Figure 5", text, said, "not trained yet") for text, said in wanted.items()]
     first, last = (str(f(map(int, runs[0]["gradients"]))) for f in (min, max))
     values = [list(medians(r, first).values()) for r in runs]
     lost = [v[-1] - v[0] for v in values]
@@ -86,13 +85,13 @@ def claims(results: Mapping[str, Mapping[str, Any]], stages: int) -> list[Claim]
         f"iteration {int(first) + 1}: median |g| in the first layer 10^{values[0][0]:.1f} with, 10^{values[1][0]:.1f} without; "
         f"from output to input it loses {lost[0]:.1f} and {lost[1]:.1f} decades"
     )
-    verdict = training.verdict(gap > 0.5 and lost[1] > lost[0] + 0.5)
+    verdict = trained.verdict(gap > 0.5 and lost[1] > lost[0] + 0.5)
     found = [Claim("Figure 5", vanish, "larger near the input with it", ours, verdict, "half a decade counts")]
     before, after = ([spread(h) for h in _layers(runs[0], mark).values()] for mark in (first, last))
     falls = sum(a < b for a, b in zip(after, before, strict=True))
     ours = f"falls in {falls} of {len(before)} layers from iteration {int(first) + 1} to {int(last) + 1}"
     middle = np.median(np.log10(np.array(after) / np.array(before)))
-    verdict = training.verdict(falls >= 0.9 * len(before))
+    verdict = trained.verdict(falls >= 0.9 * len(before))
     found.append(Claim("Figure 5", calm, "falls", f"{ours}, by a factor of {10 ** -middle:.1f} in the middle one", verdict))
     return found
 
@@ -135,7 +134,7 @@ def make(
         axis.set_title(f"layer {place + 1}\n{layers[place]}", fontsize=7)
     some = next(iter(kept.values()))
     for row, mark in zip(axes, marks, strict=True):
-        row[0].set_ylabel(f"epoch {training.epoch(some, mark)}\niteration {mark + 1}", fontsize=7)
+        row[0].set_ylabel(f"epoch {trained.epoch(some, mark)}\niteration {mark + 1}", fontsize=7)
     axes[-1][0].set_xlabel("input →", fontsize=8, loc="left")
     axes[-1][-1].set_xlabel("→ output", fontsize=8, loc="right")
     axes[-1][len(places) // 2].set_xlabel("log10 |gradient|", fontsize=8)

@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from caffe_compat.errors import DataError
-from reproduce import check
-from reproduce.benchmarks import Benchmarks
-
-from . import claims as claims_of_released
-from . import training
-from .common import Curve, draw, write_numbers
-from .training import Claim
+from reproduce.benchmarks import check
+from reproduce.benchmarks.truth import Benchmarks
+from reproduce.drawing.curves import Curve, draw, write_numbers
+from reproduce.experiments import trained
+from reproduce.experiments.trained import Claim
+from reproduce.figures import claims as claims_of_released
 
 SCHEMES = {
     "(i) joint, intermediate supervision": "joint-{}",
@@ -28,8 +27,8 @@ CLOSE = 3.0  # points: what "comes close" means
 
 def claims(results: Mapping[str, Mapping[str, Any]], stages: int) -> list[Claim]:
     """The paper's statements about Figure 6."""
-    runs = {label: training.seeds_of(results, name.format(stages)) for label, name in SCHEMES.items()}
-    machine = training.seeds_of(results, f"pose-machine-{stages}")
+    runs = {label: trained.seeds_of(results, name.format(stages)) for label, name in SCHEMES.items()}
+    machine = trained.seeds_of(results, f"pose-machine-{stages}")
     joint = next(iter(runs.values()))
     return [*_schemes(results, runs), _stages(results), *_lead(results, machine, joint, stages)]
 
@@ -40,49 +39,49 @@ def _schemes(results: Mapping[str, Mapping[str, Any]], runs: Mapping[str, Sequen
     best = "(b) joint training from scratch with intermediate supervision is the best of the four schemes"
     found = []
     if all(runs.values()):
-        ours = ", ".join(f"{label.split(' ')[0]} {training.text_of(r)}" for label, r in runs.items())
-        good = all(training.at(joint, 0.2) >= training.at(r, 0.2) - training.margin(results, joint, r) for r in runs.values())
-        why = f"{training.noise_text(results)}; what they make 95 times of 100 counts as equal"
-        found.append(Claim("Figure 6", best, "(i) highest", ours, training.verdict(good), why))
+        ours = ", ".join(f"{label.split(' ')[0]} {trained.text_of(r)}" for label, r in runs.items())
+        good = all(trained.at(joint, 0.2) >= trained.at(r, 0.2) - trained.margin(results, joint, r) for r in runs.values())
+        why = f"{trained.noise_text(results)}; what they make 95 times of 100 counts as equal"
+        found.append(Claim("Figure 6", best, "(i) highest", ours, trained.verdict(good), why))
     else:
         missing = ", ".join(label for label, r in runs.items() if not r)
-        found.append(training.absent("Figure 6", best, "(i) highest", f"not trained yet: {missing}"))
+        found.append(trained.absent("Figure 6", best, "(i) highest", f"not trained yet: {missing}"))
     for text, one, wanted in (
         ("(b) stage-wise training (ii) saturates lower than (i)", wise, "lower"),
         ("(b) without intermediate supervision (iv) the result is worse than (i)", bare, "lower"),
         ("(b) joint fine-tuning (iii) of the stage-wise network comes close to (i)", tuned, "close"),
     ):
         if not one or not joint:
-            found.append(training.absent("Figure 6", text, wanted, "not trained yet"))
+            found.append(trained.absent("Figure 6", text, wanted, "not trained yet"))
             continue
-        difference, edge = training.gap(one, joint)[0], training.margin(results, one, joint)
+        difference, edge = trained.gap(one, joint)[0], trained.margin(results, one, joint)
         good = difference < -edge if wanted == "lower" else difference > -CLOSE
         why = f"lower by more than {edge:.1f}" if wanted == "lower" else f"not more than {CLOSE:g} lower"
         why = f"confirmed where {why}"
         if one[0].get("iterations") != joint[0].get("iterations"):
             why += f"; each stage has {one[0]['iterations']} iterations, (i) has {joint[0]['iterations']}"
-        found.append(Claim("Figure 6", text, wanted, training.gap_text(one, joint), training.verdict(good), why))
+        found.append(Claim("Figure 6", text, wanted, trained.gap_text(one, joint), trained.verdict(good), why))
     return found
 
 
 def _stages(results: Mapping[str, Mapping[str, Any]]) -> Claim:
     """Figure 6c."""
     text, wanted = "(c) accuracy rises to 5 stages and is flat at 6", "rises to 5, flat at 6"
-    by_stage = {t: training.seeds_of(results, f"joint-{t}") for t in range(1, 7)}
+    by_stage = {t: trained.seeds_of(results, f"joint-{t}") for t in range(1, 7)}
     if not all(by_stage.values()):
         missing = ", ".join(str(t) for t, r in by_stage.items() if not r)
-        return training.absent("Figure 6", text, wanted, f"not trained yet: stages {missing}")
+        return trained.absent("Figure 6", text, wanted, f"not trained yet: stages {missing}")
 
     def step(t: int) -> tuple[float, float]:
-        return training.gap(by_stage[t + 1], by_stage[t])[0], training.margin(results, by_stage[t], by_stage[t + 1])
+        return trained.gap(by_stage[t + 1], by_stage[t])[0], trained.margin(results, by_stage[t], by_stage[t + 1])
 
     steps = [step(t) for t in range(1, 6)]
-    whole = training.gap(by_stage[5], by_stage[1])[0]
-    rising = whole > training.margin(results, by_stage[1], by_stage[5]) and all(d > -edge for d, edge in steps[:4])
+    whole = trained.gap(by_stage[5], by_stage[1])[0]
+    rising = whole > trained.margin(results, by_stage[1], by_stage[5]) and all(d > -edge for d, edge in steps[:4])
     flat = abs(steps[4][0]) <= steps[4][1]
-    ours = ", ".join(f"{t}: {training.text_of(r)}" for t, r in by_stage.items())
+    ours = ", ".join(f"{t}: {trained.text_of(r)}" for t, r in by_stage.items())
     why = f"no step down and 6 like 5 within {steps[4][1]:.1f}, 5 above 1"
-    return Claim("Figure 6", text, wanted, ours, training.verdict(rising and flat), why)
+    return Claim("Figure 6", text, wanted, ours, trained.verdict(rising and flat), why)
 
 
 def _lead(
@@ -96,18 +95,18 @@ def _lead(
     wanted = ", ".join(f"+{value}" for value in published)
     if not machine or not joint:
         why = "the Pose Machine or the network is not trained yet"
-        return [training.absent("Figure 6", ahead, "ahead", why), training.absent("Figure 6", distance, wanted, why)]
-    leads = [training.gap(joint, machine, t)[0] for t in (0.1, 0.2)]
-    both = f"at 0.2 network {training.text_of(joint)}, Pose Machine {training.text_of(machine)}"
-    edge = training.margin(results, joint, machine)
+        return [trained.absent("Figure 6", ahead, "ahead", why), trained.absent("Figure 6", distance, wanted, why)]
+    leads = [trained.gap(joint, machine, t)[0] for t in (0.1, 0.2)]
+    both = f"at 0.2 network {trained.text_of(joint)}, Pose Machine {trained.text_of(machine)}"
+    edge = trained.margin(results, joint, machine)
     why = f"ahead by more than {edge:.1f} at both"
-    found = [Claim("Figure 6", ahead, "ahead", both, training.verdict(min(leads) > edge), why)]
+    found = [Claim("Figure 6", ahead, "ahead", both, trained.verdict(min(leads) > edge), why)]
     if stages != 3:
-        return [*found, training.absent("Figure 6", distance, wanted, "published for 3 stages")]
+        return [*found, trained.absent("Figure 6", distance, wanted, "published for 3 stages")]
     good = all(abs(lead - value) <= LEAD for lead, value in zip(leads, published, strict=True))
     why = f"both are far smaller than the paper's; within {LEAD:g} points of the published lead counts"
     ours = ", ".join(f"{lead:+.1f}" for lead in leads)
-    return [*found, Claim("Figure 6", distance, wanted, ours, training.verdict(good), why)]
+    return [*found, Claim("Figure 6", distance, wanted, ours, trained.verdict(good), why)]
 
 
 def _released(data: Path) -> list[Curve]:
@@ -132,21 +131,21 @@ def make(
     """
     panels: dict[str, list[Curve]] = {}
     versus = {
-        f"our network, {stages} stages": training.seeds_of(results, f"joint-{stages}"),
-        f"our Pose Machine, {stages} stages": training.seeds_of(results, f"pose-machine-{stages}"),
+        f"our network, {stages} stages": trained.seeds_of(results, f"joint-{stages}"),
+        f"our Pose Machine, {stages} stages": trained.seeds_of(results, f"pose-machine-{stages}"),
     }
     if all(versus.values()):
-        ours = [Curve(label, *training.curve(runs)) for label, runs in versus.items()]
+        ours = [Curve(label, *trained.curve(runs)) for label, runs in versus.items()]
         panels["(a) against the Pose Machine"] = ours + (_released(data) if data is not None else [])
-    schemes = {label: training.seeds_of(results, name.format(stages)) for label, name in SCHEMES.items()}
+    schemes = {label: trained.seeds_of(results, name.format(stages)) for label, name in SCHEMES.items()}
     if any(schemes.values()):
         panels[f"(b) training schemes, {stages} stages"] = [
-            Curve(label, *training.curve(runs)) for label, runs in schemes.items() if runs
+            Curve(label, *trained.curve(runs)) for label, runs in schemes.items() if runs
         ]
-    counts = {t: training.seeds_of(results, f"joint-{t}") for t in range(1, 7)}
+    counts = {t: trained.seeds_of(results, f"joint-{t}") for t in range(1, 7)}
     if any(counts.values()):
         panels["(c) number of stages"] = [
-            Curve(f"{t} stage{'s' if t > 1 else ''}", *training.curve(runs)) for t, runs in counts.items() if runs
+            Curve(f"{t} stage{'s' if t > 1 else ''}", *trained.curve(runs)) for t, runs in counts.items() if runs
         ]
     if not panels:
         return []

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from reproduce.benchmarks import Benchmarks, Missing
-from reproduce.check import published
-from reproduce.evaluation import MPII_COUNTED, MPII_GROUPS
-from reproduce.provenance import provenance
-
-from .common import Curve, draw, write_numbers
+from reproduce.benchmarks.check import published
+from reproduce.benchmarks.measures import MPII_COUNTED, MPII_GROUPS
+from reproduce.benchmarks.truth import Benchmarks, Missing
+from reproduce.drawing.curves import Curve, draw, write_numbers
+from reproduce.runtime.provenance import provenance
 
 LABELS = {"tompson": "Tompson et al., CVPR'15", "newell": "Newell et al., ECCV'16"}
 KINDS = ("mpii",)  # of the published numbers that belong to it

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from reproduce import evaluation
-from reproduce.benchmarks import Benchmarks, Missing
-from reproduce.provenance import provenance
-
-from .common import Curve, draw, write_numbers
+from reproduce.benchmarks import measures
+from reproduce.benchmarks.truth import Benchmarks, Missing
+from reproduce.drawing.curves import Curve, draw, write_numbers
+from reproduce.runtime.provenance import provenance
 
 OWN = {
     "CPM (MPII + LSP)": "release/LSP_prediction_model_MPII_LSP_6s.mat",
@@ -24,7 +23,7 @@ def make(data: Benchmarks, out: Path) -> list[Path]:
     ------
     Missing : LSP's truth or all predictions are not there.
     """
-    results: dict[str, evaluation.EvalResult] = {}
+    results: dict[str, measures.EvalResult] = {}
     for label, name in OWN.items():
         if (data.root / name).exists():
             results[label] = data.lsp_score(name)
@@ -36,7 +35,7 @@ def make(data: Benchmarks, out: Path) -> list[Path]:
         raise Missing(f"no prediction files on LSP in {data.root} (release/*.mat, predictions/*/pred_keypoints_lsp_pc.mat)")
     order = sorted(results, key=lambda label: -results[label].total[-1])
     panels = {"total": [Curve(n, results[n].thresholds, results[n].total) for n in order]}
-    for part, joints in evaluation.LSP_GROUPS.items():
+    for part, joints in measures.LSP_GROUPS.items():
         panels[part] = [Curve(n, results[n].thresholds, results[n].per_joint[:, list(joints)].mean(1)) for n in order]
     path = out / "fig09"
     write_numbers(panels, path, provenance("cpm-reproduce fig9", str(data.root)))

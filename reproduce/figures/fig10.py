@@ -14,14 +14,14 @@ import numpy.typing as npt
 
 from caffe_compat.errors import DataError
 from caffe_compat.files import atomic_write
-from reproduce import predictions
-from reproduce.benchmarks import Benchmarks, Missing
-from reproduce.datasets import flic, matfile
-from reproduce.pictures import draw_skeleton
-from reproduce.preview import save_png
-from reproduce.provenance import provenance
-from reproduce.skeletons import LSP_JOINTS, SKELETON_9, SKELETON_14, Skeleton
-from reproduce.store import read_image
+from reproduce.benchmarks.truth import Benchmarks, Missing
+from reproduce.drawing.pictures import draw_skeleton
+from reproduce.people import flic_files, matfile
+from reproduce.people.skeletons import LSP_JOINTS, SKELETON_9, SKELETON_14, Skeleton
+from reproduce.predict import files
+from reproduce.records.store import read_image
+from reproduce.runtime.provenance import provenance
+from reproduce.samples.preview import save_png
 
 KINDS: tuple[str, ...] = ()  # no published number belongs to it
 LSP_FILE = "release/LSP_prediction_model_MPII_LSP_6s.mat"
@@ -62,13 +62,13 @@ def make(data: Benchmarks, out: Path) -> list[Path]:
     rows: list[tuple[str, Path, npt.NDArray[np.float64], Skeleton]] = []
     if (data.root / LSP_FILE).exists() and (data.root / "lsp" / "images").is_dir():
         order = [LSP_JOINTS.index(part) for part in SKELETON_14.parts]
-        guess = predictions.read_mat(data.need(LSP_FILE))[:, order] - 1
+        guess = files.read_mat(data.need(LSP_FILE))[:, order] - 1
         images = [data.root / "lsp" / "images" / f"im{1001 + i:04d}.jpg" for i in range(len(guess))]
         there = [(f"LSP {p.stem}", p, g, SKELETON_14) for p, g in zip(images, guess, strict=True) if p.exists()]
         rows += _spread(there, 2 * COLUMNS)
     if (data.root / FLIC_FILE).exists() and (data.root / "flic" / "examples.mat").exists():
-        tests = [e for e in flic.read_examples(data.need("flic/examples.mat")) if matfile.number(e.istest)]
-        guess = predictions.read_mat(data.need(FLIC_FILE)) - 1
+        tests = [e for e in flic_files.read_examples(data.need("flic/examples.mat")) if matfile.number(e.istest)]
+        guess = files.read_mat(data.need(FLIC_FILE)) - 1
         images = [data.root / "flic" / "images" / matfile.text(e.filepath) for e in tests]
         there = [(f"FLIC {p.stem}", p, g, SKELETON_9) for p, g in zip(images, guess, strict=True) if p.exists()]
         rows += _spread(there, COLUMNS)

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
-from reproduce import evaluation, predictions
-from reproduce.benchmarks import Benchmarks
-from reproduce.datasets import matfile
-from reproduce.provenance import provenance
-
-from .common import Curve, draw, write_numbers
+from reproduce.benchmarks import measures
+from reproduce.benchmarks.truth import Benchmarks
+from reproduce.drawing.curves import Curve, draw, write_numbers
+from reproduce.people import matfile
+from reproduce.predict import files
+from reproduce.runtime.provenance import provenance
 
 CPM = "release/FLIC_prediction_model_FLIC_4s.mat"
 OWN = "CPM (FLIC)"
@@ -23,7 +23,7 @@ PARTS = {"elbow": (1, 4), "wrist": (2, 5)}
 KINDS = ("flic",)  # of the published numbers that belong to it
 
 
-def by_truth(data: Benchmarks) -> dict[str, evaluation.EvalResult]:
+def by_truth(data: Benchmarks) -> dict[str, measures.EvalResult]:
     """All methods as the paper scores them: by the truth's left shoulder to right hip.
 
     Raises
@@ -35,13 +35,13 @@ def by_truth(data: Benchmarks) -> dict[str, evaluation.EvalResult]:
     reference = np.linalg.norm(raw[:, 0] - raw[:, 7], axis=1)
     for method in data.methods("flic", ("oc",)):
         if "WeiCVPR16" not in method.path.parts:
-            guess = predictions.read_mat(method.path)
-            found[method.label] = evaluation.pck(guess, raw, reference, names=evaluation.FLIC_JOINTS)
+            guess = files.read_mat(method.path)
+            found[method.label] = measures.pck(guess, raw, reference, names=measures.FLIC_JOINTS)
     modec = data.root / "predictions" / "MODEC" / "results.mat"
     if modec.exists():
         (guess,) = matfile.load(modec, "pred_coords")
         points = np.asarray(guess, np.float64).transpose(2, 1, 0)
-        found["MODEC, Sapp & Taskar CVPR'13"] = evaluation.pck(points, raw[:, :6], reference, names=evaluation.FLIC_JOINTS[:6])
+        found["MODEC, Sapp & Taskar CVPR'13"] = measures.pck(points, raw[:, :6], reference, names=measures.FLIC_JOINTS[:6])
     return found
 
 

@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from caffe_compat import WeightError, read_weights, schema, write_weights
-from caffe_compat.caffemodel import LayerBlobs, Weights, parse_weights
+from caffe_compat import WeightError, read_weights, write_weights
+from caffe_compat.definition import schema
 from caffe_compat.files import TargetError
-from caffe_compat.wire import Blob
+from caffe_compat.weights.caffemodel import LayerBlobs, Weights, parse_weights
+from caffe_compat.weights.wire import Blob
 from tests.nets import model_file, same_blobs, small
 
 
@@ -110,7 +111,7 @@ def test_every_truncation_is_noticed(tmp_path: Path) -> None:
     path, _, _ = model_file(tmp_path)
     data = path.read_bytes()
     borders = set()
-    from caffe_compat.wire import walk
+    from caffe_compat.weights.wire import walk
 
     for field in walk(memoryview(data), 0, len(data)):
         borders.add(field.stop)
@@ -175,8 +176,8 @@ made = convert({str(path)!r})
 made.write({str(tmp_path / "m.safetensors")!r}, "safetensors")
 made.write({str(tmp_path / "m.npz")!r}, "npz")
 convert({str(tmp_path / "m.npz")!r})
-import reproduce.cpm, reproduce.netgen
-reproduce.cpm.identify(made.graph)
+import reproduce.network.identify, reproduce.network.netgen
+reproduce.network.identify.identify(made.graph)
 assert "torch" not in sys.modules, "torch was imported"
 assert "cv2" not in sys.modules
 """

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from caffe_compat import Net, WeightError, containers, parse_net, read_weights
-from caffe_compat.caffemodel import LayerBlobs, Weights
-from caffe_compat.convert import convert
-from caffe_compat.graph import build
-from caffe_compat.match import match
-from caffe_compat.wire import Blob
+from caffe_compat import Net, WeightError, parse_net, read_weights
+from caffe_compat.conversion.convert import convert
+from caffe_compat.network.graph import build
+from caffe_compat.network.match import match
+from caffe_compat.weights import containers
+from caffe_compat.weights.caffemodel import LayerBlobs, Weights
+from caffe_compat.weights.wire import Blob
 from tests.nets import TEXT, model_file, same_blobs, small
 
 

@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from caffe_compat import Net, engine, tiled
+from caffe_compat import Net
+from caffe_compat.engine import plan, tiled
 from caffe_compat.errors import CaffeCompatError
-from reproduce import netgen
+from reproduce.network import netgen
 
 _SMALL = netgen.CPMConfig(stages=3, input_size=128, towers=(8, 8, 16), features=8, wide=16, belief=16, filler="msra")
 
@@ -52,7 +53,7 @@ def test_gradients() -> None:
         x = torch.randn(2, 3, 9, 7, dtype=torch.float64, requires_grad=True)
         weight = torch.randn(2, 3, *kernel, dtype=torch.float64, requires_grad=True)
         bias = torch.randn(2, dtype=torch.float64, requires_grad=True)
-        assert torch.autograd.gradcheck(lambda x, w, b, t=tiling: engine._Tiled.apply(x, w, b, t), (x, weight, bias))
+        assert torch.autograd.gradcheck(lambda x, w, b, t=tiling: plan._Tiled.apply(x, w, b, t), (x, weight, bias))
 
 
 def test_gradients_of_a_training_net() -> None:
@@ -89,14 +90,14 @@ def test_an_image_alone_and_in_a_batch() -> None:
 
 def test_large_maps_run_image_by_image(monkeypatch: pytest.MonkeyPatch) -> None:
     """The batch is taken apart for the towers and joined again; all blobs that are asked for are there."""
-    import caffe_compat.net
+    import caffe_compat.network.net
 
     net = Net(netgen.deploy(_SMALL), seed=2)
     x = torch.randn(3, 4, 128, 128)
     names = ["pool1_stage1", "conv7_stage1", "pool_center_lower", "Mconv5_stage3"]
     with torch.no_grad():
         expected = net(x, blobs=names)
-        monkeypatch.setattr(caffe_compat.net, "_LARGE", 1000)
+        monkeypatch.setattr(caffe_compat.network.net, "_LARGE", 1000)
         assert net._heavy(net._plan({"data": x}, tuple(names)), {"data": x}) > 10
         for name, blob in net(x, blobs=names).items():
             assert torch.allclose(blob, expected[name], rtol=0, atol=1e-6 * float(blob.abs().max()))
@@ -104,7 +105,7 @@ def test_large_maps_run_image_by_image(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_pooled_in_bands(monkeypatch: pytest.MonkeyPatch) -> None:
     """Convolution, ReLU and pooling in one step: the same as one by one; not done where the map between is asked for."""
-    monkeypatch.setattr(engine, "_BAND", 3000)
+    monkeypatch.setattr(plan, "_BAND", 3000)
     net = Net(netgen.deploy(_SMALL), seed=2)
     for size in (128, 121):
         x = torch.randn(2, 4, size, size)
@@ -129,7 +130,7 @@ def test_changed_weights_are_noticed() -> None:
 
 
 def test_copies_have_transforms_of_their_own() -> None:
-    net = Net(netgen.deploy(_SMALL), seed=2, engine=engine.Engine("tiled", 5_000_000))
+    net = Net(netgen.deploy(_SMALL), seed=2, engine=plan.Engine("tiled", 5_000_000))
     x = torch.randn(1, 4, 64, 64)
     with torch.inference_mode():
         expected = net(x)["Mconv5_stage3"]
@@ -147,7 +148,7 @@ def test_memory_is_kept_to() -> None:
     used = []
     expected = None
     for memory in (1_000_000_000, 3_000_000, 0):
-        net = Net(spec, seed=2, engine=engine.Engine("tiled", memory))
+        net = Net(spec, seed=2, engine=plan.Engine("tiled", memory))
         with torch.no_grad():
             found = net(x)["Mconv5_stage3"]
         assert net.engine.used <= memory
@@ -166,29 +167,29 @@ def test_what_runs_direct(change: dict[str, object], why: str) -> None:
     shapes: dict[str, object] = {
         "weight": (128, 128, 9, 9), "size": (92, 92), "stride": (1, 1), "pad": (4, 4), "dilation": (1, 1), "group": 1,
     }  # fmt: skip
-    chosen = engine.Engine("tiled").choose(engine.Convolution(**{**shapes, **change}))  # type: ignore[arg-type]
+    chosen = plan.Engine("tiled").choose(plan.Convolution(**{**shapes, **change}))  # type: ignore[arg-type]
     assert chosen.kind == "direct"
     assert why in chosen.why
 
 
 def test_the_plan_of_the_released_network() -> None:
     """Large kernels with many channels run tiled, the others direct; all transforms fit into the memory."""
-    c = engine.Convolution((128, 128, 11, 11), (46, 46), (1, 1), (5, 5), (1, 1), 1)
-    assert engine.Engine().choose(c).kind == "tiled"
-    assert engine.Engine("direct").choose(c).kind == "direct"
-    assert engine.Engine().choose(c, left=10).kind == "direct"
-    first = engine.Convolution((128, 3, 9, 9), (368, 368), (1, 1), (4, 4), (1, 1), 1)
-    assert engine.Engine().choose(first).kind == "direct"
+    c = plan.Convolution((128, 128, 11, 11), (46, 46), (1, 1), (5, 5), (1, 1), 1)
+    assert plan.Engine().choose(c).kind == "tiled"
+    assert plan.Engine("direct").choose(c).kind == "direct"
+    assert plan.Engine().choose(c, left=10).kind == "direct"
+    first = plan.Convolution((128, 3, 9, 9), (368, 368), (1, 1), (4, 4), (1, 1), 1)
+    assert plan.Engine().choose(first).kind == "direct"
     with pytest.raises(CaffeCompatError, match="expected auto, direct, tiled"):
-        engine.Engine("fast")  # type: ignore[arg-type]
+        plan.Engine("fast")  # type: ignore[arg-type]
 
 
 @settings(max_examples=25, deadline=None)
 @given(st.data())
 def test_only_what_differs_from_the_background(data: st.DataObject) -> None:
     """Images that equal a known one outside a rectangle: the same blobs as when all is computed; borders included."""
-    import caffe_compat.net
-    from caffe_compat.patches import Background
+    import caffe_compat.network.net
+    from caffe_compat.network.patches import Background
 
     size = 64
     config = netgen.CPMConfig(stages=2, input_size=size, towers=(4, 4, 6), features=4, wide=8, belief=6, tower_kernel=5,
@@ -207,7 +208,7 @@ def test_only_what_differs_from_the_background(data: st.DataObject) -> None:
         images.append(image)
     x = torch.cat(images)
     names = ["pool1_stage2", "pool3_stage2", "Mconv5_stage2"]
-    before, caffe_compat.net._LARGE = caffe_compat.net._LARGE, 1000
+    before, caffe_compat.network.net._LARGE = caffe_compat.network.net._LARGE, 1000
     try:
         with torch.no_grad():
             expected = Net(net.graph, net.weights(), engine="direct")(x, blobs=names)
@@ -221,4 +222,4 @@ def test_only_what_differs_from_the_background(data: st.DataObject) -> None:
             found = net(x, blobs=names, background=known, rects=rects)
             assert torch.allclose(found["Mconv5_stage2"], expected["Mconv5_stage2"], rtol=0, atol=1e-5)
     finally:
-        caffe_compat.net._LARGE = before
+        caffe_compat.network.net._LARGE = before

@@ -11,10 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from caffe_compat import parse_net
-from caffe_compat.caffemodel import parse_weights
-from caffe_compat.datum import decode
 from caffe_compat.errors import CaffeCompatError
-from caffe_compat.graph import build
+from caffe_compat.network.graph import build
+from caffe_compat.training.datum import decode
+from caffe_compat.weights.caffemodel import parse_weights
 from tests.nets import TEXT, model_file
 
 _FUZZ = settings(max_examples=300, deadline=2000, derandomize=True, suppress_health_check=list(HealthCheck))

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from caffe_compat import Net, PrototxtError, read_net
-from caffe_compat.graph import build
+from caffe_compat.network.graph import build
 from tests.paths import GOLDEN, listed
 
 _INDEX = GOLDEN / "errors" / "index.json"

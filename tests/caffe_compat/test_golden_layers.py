@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from caffe_compat import Net, read_net
-from caffe_compat.engine import Mode
+from caffe_compat.engine.plan import Mode
 from caffe_compat.layers import registry
 from tests import measured, tolerances
 from tests.paths import GOLDEN, listed

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from caffe_compat import Net, read_net, read_weights
-from caffe_compat.convert import convert
-from caffe_compat.engine import Mode
-from caffe_compat.graph import build
+from caffe_compat.conversion.convert import convert
+from caffe_compat.engine.plan import Mode
+from caffe_compat.network.graph import build
 from tests import measured, recipe, tolerances
 from tests.paths import DATA, GOLDEN, cases, needs_data
 from tests.replay import relative_error

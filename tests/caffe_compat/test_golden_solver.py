@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from caffe_compat import read_solver, read_weights
-from caffe_compat.snapshot import read_state
-from caffe_compat.solver import Solver
+from caffe_compat.training.snapshots import read_state
+from caffe_compat.training.solver import Solver
 from tests import measured, tolerances
 from tests.paths import DATA, cases, needs_data
 

@@ -9,9 +9,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from caffe_compat import Net, PrototxtError, UnsupportedLayer, parse_net
-from caffe_compat.graph import build
 from caffe_compat.layers import registry
 from caffe_compat.layers.base import Layer, register
+from caffe_compat.network.graph import build
 from tests.oracle import layers as oracle
 
 _SETTINGS = settings(max_examples=40, deadline=None, derandomize=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from caffe_compat import PrototxtError, parse_net, read_net, read_solver
-from caffe_compat.prototxt import parse_solver
+from caffe_compat.definition.prototxt import parse_solver
 from tests.paths import GOLDEN
 
 _SHARED = GOLDEN.parent
@@ -62,7 +62,7 @@ def test_errors_say_where(text: str, says: str) -> None:
 
 
 def test_layer_errors_after_parsing_have_lines() -> None:
-    from caffe_compat.graph import build
+    from caffe_compat.network.graph import build
 
     text = 'input: "a" input_shape { dim: 1 dim: 3 dim: 9 dim: 9 }\nlayer {\n  name: "c"\n  type: "Convolution"\n  bottom: "a"\n' \
            '  top: "b"\n  convolution_param {\n    num_output: 4\n    kernel_size: 3\n    group: 2\n  }\n}\n'  # fmt: skip
@@ -83,7 +83,7 @@ def test_v0() -> None:
         layers { layer { name: "norm1" type: "lrn" local_size: 3 alpha: 0.1 beta: 0.5 } bottom: "pool1" top: "norm1" }
         layers { layer { name: "ip1" type: "innerproduct" num_output: 2 } bottom: "norm1" top: "ip1" }
     """)
-    from caffe_compat.graph import build
+    from caffe_compat.network.graph import build
 
     assert [layer.type for layer in spec.layers] == ["Input", "Convolution", "ReLU", "Pooling", "LRN", "InnerProduct"]
     conv = spec.layers[1]

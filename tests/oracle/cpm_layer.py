@@ -5,8 +5,8 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from reproduce.annotations import Annotation
-from reproduce.augment import Choice, Settings, read_scene
+from reproduce.people.annotation import Annotation
+from reproduce.samples.augment import Choice, Settings, read_scene
 
 
 def put_gaussian(plane: np.ndarray, x: float, y: float, stride: int, sigma: float) -> None:

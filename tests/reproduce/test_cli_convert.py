@@ -197,7 +197,7 @@ def test_public_models_against_opencv(path: Path, tmp_path: Path) -> None:
     import torch
 
     from caffe_compat import Net
-    from caffe_compat.convert import convert as convert_file
+    from caffe_compat.conversion.convert import convert as convert_file
 
     prototxts = [p for p in path.parent.glob("*.prototxt") if "solver" not in p.name and "train" not in p.name]
     exact = [p for p in prototxts if p.stem == path.stem]
@@ -242,18 +242,18 @@ def test_models_path_finds_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_released_models_are_identified_by_structure() -> None:
-    from caffe_compat.graph import build
-    from reproduce import cpm, netgen
+    from caffe_compat.network.graph import build
+    from reproduce.network import identify, netgen
 
-    for model in cpm.released():
+    for model in identify.released():
         graph = build(netgen.deploy(netgen.CPMConfig(stages=model.stages, parts=model.parts)))
         assert graph.count == model.parameters
-        found = cpm.identify(graph, f"/somewhere/{model.file}")
+        found = identify.identify(graph, f"/somewhere/{model.file}")
         assert found.named == model
         assert (found.stages, found.parts) == (model.stages, model.parts)
-        assert cpm.identify(graph, "renamed.caffemodel").named is None
-        assert model in cpm.identify(graph).candidates
-    assert cpm.identify(small().graph).stages == 0
+        assert identify.identify(graph, "renamed.caffemodel").named is None
+        assert model in identify.identify(graph).candidates
+    assert identify.identify(small().graph).stages == 0
 
 
 @pytest.mark.parametrize("name", ["convert", "models", "export", "train", "predict", "reproduce", "evaluate"])

@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from caffe_compat.errors import DataError
-from reproduce import store
-from reproduce.annotations import Annotation
-from reproduce.augment import Choice, Settings, augment, roll
-from reproduce.dice import CaffeDice, SampleDice, glibc_rand
-from reproduce.samples import CPMSource, Order, SampleMaker, Schedule
+from reproduce.people.annotation import Annotation
+from reproduce.records import store
+from reproduce.samples.augment import Choice, Settings, augment, roll
+from reproduce.samples.dice import CaffeDice, SampleDice, glibc_rand
+from reproduce.samples.schedule import CPMSource, Order, SampleMaker, Schedule
 from tests import tolerances
 from tests.oracle import cpm_layer
 from tests.people import annotation, dataset
@@ -153,8 +153,8 @@ def test_torch_data_set(tmp_path: Path, method: str) -> None:
     import torch
     from torch.utils.data import DataLoader, DistributedSampler
 
-    from reproduce import hdf5
-    from reproduce.samples import CPMDataset
+    from reproduce.records import hdf5
+    from reproduce.samples.schedule import CPMDataset
 
     store.export_lmdb(store.plan(dataset(tmp_path, 8), seed=4), tmp_path, tmp_path / "out")
     hdf5.from_lmdb(store.LMDBStore(tmp_path / "out"), tmp_path / "out.h5")
@@ -181,7 +181,7 @@ def test_a_program_that_keeps_its_source_ends(tmp_path: Path) -> None:
     _source(tmp_path, 0, Order())
     text = (
         "import sys\nfrom pathlib import Path\nfrom tests.reproduce import test_data_layer as t\n"
-        "from reproduce.samples import CPMSource, Order, SampleMaker\nfrom reproduce import store\n"
+        "from reproduce.samples.schedule import CPMSource, Order, SampleMaker\nfrom reproduce import store\n"
         "source = CPMSource(SampleMaker(store.LMDBStore(sys.argv[1]), t._SETTINGS, 1), 3, Order(), workers=1)\n"
         "kept = [source, source.batch(0)]\nprint(kept[1][0].shape)\n"
     )

@@ -12,9 +12,8 @@ import numpy as np
 import pytest
 
 from caffe_compat.errors import CaffeCompatError, DataError
-from reproduce import annotations
-from reproduce.datasets import coco, flic, lsp, matfile, mpii
-from reproduce.datasets.imagesize import image_size
+from reproduce.people import annotation, coco_files, flic_files, lsp_files, matfile, mpii_files
+from reproduce.people.imagesize import image_size
 from tests.paths import DATA, GOLDEN, needs_data
 
 _SETS = GOLDEN / "matlab" / "datasets"
@@ -26,10 +25,10 @@ _JSON = GOLDEN / "matlab" / "genjson"
 def test_mpii_equals_the_original() -> None:
     if not _SETS.is_dir():
         pytest.skip(f"no recorded outputs at {GOLDEN}")
-    split = mpii.read_split(DATA / "release" / "Tompson_valid" / "detections.mat")
+    split = mpii_files.read_split(DATA / "release" / "Tompson_valid" / "detections.mat")
     assert len(split) == 2958
-    people, stub = mpii.read(_SETS / "mpii_release.mat", DATA / "mpii" / "images", split)
-    assert annotations.to_json(people, stub=stub) == (_JSON / "mpi.json").read_text()
+    people, stub = mpii_files.read(_SETS / "mpii_release.mat", DATA / "mpii" / "images", split)
+    assert annotation.to_json(people, stub=stub) == (_JSON / "mpi.json").read_text()
 
 
 @needs_data
@@ -37,14 +36,14 @@ def test_mpii_equals_the_original() -> None:
 def test_flic_equals_the_original() -> None:
     if not _SETS.is_dir():
         pytest.skip(f"no recorded outputs at {GOLDEN}")
-    people = flic.read_training(_SETS / "flic_examples.mat", DATA / "flic" / "images")
-    assert annotations.to_json(people) == (_JSON / "flic.json").read_text()
+    people = flic_files.read_training(_SETS / "flic_examples.mat", DATA / "flic" / "images")
+    assert annotation.to_json(people) == (_JSON / "flic.json").read_text()
 
 
 @needs_data
 def test_the_whole_flic_file() -> None:
-    people = flic.read_folder(DATA / "flic", skip_missing=True)
-    examples = flic.read_examples(DATA / "flic" / "examples.mat")
+    people = flic_files.read_folder(DATA / "flic", skip_missing=True)
+    examples = flic_files.read_examples(DATA / "flic" / "examples.mat")
     assert len(examples) == 5003
     assert sum(bool(matfile.number(e.istrain)) for e in examples) == 3987
     assert people
@@ -53,11 +52,11 @@ def test_the_whole_flic_file() -> None:
 
 @needs_data
 def test_the_whole_leeds_set() -> None:
-    people = lsp.read_training(DATA, skip_missing=True)
+    people = lsp_files.read_training(DATA, skip_missing=True)
     assert sum(a.image.startswith("lsp/") for a in people) == 1000
     assert not any(a.image >= "lsp/images/im1001.jpg" for a in people if a.image.startswith("lsp/"))
     with pytest.raises(DataError, match="im0"):
-        lsp.read_training(DATA)
+        lsp_files.read_training(DATA)
 
 
 @pytest.mark.parametrize("ending", ["png", "jpg"])
@@ -95,14 +94,14 @@ def _coco() -> dict[str, object]:
 
 def test_coco_in(tmp_path: Path) -> None:
     (tmp_path / "c.json").write_text(json.dumps(_coco()))
-    people = coco.read(tmp_path / "c.json")
+    people = coco_files.read(tmp_path / "c.json")
     assert len(people) == 2
     first = people[0]
     assert len(first.others) == 1
     assert first.size == (100, 150)
     assert first.objpos.tolist() == [51.0, 76.0]
     assert first.scale == 130 / 200
-    names = dict(zip(coco.MPII_JOINTS, first.joints.tolist(), strict=True))
+    names = dict(zip(coco_files.MPII_JOINTS, first.joints.tolist(), strict=True))
     assert names["Lsho"] == [61, 41, 1]
     assert names["Rsho"] == [41, 41, 0]
     assert names["neck"] == [51, 41, 0]
@@ -113,10 +112,10 @@ def test_coco_in(tmp_path: Path) -> None:
 
 def test_coco_out_and_in(tmp_path: Path) -> None:
     (tmp_path / "c.json").write_text(json.dumps(_coco()))
-    people = coco.read(tmp_path / "c.json")
-    coco.write(tmp_path / "d.json", people)
-    again = coco.read(tmp_path / "d.json")
-    limbs = [i for i, n in enumerate(coco.MPII_JOINTS) if n[0] in "RL"]
+    people = coco_files.read(tmp_path / "c.json")
+    coco_files.write(tmp_path / "d.json", people)
+    again = coco_files.read(tmp_path / "d.json")
+    limbs = [i for i, n in enumerate(coco_files.MPII_JOINTS) if n[0] in "RL"]
     for a, b in zip(people, again, strict=True):
         np.testing.assert_allclose(a.joints[limbs], b.joints[limbs])
         np.testing.assert_allclose([a.scale, *a.objpos], [b.scale, *b.objpos])
@@ -126,20 +125,20 @@ def test_coco_out_and_in(tmp_path: Path) -> None:
 def test_coco_damaged(tmp_path: Path, text: str) -> None:
     (tmp_path / "c.json").write_text(text)
     with pytest.raises(DataError, match=r"c\.json"):
-        coco.read(tmp_path / "c.json")
+        coco_files.read(tmp_path / "c.json")
 
 
 def test_missing_downloads_say_what_is_missing(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"joints\.mat"):
-        lsp.read_training(tmp_path)
+        lsp_files.read_training(tmp_path)
     with pytest.raises(DataError, match="MPII Human Pose"):
-        mpii.read_folder(tmp_path)
+        mpii_files.read_folder(tmp_path)
     with pytest.raises(DataError, match="FLIC"):
-        flic.read_folder(tmp_path)
+        flic_files.read_folder(tmp_path)
     (tmp_path / "lsp").mkdir()
     (tmp_path / "lsp" / "joints.mat").write_bytes(b"not a mat file, but long enough to have a header of 128 bytes" * 4)
     with pytest.raises(DataError, match="no readable MATLAB file"):
-        lsp.read_joints(tmp_path, "lsp")
+        lsp_files.read_joints(tmp_path, "lsp")
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -159,6 +158,6 @@ def test_damaged_mat_files(tmp_path: Path) -> None:
             path.write_bytes(bytes(broken))
             with contextlib.suppress(CaffeCompatError):
                 if "mpii" in name:
-                    mpii.read(path, DATA / "mpii" / "images", set())
+                    mpii_files.read(path, DATA / "mpii" / "images", set())
                 else:
-                    flic.read_training(path, DATA / "flic" / "images")
+                    flic_files.read_training(path, DATA / "flic" / "images")

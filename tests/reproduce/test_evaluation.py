@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from caffe_compat.errors import CaffeCompatError, DataError
-from reproduce import evaluation, predictions
-from reproduce.datasets import lsp, matfile
+from reproduce.benchmarks import measures
+from reproduce.people import lsp_files, matfile
+from reproduce.predict import files
 from tests.paths import DATA, GOLDEN, listed, needs_data
 
 _TABLES = GOLDEN / "matlab" / "evaluation" / "lsp_flic.json"
@@ -26,7 +27,7 @@ def _lsp_cases() -> list[Any]:
 
 def _truth(mode: str) -> np.ndarray:
     if mode == "pc":
-        return lsp.read_joints(DATA, "lsp")[0][1000:]
+        return lsp_files.read_joints(DATA, "lsp")[0][1000:]
     (joints,) = matfile.load(DATA / "predictions" / "LSP-joints-OC.mat", "joints")
     array = np.asarray(joints, np.float64)
     array = array.transpose(2, 1, 0) if array.shape[0] in (2, 3) else array.transpose(2, 0, 1)
@@ -43,7 +44,7 @@ def _file(case: dict[str, Any]) -> Path:
 @pytest.mark.parametrize("case", _lsp_cases())
 def test_lsp_tables(case: dict[str, Any]) -> None:
     """Every competitor's prediction file: the whole PCK curve of each joint and in total, and the area under it."""
-    result = evaluation.score_lsp(predictions.read_mat(_file(case)), _truth(case["mode"]))
+    result = measures.score_lsp(files.read_mat(_file(case)), _truth(case["mode"]))
     recorded = np.array(case["pck"])
     np.testing.assert_allclose(result.per_joint, recorded[:, :-1], atol=1e-9)
     np.testing.assert_allclose(result.total, recorded[:, -1], atol=1e-9)
@@ -55,11 +56,11 @@ def test_lsp_tables(case: dict[str, Any]) -> None:
 @needs_data
 @pytest.mark.parametrize("case", _lsp_cases())
 def test_lsp_pcp_and_pdj(case: dict[str, Any]) -> None:
-    prediction, truth = predictions.read_mat(_file(case)), _truth(case["mode"])[:, :, :2]
-    np.testing.assert_allclose(evaluation.pcp(prediction, truth), np.array(case["pcp"]), atol=1e-7)
-    wide = evaluation.pck(prediction, truth, evaluation.lsp_reference(truth), evaluation.WIDE_THRESHOLDS)
+    prediction, truth = files.read_mat(_file(case)), _truth(case["mode"])[:, :, :2]
+    np.testing.assert_allclose(measures.pcp(prediction, truth), np.array(case["pcp"]), atol=1e-7)
+    wide = measures.pck(prediction, truth, measures.lsp_reference(truth), measures.WIDE_THRESHOLDS)
     order = ("ankle", "knee", "hip", "wrist", "elbow", "shoulder", "head")
-    pdj = np.stack([wide.per_joint[:, list(evaluation.LSP_GROUPS[g])].mean(1) for g in order], 1) / 100
+    pdj = np.stack([wide.per_joint[:, list(measures.LSP_GROUPS[g])].mean(1) for g in order], 1) / 100
     np.testing.assert_allclose(pdj, np.array(case["pdj"]), atol=1e-9)
 
 
@@ -76,7 +77,7 @@ def test_flic_kit(case: dict[str, Any]) -> None:
     truth = np.asarray(joints, np.float64).transpose(2, 1, 0)
     old = case["name"].endswith("_old")
     path = DATA / "predictions" / case["name"].removesuffix("_old") / f"pred_keypoints_flic_oc{'_old' if old else ''}.mat"
-    result = evaluation.score_flic_kit(predictions.read_mat(path), truth)
+    result = measures.score_flic_kit(files.read_mat(path), truth)
     recorded = np.array(case["pck"])
     np.testing.assert_allclose(result.per_joint, recorded[:, :-1], atol=1e-7)
     np.testing.assert_allclose(result.total, recorded[:, -1], atol=1e-7)
@@ -90,21 +91,21 @@ def test_flic_pcp_and_pdj(case: dict[str, Any]) -> None:
     truth = np.asarray(joints, np.float64).transpose(2, 1, 0)
     old = case["name"].endswith("_old")
     path = DATA / "predictions" / case["name"].removesuffix("_old") / f"pred_keypoints_flic_oc{'_old' if old else ''}.mat"
-    prediction = predictions.read_mat(path)
-    found = evaluation.pcp(prediction, truth[:, :11], sticks=evaluation.FLIC_STICKS)
+    prediction = files.read_mat(path)
+    found = measures.pcp(prediction, truth[:, :11], sticks=measures.FLIC_STICKS)
     np.testing.assert_allclose(found, np.array(case["pcp"]), atol=1e-7)
     reference = np.linalg.norm(truth[:, 3] - truth[:, 6], axis=1)
-    wide = evaluation.pck(prediction, truth[:, :11], reference, evaluation.WIDE_THRESHOLDS, evaluation.FLIC_JOINTS)
+    wide = measures.pck(prediction, truth[:, :11], reference, measures.WIDE_THRESHOLDS, measures.FLIC_JOINTS)
     groups = ((8, 9), (10,), (0, 3), (1, 4), (2, 5), (6, 7))  # eyes, nose, shoulders, elbows, wrists, hips
     pdj = np.stack([wide.per_joint[:, list(g)].mean(1) for g in groups], 1) / 100
     np.testing.assert_allclose(pdj, np.array(case["pdj"]), atol=1e-9)
 
 
 def _flic_truth() -> tuple[np.ndarray, np.ndarray, list[int]]:
-    from reproduce.datasets import flic
+    from reproduce.people import flic_files
 
-    tests = [e for e in flic.read_examples(DATA / "flic" / "examples.mat") if matfile.number(e.istest)]
-    made = [flic.joints_of(e) for e in tests]
+    tests = [e for e in flic_files.read_examples(DATA / "flic" / "examples.mat") if matfile.number(e.istest)]
+    made = [flic_files.joints_of(e) for e in tests]
     raw = np.stack([c[:, ~np.isnan(c[0])].T for c in (np.asarray(e.coords, np.float64) for e in tests)])
     return np.stack([m[0][:, :2] for m in made]), raw, [i + 1 for i, m in enumerate(made) if m[1]]
 
@@ -123,17 +124,17 @@ def test_flic_release() -> None:
     case = _special("flic_release|release_FLIC_4s|oc")
     truth, _, swapped = _flic_truth()
     assert swapped == [int(i) for i in case["swapped"]]
-    prediction = predictions.read_mat(DATA / "release" / "FLIC_prediction_model_FLIC_4s.mat")
+    prediction = files.read_mat(DATA / "release" / "FLIC_prediction_model_FLIC_4s.mat")
     published = {"truth": (97.59, 95.03), "prediction": (97.54, 94.98)}
     for normalise, key in (("truth", "pck_gt_norm"), ("prediction", "pck_pred_norm")):
-        result = evaluation.score_flic(prediction, truth, normalise=normalise)
+        result = measures.score_flic(prediction, truth, normalise=normalise)
         np.testing.assert_allclose(result.per_joint, np.array(case[key]), atol=1e-7)
         assert (round(result.group((1, 4), 0.2), 2), round(result.group((2, 5), 0.2), 2)) == published[normalise]
-    gt = evaluation.score_flic(prediction, truth)
+    gt = measures.score_flic(prediction, truth)
     for threshold, elbow, wrist in ((0.05, 62.70, 67.52), (0.10, 89.76, 87.80), (0.20, 97.59, 95.03)):
         assert (round(gt.group((1, 4), threshold), 2), round(gt.group((2, 5), threshold), 2)) == (elbow, wrist)
     with pytest.raises(CaffeCompatError, match="paper"):
-        evaluation.score_flic(prediction, truth, normalise="torso")
+        measures.score_flic(prediction, truth, normalise="torso")
 
 
 @needs_data
@@ -145,10 +146,10 @@ def test_modec() -> None:
     paper, own = matfile.load(DATA / "predictions" / "MODEC" / "results_paper.mat", "pred_coords", "gt_coords")
     guess, paper, own = (np.asarray(a, np.float64).transpose(2, 1, 0) for a in (guess, paper, own))
     own = own[:, ~np.isnan(own[0, :, 0])]
-    names = evaluation.FLIC_JOINTS[:6]
+    names = measures.FLIC_JOINTS[:6]
     for key, prediction, truth in (("lsho_rhip", guess, raw), ("paper_lsho_rhip", paper, own)):
         reference = np.linalg.norm(truth[:, 0] - truth[:, 7], axis=1)
-        result = evaluation.pck(prediction, truth[:, :6], reference, names=names)
+        result = measures.pck(prediction, truth[:, :6], reference, names=names)
         np.testing.assert_allclose(result.per_joint, np.array(case[key]), atol=1e-7)
 
 
@@ -167,7 +168,7 @@ def test_mpii_validation(name: str, total: float) -> None:
     with h5py.File(DATA / "mpii" / f"{name}.h5") as file:
         guess = file["preds"][()].astype(np.float64)
     guess = guess.transpose(2, 1, 0) if guess.shape[0] == 2 else guess
-    result = evaluation.score_mpii(guess, part, head)
+    result = measures.score_mpii(guess, part, head)
     np.testing.assert_allclose(result.per_joint, recorded[:, :14], atol=1e-7)
     np.testing.assert_allclose(result.total, recorded[:, 15], atol=1e-7)
     assert round(result.total[result.at(0.5)], 1) == total
@@ -183,32 +184,32 @@ def test_mpii_validation(name: str, total: float) -> None:
 )
 def test_published_lsp_numbers(name: str, hits: int, total: float, row: list[float]) -> None:
     """The authors' released predictions give the published numbers to the last digit."""
-    found = evaluation.lsp_table(evaluation.score_lsp(predictions.read_mat(DATA / "release" / f"LSP_prediction_model_{name}.mat"),
+    found = measures.lsp_table(measures.score_lsp(files.read_mat(DATA / "release" / f"LSP_prediction_model_{name}.mat"),
                                                       _truth("pc")))  # fmt: skip
     assert (found["hits"], found["counted"]) == (hits, 14000)
     assert round(found["total"], 2) == total
-    assert [round(found[part], 2) for part in evaluation.LSP_GROUPS] == row
+    assert [round(found[part], 2) for part in measures.LSP_GROUPS] == row
 
 
 def test_pck_by_eye() -> None:
     truth = np.array([[[0.0, 0], [10, 0], [np.nan, np.nan]]])
     guess = np.array([[[0.0, 2], [10, 6], [5, 5]]])
-    result = evaluation.pck(guess, truth, np.array([20.0]), np.array([0.0, 0.1, 0.2, 0.3]), "abc")
+    result = measures.pck(guess, truth, np.array([20.0]), np.array([0.0, 0.1, 0.2, 0.3]), "abc")
     assert result.per_joint[:, :2].tolist() == [[0, 0], [100, 0], [100, 0], [100, 100]]
     assert result.total.tolist() == [0, 50, 50, 100]
     assert result.counted.tolist() == [1, 1, 0]
     assert result.auc == pytest.approx((0 / 2 + 50 + 50 + 100 / 2) / 3)
     with pytest.raises(CaffeCompatError, match="differ in size"):
-        evaluation.pck(guess, truth[:, :2], np.array([20.0]))
+        measures.pck(guess, truth[:, :2], np.array([20.0]))
 
 
 def test_mat_round_trip(tmp_path: Path) -> None:
     joints = np.random.default_rng(0).uniform(0, 100, (5, 14, 2))
-    predictions.write_mat(tmp_path / "p.mat", joints)
-    np.testing.assert_array_equal(predictions.read_mat(tmp_path / "p.mat"), joints)
+    files.write_mat(tmp_path / "p.mat", joints)
+    np.testing.assert_array_equal(files.read_mat(tmp_path / "p.mat"), joints)
     (tmp_path / "bad.mat").write_bytes(b"nothing")
     with pytest.raises(DataError):
-        predictions.read_mat(tmp_path / "bad.mat")
+        files.read_mat(tmp_path / "bad.mat")
 
 
 def _evaluate(*args: object) -> Any:
@@ -259,7 +260,7 @@ def test_evaluate_measures_and_norms(tmp_path: Path) -> None:
             assert case["pck"][12][-1] <= rows[0]["total"] <= case["pck"][13][-1]
             head = json.loads(_evaluate(*common, "--norm", "head").stdout)
             assert head[0]["total"] < json.loads(_evaluate(*common).stdout)[0]["total"]
-    zero = [(predictions.read(path) - 1).tolist(), tmp_path / "zero.json"]
+    zero = [(files.read(path) - 1).tolist(), tmp_path / "zero.json"]
     zero[1].write_text(json.dumps(zero[0]))
     one = json.loads(_evaluate(path, "--dataset", "flic", "--data", DATA, "--json").stdout)[0]
     other = json.loads(_evaluate(zero[1], "--dataset", "flic", "--data", DATA, "--json", "--base", "0").stdout)[0]
@@ -285,14 +286,14 @@ def test_formats_score_alike(tmp_path: Path) -> None:
     import h5py
 
     path = DATA / "release" / "LSP_prediction_model_LSP_6s.mat"
-    joints = predictions.read(path)
+    joints = files.read(path)
     np.savez(tmp_path / "a.npz", joints=joints)
     (tmp_path / "a.json").write_text(json.dumps(joints.tolist()))
     for name, array in (("a.h5", joints), ("b.h5", joints.transpose(2, 1, 0))):
         with h5py.File(tmp_path / name, "w") as file:
             file["preds"] = array
     for name in ("a.npz", "a.json", "a.h5", "b.h5"):
-        np.testing.assert_array_equal(predictions.read(tmp_path / name), joints)
+        np.testing.assert_array_equal(files.read(tmp_path / name), joints)
 
 
 def test_evaluate_bad_input(tmp_path: Path) -> None:

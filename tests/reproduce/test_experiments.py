@@ -14,10 +14,11 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from caffe_compat.graph import build
-from reproduce import experiments, netgen, receptive
+from caffe_compat.network.graph import build
 from reproduce.cli import models, reproduce
-from reproduce.figures import fig04, fig05, fig06, training
+from reproduce.experiments import plans, trained
+from reproduce.figures import fig04, fig05, fig06
+from reproduce.network import netgen, receptive
 from tests.paths import DATA, needs_data
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -42,8 +43,8 @@ def test_receptive_fields_of_the_paper() -> None:
 
 
 def test_kernel_networks_have_about_equal_sizes() -> None:
-    for profile in experiments.PROFILES.values():
-        found = experiments.of_fig4(profile, 3, 1)
+    for profile in plans.PROFILES.values():
+        found = plans.of_fig4(profile, 3, 1)
         counts = [build(netgen.deploy(e.config)).count for e in found]
         assert max(counts) / min(counts) < 1.35, profile.name
         sizes = [receptive.stages(build(netgen.deploy(e.config)))[0][1].size for e in found]
@@ -66,12 +67,12 @@ def test_everything_at_the_smallest_size(tmp_path: Path) -> None:
     args = ["all", "--profile", "smoke", "--data", DATA, "--work", tmp_path / "w", "-o", tmp_path / "report"]
     result = _run(*args, "--workers", 0)
     assert result.exit_code == 0, result.output
-    results = training.read(tmp_path / "w" / "smoke" / "results")
-    names = {e.name for e in experiments.stages_of_fig6(experiments.PROFILES["smoke"], 3, 1)}
+    results = trained.read(tmp_path / "w" / "smoke" / "results")
+    names = {e.name for e in plans.stages_of_fig6(plans.PROFILES["smoke"], 3, 1)}
     assert names < set(results)
     machine = results["pose-machine-3"]
     assert machine["machine"]["stages"] == 3
-    assert machine["people"] == experiments.PROFILES["smoke"].tested
+    assert machine["people"] == plans.PROFILES["smoke"].tested
     assert sum(n.startswith("kernel-") for n in results) == 4  # the fifth is joint-1
     run = results["joint-3"]
     assert run["provenance"]["data"].startswith("LSP 1-1000 and LSPET")
@@ -121,7 +122,7 @@ def test_a_killed_plan_goes_on_and_two_share_it(tmp_path: Path) -> None:
         assert sum(bool(re.search(rf"{name} .*has its result", text)) for text in said) == 1
     whole.communicate(timeout=300)
     assert whole.returncode == 0
-    once, again = (training.read(tmp_path / w / "smoke" / "results") for w in ("whole", "w"))
+    once, again = (trained.read(tmp_path / w / "smoke" / "results") for w in ("whole", "w"))
     for name in ("joint-2", "joint-3"):
         for key in ("final_losses", "hits_of_people", "gradients", "total"):
             assert once[name][key] == again[name][key], (name, key)
@@ -132,8 +133,8 @@ def test_pose_machine_learns() -> None:
     pytest.importorskip("sklearn")
     import numpy as np
 
-    from reproduce.inference import Setting
-    from reproduce.posemachine import PoseMachine, PoseMachineConfig, PoseMachinePredictor, features
+    from reproduce.experiments.pose_machine import PoseMachine, PoseMachineConfig, PoseMachinePredictor, features
+    from reproduce.predict.predictor import Setting
 
     rng = np.random.default_rng(0)
     size, cells = 64, 8
@@ -210,7 +211,7 @@ def test_several_processes_train_one_network(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("joint-2: PCK@0.2") == 1
     assert done.stdout.count("fig06.json") == 1
-    assert training.read(tmp_path / "smoke" / "results")["joint-2"]["provenance"]["processes"] == 2
+    assert trained.read(tmp_path / "smoke" / "results")["joint-2"]["provenance"]["processes"] == 2
 
 
 @needs_data
@@ -259,27 +260,27 @@ def test_verdicts_on_the_schemes(values: tuple[float, ...], verdicts: list[str])
 def test_margins_come_from_seeds() -> None:
     """Two networks of two seeds each: the pooled deviation; without repeats an assumed one, and it is said."""
     once = {n: _result(n, v) for n, v in (("joint-1", 50.0), ("joint-3", 52.0))}
-    assert training.noise(once) == (training.ASSUMED, 0, 0)
-    assert "assumed" in training.noise_text(once)
+    assert trained.noise(once) == (trained.ASSUMED, 0, 0)
+    assert "assumed" in trained.noise_text(once)
     twice = {**once, "joint-1-seed2": _result("joint-1-seed2", 51.0), "joint-3-seed2": _result("joint-3-seed2", 55.0)}
     # deviations of (50, 51) and (52, 55): 0.5 and 4.5, over 2 degrees of freedom
-    deviation, trainings, networks = training.noise(twice)
+    deviation, trainings, networks = trained.noise(twice)
     assert deviation == pytest.approx((5.0 / 2) ** 0.5)
     assert (trainings, networks) == (4, 2)
-    one, other = (training.seeds_of(twice, n) for n in ("joint-3", "joint-1"))
-    assert training.margin(twice, one, other) == pytest.approx(4.303 * deviation, rel=1e-3)  # Student's, 2 degrees
-    assert training.margin(once, [{}], [{}]) == pytest.approx(2 * training.ASSUMED * 2**0.5)
-    assert training.gap(one, other)[0] == pytest.approx(3.0)
-    assert training.gap_text(one, other) == "+3.0 points"
-    assert training.text_of(one) == "53.5 ± 2.1"
+    one, other = (trained.seeds_of(twice, n) for n in ("joint-3", "joint-1"))
+    assert trained.margin(twice, one, other) == pytest.approx(4.303 * deviation, rel=1e-3)  # Student's, 2 degrees
+    assert trained.margin(once, [{}], [{}]) == pytest.approx(2 * trained.ASSUMED * 2**0.5)
+    assert trained.gap(one, other)[0] == pytest.approx(3.0)
+    assert trained.gap_text(one, other) == "+3.0 points"
+    assert trained.text_of(one) == "53.5 ± 2.1"
     people = [{**_result("x", 50.0), "hits_of_people": {"0.2": hits}} for hits in ([14, 7, 7, 0], [7, 7, 0, 0])]
     # differences of 7, 0, 7, 0 of 14 joints: 25 % on average, deviation 28.9 % over four people
-    assert training.gap(people[:1], people[1:])[1] == pytest.approx(100 * 0.5 / 3**0.5 / 2)
+    assert trained.gap(people[:1], people[1:])[1] == pytest.approx(100 * 0.5 / 3**0.5 / 2)
 
 
 def test_verdict_on_the_receptive_field() -> None:
     results = {}
-    for e, value in zip(experiments.of_fig4(experiments.PROFILES["smoke"], 3, 1), (30, 40, 45, 47, 48), strict=True):
+    for e, value in zip(plans.of_fig4(plans.PROFILES["smoke"], 3, 1), (30, 40, 45, 47, 48), strict=True):
         results[e.name] = {**_result(e.name, value), "config": asdict(e.config)}
     assert fig04.claims(results, 3)[0].verdict == "confirmed"
     assert [v for _, v, _ in fig04.fields(results)] == pytest.approx([30, 40, 45, 47, 48])
@@ -289,13 +290,13 @@ def test_verdict_on_the_receptive_field() -> None:
 def test_stored_results_and_their_report(tmp_path: Path) -> None:
     """What comes with the package says where it is from, is of the profile's plan, and makes the page on any machine."""
     plan = {
-        e.name: e for make in (experiments.stages_of_fig6, experiments.of_fig4)
-        for e in make(experiments.PROFILES["cpu"], 3, 3)
+        e.name: e for make in (plans.stages_of_fig6, plans.of_fig4)
+        for e in make(plans.PROFILES["cpu"], 3, 3)
     }  # fmt: skip
-    stored = training.read(training.stored("cpu"))
+    stored = trained.read(trained.stored("cpu"))
     for name, result in stored.items():
         assert name in plan
-        assert result["people"] == experiments.PROFILES["cpu"].tested
+        assert result["people"] == plans.PROFILES["cpu"].tested
         assert {"version", "torch", "data", "date", "device"} <= set(result["provenance"])
         if plan[name].kind == "network":
             assert result["iterations"] == plan[name].iterations

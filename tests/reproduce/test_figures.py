@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from reproduce import check
-from reproduce.benchmarks import Benchmarks
+from reproduce.benchmarks import check
+from reproduce.benchmarks.truth import Benchmarks
 from reproduce.cli import reproduce
 from reproduce.figures import claims
 from tests.paths import DATA, needs_data
@@ -97,7 +97,7 @@ def test_montage_of_predictions(tmp_path: Path) -> None:
 @needs_data
 def test_scoring_needs_no_torch() -> None:
     code = (
-        f"import sys\nsys.modules['torch'] = None\nfrom reproduce.check import run\n"
+        f"import sys\nsys.modules['torch'] = None\nfrom reproduce.benchmarks.check import run\n"
         f"assert {{o.verdict for o in run({str(DATA)!r})}} == {{'equal'}}"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

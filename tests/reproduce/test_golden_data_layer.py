@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from caffe_compat import read_net
-from reproduce.augment import Settings, augment, roll
-from reproduce.dice import GivenDice, glibc_rand
-from reproduce.samples import Order, source_for
-from reproduce.store import LMDBStore
+from reproduce.records.store import LMDBStore
+from reproduce.samples.augment import Settings, augment, roll
+from reproduce.samples.dice import GivenDice, glibc_rand
+from reproduce.samples.schedule import Order, source_for
 from tests import measured, tolerances
 from tests.paths import GOLDEN, cases
 
@@ -31,7 +31,7 @@ def _open(path: Path) -> tuple[dict, dict[str, np.ndarray], Settings, LMDBStore,
 
 @pytest.mark.parametrize("path", cases(_DUMPS, "*.json"))
 def test_samples_from_recorded_dice(path: Path) -> None:
-    from reproduce.samples import Tables
+    from reproduce.samples.schedule import Tables
 
     case, recorded, settings, store, _ = _open(path)
     count = len(store)

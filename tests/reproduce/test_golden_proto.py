@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from caffe_compat import read_net, read_solver
-from caffe_compat.deploy import derive
-from reproduce import netgen
+from caffe_compat.conversion.deploy import derive
+from reproduce.network import netgen
 from tests.paths import GOLDEN, cases, listed
 
 _INDEX = GOLDEN / "proto" / "genProto" / "index.json"

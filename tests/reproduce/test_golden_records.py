@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from caffe_compat.datum import LMDBReader
-from reproduce import annotations, store
-from reproduce.datasets import lsp
+from caffe_compat.training.datum import LMDBReader
+from reproduce.people import annotation, lsp_files
+from reproduce.records import store
 from tests.paths import DATA, GOLDEN, cases, needs_data
 
 
@@ -20,7 +20,7 @@ def test_lmdb(path: Path, tmp_path: Path) -> None:
     case = json.loads(path.read_text())
     people = []
     for name in case["datasets"]:
-        people += annotations.read_json(GOLDEN / "cpmdata" / "training" / "json" / f"{name}_annotations.json")
+        people += annotation.read_json(GOLDEN / "cpmdata" / "training" / "json" / f"{name}_annotations.json")
     plan = store.plan(people, validation=bool(case["validation"]), seed=case["np_random_seed"])
     assert plan.total == case["entries"]
     store.export_lmdb(plan, GOLDEN / "cpmdata" / "dataset", tmp_path / "out")
@@ -41,11 +41,11 @@ def test_json_round_trip(path: Path) -> None:
     text = path.read_text()
     if not isinstance(json.loads(text).get("root"), list):
         return  # image sizes, no annotations
-    people = annotations.read_json(path)
+    people = annotation.read_json(path)
     last = json.loads(text)["root"][-1]
     stub = bool(last["isValidation"]) if isinstance(last["img_paths"], dict) else None
-    assert annotations.to_json(people, stub=stub) == text
-    again = [annotations.from_record(r) for r in json.loads(text)["root"]]
+    assert annotation.to_json(people, stub=stub) == text
+    again = [annotation.from_record(r) for r in json.loads(text)["root"]]
     assert all(a.same(b) for a, b in zip(people, [a for a in again if a], strict=True))
 
 
@@ -55,10 +55,10 @@ def test_leeds_json() -> None:
     if not folder.is_dir():
         pytest.skip(f"no recorded outputs at {GOLDEN}")
     with np.load(folder / "leeds_input.npz") as file:
-        lspet = lsp.arrange(file["joints_lspet"], "lspet")
-        first = lsp.arrange(file["joints_lsp"], "lsp")
+        lspet = lsp_files.arrange(file["joints_lspet"], "lspet")
+        first = lsp_files.arrange(file["joints_lsp"], "lsp")
     sizes = [tuple(s) for s in json.loads((folder / "leeds_image_sizes.json").read_text()).values()]
-    assert annotations.to_json(lsp.annotate(lspet, first, sizes)) == (folder / "leeds.json").read_text()
+    assert annotation.to_json(lsp_files.annotate(lspet, first, sizes)) == (folder / "leeds.json").read_text()
 
 
 @needs_data
@@ -69,7 +69,7 @@ def test_leeds_at_full_scale() -> None:
         pytest.skip(f"no recorded outputs at {GOLDEN}")
     with np.load(path) as file:
         index, scale, objpos = file["index"], file["scale_provided"], file["objpos"]
-    people = {a.annolist_index - 1: a for a in lsp.read_training(DATA, skip_missing=True)}
+    people = {a.annolist_index - 1: a for a in lsp_files.read_training(DATA, skip_missing=True)}
     here = [(i, k) for i, k in enumerate(index.tolist()) if k in people]
     assert len(here) > 0.8 * len(index)
     np.testing.assert_allclose([people[k].scale for _, k in here], scale[[i for i, _ in here]], rtol=1e-12)

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from caffe_compat import read_solver, read_weights
-from reproduce.samples import Order
-from reproduce.training import Options, make_solver
+from reproduce.samples.schedule import Order
+from reproduce.train.run import Options, make_solver
 from tests import tolerances
 from tests.paths import cases
 

@@ -12,9 +12,9 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from caffe_compat import Net, write_weights
-from reproduce import netgen
 from reproduce.cli import predict
-from reproduce.inference import Predictor, Setting, task_demo
+from reproduce.network import netgen
+from reproduce.predict.predictor import Predictor, Setting, task_demo
 from tests.paths import DATA, needs_data
 
 
@@ -204,7 +204,7 @@ def test_all_predictions_together(model: Path, tmp_path: Path) -> None:
     """COCO's JSON, .npz and .mat say what the images' own files say; done images count when the work is resumed."""
     from scipy.io import loadmat
 
-    from reproduce import predictions
+    from reproduce.predict import files
 
     rng = np.random.default_rng(0)
     for name in ("one.png", "two.png"):
@@ -226,7 +226,7 @@ def test_all_predictions_together(model: Path, tmp_path: Path) -> None:
         assert [Path(n).name for n in file["image"]] == ["one.png", "two.png", "two.png"]
     mat = loadmat(out / "predictions.mat")
     assert mat["prediction_all"].shape == (14, 2, 3)
-    np.testing.assert_array_equal(predictions.read(out / "predictions.mat"), expected[:, :, :2] + 1)
+    np.testing.assert_array_equal(files.read(out / "predictions.mat"), expected[:, :, :2] + 1)
     coco = json.loads((out / "predictions_coco.json").read_text())
     assert [a["image_id"] for a in coco["annotations"]] == [1, 2, 2]
     assert len(coco["categories"][0]["keypoints"]) == 14
@@ -236,7 +236,7 @@ def test_all_predictions_together(model: Path, tmp_path: Path) -> None:
 
 
 def test_annotation_files_as_boxes(tmp_path: Path) -> None:
-    from reproduce.boxes import of_image, read_boxes
+    from reproduce.predict.boxes import of_image, read_boxes
 
     record = {"img_paths": "images/a.jpg", "objpos": [101, 201], "scale_provided": 0.5}
     (tmp_path / "own.json").write_text(json.dumps({"root": [record, {"dataset": "MPI", "isValidation": 0}]}))
@@ -251,8 +251,8 @@ def test_annotation_files_as_boxes(tmp_path: Path) -> None:
 
 def test_protocols_and_scales(model: Path, tmp_path: Path) -> None:
     """An annotated square tested by MPII's protocol is the annotation's centre and scale; bad combinations say what is wrong."""
-    from reproduce.inference import task_mpi
-    from reproduce.testing import How
+    from reproduce.predict.job import How
+    from reproduce.predict.predictor import task_mpi
 
     rgb = np.random.default_rng(0).integers(0, 256, (120, 90, 3), np.uint8)
     setting = Setting.for_boxsize(96)
@@ -284,7 +284,7 @@ def test_detector(model: Path, tmp_path: Path) -> None:
 
 @needs_data
 def test_detector_sees_people() -> None:
-    from reproduce.boxes import detect_people
+    from reproduce.predict.boxes import detect_people
 
     image = cv2.imread(str(DATA / "samples" / "cmu" / "00007508_01_23.png"))
     boxes = detect_people(image)
@@ -432,19 +432,19 @@ def test_shared_work(model: Path, tmp_path: Path) -> None:
     import subprocess
     import sys
 
-    from reproduce import predictions
+    from reproduce.predict import files
 
     args = ["--dataset", "lsp", "--data", str(DATA), "--model", str(model), "--limit", "7", "--scales", "1"]
     assert _run(*args, "--out", tmp_path / "one").exit_code == 0
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "reproduce.cli.predict"]
     subprocess.run([*torchrun, *args, "--out", str(tmp_path / "two")], check=True, capture_output=True, timeout=300)
-    one, two = (predictions.read(tmp_path / n / "LSP_prediction_model_small.mat") for n in ("one", "two"))
+    one, two = (files.read(tmp_path / n / "LSP_prediction_model_small.mat") for n in ("one", "two"))
     np.testing.assert_array_equal(one, two)
     (tmp_path / "two" / "LSP_small_journal1.jsonl").unlink()  # as if the second process had died at once
     (tmp_path / "two" / "LSP_prediction_model_small.mat").unlink()
     result = _run(*args, "--out", tmp_path / "two", "--resume")
     assert "3 people in" in result.output
-    np.testing.assert_array_equal(predictions.read(tmp_path / "two" / "LSP_prediction_model_small.mat"), one)
+    np.testing.assert_array_equal(files.read(tmp_path / "two" / "LSP_prediction_model_small.mat"), one)
     images = sorted((DATA / "lsp" / "images").glob("im100*.jpg"))[:4]
     more = [*map(str, images), "--model", str(model), "--scales", "1", "--out"]
     assert _run(*more, tmp_path / "a").exit_code == 0
@@ -456,13 +456,13 @@ def test_shared_work(model: Path, tmp_path: Path) -> None:
 @needs_data
 def test_mpii_validation_benchmark(model: Path, tmp_path: Path) -> None:
     """The images that are there are predicted and scored; the others are listed and nan in the file."""
-    from reproduce import predictions
     from reproduce.cli import evaluate
+    from reproduce.predict import files
 
     result = _run("--dataset", "mpi-valid", "--data", DATA, "--model", model, "--scales", "1", "--limit", "7", "--out", tmp_path)
     assert result.exit_code == 1
     assert "not done" in result.stderr
-    joints = predictions.read(tmp_path / "MPI_valid_prediction_model_small.mat")
+    joints = files.read(tmp_path / "MPI_valid_prediction_model_small.mat")
     assert joints.shape == (7, 16, 2)
     done = int(np.isfinite(joints[:, 0]).all(1).sum())
     assert json.loads((tmp_path / "MPI_valid_score_small.json").read_text())["people"] == done > 0
@@ -472,7 +472,7 @@ def test_mpii_validation_benchmark(model: Path, tmp_path: Path) -> None:
 @needs_data
 def test_mpii_centres_are_the_annotations(model: Path) -> None:
     """valid.h5 holds a moved centre and an enlarged scale; the test people have the annotation's own."""
-    from reproduce.testsets import open_set
+    from reproduce.benchmarks.testsets import open_set
 
     truth = json.loads((DATA / "mpii" / "test_mpii.json").read_text())
     people = {p.image.name: p for p in open_set("mpi-valid", DATA, Setting(), (1.0,)).people if p.image.exists()}
@@ -484,14 +484,14 @@ def test_mpii_centres_are_the_annotations(model: Path) -> None:
 
 @needs_data
 def test_flic_benchmark(tmp_path: Path) -> None:
-    from reproduce import predictions
+    from reproduce.predict import files
 
     config = netgen.CPMConfig(stages=1, parts=9, input_size=96, towers=(4, 4, 4), features=4, wide=4, belief=4, tower_kernel=3)
     net = Net(netgen.deploy(config), seed=2)
     write_weights(tmp_path / "flic.caffemodel", net.weights(), net.graph.spec)
     result = _run("--dataset", "flic", "--data", DATA, "--model", tmp_path / "flic.caffemodel", "--scales", "1", "--out", tmp_path)
     assert result.exit_code == 1  # most of its images are not there
-    joints = predictions.read(tmp_path / "FLIC_prediction_model_flic.mat")
+    joints = files.read(tmp_path / "FLIC_prediction_model_flic.mat")
     assert joints.shape == (1016, 9, 2)
     score = json.loads((tmp_path / "FLIC_score_flic.json").read_text())
     assert score["people"] == int(np.isfinite(joints).all((1, 2)).sum()) > 0
@@ -511,10 +511,10 @@ def test_fast_mode_is_close(model: Path) -> None:
 
 @needs_data
 def test_lsp_benchmark(model: Path, tmp_path: Path) -> None:
-    from reproduce import predictions
+    from reproduce.predict import files
 
     result = _run("--dataset", "lsp", "--data", DATA, "--model", model, "--limit", "3", "--out", tmp_path)
     assert result.exit_code == 0, result.output
-    assert predictions.read_mat(tmp_path / "LSP_prediction_model_small.mat").shape == (3, 14, 2)
+    assert files.read_mat(tmp_path / "LSP_prediction_model_small.mat").shape == (3, 14, 2)
     score = json.loads((tmp_path / "LSP_score_small.json").read_text())
     assert score["counted"] == 42

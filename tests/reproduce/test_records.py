@@ -16,11 +16,12 @@ from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from caffe_compat import datum
-from caffe_compat.datum import LMDBReader
 from caffe_compat.errors import CaffeCompatError, DataError
-from reproduce import annotations, hdf5, records, store
+from caffe_compat.training import datum
+from caffe_compat.training.datum import LMDBReader
 from reproduce.cli import export
+from reproduce.people import annotation
+from reproduce.records import hdf5, layout, store
 from tests.paths import DATA, needs_data
 from tests.people import dataset
 
@@ -39,7 +40,7 @@ def test_record_round_trip(tmp_path: Path) -> None:
     opened = store.LMDBStore(tmp_path / "out")
     for i, expected in enumerate(plan.annotations):
         record = opened.record(i)
-        image = records.pad_narrow(store.read_image(store.image_path(tmp_path, expected)))
+        image = layout.pad_narrow(store.read_image(store.image_path(tmp_path, expected)))
         np.testing.assert_array_equal(record.image, image)
         np.testing.assert_array_equal(record.annotation.joints, expected.joints.astype(np.float32))
         assert record.annotation.size == expected.size
@@ -71,7 +72,7 @@ def test_hdf5_and_back(tmp_path: Path, jpeg: bool) -> None:
     assert _values(tmp_path / "back") == _values(tmp_path / "out")
 
 
-def _export(out: str, root: str, people: list[annotations.Annotation], die_at: int = -1) -> None:
+def _export(out: str, root: str, people: list[annotation.Annotation], die_at: int = -1) -> None:
     def progress(done: int, total: int) -> None:
         if done == die_at:
             os.kill(os.getpid(), signal.SIGKILL)
@@ -144,7 +145,7 @@ def test_existing_target_and_full_disk(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_commands(tmp_path: Path) -> None:
     people = dataset(tmp_path, 5)
-    annotations.write_json(tmp_path / "a.json", people)
+    annotation.write_json(tmp_path / "a.json", people)
     runner = CliRunner()
 
     def run(*args: object) -> str:
@@ -183,7 +184,7 @@ def test_damaged_records(changes: list[tuple[int, int]], jpeg: bool) -> None:
         value[place % len(value)] = byte
     with contextlib.suppress(CaffeCompatError):
         found = datum.decode(bytes(value))
-        records.decode_encoded(found) if found.encoded else records.decode(found)
+        layout.decode_encoded(found) if found.encoded else layout.decode(found)
 
 
 def _two_records() -> dict[bool, bytes]:
@@ -211,15 +212,15 @@ def test_damaged_json(text: str) -> None:
         file.write(text)
         file.flush()
         with contextlib.suppress(CaffeCompatError):
-            annotations.read_json(file.name)
+            annotation.read_json(file.name)
 
 
 @needs_data
 def test_real_images_there_and_back(tmp_path: Path) -> None:
     """LSP and LSPET as downloaded: exported, read back, compared (every 40th person)."""
-    from reproduce.datasets import lsp
+    from reproduce.people import lsp_files
 
-    people = lsp.read_training(DATA, skip_missing=True)
+    people = lsp_files.read_training(DATA, skip_missing=True)
     assert len(people) > 9000
     plan = store.plan(people[::40], seed=0)
     store.export_lmdb(plan, DATA, tmp_path / "out", workers=2)
@@ -227,7 +228,7 @@ def test_real_images_there_and_back(tmp_path: Path) -> None:
     assert len(opened) == plan.total
     for i, expected in enumerate(plan.annotations):
         record = opened.record(i)
-        image = records.pad_narrow(store.read_image(store.image_path(DATA, expected)))
+        image = layout.pad_narrow(store.read_image(store.image_path(DATA, expected)))
         np.testing.assert_array_equal(record.image, image)
         np.testing.assert_array_equal(record.annotation.joints, expected.joints.astype(np.float32))
         assert record.annotation.scale == np.float32(expected.scale)

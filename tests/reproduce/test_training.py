@@ -15,9 +15,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 from caffe_compat import read_weights
-from caffe_compat.snapshot import read_state
-from reproduce import netgen, store
+from caffe_compat.training.snapshots import read_state
 from reproduce.cli import export, train
+from reproduce.network import netgen
+from reproduce.records import store
 from tests.nets import same_blobs
 from tests.people import dataset
 
@@ -33,7 +34,7 @@ def _prepare(folder: Path, batch: int = 2, **settings: object) -> Path:
     (folder / "net.prototxt").write_text(netgen.train_test(_CONFIG, data).to_text())
     values = {"max_iter": 12, "snapshot": 3, "display": 1, "base_lr": 1e-4, "solver_mode": None, **settings}
     spec = netgen.solver(net="net.prototxt", prefix=f"snap{batch}/pose", **values)
-    from caffe_compat.textformat import dump
+    from caffe_compat.definition.textformat import dump
 
     (folder / "solver.prototxt").write_text(dump(spec.message))
     return folder / "solver.prototxt"

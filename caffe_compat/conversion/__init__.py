@@ -1,0 +1,1 @@
+"""From one model file to a checked network, and on to other formats."""

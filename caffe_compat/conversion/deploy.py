@@ -1,0 +1,172 @@
+"""The deploy net inside a training net: what a snapshot embeds, without what only training needs.
+
+Rules, in this order:
+
+1. data layers go; those of their tops that reach a layer with parameters become inputs;
+2. losses and Accuracy go, and every layer that reads a label (a data top that reaches no parameters);
+3. Split layers that Caffe inserted are undone, Dropout (the identity in TEST) is taken out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from caffe_compat.definition import schema
+from caffe_compat.definition.spec import TEST, LayerSpec, NetSpec
+from caffe_compat.errors import PrototxtError
+from caffe_compat.layers.base import Shape, make, registry
+from caffe_compat.weights.caffemodel import Weights
+
+_MEASURES = ("Accuracy",)
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """A layer that the deploy net does not have, and the rule."""
+
+    name: str
+    type: str
+    reason: str
+
+
+def _is_data(layer: LayerSpec) -> bool:
+    known = registry().get(layer.type)
+    return known.data if known else not layer.bottoms
+
+
+def _is_loss(layer: LayerSpec) -> bool:
+    known = registry().get(layer.type)
+    if known is not None and (known.loss or layer.type in _MEASURES):
+        return True
+    return any(layer.loss_weights) or layer.type == "HDF5Output"
+
+
+def _reaches(layers: Sequence[LayerSpec], start: set[str], stop: set[int]) -> dict[int, set[str]]:
+    """For each layer, which of the start blobs its values descend from; layers in ``stop`` pass nothing on."""
+    origin: dict[str, set[str]] = {name: {name} for name in start}
+    found: dict[int, set[str]] = {}
+    for i, layer in enumerate(layers):
+        if _is_data(layer):
+            continue
+        above = set().union(*(origin.get(b, set()) for b in layer.bottoms)) if layer.bottoms else set()
+        found[i] = above
+        for top in layer.tops:
+            origin[top] = set() if i in stop else above
+    return found
+
+
+def _undo_splits(layers: Sequence[LayerSpec]) -> list[LayerSpec]:
+    """Without Split and Dropout; their readers read the original blob."""
+    alias: dict[str, str] = {}
+    kept = []
+    for layer in layers:
+        bottoms = [alias.get(b, b) for b in layer.bottoms]
+        if layer.type in ("Split", "Dropout") and len(bottoms) == 1:
+            for top in layer.tops:
+                if top != bottoms[0]:
+                    alias[top] = bottoms[0]
+            continue
+        for top in layer.tops:
+            alias.pop(top, None)
+        kept.append(layer if tuple(bottoms) == layer.bottoms else layer.with_blobs(bottoms, layer.tops))
+    return kept
+
+
+def _input_shape(net: NetSpec, data: LayerSpec, top: str, weights: Weights | None) -> Shape | None:
+    """Batch 1 of what the data layer would give, as far as definition and weights tell."""
+    message = data.message
+    if data.type in registry():
+        shapes = make(data, TEST).output_shapes([])
+        place = data.tops.index(top)
+        if place < len(shapes):
+            return (1, *shapes[place][1:])
+    crop = message.transform_param.crop_size or message.data_param.crop_size
+    if not crop or weights is None:
+        return None
+    for layer in net.layers:
+        if top in layer.bottoms and layer.type == "Convolution" and layer.name in weights:
+            channels = weights[layer.name][0].shape[1] * layer.message.convolution_param.group
+            return (1, channels, crop, crop)
+    return None
+
+
+def _input_layer(inputs: Mapping[str, Shape]) -> LayerSpec:
+    message = schema.new("LayerParameter", name="input", type="Input")
+    for name, shape in inputs.items():
+        message.top.append(name)
+        message.input_param.shape.add().dim.extend(shape)
+    return LayerSpec.of(message)
+
+
+def derive(
+    net: NetSpec, weights: Weights | None = None, input_shapes: Mapping[str, Shape] | None = None
+) -> tuple[NetSpec, list[Dropped]]:
+    """The deploy net of a training net.
+
+    Parameters
+    ----------
+    net : definition, usually the one embedded in a snapshot; a deploy net comes back unchanged.
+    weights : parameters; they tell which layers are trained and how many channels the input has.
+    input_shapes : sizes of inputs that the definition does not tell.
+
+    Returns
+    -------
+    The deploy definition with an ``Input`` layer, and what was left out and why.
+
+    Raises
+    ------
+    PrototxtError : the size of an input is not told anywhere, or nothing is left.
+    """
+    given = dict(input_shapes or {})
+    layers = list(net.layers)
+    if layers and not any(_is_data(layer) and layer.type != "Input" for layer in layers) and not any(
+        map(_is_loss, layers)
+    ) and any(layer.type == "Input" for layer in layers):  # fmt: skip
+        return net, []
+    layers = list(net.filter(TEST).layers)
+    made = {top for layer in layers for top in layer.tops}
+    data = {top: layer for layer in net.layers if _is_data(layer) for top in layer.tops}
+    # tops of data layers that exist in TRAIN only are still what the network reads
+    loose = {b for layer in layers for b in layer.bottoms if b not in made}
+    starts = {top for layer in layers if _is_data(layer) for top in layer.tops} | loose
+    losses = {i for i, layer in enumerate(layers) if _is_loss(layer)}
+    trained = {entry.name for entry in weights.layers if entry.blobs} if weights else {
+        layer.name for layer in layers if layer.type in registry() and registry()[layer.type].blob_names
+    }  # fmt: skip
+    origin = _reaches(layers, starts, losses)
+    images = set().union(*(origin[i] for i in origin if layers[i].name in trained)) if origin else set()
+    dropped: dict[int, str] = {}
+    for i, layer in enumerate(layers):
+        if _is_data(layer):
+            if layer.type != "Input" or not images.intersection(layer.tops):
+                dropped[i] = "data layer"
+        elif i in losses:
+            dropped[i] = "loss or measure"
+        elif origin[i] - images:
+            dropped[i] = "reads labels"
+    kept = [layer for i, layer in enumerate(layers) if i not in dropped and layer.type != "Input"]
+    rest = _undo_splits(kept)
+    names = {layer.name for layer in rest}
+    report = [Dropped(layers[i].name, layers[i].type, why) for i, why in sorted(dropped.items())]
+    report += [
+        Dropped(layer.name, layer.type, "identity in testing" if layer.type == "Dropout" else "inserted copy")
+        for layer in kept
+        if layer.name not in names and layer.type in ("Dropout", "Split")
+    ]
+    if not rest:
+        raise PrototxtError("nothing is left once data, losses and labels are taken out", file=net.file)
+    shapes: dict[str, Shape] = {}
+    for name in dict.fromkeys(b for layer in rest for b in layer.bottoms):
+        if name in images:
+            shape = given.get(name) or (_input_shape(net, data[name], name, weights) if name in data else None)
+            if shape is None:
+                raise PrototxtError(
+                    f"the embedded training net does not tell the size of its input '{name}': give it with "
+                    f"--input-shape {name}:1,C,H,W or give the deploy definition with --prototxt",
+                    file=net.file,
+                )
+            shapes[name] = tuple(shape)
+    made_net = replace(net, layers=(_input_layer(shapes), *rest), force_backward=False, debug_info=False)
+    return made_net, report
+

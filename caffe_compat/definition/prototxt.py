@@ -1,0 +1,103 @@
+"""Prototxt files and texts to specs, and back.
+
+>>> spec = parse_net('input: "x" input_shape { dim: 1 dim: 3 } layer { name: "r" type: "ReLU" bottom: "x" top: "y" }')
+>>> [layer.type for layer in spec.layers]
+['Input', 'ReLU']
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from caffe_compat.definition import schema
+from caffe_compat.definition.spec import NetSpec, SolverSpec
+from caffe_compat.definition.textformat import Lines, parse
+from caffe_compat.definition.upgrade import upgrade_net, upgrade_solver
+from caffe_compat.errors import PrototxtError
+
+_MAX_BYTES = 64 << 20
+
+
+def read_text(path: str | os.PathLike[str]) -> str:
+    """The text of a definition file.
+
+    Raises
+    ------
+    PrototxtError : the file is missing, a directory, binary (a model given as definition) or far too large.
+    """
+    name = os.fspath(path)
+    try:
+        if os.path.getsize(name) > _MAX_BYTES:
+            raise PrototxtError("is larger than 64 MiB: this is no prototxt (is it the .caffemodel?)", file=name)
+        data = Path(name).read_bytes()
+    except OSError as error:
+        raise PrototxtError(f"cannot be read: {error.strerror}", file=name) from None
+    if b"\0" in data:
+        raise PrototxtError("is a binary file, expected prototxt text (is it the .caffemodel?)", file=name)
+    if data.lstrip()[:1] == b"<" and b"html" in data[:512].lower():
+        raise PrototxtError("is an HTML page, expected prototxt text: download the file itself again", file=name)
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise PrototxtError("is not UTF-8 text", file=name, line=line) from None
+
+
+def _layer_lines(lines: Lines, field: str, shift: int) -> dict[int, dict[str, int]]:
+    found: dict[int, dict[str, int]] = {}
+    for path, line in lines.items():
+        if len(path) >= 2 and path[0] == field and isinstance(path[1], int):
+            name = ".".join(part for part in path[2:] if isinstance(part, str))
+            found.setdefault(path[1] + shift, {}).setdefault(name, line)
+    return found
+
+
+def net_from_message(message: Any, lines: Lines | None = None, file: str = "") -> NetSpec:
+    """Upgrade a merged ``NetParameter`` (changed in place) and wrap it."""
+    field = "layers" if message.layers else "layer"
+    padded = any(item.layer.type == "padding" for item in message.layers)
+    added = upgrade_net(message, file)
+    by_layer = {} if padded else _layer_lines(lines or {}, field, added)
+    return NetSpec.of(message, by_layer, file)
+
+
+def parse_net(text: str, file: str = "") -> NetSpec:
+    """Read a network definition of any age from text; see :func:`read_net`."""
+    message = schema.new("NetParameter")
+    lines = parse(text, message, file)
+    return net_from_message(message, lines, file)
+
+
+def read_net(path: str | os.PathLike[str]) -> NetSpec:
+    """Read a network definition file: V0, V1 or current format, any input style.
+
+    Returns
+    -------
+    NetSpec in the current format, include and exclude rules not yet applied.
+
+    Raises
+    ------
+    PrototxtError : with file, line, layer and field.
+    """
+    return parse_net(read_text(path), os.fspath(path))
+
+
+def parse_solver(text: str, file: str = "") -> SolverSpec:
+    """Read a solver definition from text; see :func:`read_solver`."""
+    message = schema.new("SolverParameter")
+    lines = parse(text, message, file)
+    upgrade_solver(message, file)
+    flat = {str(path[0]): line for path, line in lines.items() if len(path) == 1}
+    return SolverSpec(message, file, flat)
+
+
+def read_solver(path: str | os.PathLike[str]) -> SolverSpec:
+    """Read a solver definition file.
+
+    Raises
+    ------
+    PrototxtError : with file, line and field.
+    """
+    return parse_solver(read_text(path), os.fspath(path))

@@ -1,0 +1,210 @@
+"""What a network and a solver are, as frozen data: no torch, no weights.
+
+A :class:`LayerSpec` keeps Caffe's own message of its options; the layer classes read it and no default is written
+anywhere but in the schema table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from caffe_compat.definition import schema
+from caffe_compat.errors import PrototxtError
+
+TRAIN, TEST = "TRAIN", "TEST"
+
+
+@dataclass(frozen=True)
+class ParamSpec:
+    """Training settings of one parameter blob: shared name, rate and decay multipliers."""
+
+    name: str = ""
+    lr_mult: float = 1.0
+    decay_mult: float = 1.0
+    permissive: bool = False
+    has_lr_mult: bool = False
+    has_decay_mult: bool = False
+
+
+@dataclass(frozen=True)
+class LayerSpec:
+    """One layer of a definition.
+
+    Attributes
+    ----------
+    name, type : Caffe's layer name and exact type string.
+    bottoms, tops : blob names.
+    message : the ``LayerParameter`` (merged schema, without blobs). Read only.
+    lines : line of each field, by dotted name ("convolution_param.kernel_size"); "" is the layer itself.
+    file : where the lines count.
+    """
+
+    name: str
+    type: str
+    bottoms: tuple[str, ...]
+    tops: tuple[str, ...]
+    message: Any = field(repr=False, compare=False)
+    lines: Mapping[str, int] = field(default_factory=dict, repr=False, compare=False)
+    file: str = field(default="", repr=False, compare=False)
+
+    @classmethod
+    def of(cls, message: Any, lines: Mapping[str, int] | None = None, file: str = "") -> LayerSpec:
+        """Wrap a ``LayerParameter``."""
+        return cls(
+            message.name, message.type, tuple(message.bottom), tuple(message.top), message, dict(lines or {}), file
+        )
+
+    @property
+    def params(self) -> tuple[ParamSpec, ...]:
+        """The ``param`` entries, one per parameter blob that has one."""
+        return tuple(
+            ParamSpec(
+                p.name, p.lr_mult, p.decay_mult, p.share_mode == 1, p.HasField("lr_mult"), p.HasField("decay_mult")
+            )
+            for p in self.message.param
+        )
+
+    @property
+    def loss_weights(self) -> tuple[float, ...]:
+        """The ``loss_weight`` entries."""
+        return tuple(self.message.loss_weight)
+
+    @property
+    def propagate_down(self) -> tuple[bool, ...]:
+        """The ``propagate_down`` entries."""
+        return tuple(self.message.propagate_down)
+
+    def error(self, message: str, name: str = "", kind: Callable[..., PrototxtError] = PrototxtError) -> PrototxtError:
+        """An error that says where in the definition this layer (or its field ``name``) stands."""
+        line = 0
+        path = name
+        while not line:
+            line = self.lines.get(path, 0)
+            if not path:
+                break
+            path = path.rpartition(".")[0]
+        shown = name.rpartition(".")[2] if name.count(".") else name
+        return kind(message, file=self.file, line=line, layer=self.name or f"({self.type})", field=shown)
+
+    def with_blobs(self, bottoms: Iterable[str], tops: Iterable[str]) -> LayerSpec:
+        """A copy with other bottom and top names."""
+        message = type(self.message)()
+        message.CopyFrom(self.message)
+        del message.bottom[:], message.top[:]
+        message.bottom.extend(bottoms)
+        message.top.extend(tops)
+        return LayerSpec.of(message, self.lines, self.file)
+
+
+@dataclass(frozen=True)
+class NetState:
+    """What include and exclude rules look at."""
+
+    phase: str = TEST
+    level: int = 0
+    stages: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class NetSpec:
+    """A whole definition, in the current format (all upgrades done), rules not applied yet.
+
+    Attributes
+    ----------
+    name : the network's name.
+    layers : in the order of the file; data comes in through ``Input`` and data layers.
+    force_backward : compute gradients for every blob.
+    state : the ``state`` that the definition itself asks for.
+    """
+
+    name: str
+    layers: tuple[LayerSpec, ...]
+    force_backward: bool = False
+    state: NetState = NetState()
+    debug_info: bool = False
+    file: str = ""
+
+    @classmethod
+    def of(cls, message: Any, lines: Mapping[int, Mapping[str, int]] | None = None, file: str = "") -> NetSpec:
+        """Wrap an upgraded ``NetParameter``; ``lines`` by layer index."""
+        layers = tuple(LayerSpec.of(m, (lines or {}).get(i), file) for i, m in enumerate(message.layer))
+        state = NetState(schema.enum_name(message.state, "phase"), message.state.level, tuple(message.state.stage))
+        return cls(message.name, layers, message.force_backward, state, message.debug_info, file)
+
+    def to_message(self) -> Any:
+        """The ``NetParameter`` (merged schema)."""
+        message = schema.new("NetParameter", name=self.name)
+        if self.force_backward:
+            message.force_backward = True
+        if self.debug_info:
+            message.debug_info = True
+        if self.state != NetState():
+            message.state.phase = {TRAIN: 0, TEST: 1}[self.state.phase]
+            message.state.level = self.state.level
+            message.state.stage.extend(self.state.stages)
+        for layer in self.layers:
+            message.layer.add().CopyFrom(layer.message)
+        return message
+
+    def to_text(self) -> str:
+        """The definition as prototxt text."""
+        from caffe_compat.definition.textformat import dump
+
+        return dump(self.to_message())
+
+    def filter(self, phase: str = TEST, level: int = 0, stages: Iterable[str] = ()) -> NetSpec:
+        """The layers that Caffe would build for this phase, level and these stages.
+
+        Raises
+        ------
+        PrototxtError : a layer has include and exclude rules at once.
+
+        Source: ``Net::FilterNet`` and ``Net::StateMeetsRule`` of BVLC Caffe.
+        """
+        state = NetState(phase, level, tuple(dict.fromkeys([*self.state.stages, *stages])))
+        kept = []
+        for layer in self.layers:
+            include, exclude = layer.message.include, layer.message.exclude
+            if include and exclude:
+                raise layer.error("has include and exclude rules; give one kind only", "exclude")
+            if exclude and any(_meets(state, rule) for rule in exclude):
+                continue
+            if include and not any(_meets(state, rule) for rule in include):
+                continue
+            kept.append(layer)
+        return replace(self, layers=tuple(kept), state=state)
+
+
+def _meets(state: NetState, rule: Any) -> bool:
+    if rule.HasField("phase") and schema.enum_name(rule, "phase") != state.phase:
+        return False
+    if rule.HasField("min_level") and state.level < rule.min_level:
+        return False
+    if rule.HasField("max_level") and state.level > rule.max_level:
+        return False
+    has = set(state.stages)
+    return has.issuperset(rule.stage) and has.isdisjoint(rule.not_stage)
+
+
+@dataclass(frozen=True)
+class SolverSpec:
+    """A solver definition: Caffe's ``SolverParameter`` (merged schema, upgraded) and where it came from."""
+
+    message: Any = field(repr=False)
+    file: str = ""
+    lines: Mapping[str, int] = field(default_factory=dict, repr=False, compare=False)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_") or name == "message":
+            raise AttributeError(name)
+        return getattr(self.message, name)
+
+    def has(self, name: str) -> bool:
+        """Was the (singular) field given?"""
+        return bool(self.message.HasField(name))
+
+    def error(self, message: str, name: str) -> PrototxtError:
+        """An error at the line of a field."""
+        return PrototxtError(message, file=self.file, line=self.lines.get(name, 0), field=name)

@@ -1,0 +1,1 @@
+"""How one convolution is computed. Knows no layer."""

@@ -1,0 +1,353 @@
+"""How convolutions are run. The one place that decides.
+
+A convolution runs *direct* (torch's own: oneDNN, cuDNN) or *tiled* (:mod:`caffe_compat.engine.tiled`: large kernels in the frequency
+domain, several times faster on a CPU). The choice hangs on shape, kernel and memory by a cost model whose rates were measured
+(docs/engine.md), never on the batch size: an image's result is the same alone and in a batch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import weakref
+from collections.abc import Iterator
+from contextvars import ContextVar
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn.grad import conv2d_input
+
+from caffe_compat.engine.tiled import Kernel, Tiling, kernel_gradient
+from caffe_compat.engine.tiled import convolve as tiled_convolve
+from caffe_compat.errors import CaffeCompatError
+
+if TYPE_CHECKING:
+    from caffe_compat.network.graph import Graph
+
+Mode = Literal["auto", "direct", "tiled"]
+MODES: tuple[Mode, ...] = ("auto", "direct", "tiled")
+# transformed kernels that a network keeps: the 6-stage network's take 0.7 GB
+MEMORY = 1_000_000_000
+_RUN = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+
+# Rates of the cost model in operations (2 per multiply-add) and bytes per second: two cores of an AMD EPYC with AVX-512,
+# torch 2.13. Only their ratios matter.
+_DIRECT, _DIRECT_NARROW = 230e9, 190e9
+_LINES, _COLUMNS, _MIX = 90e9, 135e9, 150e9
+_KERNEL_BYTES, _COPY = 30e9, 10e9
+_TRANSFORM = 60e9  # making a kernel's transform: a product and a copy
+# a millisecond for 25 MB: a slightly slower tile is taken if its kernel is much smaller
+_PRICE = 1e-3 / 25e6
+_CALLS = 2e-4  # a dozen operations for one
+_GAIN = 0.85  # tiled only where it takes less than this share of the direct time
+_SIDES = range(12, 41)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How a convolution runs.
+
+    Attributes
+    ----------
+    kind : "direct" or "tiled". tiling : of the tiled way. why : for people.
+    direct, seconds : estimated times of one image, direct and as chosen, on the machine of the cost model.
+    memory : bytes of the transformed kernel.
+    """
+
+    kind: Literal["direct", "tiled"]
+    why: str
+    direct: float = 0.0
+    seconds: float = 0.0
+    tiling: Tiling | None = None
+    memory: int = 0
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """A convolution's shapes, as the plan sees them.
+
+    Attributes
+    ----------
+    weight : (O, I / group, kh, kw). size : (H, W) of the input.
+    """
+
+    weight: tuple[int, ...]
+    size: tuple[int, ...]
+    stride: tuple[int, ...]
+    pad: tuple[int, ...]
+    dilation: tuple[int, ...]
+    group: int
+
+    def unfit(self) -> str:
+        """Why it cannot run tiled; "" if it can."""
+        if len(self.size) != 2:
+            return "not two spatial axes"
+        if any(s != 1 for s in self.stride):
+            return f"stride {'x'.join(map(str, self.stride))}"
+        if any(d != 1 for d in self.dilation):
+            return "dilation"
+        if self.group != 1:
+            return f"{self.group} groups"
+        if max(self.weight[2:]) == 1:
+            return "kernel 1: a plain product"
+        return ""
+
+    def tiling(self, side: int) -> Tiling:
+        """Tiles of a side for it."""
+        return Tiling(side, cast("tuple[int, int]", self.weight[2:]), cast("tuple[int, int]", self.pad))
+
+
+def direct_seconds(c: Convolution) -> float:
+    """Estimated time of torch's convolution of one image."""
+    out = [s + 2 * p - k + 1 for s, p, k in zip(c.size, c.pad, c.weight[2:], strict=True)]
+    operations = 2.0 * c.weight[0] * c.weight[1] * c.weight[2] * c.weight[3] * out[0] * out[1]
+    return operations / (_DIRECT if c.weight[1] >= 16 else _DIRECT_NARROW)
+
+
+def tiled_seconds(c: Convolution, tiling: Tiling) -> float:
+    """Estimated time of the tiled way for one image, with the kernel's transform at hand."""
+    outputs, inputs = c.weight[:2]
+    n, h, (mh, mw), (kh, kw) = tiling.n, tiling.half, tiling.step, tiling.kernel
+    th, tw = tiling.tiles((c.size[0], c.size[1]))
+    tiles, high, wide = th * tw, th * mh + kh - 1, tw * mw + kw - 1
+    lines = 4.0 * n * h * inputs * high * tw + 4.0 * mw * h * outputs * th * mh * tw
+    columns = 8.0 * n * n * h * inputs * tiles + 16.0 * n * mh * h * outputs * tiles
+    mix = 8.0 * tiling.frequencies * inputs * outputs * tiles
+    if tiling.frequencies % 32 == 0:
+        mix *= 1.6  # tiles whose addresses differ by large powers of two fight for the same cache lines
+    copied = 8.0 * (high * wide * inputs + th * mh * tw * mw * outputs)
+    return _CALLS + lines / _LINES + columns / _COLUMNS + mix / _MIX + kernel_bytes(c, tiling) / _KERNEL_BYTES + copied / _COPY
+
+
+def kernel_bytes(c: Convolution, tiling: Tiling) -> int:
+    """Memory of a transformed kernel."""
+    return 8 * tiling.frequencies * c.weight[0] * c.weight[1]
+
+
+@lru_cache(maxsize=4096)
+def _best(c: Convolution, memory: int) -> Tiling | None:
+    """The tiling with the lowest cost whose kernel fits into the memory."""
+    sides = [s for s in _SIDES if s > max(c.weight[2:]) + 2] or [max(c.weight[2:]) * 2]
+    fitting = [t for t in map(c.tiling, sides) if kernel_bytes(c, t) <= memory]
+    return min(fitting, key=lambda t: tiled_seconds(c, t) + kernel_bytes(c, t) * _PRICE, default=None)
+
+
+class Engine:
+    """Decides and remembers for one network.
+
+    Parameters
+    ----------
+    mode : "auto"; "direct": torch's convolution always; "tiled": the tiled way wherever it is possible, faster or not.
+    memory : bytes that the transformed kernels may take together.
+
+    Raises
+    ------
+    CaffeCompatError : another mode.
+    """
+
+    def __init__(self, mode: Mode = "auto", memory: int = MEMORY) -> None:
+        if mode not in MODES:
+            raise CaffeCompatError(f"engine '{mode}': expected {', '.join(MODES)}")
+        self.mode, self.memory = mode, memory
+        self.used = 0
+        self._kernels: dict[int, tuple[Any, int, int, Kernel]] = {}
+        self._choices: dict[tuple[int, Convolution], Choice] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"mode": self.mode, "memory": self.memory}  # a copy makes transforms of its own weights
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state)  # type: ignore[misc]
+
+    def choose(self, c: Convolution, *, left: int | None = None) -> Choice:
+        """How a convolution on the CPU runs, by the cost model.
+
+        Parameters
+        ----------
+        left : bytes that its transformed kernel may take; default: all.
+        """
+        if self.mode == "direct":
+            return Choice("direct", "asked for")
+        if unfit := c.unfit():
+            return Choice("direct", unfit)
+        direct = direct_seconds(c)
+        tiling = _best(c, self.memory if left is None else left)
+        if tiling is None:
+            return Choice("direct", "no memory left for the transformed kernel", direct, direct)
+        seconds = tiled_seconds(c, tiling)
+        if self.mode == "tiled":
+            return Choice("tiled", "asked for", direct, seconds, tiling, kernel_bytes(c, tiling))
+        if seconds < _GAIN * direct:
+            return Choice("tiled", f"{direct / seconds:.1f} x faster", direct, seconds, tiling, kernel_bytes(c, tiling))
+        return Choice("direct", f"tiled would take {seconds / direct:.1f} x as long", direct, direct)
+
+    def convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None, c: Convolution) -> Tensor:
+        """Run a convolution."""
+        choice = self._choice(x, weight, c)
+        if choice.tiling is None:
+            return _RUN[len(c.size)](x, weight, bias, c.stride, c.pad, c.dilation, c.group)
+        learns = any(t is not None and t.requires_grad for t in (x, weight, bias))
+        if learns and torch.is_grad_enabled():
+            return cast(Tensor, _Tiled.apply(x, weight, bias, choice.tiling))  # type: ignore[no-untyped-call]
+        return tiled_convolve(x, self._kernel(weight, choice.tiling), bias)
+
+    def _choice(self, x: Tensor, weight: Tensor, c: Convolution) -> Choice:
+        if (
+            self.mode == "direct" or x.device.type != "cpu" or x.dtype not in (torch.float32, torch.float64)
+            or torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling() or not x.numel()
+        ):  # fmt: skip
+            return Choice("direct", "")
+        key = id(weight), c
+        found = self._choices.get(key)
+        if found is None:
+            mine = self._kernels.get(id(weight))
+            # one transform per kernel: a map of another size uses the same tiles
+            tiling = mine[3].tiling if mine is not None and mine[0]() is weight else None
+            if tiling is not None and tiling == c.tiling(tiling.n):
+                found = Choice("tiled", "as for another size", tiling=tiling)
+            else:
+                found = self.choose(c, left=self.memory - self.used)
+            if len(self._choices) > 4096:
+                self._choices.clear()
+            self._choices[key] = found
+        return found
+
+    def _kernel(self, weight: Tensor, tiling: Tiling) -> Kernel:
+        """A kernel's transform, made when it is first needed and again when the weights changed."""
+        version = -1 if weight.is_inference() else weight._version
+        found = self._kernels.get(id(weight))
+        if found is not None:
+            owner, made, place, kernel = found
+            if owner() is weight and (made, place) == (version, weight.data_ptr()) and kernel.tiling == tiling:
+                return kernel
+            self.used -= kernel.bytes
+            del self._kernels[id(weight)]
+        kernel = Kernel(weight, tiling)
+        if version < 0:  # nobody would notice a change
+            return kernel
+        self.used += kernel.bytes
+        self._kernels[id(weight)] = weakref.ref(weight), version, weight.data_ptr(), kernel
+        return kernel
+
+
+def planned(graph: Graph, engine: Engine) -> list[tuple[str, Convolution, Choice]]:
+    """(layer, convolution, choice) of every Convolution of a graph on the CPU, in the order in which memory is given."""
+    from caffe_compat.layers.convolution import Convolution as Layer
+
+    found = []
+    left = engine.memory
+    for node in graph.nodes:
+        if type(node.layer) is not Layer:
+            continue
+        bottom = graph.blobs[node.bottoms[0]]
+        _, stride, pad, dilation = node.layer.windows(bottom)
+        size = bottom[node.layer.channel_axis(bottom) + 1 :]
+        c = Convolution(node.params[0].shape, size, stride, pad, dilation, node.layer.options.group)
+        choice = engine.choose(c, left=left)
+        left -= choice.memory
+        found.append((node.layer.name, c, choice))
+    return found
+
+
+class _Tiled(torch.autograd.Function):
+    """The tiled convolution with both of its gradients, tiled as well."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, tiling: Tiling) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.tiling, ctx.bias = tiling, bias is not None
+        return tiled_convolve(x, Kernel(weight, tiling), bias)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
+        x, weight = ctx.saved_tensors
+        tiling: Tiling = ctx.tiling
+        (kh, kw), (ph, pw) = tiling.kernel, tiling.pad
+        dx = dw = db = None
+        if ctx.needs_input_grad[0]:
+            if ph < kh and pw < kw:
+                turned = Tiling(tiling.n, (kh, kw), (kh - 1 - ph, kw - 1 - pw))
+                dx = tiled_convolve(gradient, Kernel(weight.detach().flip(2, 3).transpose(0, 1), turned), None)
+            else:
+                dx = conv2d_input(list(x.shape), weight, gradient, padding=tiling.pad)  # type: ignore[no-untyped-call]
+        if ctx.needs_input_grad[1]:
+            dw = kernel_gradient(x, gradient, tiling)
+        if ctx.bias and ctx.needs_input_grad[2]:
+            db = gradient.sum((0, 2, 3))
+        return dx, dw, db, None
+
+
+_active: ContextVar[Engine] = ContextVar("engine", default=Engine("direct"))  # noqa: B039 - has no state in this mode
+
+
+@contextlib.contextmanager
+def using(engine: Engine) -> Iterator[None]:
+    """Convolutions inside run by this engine."""
+    token = _active.set(engine)
+    try:
+        yield
+    finally:
+        _active.reset(token)
+
+
+def convolve(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: tuple[int, ...],
+    pad: tuple[int, ...],
+    dilation: tuple[int, ...],
+    group: int,
+) -> Tensor:
+    """Convolution of N×C×spatial, 0 to 3 spatial axes, by the engine in use.
+
+    Parameters
+    ----------
+    x, weight, bias : as torch's; weight (O, C/group, kernel).
+    """
+    if not stride:  # no spatial axes: one place
+        return F.conv1d(x.unsqueeze(-1), weight.unsqueeze(-1), bias, groups=group).squeeze(-1)
+    c = Convolution(tuple(weight.shape), tuple(x.shape[2:]), stride, pad, dilation, group)
+    return _active.get().convolve(x, weight, bias, c)
+
+
+# outputs of a band that stay in the cache until they are pooled
+_BAND = 4_000_000
+
+
+def convolve_pooled(
+    x: Tensor, weight: Tensor, bias: Tensor | None, pad: tuple[int, int], kernel: int, stride: int, size: tuple[int, int]
+) -> Tensor:
+    """Convolution (stride 1), ReLU and MAX pooling without the large map between them.
+
+    The map is made and pooled band by band; ReLU follows the pooling, which gives the same numbers on a quarter of the pixels.
+    No gradient is recorded.
+
+    Parameters
+    ----------
+    kernel, stride, size : of the pooling, ``kernel >= stride``, no pad; its output's height and width.
+    """
+    outputs, _, kh, kw = weight.shape
+    wide = x.shape[3] + 2 * pad[1] - kw + 1
+    high = x.shape[2] + 2 * pad[0] - kh + 1
+    c = Convolution(tuple(weight.shape), tuple(x.shape[2:]), (1, 1), pad, (1, 1), 1)
+    rows = max(1, _BAND // (outputs * wide * stride))
+    engine = _active.get()
+    if rows >= size[0] or engine._choice(x, weight, c).kind == "tiled":
+        return F.relu_(_pooled(engine.convolve(x, weight, bias, c), kernel, stride))
+    padded = F.pad(x, (pad[1], pad[1], pad[0], pad[0])).contiguous(memory_format=torch.channels_last)
+    top = x.new_empty((len(x), outputs, *size)).contiguous(memory_format=torch.channels_last)
+    for start in range(0, size[0], rows):
+        stop = min(size[0], start + rows)
+        first, last = start * stride, min(high, (stop - 1) * stride + kernel)
+        for i in range(len(x)):
+            band = F.conv2d(padded[i : i + 1, :, first : last + kh - 1], weight, bias)
+            top[i : i + 1, :, start:stop] = _pooled(band, kernel, stride)
+    return F.relu_(top)
+
+
+def _pooled(x: Tensor, kernel: int, stride: int) -> Tensor:
+    return F.max_pool2d(x, kernel, stride, ceil_mode=True)

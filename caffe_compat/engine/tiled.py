@@ -1,0 +1,311 @@
+"""Convolution with large kernels on overlapping tiles in the frequency domain, every step a matrix product.
+
+A tile of n×n input pixels gives m×m output pixels, m = n - k + 1. Its discrete Fourier transform is two products with small
+constant matrices, one per axis; per frequency the channels are mixed by a product of (tiles × I) with (I × O); two more
+products bring the m valid pixels back. Nothing is transposed in memory: tiles lie as (tile, re/im, frequency, channel), and
+the channel mixing of all frequencies is a grouped 1×1 convolution on that layout.
+
+With A = Ar + i Ai the tile's transform and W = Wr + i Wi the kernel's (conjugated: Caffe correlates), the product has the rows
+(Ar, Ai) Wr + (-Ai, Ar) Wi: the second pair of rows comes from a second constant matrix, and both products add into one buffer.
+
+The kernel's stride and dilation are 1 here; the plan in :mod:`caffe_compat.engine.plan` sends others elsewhere.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+# floats of tiles' transforms that are worked on at once: more leaves the last-level cache
+BLOCK = 40_000_000
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """How an output of a size is cut.
+
+    Attributes
+    ----------
+    n : side of an input tile. kernel : (kh, kw). pad : (ph, pw).
+    """
+
+    n: int
+    kernel: tuple[int, int]
+    pad: tuple[int, int]
+
+    @property
+    def step(self) -> tuple[int, int]:
+        """Output pixels of a tile."""
+        return self.n - self.kernel[0] + 1, self.n - self.kernel[1] + 1
+
+    @property
+    def half(self) -> int:
+        """Frequencies along the width: a real signal's other half is its mirror image."""
+        return self.n // 2 + 1
+
+    @property
+    def frequencies(self) -> int:
+        """Of a tile."""
+        return self.n * self.half
+
+    def output(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Output size of an input size."""
+        return size[0] + 2 * self.pad[0] - self.kernel[0] + 1, size[1] + 2 * self.pad[1] - self.kernel[1] + 1
+
+    def tiles(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Tiles down and across for an input size."""
+        out, step = self.output(size), self.step
+        return -(-out[0] // step[0]), -(-out[1] // step[1])
+
+
+@dataclass(frozen=True)
+class _Matrices:
+    row: Tensor  # (2h, n): width to re and im of h frequencies
+    column: Tensor  # (2n, 2n): (row, re/im) to (re/im, frequency)
+    turned: Tensor  # (2n, 2n): the same to (-im/re, frequency)
+    upright: Tensor  # (2mh, 2n): back to (row, re/im)
+    back: Tensor  # (mw, 2h)
+
+
+@lru_cache(maxsize=64)
+def _matrices(tiling: Tiling, dtype: torch.dtype) -> _Matrices:
+    n, h, (mh, mw) = tiling.n, tiling.half, tiling.step
+    place = torch.arange(n, dtype=torch.float64)
+
+    def angle(a: Tensor, b: Tensor) -> Tensor:
+        # the product modulo n first: whole turns would cost digits
+        return 2 * math.pi * torch.remainder(a[:, None] * b[None], n) / n
+
+    t = angle(place[:h], place)
+    row = torch.cat([t.cos(), -t.sin()])
+    t = angle(place, place)
+    c, s = t.cos(), t.sin()
+    # re' = re cos + im sin, im' = im cos - re sin, inputs interleaved by row
+    column = torch.stack([torch.stack([c, s], 2), torch.stack([-s, c], 2)]).reshape(2 * n, 2 * n)
+    turned = torch.cat([-column[n:], column[:n]])
+    t = angle(place[:mh], place)
+    c, s = t.cos() / n, t.sin() / n
+    upright = torch.stack([torch.stack([c, -s], 1), torch.stack([s, c], 1)], 1).reshape(2 * mh, 2 * n)
+    t = angle(place[:mw], place[:h])
+    weight = torch.full((h,), 2.0, dtype=torch.float64)
+    weight[0] = 1
+    if n % 2 == 0:
+        weight[-1] = 1
+    back = torch.cat([t.cos() * weight, -t.sin() * weight], 1) / n
+    return _Matrices(*(m.to(dtype).contiguous() for m in (row, column, turned, upright, back)))
+
+
+@lru_cache(maxsize=64)
+def _kernel_matrix(tiling: Tiling, dtype: torch.dtype) -> Tensor:
+    """(2F, kh·kw): real and imaginary parts of every frequency's conjugated transform."""
+    (kh, kw), n, h = tiling.kernel, tiling.n, tiling.half
+    y, x = torch.arange(kh, dtype=torch.float64), torch.arange(kw, dtype=torch.float64)
+    fy, fx = torch.arange(n, dtype=torch.float64), torch.arange(h, dtype=torch.float64)
+    turns = torch.remainder(fy[:, None, None, None] * y[:, None] + fx[:, None, None] * x, n)
+    angle = (2 * math.pi * turns / n).reshape(n * h, kh * kw)
+    return torch.cat([angle.cos(), angle.sin()]).to(dtype)
+
+
+_PACK = getattr(torch.ops.mkldnn, "_reorder_convolution_weight", None) if torch._C._has_mkldnn else None
+
+
+class Kernel:
+    """A kernel's transform, ready for :func:`convolve`.
+
+    Parameters
+    ----------
+    weight : (O, I, kh, kw), on the CPU.
+    tiling : how the tiles are cut.
+    """
+
+    def __init__(self, weight: Tensor, tiling: Tiling) -> None:
+        self.tiling = tiling
+        self.outputs, self.inputs = weight.shape[:2]
+        taps = weight.detach().permute(2, 3, 0, 1).reshape(weight.shape[2] * weight.shape[3], -1)
+        both = torch.mm(_kernel_matrix(tiling, weight.dtype), taps)
+        parts = both.view(2, tiling.frequencies, self.outputs, self.inputs)
+        self.packed = _PACK is not None and weight.dtype == torch.float32
+        self._parts: tuple[Any, Any] = tuple(self._ready(p) for p in parts)  # type: ignore[assignment]
+
+    @property
+    def bytes(self) -> int:
+        """Of memory."""
+        return 8 * self.tiling.frequencies * self.inputs * self.outputs
+
+    def _ready(self, part: Tensor) -> Any:
+        frequencies = self.tiling.frequencies
+        if self.packed:
+            shape = [1, frequencies * self.inputs, 1, 32]
+            return torch.ops.mkldnn._reorder_convolution_weight(
+                part.reshape(-1, self.inputs, 1, 1), [0, 0], [1, 1], [1, 1], frequencies, shape
+            )
+        return part.transpose(1, 2).contiguous()
+
+    def mix(self, plain: Tensor, turned: Tensor, out: Tensor) -> None:
+        """``plain`` times Wr plus ``turned`` times Wi per frequency: (rows, F·I) to (rows, F·O)."""
+        rows, frequencies = len(plain), self.tiling.frequencies
+        if self.packed:
+            out.zero_()
+            for x, part in zip((plain, turned), self._parts, strict=True):
+                torch.ops.mkldnn._convolution_pointwise_(
+                    _as_image(out), _as_image(x), part, None, [0, 0], [1, 1], [1, 1], frequencies, "add", 1.0, None, [], None
+                )
+            return
+        target = out.view(rows, frequencies, self.outputs).transpose(0, 1)
+        for beta, (x, part) in enumerate(zip((plain, turned), self._parts, strict=True)):
+            torch.baddbmm(target, x.view(rows, frequencies, self.inputs).transpose(0, 1), part, beta=beta, out=target)
+
+
+def _as_image(rows: Tensor) -> Tensor:
+    """(rows, channels) as a channels-last image of one line."""
+    count, width = rows.shape
+    return rows.as_strided((1, width, 1, count), (count * width, 1, count * width, width), rows.storage_offset())
+
+
+class _Scratch(threading.local):
+    """Buffers that are used again: fresh memory of this size costs more than the work on it."""
+
+    def __init__(self) -> None:
+        self._buffers: dict[tuple[str, torch.dtype], Tensor] = {}
+
+    def take(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        """A buffer's memory as a tensor; what was in it is undefined."""
+        size = math.prod(shape)
+        found = self._buffers.get((name, dtype))
+        if found is None or found.numel() < size:
+            with torch.inference_mode(False):
+                found = self._buffers[name, dtype] = torch.empty(size, dtype=dtype)
+        return found[:size].view(shape)
+
+
+_scratch = _Scratch()
+
+
+def convolve(x: Tensor, kernel: Kernel, bias: Tensor | None) -> Tensor:
+    """Correlate N×I×H×W with a kernel; returns N×O×H'×W', channels last in memory.
+
+    No gradient is recorded.
+    """
+    tiling = kernel.tiling
+    th, tw = tiling.tiles((x.shape[2], x.shape[3]))
+    out = x.new_empty(len(x), *tiling.output((x.shape[2], x.shape[3])), kernel.outputs)
+    # as many images at once as stay in the cache: one for large maps, several share the kernel's transform for small ones
+    count = max(1, BLOCK // (th * tw * 2 * tiling.frequencies * (2 * kernel.inputs + kernel.outputs)))
+    with torch.no_grad():
+        for i in range(0, len(x), count):
+            _convolve(x[i : i + count], kernel, bias, out[i : i + count])
+    return out.permute(0, 3, 1, 2)
+
+
+def _transform(
+    x: Tensor, tiling: Tiling, high: int, pads: tuple[int, int, int, int], columns: tuple[tuple[str, Tensor], ...]
+) -> list[Tensor]:
+    """Tiles' transforms of N×C×H×W padded to ``high`` rows (left, right, up, down).
+
+    Returns
+    -------
+    For each (name of the buffer, column matrix): (tiles across, N, tiles down, 2n, h·C).
+    """
+    batch, channels = x.shape[:2]
+    n, h, (mh, mw) = tiling.n, tiling.half, tiling.step
+    padded = F.pad(x.permute(0, 2, 3, 1), (0, 0, *pads))
+    th, tw = (high - tiling.kernel[0] + 1) // mh, (padded.shape[2] - tiling.kernel[1] + 1) // mw
+    lines = padded.reshape(batch * high, padded.shape[2], channels)
+    found = [_scratch.take(name, (tw, batch, th, 2 * n, h * channels), x.dtype) for name, _ in columns]
+    rows = _scratch.take("rows", (batch * high, 2 * h, channels), x.dtype)
+    row = _matrices(tiling, x.dtype).row.expand(batch * high, -1, -1)
+    for j in range(tw):
+        torch.bmm(row, lines[:, j * mw : j * mw + n], out=rows)
+        for b in range(batch):
+            # the rows of a tile, re and im of each, lie one after the other; tiles overlap
+            size, steps = (th, 2 * n, h * channels), (mh * 2 * h * channels, h * channels, 1)
+            over = rows.as_strided(size, steps, b * high * 2 * h * channels)
+            for out, (_, column) in zip(found, columns, strict=True):
+                torch.bmm(column.expand(th, -1, -1), over, out=out[j, b])
+    return found
+
+
+def _convolve(x: Tensor, kernel: Kernel, bias: Tensor | None, out: Tensor) -> None:
+    tiling = kernel.tiling
+    batch, _, height, width = x.shape
+    outputs, n, h = kernel.outputs, tiling.n, tiling.half
+    (mh, mw), (kh, kw), (ph, pw) = tiling.step, tiling.kernel, tiling.pad
+    th, tw = tiling.tiles((height, width))
+    high, wide = th * mh + kh - 1, tw * mw + kw - 1
+    m = _matrices(tiling, x.dtype)
+    pads = (pw, wide - pw - width, ph, high - ph - height)
+    plain, turned = _transform(x, tiling, high, pads, (("plain", m.column), ("turned", m.turned)))
+    count = tw * batch * th
+    mixed = _scratch.take("mixed", (count, 2 * n, h * outputs), x.dtype)
+    kernel.mix(plain.view(2 * count, -1), turned.view(2 * count, -1), mixed.view(2 * count, -1))
+    if bias is not None:  # a constant is the lowest frequency
+        mixed.view(count, 2, tiling.frequencies, outputs)[:, 0, 0] += bias * (n * n)
+    found = _scratch.take("found", (count, 2 * mh, h * outputs), x.dtype)
+    torch.bmm(m.upright.expand(count, -1, -1), mixed, out=found)
+    pixels = _scratch.take("mixed", (count * mh, mw, outputs), x.dtype)  # its transforms are used up
+    torch.bmm(m.back.expand(count * mh, -1, -1), found.view(count * mh, 2 * h, outputs), out=pixels)
+    columns = pixels.view(tw, batch, th * mh, mw, outputs)
+    for j in range(tw):
+        left = j * mw
+        out[:, :, left : left + mw] = columns[j, :, : out.shape[1], : out.shape[2] - left]
+
+
+def kernel_gradient(x: Tensor, gradient: Tensor, tiling: Tiling) -> Tensor:
+    """Gradient (O, I, kh, kw) of a convolution's kernel.
+
+    The gradient's tiles (m×m, zeros around) are correlated with the input's: per frequency a product over all tiles, and only
+    the kernel's own pixels are brought back.
+
+    Parameters
+    ----------
+    x : (N, I, H, W) the convolution's input. gradient : (N, O, H', W') of its output.
+    """
+    inputs, outputs = x.shape[1], gradient.shape[1]
+    th, tw = tiling.tiles((x.shape[2], x.shape[3]))
+    per_image = th * tw * 2 * tiling.frequencies * (inputs + 2 * outputs)
+    count = max(1, BLOCK // per_image)
+    both = x.new_zeros(2, tiling.frequencies, outputs, inputs)
+    for part, grad in zip(torch.split(x, count), torch.split(gradient, count), strict=True):
+        _add_kernel_gradient(both, part, grad, tiling)
+    # the inverse at the kernel's pixels: the transposed matrix of the kernel's transform, each frequency with its mirror image
+    n, h = tiling.n, tiling.half
+    weight = torch.full((h,), 2.0, dtype=x.dtype)
+    weight[0] = 1
+    if n % 2 == 0:
+        weight[-1] = 1
+    matrix = _kernel_matrix(tiling, x.dtype).view(2, n, h, -1) * (weight / (n * n))[:, None]
+    matrix[1] *= -1  # the stored matrix is the conjugated transform's
+    taps = torch.mm(matrix.reshape(2 * n * h, -1).t(), both.view(2 * n * h, -1))
+    return taps.view(*tiling.kernel, outputs, inputs).permute(2, 3, 0, 1)
+
+
+def _add_kernel_gradient(both: Tensor, x: Tensor, gradient: Tensor, tiling: Tiling) -> None:
+    height, width = x.shape[2:]
+    inputs, outputs = x.shape[1], gradient.shape[1]
+    n, (mh, mw), (kh, kw), (ph, pw) = tiling.n, tiling.step, tiling.kernel, tiling.pad
+    th, tw = tiling.tiles((height, width))
+    high, wide = th * mh + kh - 1, tw * mw + kw - 1
+    rows = 2 * th * tw * len(x)
+    frequencies = tiling.frequencies
+
+    def view(transforms: Tensor, channels: int) -> Tensor:
+        return transforms.view(rows, frequencies, channels).transpose(0, 1)
+
+    # tiles of the gradient do not overlap: m×m pixels, then zeros
+    cut = F.pad(gradient.permute(0, 2, 3, 1), (0, 0, 0, tw * mw - gradient.shape[3], 0, th * mh - gradient.shape[2]))
+    apart = cut.new_zeros(len(x), th, n, tw, n, outputs)
+    apart[:, :, :mh, :, :mw] = cut.view(len(x), th, mh, tw, mw, outputs)
+    m = _matrices(tiling, x.dtype)
+    (seen,) = _transform(x, tiling, high, (pw, wide - pw - width, ph, high - ph - height), (("plain", m.column),))
+    # re and im of conj(G) X: rows (G_re, G_im) and (-G_im, G_re) against (X_re, X_im)
+    image = apart.view(len(x), th * n, tw * n, outputs).permute(0, 3, 1, 2)
+    columns = (("gradient", m.column), ("turned gradient", m.turned))
+    for part, mine in enumerate(_transform(image, Tiling(n, (1, 1), (0, 0)), th * n, (0, 0, 0, 0), columns)):
+        both[part].baddbmm_(view(mine, outputs).transpose(1, 2), view(seen, inputs))

@@ -1,0 +1,384 @@
+"""A Caffe network as a :class:`torch.nn.Module` with Caffe's names."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from caffe_compat.definition.prototxt import read_net
+from caffe_compat.definition.spec import TEST, NetSpec
+from caffe_compat.engine.plan import Engine, Mode, using
+from caffe_compat.errors import CaffeCompatError, WeightError
+from caffe_compat.layers.base import Shape
+from caffe_compat.network import fuse
+from caffe_compat.network.fillers import fill
+from caffe_compat.network.graph import Graph, Node, Param, build
+from caffe_compat.network.match import Match, match, require
+from caffe_compat.network.patches import Background, Patch, Rect, cut, start
+from caffe_compat.network.patches import step as run_patch
+from caffe_compat.weights.caffemodel import LayerBlobs, Weights, read_weights
+from caffe_compat.weights.wire import Blob
+
+_LARGE = 1_000_000  # values of one image's blob
+
+
+class _Blobs(nn.Module):
+    """The parameter blobs of one layer; exists for its ``state_dict`` names."""
+
+
+class Net(nn.Module):
+    """A network built from a Caffe definition.
+
+    >>> net = Net.from_files("pose_deploy.prototxt", "pose_iter_985000.caffemodel")     # doctest: +SKIP
+    >>> maps = net(data)["Mconv5_stage6"]                                               # doctest: +SKIP
+
+    Parameters
+    ----------
+    spec : definition (rules not applied) or a built :class:`Graph`.
+    weights : parameters; without them Caffe's fillers run with ``seed``.
+    phase : "TEST" or "TRAIN": which layers exist and how they behave. ``train()`` and ``eval()`` do not change it.
+    input_shapes : shapes of input blobs, overriding the definition's. Any other size is accepted later as well.
+    strict : with False, layers without stored weights keep their fillers and stored layers without a place are
+        ignored, as Caffe does.
+    seed : for fillers.
+    engine : how convolutions run: "auto", "direct", "tiled", or an :class:`caffe_compat.engine.plan.Engine`.
+
+    Attributes
+    ----------
+    graph : layers, shapes, shared parameters.
+    layer_params : (layer name, blob name) of every parameter, in Caffe's order.
+
+    Notes
+    -----
+    float32; tensors are N×C×H×W in shape, channels last in memory. On CUDA no TF32 is used unless ``tf32`` is set.
+    ``state_dict`` keys are ``LAYER.weight``, ``LAYER.bias`` and so on; shared parameters stand under every owner.
+    """
+
+    def __init__(
+        self,
+        spec: NetSpec | Graph,
+        weights: Weights | None = None,
+        *,
+        phase: str = TEST,
+        level: int = 0,
+        stages: Iterable[str] = (),
+        input_shapes: Mapping[str, Shape] | None = None,
+        strict: bool = True,
+        seed: int = 1,
+        engine: Mode | Engine = "auto",
+    ) -> None:
+        super().__init__()
+        self.engine = engine if isinstance(engine, Engine) else Engine(engine)
+        graph = spec if isinstance(spec, Graph) else build(
+            spec, phase=phase, level=level, stages=tuple(stages), input_shapes=input_shapes
+        )  # fmt: skip
+        self.graph = graph
+        self.tf32 = False
+        self._is_packed = False
+        self._checked: dict[tuple[tuple[str, Shape], ...], Graph] = {}
+        self._modules_of: dict[int, _Blobs] = {}
+        found: Match | None = None
+        if weights is not None:
+            found = match(graph, weights)
+            if strict:
+                require(found, weights.source.path or "weights")
+            elif broken := [r for r in found.rows if r.status == "mismatch"]:
+                raise WeightError("the weights do not fit the network", [f"layer '{r.name}': {r.detail}" for r in broken])
+        with torch.inference_mode(False):
+            self._make_params(found, torch.Generator().manual_seed(seed))
+
+    @classmethod
+    def from_files(
+        cls, prototxt: str | os.PathLike[str], weights: str | os.PathLike[str] | None = None, **options: Any
+    ) -> Net:
+        """Build from a definition file and a weight file (any that :func:`read_weights` knows)."""
+        return cls(read_net(prototxt), None if weights is None else read_weights(weights), **options)
+
+    # ------------------------------------------------------------ parameters
+
+    def _make_params(self, found: Match | None, generator: torch.Generator) -> None:
+        made: dict[tuple[int, int], Tensor] = {}
+        for node in self.graph.nodes:
+            if not node.params:
+                continue
+            module = _Blobs()
+            stored = found.blobs.get(node.index) if found else None
+            for i, param in enumerate(node.params):
+                if param.owner in made:
+                    tensor = made[param.owner]
+                    if tuple(tensor.shape) != param.shape:  # permissive sharing: same count, another shape
+                        raise node.layer.error("sharing a param under another shape is not supported", "param")
+                elif stored is not None:
+                    data = np.asarray(stored[i].data, np.float32).reshape(param.shape)
+                    tensor = torch.from_numpy(data if data.flags.writeable else data.copy())
+                else:
+                    tensor = torch.empty(param.shape)
+                    fill(tensor, node.layer.fillers()[i], generator)
+                if not node.layer.trainable:
+                    module.register_buffer(param.name, tensor)
+                elif param.owner in made:
+                    module.register_parameter(param.name, made[param.owner])  # type: ignore[arg-type]
+                else:
+                    wanted = param.spec.lr_mult != 0 or self.graph.spec.force_backward
+                    tensor = nn.Parameter(tensor, requires_grad=wanted)
+                    module.register_parameter(param.name, tensor)
+                made.setdefault(param.owner, tensor)
+            self._modules_of[node.index] = module
+            self.add_module(self._free_name(node.layer.name), module)
+
+    def _free_name(self, name: str) -> str:
+        """A module name for a layer: torch forbids dots, empty names and those of its own attributes."""
+        name = name.replace(".", "_") or "_"
+        while hasattr(self, name):
+            name += "_"
+        return name
+
+    def pack(self) -> Net:
+        """Bring the weights into the memory layout that convolutions are fastest in; done once, at the first run.
+
+        Values and shapes stay. Call it before keeping references to ``parameters()``' memory, as an optimizer does.
+        """
+        if not self._is_packed:
+            with torch.inference_mode(False):  # tensors made in inference mode have no version: changes would go unseen
+                for tensor in self.parameters():
+                    tensor.data = _packed(tensor.data)
+            self._is_packed = True
+        return self
+
+    def param(self, param: Param) -> Tensor:
+        """The tensor of a parameter blob."""
+        found = getattr(self._modules_of[param.key[0]], param.name)
+        assert isinstance(found, Tensor)
+        return found
+
+    def owned_params(self) -> Iterator[tuple[Node, Param, Tensor]]:
+        """Every parameter blob that owns its memory, in Caffe's order (statistics included)."""
+        for node in self.graph.nodes:
+            for param in node.params:
+                if param.owner == param.key:
+                    yield node, param, self.param(param)
+
+    def weights(self) -> Weights:
+        """The current parameters by layer, as arrays in Caffe's layout (copies); shared ones repeated."""
+        layers = []
+        for node in self.graph.nodes:
+            if node.params:
+                blobs = tuple(
+                    Blob(np.ascontiguousarray(self.param(p).detach().float().cpu().contiguous().numpy()))
+                    for p in node.params
+                )
+                layers.append(LayerBlobs(node.layer.name, node.layer.type, blobs))
+        return Weights(tuple(layers), self.graph.spec)
+
+    # ------------------------------------------------------------ running
+
+    def forward(
+        self,
+        *args: Tensor,
+        blobs: Iterable[str] | None = None,
+        background: Background | None = None,
+        rects: Sequence[Rect] = (),
+        **inputs: Tensor,
+    ) -> dict[str, Tensor]:
+        """Run the network.
+
+        Parameters
+        ----------
+        args : input tensors in the order of ``graph.inputs``; or by name as keywords. Of a batch, the sizes may
+            differ from the definition's.
+        blobs : names of the blobs to return; default: the outputs. Others are freed as soon as nobody needs them,
+            and layers that none of them needs are not run.
+        background, rects : each image equals the background's outside its rectangle (top, left, bottom, right); its large
+            maps are then computed where they differ only. For nets with one input, without gradients, on the CPU.
+
+        Returns
+        -------
+        Blob name -> tensor. An in-place blob has its last value.
+        """
+        given = self._given(args, inputs)
+        wanted = tuple(self.graph.outputs if blobs is None else dict.fromkeys(blobs))
+        return self._run(given, wanted, background, rects)
+
+    def all_blobs(self, *args: Tensor, **inputs: Tensor) -> dict[str, Tensor]:
+        """Run and return every blob (in-place ones: the last value), the split copies' names included."""
+        found = self._run(self._given(args, inputs), tuple(self.graph.blobs))
+        return {**found, **{alias: found[name] for alias, name in self.graph.aliases.items() if name in found}}
+
+    def loss(self, found: Mapping[str, Tensor]) -> Tensor:
+        """The weighted sum of all tops with a loss weight; ``found`` must hold them."""
+        total: Tensor | None = None
+        for node in self.graph.nodes:
+            for name, weight in zip(node.tops, node.loss_weights, strict=True):
+                if weight:
+                    part = found[name].sum() * weight
+                    total = part if total is None else total + part
+        if total is None:
+            raise CaffeCompatError("the network has no loss: no loss layer and no loss_weight")
+        return total
+
+    @property
+    def losses(self) -> tuple[str, ...]:
+        """Names of the blobs that count into the loss."""
+        return tuple(
+            name for node in self.graph.nodes for name, w in zip(node.tops, node.loss_weights, strict=True) if w
+        )
+
+    def _given(self, args: tuple[Tensor, ...], inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        names = self.graph.inputs
+        if len(args) > len(names):
+            raise CaffeCompatError(f"the network has {len(names)} input(s) ({', '.join(names)}), {len(args)} were given")
+        given = {**dict(zip(names, args, strict=False)), **inputs}
+        unknown = [name for name in given if name not in self.graph.blobs]
+        if unknown:
+            raise CaffeCompatError(f"no blob is called {', '.join(unknown)}; the inputs are {', '.join(names)}")
+        return given
+
+    def _plan(self, given: Mapping[str, Tensor], wanted: tuple[str, ...]) -> list[Node]:
+        """The nodes that must run, in order."""
+        graph = self.graph
+        shapes = tuple((name, tuple(t.shape)) for name, t in given.items() if name in graph.inputs)
+        declared = all(graph.blobs[name] == shape for name, shape in shapes if name in graph.inputs)
+        if not declared and shapes not in self._checked:
+            if len(self._checked) > 64:
+                self._checked.clear()
+            self._checked[shapes] = build(graph.spec, phase=graph.phase, level=graph.spec.state.level,
+                                          input_shapes=dict(shapes))  # fmt: skip
+        unknown = [name for name in wanted if name not in graph.blobs]
+        if unknown:
+            raise CaffeCompatError(f"no blob is called {', '.join(unknown)}; blobs: {', '.join(graph.blobs)}")
+        need = set(wanted)
+        plan: list[Node] = []
+        for node in reversed(graph.nodes):
+            if node.layer.data:
+                missing = [t for t in node.tops if t in need and t not in given]
+                if missing:
+                    raise CaffeCompatError(f"input '{missing[0]}' of layer '{node.layer.name}' was not given")
+            elif any(top in need for top in node.tops):
+                plan.append(node)
+                need.difference_update(t for t in node.tops if t not in node.bottoms)
+                need.update(node.bottoms)
+        return plan[::-1]
+
+    def _run(
+        self, given: Mapping[str, Tensor], wanted: tuple[str, ...], background: Background | None = None,
+        rects: Sequence[Rect] = (),
+    ) -> dict[str, Tensor]:  # fmt: skip
+        plan = self._plan(given, wanted)
+        self.pack()
+        values = {name: _packed(tensor) for name, tensor in given.items()}
+        with self._precision(values), using(self.engine):
+            if not torch.is_grad_enabled() and (count := self._heavy(plan, values, least=2 if background is None else 1)):
+                if background is not None:
+                    background.check(list(self.parameters()))
+                values = self._image_by_image(plan[:count], plan[count:], values, wanted, background, rects)
+                plan = plan[count:]
+            self._execute(plan, values, set(wanted))
+        return {name: values[name] for name in wanted}
+
+    def _execute(
+        self, plan: list[Node], values: dict[str, Tensor], keep: set[str], known: Background | None = None,
+        patches: dict[str, Patch] | None = None,
+    ) -> None:  # fmt: skip
+        """Run nodes on ``values``; blobs that nobody needs any more leave it.
+
+        ``patches`` : blobs that are known outside a rectangle; they become whole where a layer needs that.
+        """
+        patches = patches or {}
+        last: dict[str, int] = {}
+        for place, node in enumerate(plan):
+            for name in (*node.bottoms, *node.tops):
+                last[name] = place
+        grad = torch.is_grad_enabled()
+        fused = {} if grad or self.engine.mode == "direct" else fuse.find(plan, keep, last, self.graph.blobs)
+        for place, node in enumerate(plan):
+            patch = patches.get(node.bottoms[0]) if node.bottoms else None
+            if place in fused:
+                if (step := fused[place]) is not None:
+                    weights = [self.param(p) for p in node.params]
+                    if patch is not None and known is not None:
+                        patches[step.pool.tops[0]] = run_patch(step, patch, weights, known)
+                    else:
+                        values[step.pool.tops[0]] = step.run(values, weights)
+            elif patch is not None and (tops_of := cut(node, patch)) is not None:
+                patches.update(tops_of)
+            else:
+                for name in node.bottoms:
+                    if name in patches:
+                        values[name] = patches.pop(name).whole()
+                tops = self.run_layer(node, [values[name] for name in node.bottoms])
+                values.update(zip(node.tops, tops, strict=True))
+                del tops
+            for name in (*node.bottoms, *node.tops):
+                if last[name] == place and name not in keep:
+                    values.pop(name, None)
+                    patches.pop(name, None)
+        values.update((name, patch.whole()) for name, patch in patches.items() if name in keep)
+
+    def run_layer(self, node: Node, bottoms: list[Tensor]) -> Sequence[Tensor]:
+        """The tops of one layer; where gradients are recorded, they flow to the bottoms that Caffe would reach."""
+        if torch.is_grad_enabled():
+            bottoms = [b if g or not node.layer.spec.propagate_down else b.detach()
+                       for b, g in zip(bottoms, node.bottom_grad, strict=True)]  # fmt: skip
+        return node.layer.forward([self.param(p) for p in node.params], *bottoms)
+
+    def _heavy(self, plan: list[Node], values: Mapping[str, Tensor], least: int = 2) -> int:
+        """How many of the first nodes are better run image by image: those up to the last with large maps.
+
+        The maps of several images leave the processor's cache and need fresh memory each time; small maps gain from a batch.
+        """
+        sizes = {len(t) if t.dim() > 1 else 0 for t in values.values()}
+        if self.engine.mode == "direct" or len(sizes) != 1 or min(sizes) < least or any(t.is_cuda for t in values.values()):
+            return 0
+        count = 0
+        for place, node in enumerate(plan, 1):
+            shapes = [self.graph.blobs[name] for name in node.bottoms]
+            if not node.layer.separable(shapes):
+                break
+            if any(math.prod(self.graph.blobs[name][1:]) >= _LARGE for name in node.tops):
+                count = place
+        return count
+
+    def _image_by_image(
+        self, first: list[Node], rest: list[Node], values: dict[str, Tensor], wanted: tuple[str, ...],
+        background: Background | None, rects: Sequence[Rect],
+    ) -> dict[str, Tensor]:  # fmt: skip
+        """Values after the first nodes, as a batch."""
+        needed = {*wanted, *(name for node in rest for name in node.bottoms)}
+        made = {name for node in first for name in node.tops}
+        parts = []
+        for i in range(len(next(iter(values.values())))):
+            part = {name: tensor[i : i + 1] for name, tensor in values.items()}
+            patches: dict[str, Patch] = {}
+            if background is not None and len(part) == 1:
+                (name, data), = part.items()
+                patch = start(data, rects[i], background)
+                if patch is not None:
+                    patches[name] = patch
+            self._execute(first, part, needed, background, patches)
+            parts.append({name: part[name] for name in made & needed})
+        return {**values, **{name: torch.cat([part[name] for part in parts]) for name in made & needed}}
+
+    def _precision(self, values: Mapping[str, Tensor]) -> contextlib.AbstractContextManager[Any]:
+        """Full float32 on CUDA, whatever the process-wide TF32 switches say."""
+        if self.tf32 or not any(t.is_cuda for t in values.values()):
+            return contextlib.nullcontext()
+        stack = contextlib.ExitStack()
+        stack.enter_context(torch.backends.cudnn.flags(enabled=True, allow_tf32=False))
+        before = torch.backends.cuda.matmul.allow_tf32
+        torch.backends.cuda.matmul.allow_tf32 = False
+        stack.callback(setattr, torch.backends.cuda.matmul, "allow_tf32", before)
+        return stack
+
+
+def _packed(tensor: Tensor) -> Tensor:
+    """Channels last in memory, the layout that convolutions are fastest in; values and shape stay."""
+    if tensor.dim() == 4 and tensor.is_floating_point():
+        return tensor.contiguous(memory_format=torch.channels_last)
+    return tensor

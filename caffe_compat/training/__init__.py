@@ -1,0 +1,1 @@
+"""Caffe's solvers: updates, snapshots, and where data layers get their batches."""

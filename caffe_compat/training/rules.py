@@ -1,0 +1,169 @@
+"""Caffe's update rules and learning-rate policies, on lists of tensors at once.
+
+A rule turns gradients into the values that are subtracted from the weights; Caffe's rate is inside the momentum
+history, so a change of the rate does not rescale the history (unlike ``torch.optim.SGD``).
+
+Source: ``sgd_solver.cpp`` and its siblings in BVLC Caffe.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from caffe_compat.definition.spec import SolverSpec
+from caffe_compat.errors import SolverError
+
+Tensors = list[Tensor]
+# (options, rates, gradients, histories, iteration) -> updates; gradients may be overwritten
+Rule = Callable[[Any, Sequence[float], Tensors, list[Tensors], int], Tensors]
+
+
+def _scaled(tensors: Tensors, rates: Sequence[float]) -> Tensors:
+    return list(torch._foreach_mul(tensors, list(rates)))
+
+
+def _momentum(history: Tensors, step: Tensors, momentum: float) -> None:
+    torch._foreach_mul_(history, momentum)
+    torch._foreach_add_(history, step)
+
+
+def sgd(o: Any, rates: Sequence[float], grads: Tensors, histories: list[Tensors], iteration: int) -> Tensors:
+    """``h = momentum h + rate g``; update h."""
+    _momentum(histories[0], _scaled(grads, rates), o.momentum)
+    return histories[0]
+
+
+def nesterov(o: Any, rates: Sequence[float], grads: Tensors, histories: list[Tensors], iteration: int) -> Tensors:
+    """``h' = momentum h + rate g``; update ``(1 + momentum) h' - momentum h``."""
+    old = torch._foreach_mul(histories[0], o.momentum)
+    _momentum(histories[0], _scaled(grads, rates), o.momentum)
+    return list(torch._foreach_sub(torch._foreach_mul(histories[0], 1 + o.momentum), old))
+
+
+def _square_into(history: Tensors, grads: Tensors, decay: float, weight: float) -> None:
+    torch._foreach_mul_(history, decay)
+    torch._foreach_addcmul_(history, grads, grads, weight)
+
+
+def _over_root(grads: Tensors, history: Tensors, delta: float) -> Tensors:
+    root = torch._foreach_sqrt(history)
+    torch._foreach_add_(root, delta)
+    return list(torch._foreach_div(grads, root))
+
+
+def adagrad(o: Any, rates: Sequence[float], grads: Tensors, histories: list[Tensors], iteration: int) -> Tensors:
+    """``h += g²``; update ``rate g / (sqrt h + delta)``."""
+    torch._foreach_addcmul_(histories[0], grads, grads, 1.0)
+    return _scaled(_over_root(grads, histories[0], o.delta), rates)
+
+
+def rmsprop(o: Any, rates: Sequence[float], grads: Tensors, histories: list[Tensors], iteration: int) -> Tensors:
+    """``h = decay h + (1 - decay) g²``; update ``rate g / (sqrt h + delta)``."""
+    _square_into(histories[0], grads, o.rms_decay, 1 - o.rms_decay)
+    return _scaled(_over_root(grads, histories[0], o.delta), rates)
+
+
+def adadelta(o: Any, rates: Sequence[float], grads: Tensors, histories: list[Tensors], iteration: int) -> Tensors:
+    """Squared gradients and squared updates, both averaged; update ``rate g sqrt((u + delta) / (h + delta))``."""
+    squares, updates = histories
+    _square_into(squares, grads, o.momentum, 1 - o.momentum)
+    ratio = torch._foreach_div(torch._foreach_add(updates, o.delta), torch._foreach_add(squares, o.delta))
+    step = list(torch._foreach_mul(torch._foreach_sqrt(ratio), grads))
+    _square_into(updates, step, o.momentum, 1 - o.momentum)
+    return _scaled(step, rates)
+
+
+def adam(o: Any, rates: Sequence[float], grads: Tensors, histories: list[Tensors], iteration: int) -> Tensors:
+    """First and second moments with bias correction; update ``rate c m / (sqrt v + delta)``."""
+    first, second = histories
+    torch._foreach_mul_(first, o.momentum)
+    torch._foreach_add_(first, grads, alpha=1 - o.momentum)
+    _square_into(second, grads, o.momentum2, 1 - o.momentum2)
+    t = iteration + 1
+    correction = math.sqrt(1 - o.momentum2**t) / (1 - o.momentum**t)
+    return _scaled(_over_root(first, second, o.delta), [rate * correction for rate in rates])
+
+
+# type string -> (rule, histories per parameter)
+RULES: dict[str, tuple[Rule, int]] = {
+    "SGD": (sgd, 1),
+    "Nesterov": (nesterov, 1),
+    "AdaGrad": (adagrad, 1),
+    "RMSProp": (rmsprop, 1),
+    "AdaDelta": (adadelta, 2),
+    "Adam": (adam, 2),
+}
+POLICIES = ("fixed", "step", "exp", "inv", "multistep", "poly", "sigmoid")
+
+
+def check(solver: SolverSpec) -> None:
+    """Refuse what Caffe's solvers refuse.
+
+    Raises
+    ------
+    PrototxtError : unknown type or policy, a missing or forbidden setting.
+    """
+    m = solver.message
+    if m.type not in RULES:
+        raise solver.error(f"unknown solver '{m.type}'; known: {', '.join(RULES)}", "type")
+    if m.lr_policy not in POLICIES:
+        raise solver.error(f"unknown policy '{m.lr_policy}'; known: {', '.join(POLICIES)}", "lr_policy")
+    if m.type in ("AdaGrad", "RMSProp") and m.momentum:
+        raise solver.error(f"{m.type} has no momentum: leave it out or 0", "momentum")
+    if m.type != "RMSProp" and m.HasField("rms_decay") and m.rms_decay != type(m)().rms_decay:
+        raise solver.error("rms_decay is for RMSProp only", "rms_decay")
+    needs = {"step": ("stepsize",), "sigmoid": ("stepsize",), "poly": ("max_iter",), "multistep": ("stepvalue",)}
+    for name in needs.get(m.lr_policy, ()):
+        if not getattr(m, name):
+            raise solver.error(f"lr_policy {m.lr_policy} needs {name} above 0", name)
+    if m.regularization_type not in ("L1", "L2") and m.weight_decay:
+        raise solver.error(f"unknown regularization_type '{m.regularization_type}'; known: L1, L2", "regularization_type")
+    if m.iter_size < 1:
+        raise solver.error("must be at least 1", "iter_size")
+    if m.average_loss < 1:
+        raise solver.error("must be at least 1", "average_loss")
+    if any(b <= a for a, b in zip(m.stepvalue, list(m.stepvalue)[1:], strict=False)):
+        raise solver.error("stepvalues must rise", "stepvalue")
+
+
+def learning_rate(m: Any, iteration: int) -> float:
+    """The rate of an iteration (counted from 0).
+
+    Parameters
+    ----------
+    m : ``SolverParameter``.
+
+    Raises
+    ------
+    SolverError : unknown policy.
+    """
+    policy, base = m.lr_policy, m.base_lr
+    if policy == "fixed":
+        return float(base)
+    if policy == "step":
+        return float(base * m.gamma ** (iteration // m.stepsize))
+    if policy == "exp":
+        return float(base * m.gamma**iteration)
+    if policy == "inv":
+        return float(base * (1 + m.gamma * iteration) ** -m.power)
+    if policy == "multistep":
+        return float(base * m.gamma ** current_step(m, iteration))
+    if policy == "poly":
+        return float(base * (1 - iteration / m.max_iter) ** m.power)
+    if policy == "sigmoid":
+        return float(base / (1 + math.exp(-m.gamma * (iteration - m.stepsize))))
+    raise SolverError(f"unknown lr_policy '{policy}'")
+
+
+def current_step(m: Any, iteration: int) -> int:
+    """How many steps of "step" or "multistep" have been taken; kept in the solver's state."""
+    if m.lr_policy == "step":
+        return int(iteration // m.stepsize)
+    if m.lr_policy == "multistep":
+        return sum(iteration >= value for value in m.stepvalue)
+    return 0

@@ -1,0 +1,156 @@
+"""Solver states on disk: ``.solverstate`` in Caffe's binary and HDF5 forms, both ways.
+
+Source: ``SolverState`` of ``caffe.proto``; ``SGDSolver::SnapshotSolverStateTo*`` of BVLC Caffe.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from caffe_compat.definition.spec import NetSpec
+from caffe_compat.errors import SolverError, WeightError
+from caffe_compat.files import atomic_write
+from caffe_compat.weights.caffemodel import Weights, read_weights, write_weights
+from caffe_compat.weights.wire import (
+    BYTES,
+    VARINT,
+    Array,
+    Blob,
+    encode_blob,
+    encode_bytes,
+    encode_varint,
+    memory_loader,
+    read_blob,
+    walk,
+)
+
+
+@dataclass(frozen=True)
+class SolverState:
+    """A solver's state.
+
+    Attributes
+    ----------
+    learned_net : name of the model file, as stored.
+    history : arrays in Caffe's order.
+    """
+
+    iteration: int
+    learned_net: str
+    history: tuple[Array, ...]
+    current_step: int = 0
+
+
+def paths(prefix: str, iteration: int, hdf5: bool) -> tuple[Path, Path]:
+    """Names of model and state."""
+    ending = ".h5" if hdf5 else ""
+    return (
+        Path(f"{prefix}_iter_{iteration}.caffemodel{ending}"),
+        Path(f"{prefix}_iter_{iteration}.solverstate{ending}"),
+    )
+
+
+def write(
+    prefix: str, iteration: int, weights: Weights, net: NetSpec, history: Sequence[Array], step: int, *, hdf5: bool
+) -> tuple[Path, Path]:
+    """Write model, then state; a state on disk always has its model."""
+    model, state = paths(prefix, iteration, hdf5)
+    model.parent.mkdir(parents=True, exist_ok=True)
+    write_weights(model, weights, net)
+    if hdf5:
+        import h5py
+
+        with atomic_write(state, stream=False) as target, h5py.File(target, "w") as file:
+            file["iter"] = np.int32(iteration)
+            file["learned_net"] = str(model)
+            file["current_step"] = np.int32(step)
+            group = file.create_group("history")
+            for i, array in enumerate(history):
+                group[str(i)] = array
+        return model, state
+    name = str(model).encode()
+    with atomic_write(state) as stream:
+        stream.write(encode_varint(1 << 3) + encode_varint(iteration) + encode_bytes(2, len(name)) + name)
+        for array in history:
+            chunks = encode_blob(Blob(array))
+            stream.write(encode_bytes(3, sum(c.nbytes if isinstance(c, memoryview) else len(c) for c in chunks)))
+            for chunk in chunks:
+                stream.write(chunk)
+        stream.write(encode_varint(4 << 3) + encode_varint(step))
+    return model, state
+
+
+def _read_binary(data: bytes, name: str) -> SolverState:
+    view = memoryview(data)
+    iteration, step, learned = 0, 0, ""
+    spans = []
+    try:
+        for field in walk(view, 0, len(view)):
+            if field.number == 1 and field.wire == VARINT:
+                iteration = field.value
+            elif field.number == 2 and field.wire == BYTES:
+                learned = bytes(view[field.start : field.stop]).decode("utf-8", "replace")
+            elif field.number == 3 and field.wire == BYTES:
+                spans.append((field.start, field.stop))
+            elif field.number == 4 and field.wire == VARINT:
+                step = field.value
+            else:
+                raise WeightError(f"field {field.number} does not belong to a solver state")
+        history = tuple(
+            read_blob(view, start, stop, memory_loader(view), f"history {i}").data for i, (start, stop) in enumerate(spans)
+        )
+    except WeightError as error:
+        raise SolverError(f"{name}: is no readable .solverstate: {error}") from None
+    return SolverState(iteration, learned, history, step)
+
+
+def read_state(path: str | os.PathLike[str]) -> SolverState:
+    """Read a solver state of either form.
+
+    Raises
+    ------
+    SolverError : missing, damaged, or not a state.
+    """
+    name = os.fspath(path)
+    try:
+        data = Path(name).read_bytes()
+    except OSError as error:
+        raise SolverError(f"{name}: cannot be read: {error.strerror}") from None
+    if not data:
+        raise SolverError(f"{name}: is empty")
+    if not data.startswith(b"\x89HDF"):
+        return _read_binary(data, name)
+    import h5py
+
+    try:
+        with h5py.File(name, "r") as file:
+            learned = file["learned_net"][()]
+            group = file["history"]
+            history = tuple(np.asarray(group[str(i)]) for i in range(len(group)))
+            text = learned.decode() if isinstance(learned, bytes) else str(learned)
+            step = int(np.asarray(file["current_step"]).reshape(-1)[0]) if "current_step" in file else 0
+            return SolverState(int(np.asarray(file["iter"]).reshape(-1)[0]), text, history, step)
+    except (OSError, KeyError, ValueError, TypeError, AttributeError) as error:
+        raise SolverError(f"{name}: is no readable .solverstate.h5: {error}") from None
+
+
+def learned_weights(state: SolverState, path: str | os.PathLike[str]) -> Weights:
+    """The model of a state: beside it under the stored or the matching name, or at the stored path.
+
+    Raises
+    ------
+    SolverError : found nowhere; says where it was looked for.
+    """
+    here = Path(path)
+    matching = here.with_name(here.name.replace(".solverstate", ".caffemodel"))
+    places = [here.with_name(os.path.basename(state.learned_net)) if state.learned_net else matching, matching]
+    places.append(Path(state.learned_net))
+    for place in places:
+        if place.is_file():
+            return read_weights(place)
+    raise SolverError(f"{here}: its model is missing (looked for {', '.join(dict.fromkeys(map(str, places)))})")

@@ -1,0 +1,370 @@
+"""Caffe's solvers: training loop, updates, testing, snapshots that Caffe resumes and resuming from Caffe's.
+
+Source: ``solver.cpp`` and ``sgd_solver.cpp`` of BVLC Caffe.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from caffe_compat.definition.prototxt import net_from_message, read_net
+from caffe_compat.definition.spec import TEST, TRAIN, NetSpec, SolverSpec
+from caffe_compat.engine.plan import Mode
+from caffe_compat.errors import SolverError
+from caffe_compat.network.graph import build
+from caffe_compat.network.net import Net
+from caffe_compat.training import snapshots
+from caffe_compat.training.rules import RULES, check, current_step, learning_rate
+from caffe_compat.training.sources import Source, open_source
+from caffe_compat.weights.caffemodel import Weights
+
+# Fields that choose hardware or logging in Caffe and mean nothing here.
+_MEANINGLESS = ("solver_mode", "device_id", "debug_info", "layer_wise_reduce")
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one iteration did.
+
+    Attributes
+    ----------
+    iteration : counted from 0, before the update.
+    loss : mean over ``iter_size`` batches. smoothed : mean over the last ``average_loss`` iterations.
+    outputs : the net's loss and output blobs of the last batch, as floats where they are scalars.
+    """
+
+    iteration: int
+    loss: float
+    smoothed: float
+    rate: float
+    outputs: dict[str, float] = field(default_factory=dict)
+
+
+def _definition(spec: SolverSpec, root: Path, phase: str) -> Iterator[NetSpec]:
+    """The definitions of the training net, or of all test nets."""
+    m = spec.message
+
+    def load(name: str) -> NetSpec:
+        path = root / name
+        return read_net(path)
+
+    if phase == TRAIN:
+        given = [n for n in ("net", "net_param", "train_net", "train_net_param") if m.HasField(n)]
+        if len(given) != 1:
+            raise spec.error(f"give the training net in one place, found {', '.join(given) or 'none'}", "net")
+        message = getattr(m, given[0])
+        yield load(message) if isinstance(message, str) else net_from_message(_copy(message))
+        return
+    for message in m.test_net_param:
+        yield net_from_message(_copy(message))
+    for name in m.test_net:
+        yield load(name)
+    rest = len(m.test_iter) - len(m.test_net_param) - len(m.test_net)
+    for _ in range(rest):
+        if m.HasField("net"):
+            yield load(m.net)
+        elif m.HasField("net_param"):
+            yield net_from_message(_copy(m.net_param))
+
+
+def _copy(message: Any) -> Any:
+    made = type(message)()
+    made.CopyFrom(message)
+    return made
+
+
+class DataFeed:
+    """Batches for a net's data layers, by number; and the input shapes that they need."""
+
+    def __init__(self, spec: NetSpec, phase: str, root: Path, given: Mapping[str, Source] | None = None,
+                 level: int = 0, stages: tuple[str, ...] = ()) -> None:  # fmt: skip
+        from caffe_compat.layers import make, registry
+
+        kept = spec.filter(phase, level, stages)
+        self._sources: list[tuple[tuple[str, ...], Source]] = []
+        for layer in kept.layers:
+            cls = registry().get(layer.type)
+            if cls is None or not cls.data or layer.type == "Input":
+                continue
+            source = (given or {}).get(layer.name) or open_source(make(layer, phase), root)
+            self._sources.append((layer.tops, source))
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of each data blob."""
+        return {top: shape for tops, source in self._sources for top, shape in zip(tops, source.shapes, strict=True)}
+
+    def batch(self, number: int, device: torch.device | str) -> dict[str, Tensor]:
+        """All data blobs of a batch."""
+        found: dict[str, Tensor] = {}
+        for tops, source in self._sources:
+            for top, array in zip(tops, source.batch(number), strict=True):
+                found[top] = torch.as_tensor(array).to(device, non_blocking=True)
+        return found
+
+
+class Solver:
+    """A training as ``caffe train`` runs it.
+
+    Parameters
+    ----------
+    spec : solver definition.
+    root : folder that relative names in it count from; default: the current one, as in Caffe.
+    weights : initial parameters by layer name (layers without any keep their fillers).
+    sources : data sources by layer name, instead of those that the data layers name.
+    device : where to run.
+    engine : how convolutions run on the CPU, as in :class:`Net`.
+    amp : "bf16" runs the forward pass in bfloat16 where torch deems it safe (weights and updates stay float32).
+
+    Attributes
+    ----------
+    net : the training net. iteration : how many updates were made. histories : the update rule's state.
+    warnings : settings of the definition that have no meaning here.
+    """
+
+    def __init__(
+        self,
+        spec: SolverSpec,
+        *,
+        root: str | os.PathLike[str] = ".",
+        weights: Weights | None = None,
+        sources: Mapping[str, Source] | None = None,
+        device: torch.device | str = "cpu",
+        amp: str = "",
+        engine: Mode = "auto",
+    ) -> None:
+        check(spec)
+        self.spec, self.root, self.device, self.amp = spec, Path(root), torch.device(device), amp
+        m = spec.message
+        self.warnings = [f"{name} has no effect here" for name in _MEANINGLESS if m.HasField(name)]
+        self.seed = m.random_seed if m.random_seed >= 0 else 1
+        definition = next(_definition(spec, self.root, TRAIN))
+        state = m.train_state
+        self.feed = DataFeed(definition, TRAIN, self.root, sources, state.level, tuple(state.stage))
+        graph = build(definition, phase=TRAIN, level=state.level, stages=tuple(state.stage),
+                      input_shapes=self.feed.shapes)  # fmt: skip
+        self.net = Net(graph, weights, strict=False, seed=self.seed, engine=engine).to(self.device).pack()
+        self._tests = self._make_tests()
+        self._tested = [0] * len(self._tests)
+        self._rule, per_param = RULES[m.type]
+        self._params = [tensor for _, _, tensor in self.net.owned_params()]
+        self._specs = [param.spec for _, param, _ in self.net.owned_params()]
+        trained = [node.layer.trainable for node, _, _ in self.net.owned_params()]
+        self._lr_mults = [s.lr_mult if t else 0.0 for s, t in zip(self._specs, trained, strict=True)]
+        self._decays = [m.weight_decay * s.decay_mult for s in self._specs]
+        with torch.no_grad():
+            self.histories = [[torch.zeros_like(p) for p in self._params] for _ in range(per_param)]
+        self.iteration = 0
+        self.rate_scale: Callable[[int], float] = lambda iteration: 1.0
+        # called with the iteration and (layer/blob, gradient) pairs before each update
+        self.on_gradients: Callable[[int, Iterator[tuple[str, Tensor]]], None] | None = None
+        # called with every blob of each batch, as they were before the update; without it only what is needed is kept
+        self.on_blobs: Callable[[dict[str, Tensor]], None] | None = None
+        self._recent: deque[float] = deque(maxlen=m.average_loss)
+        self._runner: torch.nn.Module = _LossOf(self.net)
+
+    # ------------------------------------------------------------ testing
+
+    def _make_tests(self) -> list[tuple[Net, DataFeed, int]]:
+        m = self.spec.message
+        made = []
+        states = list(m.test_state)
+        for i, definition in enumerate(_definition(self.spec, self.root, TEST)):
+            state = states[i] if i < len(states) else type(m.train_state)()
+            level, stages = state.level, tuple(state.stage)
+            feed = DataFeed(definition, TEST, self.root, None, level, stages)
+            graph = build(definition, phase=TEST, level=level, stages=stages, input_shapes=feed.shapes)
+            made.append((Net(graph, seed=self.seed).to(self.device), feed, m.test_iter[i]))
+        return made
+
+    def test(self) -> list[dict[str, float]]:
+        """Run all test nets with the current weights; mean of each output value over ``test_iter`` batches."""
+        results = []
+        for index, (net, feed, batches) in enumerate(self._tests):
+            self._share(net)
+            total: dict[str, float] = {}
+            # a test goes on where the one before ended, as Caffe's data layers do
+            first = self._tested[index]
+            self._tested[index] += batches
+            with torch.no_grad():
+                for number in range(first, first + batches):
+                    for name, value in net(**feed.batch(number, self.device)).items():
+                        flat = value.reshape(-1).tolist()
+                        keys = [name] if len(flat) == 1 else [f"{name}[{i}]" for i in range(len(flat))]
+                        for key, one in zip(keys, flat, strict=True):
+                            total[key] = total.get(key, 0.0) + one / batches
+            results.append(total)
+        return results
+
+    def _share(self, net: Net) -> None:
+        """Copy the training net's parameters into another, layer by layer name."""
+        mine = {(node.layer.name, p.name): t for node, p, t in self.net.owned_params()}
+        with torch.no_grad():
+            for node, param, tensor in net.owned_params():
+                source = mine.get((node.layer.name, param.name))
+                if source is not None:
+                    tensor.copy_(source)
+
+    # ------------------------------------------------------------ training
+
+    @property
+    def rate(self) -> float:
+        """The learning rate of the next update."""
+        return learning_rate(self.spec.message, self.iteration) * self.rate_scale(self.iteration)
+
+    def wrap(self, wrapper: Callable[[torch.nn.Module], torch.nn.Module]) -> None:
+        """Run forward and backward through a wrapped module (DistributedDataParallel, torch.compile)."""
+        self._runner = wrapper(self._runner)
+
+    def step(self) -> Step:
+        """One iteration: forward and backward over ``iter_size`` batches, then the update.
+
+        Raises
+        ------
+        SolverError : the loss is not finite; names the first layer whose output is not.
+        """
+        m = self.spec.message
+        # dropout and fillers' noise depend on the iteration alone: a resumed run repeats them
+        torch.manual_seed((self.seed << 32) ^ self.iteration)
+        for param in self._params:
+            param.grad = None
+        total = 0.0
+        outputs: dict[str, Tensor] = {}
+        for part in range(m.iter_size):
+            data = self.feed.batch(self.iteration * m.iter_size + part, self.device)
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.amp == "bf16"):
+                loss, outputs = self._runner(data, self.on_blobs is not None)
+            if loss.requires_grad:
+                loss.backward()
+            total += float(loss.detach())
+            if self.on_blobs is not None:
+                self.on_blobs({**data, **outputs})
+        total /= m.iter_size
+        if not math.isfinite(total):
+            raise SolverError(f"iteration {self.iteration}: the loss is {total}; {self._culprit(data)}")
+        self._recent.append(total)
+        rate = self.rate
+        if self.on_gradients is not None:
+            self.on_gradients(self.iteration, self._gradients())
+        self._update(rate)
+        done = Step(
+            self.iteration, total, sum(self._recent) / len(self._recent), rate,
+            {name: float(t) for name, t in outputs.items() if t.numel() == 1},
+        )  # fmt: skip
+        self.iteration += 1
+        return done
+
+    def _culprit(self, data: dict[str, Tensor]) -> str:
+        with torch.no_grad():
+            blobs = self.net.all_blobs(**data)
+        for node in self.net.graph.nodes:
+            for top in node.tops:
+                if top in blobs and not torch.isfinite(blobs[top]).all():
+                    return f"first blob that is not finite: '{top}' of layer '{node.layer.name}'"
+        return "all blobs are finite in float32: lower the learning rate or leave out --amp"
+
+    def _gradients(self) -> Iterator[tuple[str, Tensor]]:
+        for node, param, tensor in self.net.owned_params():
+            if tensor.grad is not None:
+                yield f"{node.layer.name}/{param.name}", tensor.grad
+
+    @torch.no_grad()
+    def _update(self, rate: float) -> None:
+        m = self.spec.message
+        grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in self._params]
+        if m.clip_gradients >= 0:
+            norms = torch._foreach_norm(grads)
+            norm = float(torch.linalg.vector_norm(torch.stack(list(norms))))
+            if norm > m.clip_gradients:
+                torch._foreach_mul_(grads, m.clip_gradients / norm)
+        if m.iter_size > 1:
+            torch._foreach_mul_(grads, 1.0 / m.iter_size)
+        decayed = [i for i, d in enumerate(self._decays) if d]
+        if decayed:
+            weights = [self._params[i] for i in decayed]
+            if m.regularization_type == "L1":
+                weights = list(torch._foreach_sign(weights))
+            pulls = torch._foreach_mul(weights, [self._decays[i] for i in decayed])
+            torch._foreach_add_([grads[i] for i in decayed], pulls)
+        rates = [rate * mult for mult in self._lr_mults]
+        updates = self._rule(m, rates, grads, self.histories, self.iteration)
+        torch._foreach_sub_(self._params, updates)
+
+    # ------------------------------------------------------------ snapshots
+
+    def snapshot(self, prefix: str | None = None) -> tuple[Path, Path]:
+        """Write model and state as Caffe names them, ``PREFIX_iter_N.caffemodel`` and ``.solverstate`` (or ``.h5``).
+
+        Returns
+        -------
+        The two paths.
+        """
+        m = self.spec.message
+        base = str(self.root / (prefix if prefix is not None else m.snapshot_prefix))
+        return snapshots.write(
+            base, self.iteration, self.net.weights(), self.net.graph.spec, self.history_arrays(),
+            current_step(m, self.iteration), hdf5=m.snapshot_format == 0,
+        )  # fmt: skip
+
+    def history_arrays(self) -> list[Any]:
+        """The histories as Caffe stores them: all first ones, then all second ones."""
+        return [t.detach().cpu().contiguous().numpy() for group in self.histories for t in group]
+
+    def restore(self, path: str | os.PathLike[str]) -> None:
+        """Go on from a ``.solverstate`` (or ``.solverstate.h5``): iteration, histories, and the model that it names.
+
+        Raises
+        ------
+        SolverError : damaged, or of another network or solver type.
+        """
+        state = snapshots.read_state(path)
+        weights = snapshots.learned_weights(state, path)
+        flat = [t for group in self.histories for t in group]
+        if len(flat) != len(state.history):
+            raise SolverError(
+                f"{os.fspath(path)}: holds {len(state.history)} history blobs, solver {self.spec.message.type} and "
+                f"this network need {len(flat)}"
+            )
+        problems = [
+            f"history {i}: {tuple(a.shape)} in the file, {tuple(t.shape)} here"
+            for i, (t, a) in enumerate(zip(flat, state.history, strict=True)) if not _same_size(t, a)
+        ]  # fmt: skip
+        if problems:
+            raise SolverError(f"{os.fspath(path)}: the state is of another network: {'; '.join(problems)}")
+        loaded = Net(self.net.graph, weights, seed=self.seed)
+        with torch.no_grad():
+            for (_, _, mine), (_, _, other) in zip(self.net.owned_params(), loaded.owned_params(), strict=True):
+                mine.copy_(other)
+            for t, array in zip(flat, state.history, strict=True):
+                t.copy_(torch.from_numpy(array).reshape(t.shape))
+        self.iteration = state.iteration
+
+
+def _same_size(tensor: Tensor, array: Any) -> bool:
+    """Equal shapes, leading ones of old 4-axis blobs aside."""
+    shape = tuple(array.shape)
+    while len(shape) > tensor.dim() and shape[0] == 1:
+        shape = shape[1:]
+    return shape == tuple(tensor.shape)
+
+
+class _LossOf(torch.nn.Module):
+    """Data in, loss out: what a wrapper such as DistributedDataParallel sees."""
+
+    def __init__(self, net: Net) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, data: dict[str, Tensor], everything: bool = False) -> tuple[Tensor, dict[str, Tensor]]:
+        wanted = dict.fromkeys(self.net.graph.blobs if everything else (*self.net.losses, *self.net.graph.outputs))
+        found = self.net(blobs=wanted, **data)
+        return self.net.loss(found), {name: value.detach() for name, value in found.items()}

@@ -1,0 +1,478 @@
+"""Caffe weight files: binary (V0, V1, current) and HDF5, both ways.
+
+Binary models are read in the dialect that their contents show (see :func:`detect_dialect`), HDF5 has none. The writer
+streams: nothing larger than one layer is held twice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import mmap
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import IO, Any
+
+import numpy as np
+from google.protobuf.message import DecodeError
+
+from caffe_compat.definition import schema
+from caffe_compat.definition.prototxt import net_from_message
+from caffe_compat.definition.schema import DIALECTS, Dialect
+from caffe_compat.definition.spec import NetSpec
+from caffe_compat.errors import PrototxtError, SchemaError, WeightError
+from caffe_compat.files import atomic_write
+from caffe_compat.weights.wire import (
+    BYTES,
+    VARINT,
+    Array,
+    Blob,
+    Loader,
+    encode_blob,
+    encode_bytes,
+    memory_loader,
+    misfits,
+    read_blob,
+    walk,
+)
+
+_HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
+
+
+@dataclass(frozen=True)
+class LayerBlobs:
+    """The parameter blobs that a file holds for one layer."""
+
+    name: str
+    type: str
+    blobs: tuple[Blob, ...]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where weights came from, for reports and metadata.
+
+    Attributes
+    ----------
+    path, size : the file.
+    container : "caffemodel", "h5", "safetensors", "pth", "npz" or "" (made in memory).
+    format : "V0", "V1", "V2" for binary models, otherwise "".
+    dialect : "upstream" or "fork" (binary models), "" where it makes no difference.
+    evidence : why that dialect.
+    notes : oddities that a reader should know.
+    """
+
+    path: str = ""
+    size: int = 0
+    container: str = ""
+    format: str = ""
+    dialect: str = ""
+    evidence: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    metadata: dict[str, str] = field(default_factory=dict)
+
+    def sha256(self) -> str:
+        """SHA-256 of the file, hex; "" for weights made in memory."""
+        if not self.path:
+            return ""
+        digest = hashlib.sha256()
+        with open(self.path, "rb") as stream:
+            while chunk := stream.read(1 << 20):
+                digest.update(chunk)
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Parameter blobs by layer, in file order, with the definition that came along, if any."""
+
+    layers: tuple[LayerBlobs, ...]
+    net: NetSpec | None = None
+    source: Source = Source()
+
+    def __contains__(self, name: str) -> bool:
+        return any(layer.name == name for layer in self.layers)
+
+    def __getitem__(self, name: str) -> tuple[Blob, ...]:
+        for layer in self.layers:
+            if layer.name == name:
+                return layer.blobs
+        raise KeyError(name)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the layers that hold blobs."""
+        return tuple(layer.name for layer in self.layers if layer.blobs)
+
+    @property
+    def count(self) -> int:
+        """How many values there are."""
+        return sum(blob.data.size for layer in self.layers for blob in layer.blobs)
+
+
+# ---------------------------------------------------------------- reading
+
+
+@dataclass
+class _RawLayer:
+    """A layer submessage of the file: its definition bytes without blobs, and where the blobs are."""
+
+    rest: bytes
+    blobs: list[tuple[int, int]]
+
+
+def _split(buffer: memoryview, start: int, stop: int, blob_field: int, nested: tuple[int, int] | None) -> _RawLayer:
+    """Separate a layer into definition and blob places; ``nested`` = (field, its blob field) for V0 inside V1."""
+    rest, blobs = bytearray(), []
+    for part in walk(buffer, start, stop):
+        if part.number == blob_field and part.wire == BYTES:
+            blobs.append((part.start, part.stop))
+        elif nested and part.number == nested[0] and part.wire == BYTES:
+            inner = _split(buffer, part.start, part.stop, nested[1], None)
+            blobs.extend(inner.blobs)
+            rest += encode_bytes(part.number, len(inner.rest)) + inner.rest
+        else:
+            rest += buffer[part.begin : part.stop]
+    return _RawLayer(bytes(rest), blobs)
+
+
+def _evidence(layers: Iterable[tuple[str, bytes]]) -> dict[Dialect, list[str]]:
+    """For each dialect, what in the layers speaks for it and against the other."""
+    found: dict[Dialect, list[str]] = {"upstream": [], "fork": []}
+    marks: dict[str, Dialect] = {"CPMData": "fork", "ROIPooling": "fork", "Swish": "upstream", "Clip": "upstream"}
+    for kind, rest in layers:
+        view = memoryview(rest)
+        wrong = {
+            d: list(misfits(view, 0, len(view), schema.message_class(kind, d).DESCRIPTOR)) for d in DIALECTS
+        }
+        pairs: tuple[tuple[Dialect, Dialect], ...] = (("upstream", "fork"), ("fork", "upstream"))
+        for dialect, other in pairs:
+            only = [item for item in wrong[other] if item not in wrong[dialect]]
+            if only and len(wrong[dialect]) < len(wrong[other]):
+                found[dialect].append(f"{only[0]} does not fit {other}")
+        head = _peek(kind, rest)
+        if head.type in marks and kind == "LayerParameter":
+            dialect = marks[head.type]
+            found[dialect].append(f"layer '{head.name}' has type {head.type}, which exists in {dialect} only")
+    return found
+
+
+def _peek(kind: str, rest: bytes) -> Any:
+    message = schema.message_class(kind, "upstream")()
+    try:
+        message.ParseFromString(rest)
+    except DecodeError:
+        raise WeightError("damaged: a layer cannot be decoded") from None
+    return message
+
+
+def detect_dialect(layers: Iterable[tuple[str, bytes]]) -> tuple[Dialect | None, list[str]]:
+    """Decide which dialect wrote a binary model.
+
+    Parameters
+    ----------
+    layers : (message name, definition bytes) of every layer.
+
+    Returns
+    -------
+    The dialect, or None where no field differs; and the evidence.
+
+    Raises
+    ------
+    WeightError : the contents speak for both.
+    """
+    found = _evidence(layers)
+    up, fork = found["upstream"], found["fork"]
+    if up and fork:
+        raise WeightError(
+            f"the model mixes both schema dialects ({up[0]}; {fork[0]}): say which with --dialect upstream or fork"
+        )
+    if up or fork:
+        return ("upstream" if up else "fork"), list(dict.fromkeys(up or fork))
+    return None, []
+
+
+def _file_loader(stream: IO[bytes]) -> Loader:
+    def load(offset: int, count: int, kind: str) -> Array:
+        stream.seek(offset)
+        data = np.fromfile(stream, dtype=kind, count=count)
+        if data.size != count:
+            raise WeightError("truncated while reading: the file changed under the reader")
+        return data
+
+    return load
+
+
+def _top_level(buffer: memoryview) -> tuple[list[_RawLayer], bytes, str]:
+    """The layers, the other net fields, and the format; refuses what is no NetParameter."""
+    layers: list[_RawLayer] = []
+    rest = bytearray()
+    formats: set[str] = set()
+    first = True
+    for part in walk(buffer, 0, len(buffer)):
+        if first and part.number == 1 and part.wire == VARINT:
+            raise WeightError("this is a .solverstate (an optimizer's state), not a model: give the .caffemodel beside it")
+        first = False
+        if part.number == 100 and part.wire == BYTES:
+            layers.append(_split(buffer, part.start, part.stop, 7, None))
+            formats.add("V2")
+        elif part.number == 2 and part.wire == BYTES:
+            layers.append(_split(buffer, part.start, part.stop, 6, (1, 50)))
+            inner = any(f.number == 1 and f.wire == BYTES for f in walk(buffer, part.start, part.stop))
+            formats.add("V0" if inner else "V1")
+        else:
+            rest += buffer[part.begin : part.stop]
+    wrong = list(misfits(memoryview(bytes(rest)), 0, len(rest), schema.message_class("NetParameter").DESCRIPTOR))
+    if not layers or wrong:
+        if not layers and wrong:
+            raise WeightError("this is no caffemodel: the bytes are not a Caffe network (is it another file type?)")
+        if wrong:
+            raise WeightError(f"damaged or not a caffemodel: unknown network field {wrong[0]}")
+        raise WeightError("the model holds no layers: this is no trained network")
+    if len(formats) > 1:
+        raise WeightError(f"the model mixes layer formats {' and '.join(sorted(formats))}")
+    return layers, bytes(rest), formats.pop()
+
+
+def parse_weights(
+    buffer: bytes | memoryview,
+    *,
+    load: Loader | None = None,
+    dialect: Dialect | None = None,
+    path: str = "",
+) -> Weights:
+    """Read a binary caffemodel from memory.
+
+    Parameters
+    ----------
+    buffer : the file's bytes.
+    load : how to fetch arrays (default: copied out of ``buffer``).
+    dialect : overrides detection.
+    path : for reports.
+
+    Raises
+    ------
+    WeightError : truncated, damaged, or no caffemodel.
+    """
+    view = memoryview(buffer)
+    load = load or memory_loader(view)
+    raw, rest, form = _top_level(view)
+    kind, field_no = ("LayerParameter", 100) if form == "V2" else ("V1LayerParameter", 2)
+    notes: list[str] = []
+    if dialect is None:
+        found, evidence = detect_dialect((kind, layer.rest) for layer in raw)
+    else:
+        found, evidence = dialect, ["chosen with --dialect"]
+    used = found or "upstream"
+    body = b"".join(encode_bytes(field_no, len(layer.rest)) + layer.rest for layer in raw)
+    message = schema.message_class("NetParameter", used)()
+    merged = schema.new("NetParameter")
+    try:
+        message.ParseFromString(rest + body)
+        schema.move(message, merged)
+    except (DecodeError, UnicodeDecodeError, SchemaError) as error:
+        raise WeightError(f"damaged: the network definition inside cannot be decoded ({error})") from None
+    descriptor = schema.message_class(kind, used).DESCRIPTOR
+    names = [_name_of(item) for item in getattr(merged, "layer" if form == "V2" else "layers")]
+    for (name, _), layer in zip(names, raw, strict=True):
+        wrong = list(misfits(memoryview(layer.rest), 0, len(layer.rest), descriptor))
+        if wrong and dialect is not None:
+            raise WeightError(
+                f"layer '{name}': field {wrong[0]} does not exist in the {used} dialect: the model was written with "
+                "another one; leave --dialect out to detect it"
+            )
+        if wrong:
+            notes.append(f"layer '{name}': unknown field(s) {', '.join(wrong[:5])} of another Caffe fork")
+    made = []
+    for (name, type_), layer in zip(names, raw, strict=True):
+        blobs = tuple(
+            read_blob(view, start, stop, load, f"layer '{name}', blob {i}")
+            for i, (start, stop) in enumerate(layer.blobs)
+        )
+        if blobs:
+            made.append(LayerBlobs(name, type_, blobs))
+    try:
+        net: NetSpec | None = net_from_message(merged, file=path)
+    except PrototxtError as error:
+        net = None
+        notes.append(f"the embedded definition is unusable: {error}")
+    if net is not None:
+        # V0 and V1 types were upgraded; name the blobs' layers as Caffe does today
+        types = {layer.name: layer.type for layer in net.layers}
+        made = [replace(layer, type=types.get(layer.name, layer.type)) for layer in made]
+    source = Source(path, len(view), "caffemodel", form, found or "", tuple(evidence), tuple(notes))
+    return Weights(tuple(made), net, source)
+
+
+def _name_of(item: Any) -> tuple[str, str]:
+    if item.DESCRIPTOR.name == "LayerParameter":
+        return item.name, item.type
+    if item.HasField("layer"):
+        return item.layer.name, item.layer.type
+    return item.name, schema.enum_name(item, "type")
+
+
+def _read_h5(path: str) -> Weights:
+    import h5py
+
+    found: dict[str, dict[int, Array]] = {}
+
+    def visit(name: str, item: Any) -> None:
+        if not isinstance(item, h5py.Dataset):
+            return
+        layer, _, index = name.rpartition("/")
+        if not index.isdigit() or not layer or item.dtype.kind != "f":
+            raise WeightError(f"{path}: '/data/{name}' is no Caffe blob (expected /data/LAYER/0, 1, ... of floats)")
+        if item.size * item.dtype.itemsize > max(os.path.getsize(path) * 1100, 1 << 20):
+            raise WeightError(f"{path}: '/data/{name}' claims the shape {item.shape}, more than the file can hold")
+        found.setdefault(layer, {})[int(index)] = np.asarray(item[()])
+
+    try:
+        with h5py.File(path, "r") as file:
+            if not isinstance(file.get("data"), h5py.Group):
+                what = "a .solverstate.h5" if "iter" in file else "no Caffe model"
+                raise WeightError(f"{path}: has no group '/data': this is {what}, expected a .caffemodel.h5")
+            file["data"].visititems(visit)
+    except (OSError, RuntimeError, KeyError) as error:
+        raise WeightError(f"{path}: damaged HDF5 file: {error}") from None
+    layers = []
+    for name, blobs in found.items():
+        if sorted(blobs) != list(range(len(blobs))):
+            raise WeightError(f"{path}: layer '{name}' has blobs {sorted(blobs)}, expected 0 to {len(blobs) - 1}")
+        ordered = (blobs[i] for i in range(len(blobs)))
+        wide = (a if a.dtype == np.float64 else a.astype(np.float32, copy=False) for a in ordered)
+        layers.append(LayerBlobs(name, "", tuple(Blob(a) for a in wide)))
+    return Weights(tuple(layers), None, Source(path, os.path.getsize(path), "h5"))
+
+
+def read_weights(path: str | os.PathLike[str], *, dialect: Dialect | None = None) -> Weights:
+    """Read ``.caffemodel`` (any age and schema) or ``.caffemodel.h5``.
+
+    Parameters
+    ----------
+    path : the file; its kind is told from the contents, not from the name.
+    dialect : "upstream" or "fork" to override detection of binary models.
+
+    Returns
+    -------
+    Weights. Each array is read once into memory of its own (the file's size in all).
+
+    Raises
+    ------
+    WeightError : missing, empty, truncated, damaged, another kind of file; says which and what to do.
+    """
+    name = os.fspath(path)
+    try:
+        with open(name, "rb") as stream:
+            head = stream.read(1024)
+            if not head:
+                raise WeightError(f"{name}: is empty (0 bytes): download or copy the file again")
+            if head.startswith(_HDF5_MAGIC):
+                return _read_h5(name)
+            _refuse_other_kinds(head, name)
+            # not closed by hand: an error on its way out may still hold views of it
+            view = memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ))
+            return parse_weights(view, load=_file_loader(stream), dialect=dialect, path=name)
+    except OSError as error:
+        raise WeightError(f"{name}: cannot be read: {error.strerror or error}") from None
+    except WeightError as error:
+        if error.problems or str(error).startswith(name):
+            raise
+        raise WeightError(f"{name}: {error}") from None
+
+
+def _refuse_other_kinds(head: bytes, name: str) -> None:
+    text = head.lstrip()[:512].lower()
+    if text.startswith((b"<!doctype", b"<html", b"<?xml")):
+        raise WeightError(f"{name}: is an HTML page, not a model: the download link gave a web page; download it again")
+    if text.startswith(b"version https://git-lfs"):
+        raise WeightError(f"{name}: is a Git LFS pointer, not the model itself: fetch it with 'git lfs pull'")
+    # a definition in text has letters, quotes and line ends, and none of the control bytes that lengths are made of
+    if head and not any(byte < 9 or 13 < byte < 32 for byte in head) and (b"{" in head or b":" in head):
+        raise WeightError(
+            f"{name}: is text (a prototxt?), expected the binary .caffemodel; give a definition with --prototxt"
+        )
+
+
+# ---------------------------------------------------------------- writing
+
+
+def _chunks(weights: Weights, net: NetSpec, dialect: Dialect) -> Iterator[bytes | memoryview]:
+    head = schema.message_class("NetParameter", dialect)(name=net.name)
+    yield head.SerializeToString()
+    used: Counter[str] = Counter()
+    written = []
+    for layer in net.layers:
+        message = schema.message_class("LayerParameter", dialect)()
+        schema.move(layer.message, message, f"layer '{layer.name}'")
+        # definition first, blobs inside it: Caffe reads fields in any order
+        body: list[bytes | memoryview] = [message.SerializeToString()]
+        entries = [entry for entry in weights.layers if entry.name == layer.name]
+        if used[layer.name] < len(entries):
+            for blob in entries[used[layer.name]].blobs:
+                encoded = encode_blob(blob)
+                body += [encode_bytes(7, sum(_nbytes(c) for c in encoded)), *encoded]
+            used[layer.name] += 1
+            written.append(layer.name)
+        yield encode_bytes(100, sum(_nbytes(c) for c in body))
+        yield from body
+    lost = [entry.name for entry in weights.layers if entry.blobs and not used[entry.name]]
+    if lost:
+        raise WeightError("weights for layers that the definition does not have", lost)
+
+
+def _nbytes(chunk: bytes | memoryview) -> int:
+    return chunk.nbytes if isinstance(chunk, memoryview) else len(chunk)
+
+
+def fits(net: NetSpec, dialect: Dialect) -> bool:
+    """Can every setting of this definition be written in the dialect?"""
+    try:
+        schema.move(net.to_message(), schema.message_class("NetParameter", dialect)())
+    except SchemaError:
+        return False
+    return True
+
+
+def write_weights(
+    path: str | os.PathLike[str], weights: Weights, net: NetSpec, *, dialect: Dialect | None = None
+) -> None:
+    """Write a ``.caffemodel`` (or ``.h5``, by the name) that Caffe loads.
+
+    Parameters
+    ----------
+    path : target; written under a temporary name and renamed, so that nothing half-written remains.
+    weights : blobs by layer name.
+    net : the definition to embed, one layer after the other (binary only; HDF5 files hold blobs alone).
+    dialect : schema of the binary file; default: fork where the definition needs it, else upstream.
+
+    Raises
+    ------
+    WeightError : blobs for unknown layers, or the target cannot be written.
+    SchemaError : the dialect lacks a field that the definition sets.
+    """
+    name = os.fspath(path)
+    if name.endswith(".h5"):
+        _write_h5(name, weights, net)
+        return
+    chosen = dialect or ("fork" if not fits(net, "upstream") and fits(net, "fork") else "upstream")
+    with atomic_write(name) as stream:
+        for chunk in _chunks(weights, net, chosen):
+            stream.write(chunk)
+
+
+def _write_h5(name: str, weights: Weights, net: NetSpec) -> None:
+    import h5py
+
+    order = [layer.name for layer in net.layers]
+    lost = [entry.name for entry in weights.layers if entry.name not in order]
+    if lost:
+        raise WeightError("weights for layers that the definition does not have", lost)
+    with atomic_write(name, stream=False) as target, h5py.File(target, "w", track_order=True) as file:
+        data = file.create_group("data", track_order=True)
+        for entry in weights.layers:
+            group = data.require_group(entry.name)
+            for index, blob in enumerate(entry.blobs):
+                group.create_dataset(str(index), data=blob.data)
+

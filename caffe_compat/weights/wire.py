@@ -1,0 +1,260 @@
+"""protobuf's wire format, walked without copying: just enough to lift the big arrays out of a model file.
+
+Caffe models are small definitions around large float arrays. The walk takes the arrays' places in the file, so that
+each is read once into memory of its own; what is left of a layer is a few hundred bytes for protobuf to parse.
+
+Source: the encoding chapter of protobuf's documentation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from caffe_compat.definition import schema
+from caffe_compat.errors import WeightError
+
+VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
+_MAX_AXES = 32
+_D = schema._Field
+_WIRE_OF = {
+    _D.TYPE_DOUBLE: FIXED64,
+    _D.TYPE_FLOAT: FIXED32,
+    _D.TYPE_STRING: BYTES,
+    _D.TYPE_BYTES: BYTES,
+    _D.TYPE_MESSAGE: BYTES,
+}
+
+Array = npt.NDArray[Any]
+# (byte offset in the file, count, dtype) -> a fresh array
+Loader = Callable[[int, int, str], Array]
+
+
+class Field(NamedTuple):
+    """One field on the wire: its number, wire type, numeric value, and the byte ranges of field and payload."""
+
+    number: int
+    wire: int
+    value: int
+    begin: int
+    start: int
+    stop: int
+
+
+def _varint(buffer: memoryview, at: int, stop: int) -> tuple[int, int]:
+    value = shift = 0
+    while at < stop:
+        byte = buffer[at]
+        at += 1
+        value |= (byte & 127) << shift
+        if byte < 128:
+            return value, at
+        shift += 7
+        if shift > 63:
+            break
+    raise WeightError(f"damaged at byte {at}: a number does not end (truncated file?)")
+
+
+def walk(buffer: memoryview, start: int, stop: int) -> Iterator[Field]:
+    """The fields between two byte offsets.
+
+    Raises
+    ------
+    WeightError : the bytes are no protobuf message, or end too early; says at which byte.
+    """
+    at = start
+    while at < stop:
+        begin = at
+        tag, at = _varint(buffer, at, stop)
+        number, wire = tag >> 3, tag & 7
+        value = 0
+        if number == 0 or number > 536870911:
+            raise WeightError(f"damaged at byte {begin}: field number {number} cannot exist")
+        first = at
+        if wire == VARINT:
+            value, at = _varint(buffer, at, stop)
+        elif wire == FIXED64:
+            at += 8
+        elif wire == FIXED32:
+            at += 4
+        elif wire == BYTES:
+            size, first = _varint(buffer, at, stop)
+            at = first + size
+        else:
+            raise WeightError(f"damaged at byte {begin}: wire type {wire} is not used by Caffe")
+        if at > stop:
+            raise WeightError(
+                f"truncated: field {number} at byte {begin} needs {at - stop} more byte(s) than there are; "
+                "download or copy the file again"
+            )
+        yield Field(number, wire, value, begin, first, at)
+
+
+@dataclass(frozen=True)
+class Blob:
+    """One parameter or history array.
+
+    Attributes
+    ----------
+    data : float32 or float64, in Caffe's layout and shape.
+    legacy : stored with the old num, channels, height, width (always 4-D) instead of a shape.
+    """
+
+    data: Array
+    legacy: bool = False
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The dimensions, as stored."""
+        return tuple(self.data.shape)
+
+
+def _floats(buffer: memoryview, field: Field, load: Loader, stop: int, kind: str) -> tuple[Array, int]:
+    """Values of a packed field, or of the run of unpacked ones that begins here; and where they end."""
+    size = 8 if kind == "<f8" else 4
+    if field.wire == BYTES:
+        length = field.stop - field.start
+        if length % size:
+            raise WeightError(f"damaged at byte {field.begin}: {length} bytes are no whole number of {size}-byte values")
+        return load(field.start, length // size, kind), field.stop
+    if field.wire != (FIXED64 if size == 8 else FIXED32):
+        raise WeightError(f"damaged at byte {field.begin}: blob data has the wrong wire type")
+    head = field.start - field.begin
+    row = np.dtype([("tag", f"V{head}"), ("value", kind)])
+    tag = bytes(buffer[field.begin : field.start])
+    rows = np.frombuffer(buffer[field.begin : field.begin + (stop - field.begin) // row.itemsize * row.itemsize], row)
+    other = rows["tag"] != np.void(tag)
+    count = int(np.argmax(other)) if other.any() else len(rows)
+    return rows["value"][:count].copy(), field.begin + count * row.itemsize
+
+
+def read_blob(buffer: memoryview, start: int, stop: int, load: Loader, what: str) -> Blob:
+    """Read a ``BlobProto``.
+
+    Parameters
+    ----------
+    load : fetches the array itself, so that nothing is held twice.
+    what : name of the blob in errors.
+
+    Raises
+    ------
+    WeightError : shape and data disagree, or the bytes are damaged. Nothing is allocated for a false shape.
+    """
+    legacy: dict[int, int] = {}
+    dims: list[int] | None = None
+    parts: dict[str, list[Array]] = {"<f4": [], "<f8": []}
+    at = start
+    while at < stop:
+        field = next(walk(buffer, at, stop))
+        at = field.stop
+        if field.number in (1, 2, 3, 4) and field.wire == VARINT:
+            legacy[field.number] = _signed(field.value, 32)
+        elif field.number == 7 and field.wire == BYTES:
+            dims = dims or []
+            for inner in walk(buffer, field.start, field.stop):
+                if inner.number == 1 and inner.wire == VARINT:
+                    dims.append(_signed(inner.value, 64))
+                elif inner.number == 1 and inner.wire == BYTES:
+                    spot = inner.start
+                    while spot < inner.stop:
+                        value, spot = _varint(buffer, spot, inner.stop)
+                        dims.append(_signed(value, 64))
+        elif field.number in (5, 8):
+            kind = "<f4" if field.number == 5 else "<f8"
+            values, at = _floats(buffer, field, load, stop, kind)
+            parts[kind].append(values)
+    chosen = parts["<f8"] or parts["<f4"]  # Caffe prefers double_data when there is any
+    data = chosen[0] if len(chosen) == 1 else np.concatenate(chosen) if chosen else np.zeros(0, np.float32)
+    shape = tuple(legacy.get(i, 0) for i in (1, 2, 3, 4)) if legacy else tuple(dims or ())
+    if len(shape) > _MAX_AXES:
+        raise WeightError(f"{what}: {len(shape)} axes; Caffe allows {_MAX_AXES}")
+    count = 1
+    for dim in shape:
+        if dim < 0:
+            raise WeightError(f"{what}: negative dimension in shape {_dims(shape)}")
+        count *= dim
+    if count != data.size:
+        raise WeightError(
+            f"{what}: shape {_dims(shape)} needs {count} values, the file holds {data.size}: the model is damaged"
+        )
+    return Blob(data.reshape(shape), bool(legacy))
+
+
+def memory_loader(buffer: memoryview) -> Loader:
+    """Fetches arrays out of bytes in memory."""
+
+    def load(offset: int, count: int, kind: str) -> Array:
+        size = 8 if kind == "<f8" else 4
+        return np.frombuffer(buffer[offset : offset + count * size], kind).copy()
+
+    return load
+
+
+def _dims(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape)) or "()"
+
+
+def _signed(value: int, bits: int) -> int:
+    value &= (1 << 64) - 1
+    if value >= 1 << 63:
+        value -= 1 << 64
+    return value if bits == 64 else ((value + 2**31) % 2**32) - 2**31
+
+
+def encode_varint(value: int) -> bytes:
+    """A varint."""
+    out = bytearray()
+    while value > 127:
+        out.append(value & 127 | 128)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def encode_bytes(number: int, size: int) -> bytes:
+    """The head of a length-delimited field."""
+    return encode_varint(number << 3 | BYTES) + encode_varint(size)
+
+
+def encode_blob(blob: Blob) -> list[bytes | memoryview]:
+    """A ``BlobProto`` as chunks, as Caffe writes it: packed data, then the shape; nothing large is copied."""
+    dims = b"".join(encode_varint(d) for d in blob.shape)
+    kind, number = ("<f8", 8) if blob.data.dtype == np.float64 else ("<f4", 5)
+    data = np.ascontiguousarray(blob.data, dtype=kind).reshape(-1)
+    shape = encode_bytes(1, len(dims)) + dims if dims else b""
+    tail = encode_bytes(7, len(shape)) + shape
+    body: list[bytes | memoryview] = []
+    if data.size:
+        body = [encode_bytes(number, data.nbytes), data.view(np.uint8).data]
+    # fields in number order: data (5), shape (7), double_data (8)
+    return [*body, tail] if number == 5 else [tail, *body]
+
+
+def misfits(buffer: memoryview, start: int, stop: int, descriptor: Any, path: str = "") -> Iterator[str]:
+    """Names every field that the message type does not have, or has with another wire type.
+
+    protobuf keeps such fields unread and silent; here they decide which dialect a file was written in.
+    """
+    known = descriptor.fields_by_number
+    for field in walk(buffer, start, stop):
+        name = f"{path}#{field.number}"
+        if field.number not in known:
+            yield name
+            continue
+        spec = known[field.number]
+        label = f"{path}{spec.name}"
+        expected = _WIRE_OF.get(spec.type, VARINT)
+        if field.wire == BYTES and expected != BYTES and schema.is_repeated(spec):
+            continue  # packed
+        if field.wire != expected:
+            yield f"{label} (wire type {field.wire})"
+        elif spec.message_type is not None:
+            yield from misfits(buffer, field.start, field.stop, spec.message_type, f"{label}.")
+        elif (spec.enum_type is not None and field.value not in spec.enum_type.values_by_number) or (
+            spec.type == _D.TYPE_BOOL and field.value > 1
+        ):
+            yield f"{label} = {field.value}"

@@ -1,0 +1,1 @@
+"""The benchmarks: test people, truth, measures and published numbers."""

@@ -1,1 +1,0 @@
-"""Readers of the original downloads: annotation files to :class:`reproduce.annotations.Annotation`."""

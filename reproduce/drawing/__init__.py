@@ -1,0 +1,1 @@
+"""Skeletons, belief maps and curves as pictures."""

@@ -1,0 +1,97 @@
+"""Pictures of belief maps and skeletons."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from reproduce.people.skeletons import Skeleton
+
+Maps = npt.NDArray[np.float32]
+Image = npt.NDArray[np.uint8]
+
+# colour-blind safe (Okabe and Ito), for limbs and parts, B, G, R
+_PALETTE = ((0, 159, 230), (233, 180, 86), (115, 158, 0), (66, 228, 240), (178, 114, 0), (0, 94, 213), (167, 121, 204))
+
+
+def overlay(image: Image, belief: Maps, *, low: float | None = None, high: float | None = None) -> Image:
+    """A belief map in false colours over a grey copy of the image.
+
+    Parameters
+    ----------
+    image : (H, W, 3) uint8, B, G, R.
+    belief : (h, w) of any size; scaled to the image.
+    low, high : values shown as lowest and highest colour; default: the map's own range.
+    """
+    import cv2
+
+    low = float(belief.min()) if low is None else low
+    high = float(belief.max()) if high is None else high
+    wide = cv2.resize(belief.astype(np.float32), (image.shape[1], image.shape[0]), interpolation=cv2.INTER_CUBIC)
+    level = np.clip((wide - low) / max(high - low, 1e-12), 0, 1)
+    heat = cv2.applyColorMap((level * 255).astype(np.uint8), cv2.COLORMAP_VIRIDIS)
+    grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
+    return np.asarray(cv2.addWeighted(grey, 0.4, heat, 0.6, 0), np.uint8)
+
+
+def montage(image: Image, stages: Sequence[Maps], names: Sequence[str], *, tile: int = 120) -> Image:
+    """Belief maps of every part (columns) and stage (rows), as the paper's Figure 1 shows them.
+
+    Parameters
+    ----------
+    image : (H, W, 3) uint8 B, G, R, what the network saw.
+    stages : per stage (P + 1, h, w); rows share a colour scale per stage.
+    names : of the columns, background included.
+    """
+    import cv2
+
+    height = round(tile * image.shape[0] / image.shape[1])
+    small = np.asarray(cv2.resize(image, (tile, height), interpolation=cv2.INTER_AREA), np.uint8)
+    margin, head = 64, 22
+    out = np.full((head + len(stages) * (height + 4), margin + len(names) * (tile + 4), 3), 255, np.uint8)
+    for column, name in enumerate(names):
+        _write(out, name, margin + column * (tile + 4) + 2, 15)
+    for row, maps in enumerate(stages):
+        top = head + row * (height + 4)
+        _write(out, f"stage {row + 1}", 4, top + height // 2)
+        low, high = float(maps[:-1].min()), float(maps[:-1].max())
+        for column, belief in enumerate(maps[: len(names)]):
+            left = margin + column * (tile + 4)
+            last = column == len(maps) - 1
+            tile_image = overlay(small, belief, low=None if last else low, high=None if last else high)
+            out[top : top + height, left : left + tile] = tile_image
+    return out
+
+
+def _write(image: Image, text: str, x: int, y: int) -> None:
+    import cv2
+
+    cv2.putText(image, text, (x, y), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (0, 0, 0), 1, cv2.LINE_AA)
+
+
+def draw_skeleton(image: Image, joints: npt.NDArray[np.floating[Any]], skeleton: Skeleton) -> Image:
+    """Limbs and joints on a copy of the image.
+
+    Parameters
+    ----------
+    image : (H, W, 3) uint8 B, G, R.
+    joints : (P, 2) x, y in 0-based pixels; nan = not drawn.
+    """
+    import cv2
+
+    out = np.ascontiguousarray(image.copy())
+    size = max(image.shape[:2])
+    thick = max(2, size // 160)
+    for i, (a, b) in enumerate(skeleton.limbs):
+        if np.isfinite(joints[[a, b]]).all():
+            start, stop = (tuple(round(float(v)) for v in joints[k]) for k in (a, b))
+            cv2.line(out, start, stop, _PALETTE[i % len(_PALETTE)], thick, cv2.LINE_AA)
+    for x, y in joints:
+        if np.isfinite([x, y]).all():
+            center = (round(float(x)), round(float(y)))
+            cv2.circle(out, center, thick + 1, (255, 255, 255), -1, cv2.LINE_AA)
+            cv2.circle(out, center, thick, (30, 30, 30), -1, cv2.LINE_AA)
+    return out

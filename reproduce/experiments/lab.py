@@ -1,0 +1,376 @@
+"""Runs the experiments: trains by ``cpm-train``'s code, tests on LSP by the seven-scale protocol, writes a result for each.
+
+A result is a JSON file; what is there is not done again, and a training that was stopped goes on from its last snapshot.
+Several processes may share a plan.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from caffe_compat.errors import CaffeCompatError
+from caffe_compat.files import atomic_write
+from reproduce.benchmarks import measures
+from reproduce.benchmarks.check import published
+from reproduce.experiments.plans import Experiment, Profile
+from reproduce.experiments.trained import read_one as result_of
+from reproduce.network import netgen
+from reproduce.people import lsp_files
+from reproduce.people.annotation import Annotation
+from reproduce.predict.predictor import Setting
+from reproduce.runtime.processes import Group
+from reproduce.runtime.provenance import provenance
+
+if TYPE_CHECKING:
+    from reproduce.predict.predictor import Predictor
+
+Say = Callable[[str], None]
+# gradient magnitudes: bins of log10 |g|
+BINS = np.linspace(-14, 2, 65)
+MARKS = (0.02, 0.25, 1.0)  # of a training, where gradients are looked at
+_PATIENCE = 5.0  # seconds between two looks at what another process works on
+_DISPLAY = 50  # iterations between two lines of a log
+
+
+@dataclass
+class Lab:
+    """Where experiments run.
+
+    Parameters
+    ----------
+    data : folder with lsp/ and lspet/. work : trainings and records. results : what was measured, one file per experiment.
+    command : of ``cpm-reproduce`` that made it, for the record.
+    """
+
+    profile: Profile
+    data: Path
+    work: Path
+    results: Path
+    say: Say
+    device: str = "cpu"
+    workers: int = 1
+    command: str = "all"
+    group: Group = field(default_factory=lambda: Group(0, 1, "cpu"))
+
+    def result(self, experiment: Experiment) -> Path:
+        """Its result's file."""
+        return self.results / f"{experiment.name}.json"
+
+    @cached_property
+    def _people(self) -> list[Annotation]:
+        """The training people whose images are there: read once, not for each experiment."""
+        return lsp_files.read_training(self.data, skip_missing=True)
+
+    def records(self) -> Path:
+        """The training records, made when they are first needed."""
+        from reproduce.records import store
+
+        path = self.work / "leeds.lmdb"
+        if self.group.first:
+            people = self._people
+            if not people:
+                raise CaffeCompatError(
+                    f"{self.data}: no training images of LSP or LSPET in it (lsp/images, lspet/images, each beside its "
+                    f"joints.mat). To be had: {'; '.join(published()['where'][k] for k in ('lsp', 'lspet'))}"
+                )
+            if self.profile.people is not None and len(people) > self.profile.people:
+                chosen = np.linspace(0, len(people) - 1, self.profile.people).round().astype(int)
+                people = [people[i] for i in chosen]
+            self.work.mkdir(parents=True, exist_ok=True)
+            with contextlib.ExitStack() as stack:
+                while not self._locked(stack, "records"):
+                    time.sleep(_PATIENCE)
+                if not path.exists():
+                    store.export_lmdb(store.plan(people, seed=1), self.data, path, jpeg=True)
+        self.group.any(False)
+        return path
+
+    def run(self, experiments: Sequence[Experiment]) -> bool:
+        """Run what has no result yet; False when it was interrupted.
+
+        Several processes may run one plan in one work folder: what one of them works on the others leave alone and wait for.
+        """
+        names = [e.name for e in experiments]
+        waiting = list(experiments)
+        while waiting:
+            left = []
+            for experiment in waiting:
+                label = f"{experiment.name} ({names.index(experiment.name) + 1} of {len(names)})"
+                with self._claim(experiment) as state:
+                    if state == "done":
+                        self.say(f"{label}: has its result")
+                    elif state == "taken":
+                        left.append(experiment)
+                    else:
+                        self.say(label)
+                        if not self._one(experiment, self.records()):
+                            return False
+            if len(left) == len(waiting):
+                time.sleep(_PATIENCE)
+            elif left:
+                self.say(f"being made by another process: {', '.join(e.name for e in left)}")
+            waiting = left
+        return True
+
+    @contextlib.contextmanager
+    def _claim(self, experiment: Experiment) -> Iterator[Literal["done", "taken", "ours"]]:
+        """Whether an experiment has its result, is another process's (or waits for one), or is now ours."""
+        state: Literal["done", "taken", "ours"] = "ours"
+        with contextlib.ExitStack() as stack:
+            if self.group.first:
+                needed = [experiment.name] + ([experiment.after] if experiment.after else [])
+                free = all(self._locked(stack, name) for name in needed)
+                if self.result(experiment).exists():
+                    self._check(experiment)
+                    state = "done"
+                elif not free:
+                    state = "taken"
+            if self.group.any(state == "done"):  # all processes of a group do what its first one found
+                state = "done"
+            elif self.group.any(state == "taken"):
+                state = "taken"
+            yield state
+
+    def _check(self, experiment: Experiment) -> None:
+        """A result that is there must be of this plan: numbers of two plans in one figure would be compared wrongly."""
+        path = self.result(experiment)
+        found = result_of(path)
+        wanted = {
+            "config": json.loads(json.dumps(asdict(experiment.config))), "iterations": experiment.iterations,
+            "seed": experiment.seed, "scheme": experiment.scheme, "profile": self.profile.name, "batch": self.profile.batch,
+        }  # fmt: skip
+        other = [name for name, value in wanted.items() if found[name] != value]
+        if other:
+            name = other[0]
+            raise CaffeCompatError(
+                f"{path}: was made with another {name} ({found[name]}) than this plan's ({wanted[name]}); "
+                "give another --work or --results, or remove it to make it again"
+            )
+
+    def _locked(self, stack: contextlib.ExitStack, name: str) -> bool:
+        """Hold an experiment's lock until the stack ends; it ends with the process, however that ends."""
+        self.work.mkdir(parents=True, exist_ok=True)
+        stream = stack.enter_context((self.work / f"{name}.lock").open("a", encoding="utf-8"))
+        try:
+            import fcntl
+        except ImportError:  # a system without it: one process at a time
+            return True
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return False
+        return True
+
+    def _one(self, experiment: Experiment, records: Path) -> bool:
+        if experiment.kind == "pose-machine":
+            if self.group.first:
+                self._pose_machine(experiment, records)
+            self.group.any(False)
+            return True
+        folder = self.work / experiment.name
+        suffixes = self._write(experiment, folder, records)
+        histograms: dict[str, Any] = {}
+        for number, suffix in enumerate(suffixes):
+            if not self._train(experiment, folder, suffix, suffixes[:number], histograms):
+                return False
+        if self.group.first:
+            self._finish(experiment, folder, suffixes[-1], histograms)
+        self.group.any(False)
+        return True
+
+    def _pose_machine(self, experiment: Experiment, records: Path) -> None:
+        from importlib.util import find_spec
+
+        from reproduce.experiments import pose_machine
+
+        if find_spec("sklearn") is None:
+            self.say("the Pose Machine is left out: it needs scikit-learn (pip install scikit-learn)")
+            return
+        size = experiment.config.input_size
+        config = replace(self.profile.baseline, stages=experiment.config.stages)
+        start = time.monotonic()
+        machine = pose_machine.PoseMachine(config, experiment.config.parts)
+        machine.fit(pose_machine.training_samples(records, size, config.images), experiment.seed, self.say)
+        predictor = pose_machine.PoseMachinePredictor(machine, Setting.for_boxsize(size))
+        self._test(experiment, predictor, {
+            "machine": asdict(config), "final_losses": {}, "seconds": round(time.monotonic() - start),
+        })  # fmt: skip
+
+    def _write(self, experiment: Experiment, folder: Path, records: Path) -> list[str]:
+        """The definitions; their suffixes in the order of training."""
+        from caffe_compat.definition import textformat
+
+        profile, config = self.profile, experiment.config
+        setting = Setting.for_boxsize(config.input_size)
+        data = netgen.DataConfig(
+            source=os.path.relpath(records, folder), batch_size=profile.batch, target_dist=round(setting.target_dist, 5),
+            sigma_center=round(setting.sigma, 4),
+        )  # fmt: skip
+        nets = netgen.plan(config, data, experiment.scheme)
+        if self.group.first:
+            (folder / "snap").mkdir(parents=True, exist_ok=True)
+            for suffix, net in nets.items():
+                _keep(folder / f"pose_train_test{suffix}.prototxt", net.to_text())
+                solver = netgen.solver(
+                    f"pose_train_test{suffix}.prototxt", f"snap/pose{suffix}",
+                    **{"max_iter": experiment.iterations, "snapshot": profile.snapshot, "display": _DISPLAY,
+                       "average_loss": _DISPLAY, "random_seed": experiment.seed, **profile.solver},
+                )  # fmt: skip
+                _keep(folder / f"pose_solver{suffix}.prototxt", textformat.dump(solver.message))
+        self.group.any(False)
+        return list(nets)
+
+    def _train(
+        self, experiment: Experiment, folder: Path, suffix: str, before: list[str], histograms: dict[str, Any]
+    ) -> bool:
+        from caffe_compat import read_weights
+        from reproduce.samples.schedule import Order
+        from reproduce.train import run
+
+        spec, root = run.find_root(folder / f"pose_solver{suffix}.prototxt")
+        final = folder / "snap" / f"pose{suffix}_iter_{experiment.iterations}.caffemodel"
+        gradients = folder / "gradients.json"
+        if gradients.exists():
+            histograms.update(json.loads(gradients.read_text(encoding="utf-8")))
+        if final.exists():
+            return True
+        weights = None
+        if before:
+            weights = read_weights(folder / "snap" / f"pose{before[-1]}_iter_{experiment.iterations}.caffemodel")
+        elif experiment.after:
+            weights = read_weights(self.weights_of(experiment.after))
+        group = self.group
+        options = run.Options(
+            workers=self.workers, device=group.device, amp=self.profile.amp,
+            warmup=min(self.profile.warmup, experiment.iterations),
+            order=Order(shuffle=True, dice="numpy", seed=experiment.seed, rank=group.rank, world=group.world),
+        )  # fmt: skip
+        solver = run.make_solver(spec, root, options, weights)
+        state = run.latest(folder / "snap" / f"pose{suffix}")
+        if state is not None:
+            solver.restore(state)
+            self.say(f"going on from {state.name}")
+        solver.wrap(group.wrap)
+        if experiment.gradients:
+            marks = {max(0, round(m * experiment.iterations) - 1) for m in MARKS}
+
+            def look(iteration: int, found: Iterator[tuple[str, Any]]) -> None:
+                if iteration in marks:
+                    histograms[str(iteration)] = {name: _magnitudes(g) for name, g in found}
+                    _replace(gradients, json.dumps(histograms))
+
+            solver.on_gradients = look
+        with open(folder / "snap" / f"pose{suffix}_log.jsonl", "a", encoding="utf-8") as log:
+            return run.run(solver, log=log if group.first else None, say=self.say, group=group)
+
+    def weights_of(self, name: str) -> Path:
+        """The final weights of an experiment that ran here.
+
+        Raises
+        ------
+        CaffeCompatError : it did not, or its folder is gone.
+        """
+        found = list((self.work / name / "snap").glob("pose*_iter_*.caffemodel"))
+        if not found or not (self.results / f"{name}.json").exists():
+            raise CaffeCompatError(f"{self.work / name}: the weights of this experiment are needed and not there; run it first")
+        return max(found, key=lambda p: p.stat().st_mtime)
+
+    def _finish(self, experiment: Experiment, folder: Path, suffix: str, histograms: dict[str, Any]) -> None:
+        from reproduce.predict.predictor import Predictor
+
+        model = folder / "snap" / f"pose{suffix}_iter_{experiment.iterations}.caffemodel"
+        predictor = Predictor.load(str(model), device=self.device)
+        logs = {path.name: _log(path) for path in sorted((folder / "snap").glob("pose*_log.jsonl"))}
+        lines = [one for log in logs.values() for one in log]
+        samples = self.profile.batch * self.group.world * _DISPLAY
+        last = logs[f"pose{suffix}_log.jsonl"]
+        course = {one["iteration"]: round(one["loss"], 4) for one in last}
+        self._test(experiment, predictor, {
+            "final_losses": last[-1]["losses"], "seconds": round(sum(samples / one["speed"] for one in lines)),
+            "course": sorted(course.items())[:: max(1, len(course) // 40)], "gradients": histograms,
+        })  # fmt: skip
+
+    def _test(self, experiment: Experiment, predictor: Predictor, more: dict[str, Any]) -> None:
+        """LSP's test people by the protocol, and the result's file."""
+        from reproduce.benchmarks.testsets import open_set
+        from reproduce.predict.job import load_person
+        from reproduce.runtime.prefetch import prefetch
+
+        test = open_set("lsp", self.data, predictor.setting, self.profile.search, self.profile.tested)
+        joints = []
+        for one in prefetch(load_person, test.people, self.workers if len(test.people) > 50 else 0):
+            if isinstance(one, str):
+                raise CaffeCompatError(one)
+            joints.append(test.to_file(predictor.run_prepared(one).joints))
+        truth = lsp_files.read_joints(self.data, "lsp")[0][1000 : 1000 + len(joints)]
+        predicted = np.stack(joints)
+        result = measures.score_lsp(predicted, truth)
+        content = {
+            "experiment": experiment.name, "profile": self.profile.name, "scheme": experiment.scheme, "after": experiment.after,
+            "config": asdict(experiment.config), "iterations": experiment.iterations, "batch": self.profile.batch,
+            "seed": experiment.seed, "people": len(joints), "search": list(self.profile.search),
+            "thresholds": result.thresholds.tolist(), "total": result.total.tolist(), "table": measures.lsp_table(result),
+            "hits_of_people": {str(t): measures.lsp_hits(predicted, truth, t).tolist() for t in (0.1, 0.2)},
+            **more, "provenance": self._provenance(),
+        }  # fmt: skip
+        self.results.mkdir(parents=True, exist_ok=True)
+        _replace(self.result(experiment), _json(content))
+        self.say(f"{experiment.name}: PCK@0.2 {result.total[result.at(0.2)]:.2f} on {len(joints)} people")
+
+    def _provenance(self) -> dict[str, Any]:
+        import torch
+
+        count = len(self._people)
+        return provenance(
+            f"cpm-reproduce {self.command}", f"LSP 1-1000 and LSPET, {count} people with images", torch=torch.__version__,
+            device=torch.cuda.get_device_name(self.device) if self.device.startswith("cuda") else self.device,
+            processes=self.group.world, threads=torch.get_num_threads(), solver=self.profile.solver, amp=self.profile.amp,
+        )  # fmt: skip
+
+
+def _magnitudes(gradient: Any) -> list[int]:
+    """Histogram of log10 |g| over :data:`BINS`."""
+    values = np.log10(np.abs(gradient.float().cpu().numpy()) + 1e-30)
+    return [int(n) for n in np.histogram(values, BINS)[0]]
+
+
+def _json(content: Mapping[str, Any]) -> str:
+    """A line for each entry: readable, and lists of numbers do not fill the screen."""
+    inner = {
+        key: "{\n" + ",\n".join(f"  {json.dumps(k)}: {json.dumps(v)}" for k, v in value.items()) + "\n }"
+        if isinstance(value, Mapping) and value else json.dumps(value) for key, value in content.items()
+    }  # fmt: skip
+    return "{\n" + ",\n".join(f" {json.dumps(k)}: {v}" for k, v in inner.items()) + "\n}\n"
+
+
+def _log(path: Path) -> list[dict[str, Any]]:
+    """The lines of a training's log; one that a crash cut off is left out."""
+    found = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        with contextlib.suppress(ValueError):
+            found.append(json.loads(line))
+    return found
+
+
+def _keep(path: Path, text: str) -> None:
+    """Write a definition; one that is there already must be the same."""
+    if path.exists() and path.read_text(encoding="utf-8") != text:
+        raise CaffeCompatError(
+            f"{path}: this training was begun with other settings; give another --work, or remove {path.parent} to begin anew"
+        )
+    _replace(path, text)
+
+
+def _replace(path: Path, text: str) -> None:
+    with atomic_write(path) as stream:
+        stream.write(text.encode())

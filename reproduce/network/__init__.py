@@ -1,0 +1,1 @@
+"""Pose machines: generating them, recognising them, their receptive fields."""

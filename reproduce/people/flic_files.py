@@ -1,0 +1,91 @@
+"""FLIC (Frames Labeled In Cinema): ``examples.mat`` and images.
+
+Of each example's 29 coordinates the 11 that are not nan, less the eyes: both shoulders, elbows, wrists, hips and the nose
+("head"). Where the right shoulder lies right of the left one the sides change places: observer-centric.
+
+Source: genJSON of the CPM release (recorded output).
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from caffe_compat.errors import DataError
+from reproduce.people import matfile
+from reproduce.people.annotation import Annotation, Floats, Other
+from reproduce.people.imagesize import image_size
+
+_EYES = (8, 9)
+_SWAP = (3, 4, 5, 0, 1, 2, 7, 6, 8)
+
+
+def joints_of(example: Any) -> tuple[Floats, bool]:
+    """(9, 3) x, y, visible = 1, and whether the sides were swapped."""
+    coords = np.asarray(example.coords, np.float64)
+    known = coords[:, ~np.isnan(coords[0])]
+    if known.shape != (2, 11):
+        raise DataError(f"an example has {known.shape[1]} known points, expected 11")
+    rows = np.ones((9, 3))
+    rows[:, :2] = np.delete(known, _EYES, axis=1).T
+    swapped = bool(rows[3, 0] > rows[0, 0])
+    return (rows[list(_SWAP)] if swapped else rows), swapped
+
+
+def place_of(example: Any) -> tuple[Floats, float]:
+    """objpos and scale from the torso box, in its own precision (float32 in the download)."""
+    box = np.asarray(example.torsobox).reshape(-1)
+    if box.size != 4:
+        raise DataError(f"an example's torso box has {box.size} numbers, expected 4")
+    kind = box.dtype.type if box.dtype.kind == "f" else np.float64
+    x = (box[0] + box[2]) / kind(2)
+    y = kind(0.7) * box[1] + kind(0.3) * box[3]
+    return np.array([float(x), float(y)]), float(kind(0.0110) * (box[3] - box[1]))
+
+
+def read_examples(mat: str | os.PathLike[str]) -> list[Any]:
+    """The examples of the file, as structs."""
+    (examples,) = matfile.load(mat, "examples")
+    return list(examples.reshape(-1))
+
+
+def read_training(
+    mat: str | os.PathLike[str], images: str | os.PathLike[str], *, skip_missing: bool = False
+) -> list[Annotation]:
+    """The training examples; other examples of the same image are the other people.
+
+    Raises
+    ------
+    DataError : not such a file, a missing image.
+    """
+    examples = read_examples(mat)
+    people = []
+    for example in examples:
+        if matfile.number(example.istrain):
+            objpos, scale = place_of(example)
+            people.append((matfile.text(example.filepath), Other(joints_of(example)[0], objpos, scale)))
+    by_image: dict[str, list[int]] = {}
+    for i, (name, _) in enumerate(people):
+        by_image.setdefault(name, []).append(i)
+    found = []
+    for i, (name, person) in enumerate(people):
+        path = Path(images) / name
+        if skip_missing and not path.exists():
+            continue
+        others = tuple(people[j][1] for j in by_image[name] if j != i)
+        found.append(
+            Annotation(f"images/{name}", "FLIC", person.joints, person.objpos, person.scale, image_size(path), others,
+                       annolist_index=i + 1, people_index=1)
+        )  # fmt: skip
+    return found
+
+
+def read_folder(root: str | os.PathLike[str], *, skip_missing: bool = False) -> list[Annotation]:
+    """Read a folder with ``examples.mat`` and ``images/``."""
+    mats = sorted(Path(root).rglob("*examples.mat"))
+    if not mats:
+        raise DataError(f"{os.fspath(root)}: no examples.mat in it (FLIC download)")
+    return read_training(mats[0], Path(root) / "images", skip_missing=skip_missing)

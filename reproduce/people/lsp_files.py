@@ -1,0 +1,162 @@
+"""Leeds Sports Pose and its extended training set.
+
+Folders as they unpack: ``lsp/joints.mat`` (3, 14, 2000) with ``lsp/images/im0001.jpg`` .., and ``lspet/joints.mat``
+(14, 3, 10000) with ``lspet/images/im00001.jpg`` ... (also under the original names ``lsp_dataset``,
+``lspet_dataset``). Visibility is inverted in LSP (1 = occluded) and not in LSPET.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from caffe_compat.errors import DataError
+from reproduce.people.annotation import Annotation, Floats
+from reproduce.people.imagesize import image_size
+from reproduce.people.matfile import load
+from reproduce.people.skeletons import LSP_TO_MPII
+
+BOXSIZE = 368
+TARGET_DIST = 41 / 35
+HEAD = (13, 12)
+# The limbs (LSP joint order) whose lengths measure a person. The original script pairs the joints of the left arm and
+# leg in the wrong direction (knee and hip twice, ankle and wrist with the neck); the published training data were made
+# with it, so it stays.
+LIMBS = (
+    (0, 1), (1, 2), (2, 12), (3, 4), (4, 3), (5, 12), (6, 7), (7, 8), (8, 12), (9, 10), (10, 9), (11, 12), HEAD,
+)  # fmt: skip
+
+def _folder(root: str | os.PathLike[str], *names: str) -> Path:
+    for name in names:
+        if (Path(root) / name / "joints.mat").exists():
+            return Path(root) / name
+    raise DataError(f"{os.fspath(root)}: no folder {' or '.join(names)} with a joints.mat (Leeds Sports Pose download)")
+
+
+def read_joints(root: str | os.PathLike[str], which: str) -> tuple[Floats, Path]:
+    """Joints (N, 14, 3) in the data set's order, visible = 1, and the folder.
+
+    Parameters
+    ----------
+    which : "lsp" or "lspet".
+    """
+    folder = _folder(root, which, f"{which}_dataset")
+    (joints,) = load(folder / "joints.mat", "joints")
+    wanted = (3, 14) if which == "lsp" else (14, 3)
+    if joints.ndim != 3 or joints.shape[:2] != wanted:
+        raise DataError(f"{folder / 'joints.mat'}: joints have shape {joints.shape}, expected {wanted} × images")
+    return arrange(joints, which), folder
+
+
+def arrange(joints: Floats, which: str) -> Floats:
+    """(N, 14, 3) with visible = 1 from the array of a joints.mat."""
+    if which == "lsp":
+        ordered = np.array(joints, np.float64).transpose(2, 1, 0)
+        ordered[..., 2] = 1 - ordered[..., 2]
+        return ordered
+    return np.array(joints, np.float64).transpose(2, 0, 1)
+
+
+def to_mpii(joints: Floats) -> Floats:
+    """(N, 14, 3) in LSP order to (N, 16, 3) in MPII order; pelvis and thorax are zeros."""
+    padded = np.concatenate([joints, np.zeros((len(joints), 1, 3))], 1)
+    return padded[:, list(LSP_TO_MPII)]
+
+
+def _lengths(joints: Floats) -> tuple[Floats, npt.NDArray[np.bool_]]:
+    """(N, 13) limb lengths, and whether both ends are visible."""
+    a, b = np.array(LIMBS).T
+    length = np.linalg.norm(joints[:, a, :2] - joints[:, b, :2], axis=2)
+    seen = (joints[:, a, 2] == 1) & (joints[:, b, 2] == 1)
+    return length, seen
+
+
+def scales(joints: Floats) -> Floats:
+    """``scale_provided`` of every person (N, 14, 3 in LSP order, visible = 1).
+
+    Limb lengths are divided by the limb's median ratio to the head-neck limb (over the people in whom both are
+    visible), the 0.75 quantile of the visible ones is the person's size in head-neck units, / 35 the scale. It is
+    enlarged where the visible joints would not fit into boxsize - 64 otherwise.
+    """
+    length, seen = _lengths(joints)
+    head = LIMBS.index(HEAD)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = length / length[:, head : head + 1]
+    both = seen & seen[:, head : head + 1]
+    sizes = np.empty_like(length)
+    for limb in range(len(LIMBS)):
+        valid = ratio[both[:, limb], limb]
+        valid = valid[~np.isnan(valid)]
+        sizes[:, limb] = length[:, limb] / (np.median(valid) if valid.size else 1.0)
+    found = np.empty(len(joints))
+    for i, (size, ok) in enumerate(zip(sizes, seen, strict=True)):
+        visible = joints[i, joints[i, :, 2] == 1, :2]
+        # MATLAB's quantile puts the i-th of n sorted values at (i - 0.5) / n
+        scale = np.quantile(size[ok], 0.75, method="hazen") / 35 if ok.any() else 0.0
+        fit = np.ptp(visible, axis=0).max() * TARGET_DIST / (BOXSIZE - 64) if len(visible) else 0.0
+        found[i] = max(scale, fit)
+    return found
+
+
+def annotate(
+    lspet: Floats, lsp: Floats, sizes: Sequence[tuple[int, int]], names: tuple[str, str] = (
+        "lspet_dataset/images/im%05d.jpg", "lsp_dataset/images/im%04d.jpg"
+    ), numbers: tuple[Sequence[int], Sequence[int]] | None = None,
+) -> list[Annotation]:  # fmt: skip
+    """The training set as the authors made it: LSPET people first, then LSP's.
+
+    Parameters
+    ----------
+    lspet, lsp : (N, 14, 3) and (M, 14, 3) in LSP order, visible = 1.
+    sizes : (width, height) of all N + M images.
+    names : path patterns. numbers : image numbers, default 1, 2, ...
+    """
+    both = np.concatenate([lspet, lsp])
+    scale = scales(both)
+    mapped = to_mpii(both)
+    # the script inverts LSP's visibility after filling in pelvis and thorax, which makes these "visible" at (0, 0)
+    mapped[len(lspet) :, [6, 7], 2] = 1
+    numbers = numbers or (range(1, len(lspet) + 1), range(1, len(lsp) + 1))
+    paths = [names[0] % n for n in numbers[0]] + [names[1] % n for n in numbers[1]]
+    found = []
+    for i, (path, size) in enumerate(zip(paths, sizes, strict=True)):
+        visible = both[i, both[i, :, 2] == 1, :2]
+        if i < len(lspet) and len(visible):
+            objpos = (visible.min(0) + visible.max(0)) / 2
+        else:
+            objpos = np.array([size[0] / 2, size[1] / 2])
+        found.append(
+            Annotation(path, "LEEDS", mapped[i], objpos, float(scale[i]), size, annolist_index=i + 1, people_index=1)
+        )
+    return found
+
+
+def read_training(root: str | os.PathLike[str], *, skip_missing: bool = False) -> list[Annotation]:
+    """The training annotations: LSPET, then LSP 1 to 1000.
+
+    Scales are computed over all people of the joints files, as the authors did, whether or not their image is here.
+
+    Parameters
+    ----------
+    root : folder that holds the two data sets.
+    skip_missing : leave out people whose image file is missing (default: an error that names it).
+
+    Returns
+    -------
+    Annotations with image paths relative to ``root``.
+    """
+    lspet, first = read_joints(root, "lspet")
+    lsp, second = read_joints(root, "lsp")
+    lsp = lsp[:1000]
+    patterns = (f"{first.name}/images/im%05d.jpg", f"{second.name}/images/im%04d.jpg")
+    sizes: list[tuple[int, int]] = []
+    for pattern, people in zip(patterns, (lspet, lsp), strict=True):
+        for number in range(1, len(people) + 1):
+            path = Path(root) / (pattern % number)
+            sizes.append((0, 0) if skip_missing and not path.exists() else image_size(path))
+    found = annotate(lspet, lsp, sizes, patterns)
+    return [a for a in found if a.size != (0, 0)]

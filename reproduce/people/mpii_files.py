@@ -1,0 +1,124 @@
+"""MPII Human Pose: ``mpii_human_pose_v1_u12_1.mat`` with all its gaps, images, and Tompson's validation split.
+
+People without points are passed over; ``is_visible`` may be a number, a character, empty or missing (missing and empty count
+as visible); short point lists are padded to 16 joints for the person itself, not for the others in the image.
+
+Source: genJSON of the CPM release (recorded output).
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from caffe_compat.errors import DataError
+from reproduce.people import matfile
+from reproduce.people.annotation import Annotation, Floats, Other
+from reproduce.people.imagesize import image_size
+
+JOINTS = 16
+MAT = "mpii_human_pose_v1_u12_1.mat"
+
+
+def _points(person: Any) -> Floats | None:
+    """Joints (n, 3) up to the highest id there is; None for a person without points."""
+    holder = matfile.field(person, "annopoints")
+    points = matfile.field(np.asarray(holder).reshape(-1)[0], "point") if holder is not None else None
+    if points is None:
+        return None
+    rows: dict[int, tuple[float, float, float]] = {}
+    for point in np.asarray(points).reshape(-1):
+        number = matfile.number(point.id)
+        x, y = matfile.number(point.x), matfile.number(point.y)
+        if number is None or x is None or y is None or not 0 <= number < JOINTS:
+            raise DataError(f"a point has id {number}, x {x}, y {y}; expected an id from 0 to 15 and a place")
+        visible = matfile.number(matfile.field(point, "is_visible"))
+        rows[int(number)] = (x, y, 1.0 if visible is None else visible)
+    joints = np.zeros((max(rows) + 1, 3))
+    for row, values in rows.items():
+        joints[row] = values
+    return joints
+
+
+def _other(person: Any) -> Other | None:
+    joints = _points(person)
+    place, scale = _objpos(person), matfile.number(matfile.field(person, "scale"))
+    return Other(joints, place, scale) if joints is not None and place is not None and scale is not None else None
+
+
+def _objpos(person: Any) -> Floats | None:
+    place = matfile.field(person, "objpos")
+    if place is None:
+        return None
+    place = np.asarray(place).reshape(-1)[0]
+    x, y = matfile.number(matfile.field(place, "x")), matfile.number(matfile.field(place, "y"))
+    return None if x is None or y is None else np.array([x, y])
+
+
+def read_split(path: str | os.PathLike[str]) -> set[tuple[int, int]]:
+    """(image, person), both from 1, of Tompson's validation split (``detections.mat``)."""
+    images, people = matfile.load(path, "RELEASE_img_index", "RELEASE_person_index")
+    return set(zip(images.ravel().tolist(), people.ravel().tolist(), strict=True))
+
+
+def read(
+    mat: str | os.PathLike[str], images: str | os.PathLike[str], split: set[tuple[int, int]], *, skip_missing: bool = False
+) -> tuple[list[Annotation], bool | None]:
+    """The training people, as the authors' script took them.
+
+    Parameters
+    ----------
+    mat : the annotation file. images : folder of the images.
+    split : which (image, person) belong to the validation split.
+    skip_missing : leave out images whose file is missing.
+
+    Returns
+    -------
+    Annotations, and what the script left as a last, empty record: its ``isValidation`` (None: no such record).
+
+    Raises
+    ------
+    DataError : not such a file, a missing image.
+    """
+    (release,) = matfile.load(mat, "RELEASE")
+    root = release.reshape(-1)[0]
+    found: list[Annotation] = []
+    stub: bool | None = None
+    training = np.asarray(root.img_train).reshape(-1)
+    for number, entry in enumerate(np.asarray(root.annolist).reshape(-1), 1):
+        if not training[number - 1]:
+            continue
+        people = [p for p in np.asarray(entry.annorect).reshape(-1) if hasattr(p, "_fieldnames")]
+        name = matfile.text(np.asarray(entry.image).reshape(-1)[0].name)
+        made = [_other(person) for person in people]
+        size = (0, 0)
+        for index, person in enumerate(made, 1):
+            stub = (number, index) in split
+            if person is None:
+                continue
+            if size == (0, 0):
+                path = Path(images) / name
+                if skip_missing and not path.exists():
+                    break
+                size = image_size(path)
+            joints = np.zeros((JOINTS, 3))
+            joints[: len(person.joints)] = person.joints
+            others = tuple(p for i, p in enumerate(made, 1) if p is not None and i != index)
+            held_out = (number, index) in split
+            found.append(Annotation(name, "MPI", joints, person.objpos, person.scale, size, others, held_out, number, index))
+            stub = None
+    return found, stub
+
+
+def read_folder(root: str | os.PathLike[str], *, skip_missing: bool = False) -> tuple[list[Annotation], bool | None]:
+    """Read a folder with the annotation file, ``images/`` and ``detections.mat`` somewhere in it."""
+    mats = sorted(Path(root).rglob(MAT)) or sorted(Path(root).rglob("mpii*release*.mat"))
+    splits = sorted(Path(root).rglob("detections.mat"))
+    if not mats:
+        raise DataError(f"{os.fspath(root)}: no {MAT} in it (MPII Human Pose download)")
+    if not splits:
+        raise DataError(f"{os.fspath(root)}: no detections.mat in it (Tompson's validation split)")
+    return read(mats[0], Path(root) / "images", read_split(splits[0]), skip_missing=skip_missing)

@@ -1,0 +1,1 @@
+"""From a picture to joints by the original testing protocol."""

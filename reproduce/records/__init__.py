@@ -1,0 +1,1 @@
+"""People and images as training records, and back."""

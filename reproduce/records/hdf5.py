@@ -1,0 +1,180 @@
+"""CPM records as HDF5: the same content as the LMDB, self-describing.
+
+Layout: ``images`` (variable-length uint8: raw B, G, R planes or the image file's own bytes), ``size`` (N, 2: height,
+width of the stored planes), and one array per annotation field: ``annotated_size`` (N, 2 width, height), ``objpos``,
+``scale``, ``joints`` (N, J, 3), ``validation``, ``annolist_index``, ``people_index``, ``dataset``, ``key``; other people
+of record i are rows ``others_start[i]`` to ``others_start[i + 1]`` of ``others_objpos``, ``others_scale`` and
+``others_joints``. Coordinates are 1-based float32, as in the LMDB. Attributes say all this in the file itself.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+
+from caffe_compat.errors import DataError
+from caffe_compat.files import atomic_write
+from reproduce.people.annotation import Annotation, Other
+from reproduce.records import layout
+from reproduce.records.layout import Record
+from reproduce.records.store import LMDBStore
+
+FORMAT = "cpm records 1"
+Progress = Callable[[int, int], None]
+_ABOUT = {
+    "format": FORMAT,
+    "coordinates": "1-based pixels (x, y), float32; joints are x, y, visible",
+    "images": "per record: raw B, G, R planes (3, height, width), or with encoded = 1 the image file's bytes",
+    "others": "rows others_start[i]:others_start[i+1] belong to record i",
+}
+
+
+class HDF5Store:
+    """Records of an HDF5 file.
+
+    Parameters
+    ----------
+    path : a file of :func:`from_lmdb`.
+
+    Raises
+    ------
+    DataError : missing, damaged, another format.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = os.fspath(path)
+        self._file: Any = None
+        self._pid = -1
+        file = self._open()
+        self._count = len(file["key"])
+        self._columns = {name: np.asarray(file[name][()]) for name in file if name != "images"}
+        self.encoded = bool(file.attrs["encoded"])
+        self.total = int(file.attrs["total"])
+        self.close()
+
+    def _open(self) -> Any:
+        import h5py
+
+        if self._file is None or self._pid != os.getpid():
+            try:
+                self._file = h5py.File(self.path, "r")
+            except OSError as error:
+                raise DataError(f"{self.path}: cannot be opened as HDF5: {error}") from None
+            self._pid = os.getpid()
+            if self._file.attrs.get("format") != FORMAT:
+                raise DataError(f"{self.path}: is no file of CPM records (attribute format is not '{FORMAT}')")
+        return self._file
+
+    def close(self) -> None:
+        """Close the file; it opens again when needed."""
+        if self._file is not None and self._pid == os.getpid():
+            self._file.close()
+        self._file = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_file": None, "_pid": -1}
+
+    def __len__(self) -> int:
+        return self._count
+
+    def annotation(self, index: int) -> Annotation:
+        """The annotation of the i-th record."""
+        c = self._columns
+        first, last = c["others_start"][index], c["others_start"][index + 1]
+        others = tuple(
+            Other(
+                c["others_joints"][i].astype(np.float64),
+                c["others_objpos"][i].astype(np.float64),
+                float(c["others_scale"][i]),
+            )
+            for i in range(first, last)
+        )
+        width, height = (int(v) for v in c["annotated_size"][index])
+        return Annotation(
+            "", c["dataset"][index].decode(), c["joints"][index].astype(np.float64),
+            c["objpos"][index].astype(np.float64), float(c["scale"][index]), (width, height), others,
+            bool(c["validation"][index]), int(c["annolist_index"][index]), int(c["people_index"][index]),
+        )  # fmt: skip
+
+    def record(self, index: int) -> Record:
+        """The i-th record in key order."""
+        raw = np.asarray(self._open()["images"][index], np.uint8)
+        height, width = (int(v) for v in self._columns["size"][index])
+        if self.encoded:
+            image = layout.decode_image(raw.tobytes(), height, width)
+        else:
+            if raw.size != 3 * height * width:
+                raise DataError(f"{self.path}: record {index} has {raw.size} bytes, expected 3×{height}×{width}")
+            image = np.ascontiguousarray(raw.reshape(3, height, width).transpose(1, 2, 0))
+        number = int(self._columns["write_number"][index])
+        return Record(image, self.annotation(index), number, self.total)
+
+    def raw(self, index: int) -> bytes:
+        """The bytes of the i-th image as stored."""
+        return np.asarray(self._open()["images"][index], np.uint8).tobytes()
+
+    def key(self, index: int) -> bytes:
+        """The i-th record's key in the LMDB."""
+        return bytes(self._columns["key"][index])
+
+
+def from_lmdb(store: LMDBStore, out: str | os.PathLike[str], progress: Progress = lambda done, total: None) -> None:
+    """Write the content of an LMDB as HDF5, whole or not at all; :func:`to_lmdb_values` gives the same records back.
+
+    Raises
+    ------
+    DataError : a record that is none; target that cannot be written.
+    """
+    import h5py
+
+    count = len(store)
+    rows: dict[str, list[Any]] = {name: [] for name in (
+        "key", "size", "annotated_size", "objpos", "scale", "joints", "validation", "annolist_index", "people_index",
+        "dataset", "write_number", "others_objpos", "others_scale", "others_joints",
+    )}  # fmt: skip
+    starts = [0]
+    encoded, total = False, 0
+    with atomic_write(out, stream=False) as target, h5py.File(target, "w") as file:
+        images = file.create_dataset("images", (count,), dtype=h5py.vlen_dtype(np.uint8), chunks=(1,))
+        for i in range(count):
+            datum = store.reader[i]
+            encoded = datum.encoded
+            record = store.record(i)
+            a, total = record.annotation, record.total
+            stored = layout.image_bytes(datum) if encoded else datum.data[:3].tobytes()
+            images[i] = np.frombuffer(stored, np.uint8)
+            rows["key"].append(store.reader.keys[i])
+            rows["size"].append((datum.height, datum.width))
+            rows["annotated_size"].append(a.size)
+            rows["dataset"].append(a.dataset.encode())
+            rows["write_number"].append(record.write_number)
+            for name in ("objpos", "scale", "joints", "validation", "annolist_index", "people_index"):
+                rows[name].append(getattr(a, name))
+            for other in a.others:
+                for name in ("objpos", "scale", "joints"):
+                    rows[f"others_{name}"].append(getattr(other, name))
+            starts.append(len(rows["others_scale"]))
+            progress(i + 1, count)
+        kinds = {"objpos": "f4", "scale": "f4", "joints": "f4", "validation": "u1", "key": "S7", "dataset": "S16"}
+        for name, values in rows.items():
+            kind = kinds.get(name.removeprefix("others_"), "i4")
+            empty = {"others_objpos": (0, 2), "others_joints": (0, store.joints, 3)}.get(name, (len(values),))
+            array = np.array(values, kind) if values else np.zeros(empty, kind)
+            file.create_dataset(name, data=array)
+        file.create_dataset("others_start", data=np.array(starts, "i8"))
+        file.attrs.update({**_ABOUT, "encoded": int(encoded), "total": total, "joints_per_person": store.joints})
+
+
+def to_lmdb_values(store: HDF5Store) -> Iterable[tuple[bytes, bytes | bytearray]]:
+    """(key, value) of every record, byte for byte as the LMDB had them."""
+    for i in range(len(store)):
+        annotation, record_number = store.annotation(i), int(store._columns["write_number"][i])
+        if store.encoded:
+            height, width = (int(v) for v in store._columns["size"][i])
+            yield store.key(i), layout.encode_stored(annotation, store.raw(i), (height, width), record_number, store.total)
+            continue
+        image = store.record(i).image
+        yield store.key(i), layout.encode(annotation, image, record_number, store.total)

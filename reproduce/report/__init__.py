@@ -1,0 +1,1 @@
+"""One page with every figure and every claim."""

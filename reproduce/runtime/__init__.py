@@ -1,0 +1,1 @@
+"""What long work needs: device, processes, prefetching, a journal, provenance."""

@@ -1,0 +1,1 @@
+"""The CPM data layer: a record and some dice make a training sample."""

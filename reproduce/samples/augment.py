@@ -1,0 +1,347 @@
+"""The CPM data layer: a record and some dice make a training sample, pixel for pixel as the original did.
+
+Steps: optional CLAHE; resize by ``target_dist / scale × random``; rotate about the centre on a grown canvas; crop
+around the person; flip. Only the crop of the rotated canvas is computed, with the fixed-point coordinates that
+OpenCV 4's ``warpAffine`` uses, handed to ``remap``: the pixels are those of warping the whole canvas.
+
+The pixels must not depend on how OpenCV was built. IPP, which interpolates otherwise, is switched off. OpenCV 5 interpolates
+otherwise as well (in ``resize``, up to half a percent of the pixels change by some levels): it is refused.
+
+Source: ``cpm_data_transformer.cpp`` of the CPM release (steps, constants; recorded samples in the golden data) and
+``imgwarp.cpp`` of OpenCV 4 (coordinate precision: 10 bits, rounded to 1/32 pixel).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from caffe_compat.errors import DataError
+from reproduce.people.annotation import Annotation
+from reproduce.people.skeletons import Skeleton, named, skeleton
+from reproduce.samples import labels
+from reproduce.samples.dice import Dice
+
+BORDER = 128
+Image = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float32]
+_F = np.float32
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Fields of ``transform_param``; lengths in pixels of the network's input, angles in degrees.
+
+    The defaults are those of the fork's schema.
+    """
+
+    stride: int = 4
+    crop_size_x: int = 368
+    crop_size_y: int = 368
+    target_dist: float = 1.0
+    scale_prob: float = 0.5
+    scale_min: float = 0.9
+    scale_max: float = 1.1
+    max_rotate_degree: float = 5.0
+    center_perterb_max: float = 10.0
+    flip_prob: float = 0.5
+    sigma: float = 7.0
+    sigma_center: float = 21.0
+    do_clahe: bool = False
+    clahe_tile_size: float = 8.0
+    clahe_clip_limit: float = 4.0
+    num_parts: int = 14
+    np_in_lmdb: int = 16
+    gray: int = 0
+    aug_way: str = "rand"
+    num_total_augs: int = 82
+    transform_body_joint: bool = True
+    put_gaussian: bool = True
+    parts: tuple[str, ...] = ()  # names of the user's own; empty: the authors' skeleton of this size
+
+    @classmethod
+    def of(cls, message: Any) -> Settings:
+        """From a ``transform_param`` (or ``cpm_transform_param``) message; its defaults are the schema's."""
+        values = {name: getattr(message, name) for name in cls.__dataclass_fields__ if hasattr(message, name)}
+        if getattr(message, "crop_size", 0) and message.DESCRIPTOR.name == "CPMTransformationParameter":
+            values["crop_size_x"] = values["crop_size_y"] = message.crop_size
+        return cls(**values)
+
+    @property
+    def skeleton(self) -> Skeleton:
+        """The parts that the labels have."""
+        return named(self.parts) if self.parts else skeleton(self.num_parts)
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Height and width of the label maps."""
+        return self.crop_size_y // self.stride, self.crop_size_x // self.stride
+
+
+@dataclass(frozen=True)
+class Person:
+    """A person inside the layer: 0-based pixels, float32.
+
+    Attributes
+    ----------
+    joints : (P, 2). visible : (P,) 0 occluded, 1 visible, 2 outside the image ("cropped": no peak).
+    """
+
+    joints: Floats
+    visible: npt.NDArray[np.int8]
+
+    def moved(self, joints: Floats) -> Person:
+        """The same visibility at other places."""
+        return replace(self, joints=joints)
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Everybody in a record, the person to train on first."""
+
+    objpos: Floats
+    scale: float
+    people: tuple[Person, ...]
+
+    def map(self, change: Callable[[Floats], Floats]) -> Scene:
+        """Apply a change of coordinates (N, 2) -> (N, 2) to everything."""
+        people = tuple(p.moved(change(p.joints)) for p in self.people)
+        return replace(self, objpos=change(self.objpos[None])[0], people=people)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What the dice decided for one sample."""
+
+    scale_multiplier: float
+    degree: float
+    x_offset: int
+    y_offset: int
+    flip: bool
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A training sample.
+
+    Attributes
+    ----------
+    data : (4, Y, X) float32: B, G, R as (pixel - 128) / 256, then the centre map.
+    label : (P + 1, Y / stride, X / stride) float32 of the own person, background last.
+    label_1st : the same of everybody.
+    pixels : (Y, X, 3) uint8 that ``data`` was made from.
+    scene : everybody in the coordinates of the crop.
+    """
+
+    data: Floats
+    label: Floats
+    label_1st: Floats
+    pixels: Image
+    scene: Scene
+    choice: Choice
+
+
+def read_scene(annotation: Annotation, settings: Settings) -> Scene:
+    """Coordinates become 0-based, joints the network's parts, visibility 0, 1 or 2."""
+    width, height = annotation.size
+    sources = np.array(settings.skeleton.sources if settings.transform_body_joint else
+                       [(i, i) for i in range(len(annotation.joints))])  # fmt: skip
+
+    def person(rows: npt.NDArray[np.float64]) -> Person:
+        joints = rows[:, :2].astype(_F) - _F(1)
+        outside = (joints[:, 0] < 0) | (joints[:, 1] < 0) | (joints[:, 0] >= width) | (joints[:, 1] >= height)
+        visible = np.where(outside, 2, (rows[:, 2] != 0).astype(np.int8)).astype(np.int8)
+        a, b = sources.T
+        both = (joints[a] + joints[b]) * _F(0.5)
+        seen = np.where((visible[a] == 2) | (visible[b] == 2), 2, visible[a] & visible[b])
+        return Person(np.where((a == b)[:, None], joints[a], both).astype(_F), seen.astype(np.int8))
+
+    people = (person(annotation.joints), *(person(o.joints) for o in annotation.others))
+    return Scene(annotation.objpos.astype(_F) - _F(1), float(_F(annotation.scale)), people)
+
+
+def roll(settings: Settings, dice: Dice, table: tuple[float, bool] | None = None) -> Choice:
+    """Take the dice of a sample, in the original's order.
+
+    Parameters
+    ----------
+    table : (degree, flip) in ``aug_way: "table"``, which rolls neither.
+    """
+    multiplier = _F(1)
+    if dice.roll() <= _F(settings.scale_prob):
+        multiplier = (_F(settings.scale_max) - _F(settings.scale_min)) * dice.roll() + _F(settings.scale_min)
+    if table is None:
+        # the constant 0.5 makes this a double product, rounded once (unlike the scale, all float)
+        degree = _F((float(dice.roll()) - 0.5) * 2 * float(_F(settings.max_rotate_degree)))
+    else:
+        degree = _F(table[0])
+    x, y = (int((float(dice.roll()) - 0.5) * 2 * float(_F(settings.center_perterb_max))) for _ in range(2))
+    flip = bool(dice.roll() <= _F(settings.flip_prob)) if table is None else table[1]
+    return Choice(float(multiplier), float(degree), x, y, flip)
+
+
+def clahe(image: Image, settings: Settings) -> Image:
+    """Contrast-limited equalisation of the lightness."""
+    lab = cv2.cvtColor(image, cv2.COLOR_BGR2LAB)
+    tiles = int(settings.clahe_tile_size)
+    lab[:, :, 0] = cv2.createCLAHE(settings.clahe_clip_limit, (tiles, tiles)).apply(lab[:, :, 0])
+    return np.asarray(cv2.cvtColor(lab, cv2.COLOR_LAB2BGR), np.uint8)
+
+
+def resize(image: Image, scale: float) -> Image:
+    """Bicubic, without IPP."""
+    return np.asarray(cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC), np.uint8)
+
+
+def _rotation(width: int, height: int, degree: float) -> tuple[npt.NDArray[np.float64], int, int]:
+    """Matrix of the rotation on the grown canvas, and the canvas' width and height."""
+    center = (width / 2.0, height / 2.0)
+    matrix = cv2.getRotationMatrix2D(center, degree, 1.0)
+    # the rotated rectangle's corners in float32, as cv::RotatedRect computes them
+    angle = float(_F(degree)) * np.pi / 180.0
+    b, a = _F(_F(np.cos(angle)) * _F(0.5)), _F(_F(np.sin(angle)) * _F(0.5))
+    w, h, cx, cy = _F(width), _F(height), _F(center[0]), _F(center[1])
+    x0, y0 = cx - a * h - b * w, cy + b * h - a * w
+    x1, y1 = cx + a * h - b * w, cy - b * h - a * w
+    xs, ys = (x0, x1, 2 * cx - x0, 2 * cx - x1), (y0, y1, 2 * cy - y0, 2 * cy - y1)
+    left, right = int(np.floor(min(xs))), int(np.ceil(max(xs)))
+    top, bottom = int(np.floor(min(ys))), int(np.ceil(max(ys)))
+    canvas_w, canvas_h = right - left + 1, bottom - top + 1
+    matrix[0, 2] += canvas_w / 2.0 - center[0]
+    matrix[1, 2] += canvas_h / 2.0 - center[1]
+    return np.asarray(matrix, np.float64), canvas_w, canvas_h
+
+
+_BITS, _FRACTION = 10, 5  # OpenCV's AB_BITS and INTER_BITS
+
+
+def _inverse(matrix: npt.NDArray[np.float64]) -> list[float]:
+    """The inverse map, in the order of operations of cv::warpAffine."""
+    m = [float(v) for v in matrix.ravel()]
+    d = m[0] * m[4] - m[1] * m[3]
+    d = 1.0 / d if d != 0 else 0.0
+    a11, a22 = m[4] * d, m[0] * d
+    m[0], m[1], m[3], m[4] = a11, m[1] * -d, m[3] * -d, a22
+    b1 = -m[0] * m[2] - m[1] * m[5]
+    b2 = -m[3] * m[2] - m[4] * m[5]
+    m[2], m[5] = b1, b2
+    return m
+
+
+def warp_region(image: Image, matrix: npt.NDArray[np.float64], left: int, top: int, width: int, height: int) -> Image:
+    """A rectangle of what ``cv::warpAffine(image, matrix, bicubic, border 128)`` of OpenCV 4 gives.
+
+    Parameters
+    ----------
+    left, top, width, height : the rectangle, in pixels of the warped image.
+    """
+    m = _inverse(matrix)
+    x = np.arange(left, left + width, dtype=np.float64)
+    y = np.arange(top, top + height, dtype=np.float64)
+    scale = float(1 << _BITS)
+    round_delta = 1 << (_BITS - _FRACTION - 1)
+    ax, bx = np.rint(m[0] * x * scale).astype(np.int32), np.rint(m[3] * x * scale).astype(np.int32)
+    ay = np.rint((m[1] * y + m[2]) * scale).astype(np.int32) + round_delta
+    by = np.rint((m[4] * y + m[5]) * scale).astype(np.int32) + round_delta
+    px = (ay[:, None] + ax[None]) >> (_BITS - _FRACTION)
+    py = (by[:, None] + bx[None]) >> (_BITS - _FRACTION)
+    whole = np.empty((height, width, 2), np.int16)
+    whole[..., 0] = np.clip(px >> _FRACTION, -32768, 32767)
+    whole[..., 1] = np.clip(py >> _FRACTION, -32768, 32767)
+    mask = (1 << _FRACTION) - 1
+    fraction = ((py & mask) * (1 << _FRACTION) + (px & mask)).astype(np.uint16)
+    return np.asarray(
+        cv2.remap(image, whole, fraction, cv2.INTER_CUBIC, borderMode=cv2.BORDER_CONSTANT, borderValue=(BORDER,) * 3),
+        np.uint8,
+    )
+
+
+def _use_plain_opencv() -> None:
+    """IPP's bicubic differs by some grey levels; without it every OpenCV 4 gives the recorded pixels.
+
+    Raises
+    ------
+    DataError : another OpenCV than 4.
+    """
+    if not cv2.__version__.startswith("4."):
+        raise DataError(
+            f"OpenCV {cv2.__version__} interpolates otherwise than the original data layer did: "
+            "install one of version 4 (pip install 'opencv-python-headless<5')"
+        )
+    if hasattr(cv2, "ipp"):
+        cv2.ipp.setUseIPP(False)
+
+
+def augment(image: Image, annotation: Annotation, settings: Settings, choice: Choice) -> Sample:
+    """Make a training sample.
+
+    Parameters
+    ----------
+    image : (H, W, 3) uint8 B, G, R, as stored in the record (narrow images already padded).
+    annotation : 1-based, as in the record.
+    choice : what the dice decided, see :func:`roll`.
+    """
+    _use_plain_opencv()
+    scene = read_scene(annotation, settings)
+    if settings.do_clahe:
+        image = clahe(image, settings)
+    if settings.gray == 1:
+        image = np.asarray(cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR), np.uint8)
+    scale = float(_F(_F(settings.target_dist) / _F(scene.scale)) * _F(choice.scale_multiplier))
+    image = resize(image, scale)
+    scene = scene.map(lambda p: p * _F(scale))
+    pixels, scene = _rotate_and_crop(image, scene, settings, choice)
+    if choice.flip:
+        pixels, scene = _flip(pixels, scene, settings)
+    return _finish(pixels, scene, settings, choice)
+
+
+def _rotate_and_crop(image: Image, scene: Scene, settings: Settings, choice: Choice) -> tuple[Image, Scene]:
+    matrix, width, height = _rotation(image.shape[1], image.shape[0], choice.degree)
+
+    def rotate(points: Floats) -> Floats:
+        return np.asarray(points.astype(np.float64) @ matrix[:, :2].T + matrix[:, 2], _F)
+
+    scene = scene.map(rotate)
+    x, y = settings.crop_size_x, settings.crop_size_y
+    # OpenCV converts a float point to an integer one by rounding, halves to even
+    cx, cy = int(np.rint(scene.objpos[0])) + choice.x_offset, int(np.rint(scene.objpos[1])) + choice.y_offset
+    left, top = cx - x // 2, cy - y // 2
+    pixels = np.full((y, x, 3), BORDER, np.uint8)
+    x0, x1 = max(0, left), min(width, left + x)
+    y0, y1 = max(0, top), min(height, top + y)
+    if x0 < x1 and y0 < y1:
+        pixels[y0 - top : y1 - top, x0 - left : x1 - left] = warp_region(image, matrix, x0, y0, x1 - x0, y1 - y0)
+    offset = np.array([-left, -top], _F)
+    return pixels, scene.map(lambda p: p + offset)
+
+
+def _flip(pixels: Image, scene: Scene, settings: Settings) -> tuple[Image, Scene]:
+    last = _F(settings.crop_size_x - 1)
+    flipped = scene.map(lambda p: np.stack([last - p[:, 0], p[:, 1]], 1))
+    order = np.arange(len(scene.people[0].joints))
+    for a, b in settings.skeleton.flip:
+        order[[a, b]] = b, a
+    people = tuple(Person(p.joints[order], p.visible[order]) for p in flipped.people)
+    return np.ascontiguousarray(pixels[:, ::-1]), replace(flipped, people=people)
+
+
+def _finish(pixels: Image, scene: Scene, settings: Settings, choice: Choice) -> Sample:
+    y, x = settings.crop_size_y, settings.crop_size_x
+    data = np.empty((4, y, x), _F)
+    np.subtract(pixels.transpose(2, 0, 1), _F(128), out=data[:3], dtype=_F)
+    data[:3] *= _F(1 / 256)
+    data[3] = labels.center_map(scene.objpos, y, x, settings.sigma_center)
+    height, width = settings.grid
+    everybody = [(p.joints, p.visible <= 1) for p in scene.people]
+    own = labels.part_maps(everybody[:1], height, width, settings.stride, settings.sigma)
+    label_1st = own if len(everybody) == 1 else labels.part_maps(
+        everybody, height, width, settings.stride, settings.sigma
+    )  # fmt: skip
+    return Sample(data, own, label_1st, pixels, scene, choice)
+

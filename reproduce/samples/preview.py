@@ -1,0 +1,76 @@
+"""Pictures of records and of augmented samples, for people to look at before they train."""
+
+from __future__ import annotations
+
+import os
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from caffe_compat.files import atomic_write
+from reproduce.drawing.pictures import draw_skeleton
+from reproduce.people.skeletons import SKELETON_9, SKELETON_14, skeleton
+from reproduce.records.layout import Record
+from reproduce.records.store import Store
+from reproduce.samples.augment import Sample, Settings, augment, roll
+from reproduce.samples.dice import SampleDice
+
+Image = npt.NDArray[np.uint8]
+
+
+def save_png(image: Image, path: str | os.PathLike[str]) -> None:
+    """Write a picture, whole or not at all."""
+    with atomic_write(path) as stream:
+        stream.write(cv2.imencode(".png", image)[1].tobytes())
+
+
+def draw_record(record: Record, path: str | os.PathLike[str]) -> None:
+    """A record's image with the person's skeleton, its centre, and the other people's joints."""
+    a = record.annotation
+    image = record.image.copy()
+    skeletal = SKELETON_9 if len(a.joints) == 9 else SKELETON_14
+    sources = [s[0] for s in skeletal.sources]
+    rows = a.joints[sources]
+    joints = np.where(rows[:, :2].any(1, keepdims=True), rows[:, :2] - 1, np.nan)
+    image = draw_skeleton(image, joints, skeletal)
+    center = (round(float(a.objpos[0]) - 1), round(float(a.objpos[1]) - 1))
+    cv2.drawMarker(image, center, (0, 0, 255), cv2.MARKER_CROSS, 16, 2)
+    for other in a.others:
+        for x, y, _ in other.joints:
+            if x or y:
+                cv2.circle(image, (round(x - 1), round(y - 1)), 3, (255, 128, 0), -1, cv2.LINE_AA)
+    save_png(image, path)
+
+
+def draw_sample(sample: Sample, settings: Settings) -> Image:
+    """A sample's pixels with the person's label peaks in colour, everybody's background dimmed, joints and centre on top."""
+    heat = np.clip(sample.label[:-1].max(0), 0, 1)
+    size = (settings.crop_size_x, settings.crop_size_y)
+    wide = cv2.resize(heat, size, interpolation=cv2.INTER_LINEAR)[..., None]
+    others = cv2.resize(np.clip(sample.label_1st[:-1].max(0) - heat, 0, 1), size, interpolation=cv2.INTER_LINEAR)[..., None]
+    tint = np.array([0, 200, 255], np.float32) * wide + np.array([255, 128, 0], np.float32) * others
+    image = np.clip(sample.pixels * (1 - 0.5 * np.maximum(wide, others)) + 0.5 * tint, 0, 255).astype(np.uint8)
+    person = sample.scene.people[0]
+    joints = np.where((person.visible <= 1)[:, None], person.joints, np.nan)
+    image = draw_skeleton(image, joints, skeleton(settings.num_parts))
+    x, y = sample.scene.objpos
+    cv2.drawMarker(image, (round(float(x)), round(float(y))), (0, 0, 255), cv2.MARKER_CROSS, 14, 2)
+    return image
+
+
+def contact_sheet(store: Store, settings: Settings, count: int, seed: int, path: str | os.PathLike[str]) -> None:
+    """Augmented samples of the first records, side by side."""
+    tiles = []
+    for i in range(count):
+        record = store.record(i % len(store))
+        choice = roll(settings, SampleDice(seed, i // len(store), i % len(store)))
+        tiles.append(draw_sample(augment(record.image, record.annotation, settings, choice), settings))
+    columns = min(count, max(1, round(np.sqrt(count) * 1.2)))
+    rows = -(-count // columns)
+    height, width = tiles[0].shape[:2]
+    sheet = np.full((rows * (height + 4), columns * (width + 4), 3), 255, np.uint8)
+    for i, tile in enumerate(tiles):
+        y, x = i // columns * (height + 4), i % columns * (width + 4)
+        sheet[y : y + height, x : x + width] = tile
+    save_png(sheet, path)

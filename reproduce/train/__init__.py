@@ -1,0 +1,1 @@
+"""A solver run on records: progress, snapshots, resuming, several processes."""

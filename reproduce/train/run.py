@@ -1,0 +1,242 @@
+"""Runs a solver on records: progress, log, snapshots, clean interruption, exact resuming."""
+
+from __future__ import annotations
+
+import dataclasses
+import fnmatch
+import json
+import os
+import re
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import IO, Any
+
+from caffe_compat.definition.prototxt import read_net, read_solver
+from caffe_compat.definition.spec import TRAIN, SolverSpec
+from caffe_compat.engine.plan import Mode
+from caffe_compat.errors import DataError, SolverError
+from caffe_compat.training.solver import Solver, Step
+from caffe_compat.training.sources import Source
+from caffe_compat.weights.caffemodel import Weights
+from reproduce.runtime.processes import Group
+from reproduce.samples.schedule import Order, source_for
+
+
+@dataclass(frozen=True)
+class Options:
+    """What ``cpm-train`` adds to a solver definition.
+
+    Attributes
+    ----------
+    data : record file instead of the one that the definition names.
+    workers : processes that make samples.
+    amp : "" or "bf16".
+    warmup : iterations over which the rate rises linearly at the start (not a thing of Caffe's; 0 = none).
+    max_iter : instead of the definition's.
+    parts : names of the parts, where they are not the authors'.
+    engine : how convolutions run on the CPU.
+    """
+
+    data: str | None = None
+    workers: int = 0
+    device: str = "cpu"
+    amp: str = ""
+    compile: bool = False
+    warmup: int = 0
+    max_iter: int | None = None
+    order: Order = field(default_factory=Order)
+    parts: tuple[str, ...] = ()
+    engine: Mode = "auto"
+
+
+def find_root(solver: str | os.PathLike[str]) -> tuple[SolverSpec, Path]:
+    """A solver definition, and the folder its names count from: the current one as in Caffe, else the solver's own."""
+    spec = read_solver(solver)
+    name = spec.message.net or spec.message.train_net
+    here, beside = Path("."), Path(solver).resolve().parent
+    return spec, here if name and (here / name).exists() else beside
+
+
+def latest(prefix: Path) -> Path | None:
+    """The snapshot with the highest iteration of a prefix."""
+    pattern = re.compile(re.escape(prefix.name) + r"_iter_(\d+)\.solverstate(\.h5)?$")
+    if not prefix.parent.is_dir():
+        return None
+    found = [(int(m[1]), path) for path in prefix.parent.iterdir() if (m := pattern.match(path.name))]
+    return max(found)[1] if found else None
+
+
+def make_solver(spec: SolverSpec, root: Path, options: Options, weights: Weights | None = None) -> Solver:
+    """A solver with its CPMData layers fed by worker processes.
+
+    Raises
+    ------
+    CaffeCompatError : definition, data or weights that cannot be used.
+    """
+    if options.max_iter is not None:
+        message = type(spec.message)()
+        message.CopyFrom(spec.message)
+        message.max_iter = options.max_iter
+        spec = SolverSpec(message, spec.file, spec.lines)
+    sources: dict[str, Source] = {}
+    name = spec.message.net or spec.message.train_net
+    if name:
+        from caffe_compat.layers import make
+
+        for layer in read_net(root / name).filter(TRAIN).layers:
+            if layer.type == "CPMData":
+                sources[layer.name] = source_for(
+                    make(layer, TRAIN), root, options.order, workers=options.workers, data=options.data, parts=options.parts
+                )
+    made = Solver(
+        spec, root=root, weights=weights, sources=sources, device=options.device, amp=options.amp, engine=options.engine
+    )
+    if options.warmup:
+        made.rate_scale = lambda iteration: min(1.0, (iteration + 1) / options.warmup)
+    if options.compile:
+        import torch
+
+        made.wrap(lambda module: torch.compile(module))  # type: ignore[arg-type, return-value]
+    return made
+
+
+def without(weights: Weights, patterns: Sequence[str]) -> Weights:
+    """Weights less the layers whose names match a pattern (``Mconv5_*``): those start anew.
+
+    Raises
+    ------
+    SolverError : a pattern that matches no layer.
+    """
+    names = [layer.name for layer in weights.layers]
+    for pattern in patterns:
+        if not fnmatch.filter(names, pattern):
+            raise SolverError(f"--fresh {pattern}: matches no layer of the weights")
+    kept = tuple(layer for layer in weights.layers if not any(fnmatch.fnmatchcase(layer.name, p) for p in patterns))
+    return dataclasses.replace(weights, layers=kept)
+
+
+class Interrupted:
+    """Turns SIGINT and SIGTERM into a flag, so that a training ends between two iterations."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._before: dict[int, Any] = {}
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.asked = True
+
+    def __enter__(self) -> Interrupted:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+
+@dataclass(frozen=True)
+class Report:
+    """A line of the log.
+
+    Attributes
+    ----------
+    losses : of each stage, this iteration.
+    rate : learning rate. speed : samples per second since the last line. left : seconds to go at this speed.
+    """
+
+    iteration: int
+    loss: float
+    losses: dict[str, float]
+    rate: float
+    speed: float
+    left: float
+
+    def text(self) -> str:
+        """For people."""
+        parts = " ".join(f"{name.removeprefix('loss_')} {value:.2f}" for name, value in self.losses.items())
+        hours, minutes = divmod(int(self.left) // 60, 60)
+        return (
+            f"iteration {self.iteration}  loss {self.loss:.3f}  ({parts})  lr {self.rate:.3g}  "
+            f"{self.speed:.1f} samples/s  {hours}:{minutes:02d} h left"
+        )
+
+
+def run(
+    solver: Solver,
+    *,
+    log: IO[str] | None = None,
+    say: Callable[[str], None] = lambda line: None,
+    watch: Callable[[Report], None] = lambda report: None,
+    group: Group | None = None,
+) -> bool:
+    """Train to ``max_iter``, with the definition's display, tests and snapshots.
+
+    Parameters
+    ----------
+    log : JSON lines are appended here.
+    say : gets lines for people. watch : gets each report.
+    group : the processes that train together; the first writes the snapshots.
+
+    Returns
+    -------
+    True when finished, False when interrupted (a snapshot was written).
+
+    Raises
+    ------
+    SolverError : the loss became infinite or nan; says iteration and layer.
+    DataError : the data ended or cannot be read; a snapshot was written.
+    """
+    group = group or Group(0, 1, str(solver.device))
+    try:
+        with Interrupted() as interrupted:
+            for report in _reports(solver, interrupted, group, say):
+                if log is not None:
+                    log.write(json.dumps(report.__dict__) + "\n")
+                    log.flush()
+                watch(report)
+                say(report.text())
+    except DataError:
+        if group.first:  # the weights are good: keep what was learned so far
+            say(f"snapshot {solver.snapshot()[0]}")
+        raise
+    finished = solver.iteration >= solver.spec.message.max_iter
+    m = solver.spec.message
+    if group.first and (not finished or m.snapshot_after_train):
+        model, _ = solver.snapshot()
+        say(f"snapshot {model}")
+    return bool(finished)
+
+
+def _reports(
+    solver: Solver, interrupted: Interrupted, group: Group, say: Callable[[str], None]
+) -> Iterator[Report]:
+    m = solver.spec.message
+    if m.max_iter < 1:
+        raise SolverError("the solver has no max_iter: nothing to do")
+    batch = next(iter(solver.feed.shapes.values()))[0] * m.iter_size * group.world
+    since, count = time.monotonic(), 0
+    # all processes end between the same two iterations, whoever got the signal
+    while solver.iteration < m.max_iter and not group.any(interrupted.asked):
+        if m.test_interval and solver.iteration % m.test_interval == 0 and (solver.iteration or m.test_initialization):
+            for i, result in enumerate(solver.test()):
+                say(f"test net {i}: " + ", ".join(f"{k} {v:.4g}" for k, v in result.items()))
+        done = solver.step()
+        count += batch
+        if m.display and done.iteration % m.display == 0:
+            now = time.monotonic()
+            speed = count / max(now - since, 1e-9)
+            since, count = now, 0
+            yield _report(done, group.mean(done.smoothed), speed, (m.max_iter - solver.iteration) * batch / speed)
+        if group.first and m.snapshot and solver.iteration % m.snapshot == 0 and solver.iteration < m.max_iter:
+            model, _ = solver.snapshot()
+            say(f"snapshot {model}")
+
+
+def _report(done: Step, loss: float, speed: float, left: float) -> Report:
+    losses = {name: value for name, value in done.outputs.items() if "loss" in name}
+    return Report(done.iteration, loss, losses, done.rate, speed, left)
