@@ -29,7 +29,7 @@ from bench_forward import machine, plain_torch, write_model
 
 from caffe_compat import Net, read_net, read_weights
 from reproduce.predict.job import TestPerson, load_person
-from reproduce.predict.predictor import SEARCH, Predictor, Setting, center_map, network_input, shrink, task_lsp
+from reproduce.predict.protocol import SEARCH, Predictor, Setting, center_map, network_input, shrink, task_lsp
 from reproduce.records.store import read_image
 from reproduce.runtime.prefetch import prefetch
 

@@ -49,7 +49,7 @@ def experiments_page() -> str:
         ("figure", "claim", "published", "ours", "verdict", "note"),
         [(c.figure.removeprefix("Figure "), c.text, c.published, c.ours, c.verdict, c.why) for c in claims],
     )
-    return f"{prose}{MARK}\n## Claims\n\n{said}\n## Trainings\n\n{_table(training.HEAD, training.rows(stored))}"
+    return f"{prose}{MARK}\n## Claims\n\n{said}\n## Trainings\n\n{_table(trained.HEAD, trained.rows(stored))}"
 
 
 def pictures() -> None:

@@ -19,7 +19,7 @@ from reproduce.people import flic_files, lsp_files, matfile, mpii_files
 from reproduce.people.skeletons import LSP_JOINTS, MPII_JOINTS, SKELETON_14
 from reproduce.predict import files
 from reproduce.predict.job import TestPerson
-from reproduce.predict.predictor import Setting
+from reproduce.predict.protocol import Setting
 
 Floats = npt.NDArray[np.float64]
 

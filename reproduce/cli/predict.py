@@ -124,7 +124,7 @@ def main(
     from reproduce.predict import runs
     from reproduce.predict.boxes import read_boxes
     from reproduce.predict.job import How
-    from reproduce.predict.predictor import SEARCH, Predictor
+    from reproduce.predict.protocol import SEARCH, Predictor
     from reproduce.runtime import processes
     from reproduce.runtime.device import choose
 

@@ -27,12 +27,12 @@ from reproduce.experiments.trained import read_one as result_of
 from reproduce.network import netgen
 from reproduce.people import lsp_files
 from reproduce.people.annotation import Annotation
-from reproduce.predict.predictor import Setting
+from reproduce.predict.protocol import Setting
 from reproduce.runtime.processes import Group
 from reproduce.runtime.provenance import provenance
 
 if TYPE_CHECKING:
-    from reproduce.predict.predictor import Predictor
+    from reproduce.predict.protocol import Predictor
 
 Say = Callable[[str], None]
 # gradient magnitudes: bins of log10 |g|
@@ -286,7 +286,7 @@ class Lab:
         return max(found, key=lambda p: p.stat().st_mtime)
 
     def _finish(self, experiment: Experiment, folder: Path, suffix: str, histograms: dict[str, Any]) -> None:
-        from reproduce.predict.predictor import Predictor
+        from reproduce.predict.protocol import Predictor
 
         model = folder / "snap" / f"pose{suffix}_iter_{experiment.iterations}.caffemodel"
         predictor = Predictor.load(str(model), device=self.device)

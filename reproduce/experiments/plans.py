@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from reproduce.experiments.pose_machine import PoseMachineConfig
 from reproduce.network import netgen
-from reproduce.predict.predictor import SEARCH
+from reproduce.predict.protocol import SEARCH
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from caffe_compat.errors import CaffeCompatError
 from caffe_compat.lazy import lazy_import
-from reproduce.predict.predictor import Predictor, Setting
+from reproduce.predict.protocol import Predictor, Setting
 from reproduce.samples.augment import Settings
 
 torch = lazy_import("torch")

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from caffe_compat.errors import CaffeCompatError
 from reproduce.predict.boxes import UNIT_HEIGHT, Box, detect_people
-from reproduce.predict.predictor import SEARCH, Prepared, Setting, Task, shrink, task_demo, task_flic, task_lsp, task_mpi
+from reproduce.predict.protocol import SEARCH, Prepared, Setting, Task, shrink, task_demo, task_flic, task_lsp, task_mpi
 from reproduce.records.store import read_image
 
 Image = npt.NDArray[np.uint8]

@@ -22,7 +22,7 @@ from reproduce.people.skeletons import Skeleton, skeleton
 from reproduce.predict import files
 from reproduce.predict.boxes import Box, of_image
 from reproduce.predict.job import How, Loaded, Request, load, load_person
-from reproduce.predict.predictor import Prediction, Predictor
+from reproduce.predict.protocol import Prediction, Predictor
 from reproduce.runtime.journal import Journal
 from reproduce.runtime.prefetch import prefetch
 from reproduce.runtime.processes import Group

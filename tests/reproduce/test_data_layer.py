@@ -181,7 +181,7 @@ def test_a_program_that_keeps_its_source_ends(tmp_path: Path) -> None:
     _source(tmp_path, 0, Order())
     text = (
         "import sys\nfrom pathlib import Path\nfrom tests.reproduce import test_data_layer as t\n"
-        "from reproduce.samples.schedule import CPMSource, Order, SampleMaker\nfrom reproduce import store\n"
+        "from reproduce.samples.schedule import CPMSource, Order, SampleMaker\nfrom reproduce.records import store\n"
         "source = CPMSource(SampleMaker(store.LMDBStore(sys.argv[1]), t._SETTINGS, 1), 3, Order(), workers=1)\n"
         "kept = [source, source.batch(0)]\nprint(kept[1][0].shape)\n"
     )

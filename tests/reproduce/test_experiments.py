@@ -134,7 +134,7 @@ def test_pose_machine_learns() -> None:
     import numpy as np
 
     from reproduce.experiments.pose_machine import PoseMachine, PoseMachineConfig, PoseMachinePredictor, features
-    from reproduce.predict.predictor import Setting
+    from reproduce.predict.protocol import Setting
 
     rng = np.random.default_rng(0)
     size, cells = 64, 8

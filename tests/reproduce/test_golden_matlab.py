@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from reproduce.people.skeletons import LSP_JOINTS, PARTS_14
-from reproduce.predict import predictor
+from reproduce.predict import protocol
 from reproduce.predict.imresize import axis_map, imresize
-from reproduce.predict.predictor import Predictor, Setting, Task
+from reproduce.predict.protocol import Predictor, Setting, Task
 from tests import measured
 from tests.paths import DATA, GOLDEN, cases, listed, needs_data
 
@@ -169,8 +169,8 @@ def _check_maps(maps: np.ndarray, arrays: dict[str, np.ndarray], name: str, scal
 
 
 def _check_task(task: Task, predictor: Predictor, arrays: dict[str, np.ndarray], first: int) -> tuple[np.ndarray, list[Any]]:
-    prepared = predictor.shrink(task, predictor.setting)
-    data = predictor.network_input(prepared.boxes, predictor.setting)
+    prepared = protocol.shrink(task, predictor.setting)
+    data = protocol.network_input(prepared.boxes, predictor.setting)
     geometry = prepared.geometry
     for i, (place, box) in enumerate(zip(geometry, prepared.boxes, strict=True)):
         number = first + i
@@ -189,7 +189,7 @@ def _check_task(task: Task, predictor: Predictor, arrays: dict[str, np.ndarray],
         for s in range(len(predictor.outputs)):
             if f"net_output_{number}_stage{s + 1}" in arrays:
                 np.testing.assert_allclose(stages[s, i], arrays[f"net_output_{number}_stage{s + 1}"], rtol=0, atol=2e-5)
-        back = predictor.to_image(stages[-1, i], place, size, predictor.setting.boxsize).numpy()
+        back = protocol.to_image(stages[-1, i], place, size, predictor.setting.boxsize).numpy()
         _check_maps(back, arrays, f"resized_{number}")
     return stages, geometry
 
@@ -199,7 +199,7 @@ def _check_task(task: Task, predictor: Predictor, arrays: dict[str, np.ndarray],
 def test_demo_protocol(path: Path) -> None:
     arrays, info = _load(path)
     predictor = _predictor(arrays, info)
-    task = predictor.task_demo(_read(DATA / info["image"]), arrays["rect"].ravel().tolist(), predictor.setting, float(info["octave"]))
+    task = protocol.task_demo(_read(DATA / info["image"]), arrays["rect"].ravel().tolist(), predictor.setting, float(info["octave"]))
     np.testing.assert_allclose(task.center, arrays["center"].ravel(), rtol=0, atol=1e-12)
     np.testing.assert_allclose(task.scales, arrays["multiplier"].ravel(), rtol=1e-14)
     _check_task(task, predictor, arrays, 1)
@@ -215,7 +215,7 @@ def test_demo_protocol(path: Path) -> None:
 def test_benchmark_protocol(path: Path) -> None:
     arrays, info = _load(path)
     predictor = _predictor(arrays, info)
-    np.testing.assert_allclose(predictor.SEARCH, arrays["scale_search"].ravel(), rtol=1e-15)
+    np.testing.assert_allclose(protocol.SEARCH, arrays["scale_search"].ravel(), rtol=1e-15)
     tasks = _tasks(info, predictor.setting, arrays)
     np.testing.assert_allclose([t.center for t in tasks], arrays["center"], rtol=1e-13)
     np.testing.assert_allclose([s for t in tasks for s in t.scales], arrays["scale"].ravel(), rtol=1e-14)
@@ -238,19 +238,19 @@ def _tasks(info: dict[str, Any], setting: Setting, arrays: dict[str, np.ndarray]
     from reproduce.people import matfile
 
     if "source" in info:
-        return [predictor.task_lsp(_read(DATA / "lsp" / "images" / f"{s}.jpg"), setting) for s in info["source"].split(",")]
+        return [protocol.task_lsp(_read(DATA / "lsp" / "images" / f"{s}.jpg"), setting) for s in info["source"].split(",")]
     names = [Path(p).name for p in info["images"]]
     if "FLIC" in info["images"][0]:
         (examples,) = matfile.load(_FOLDER / "datasets" / "flic_examples.mat", "examples")
         tests = [e for e in examples.ravel() if matfile.number(e.istest)]
         assert [matfile.text(e.filepath) for e in tests] == names
         return [
-            predictor.task_flic(_read(DATA / "flic" / "images" / n), np.asarray(e.torsobox).ravel(), setting)
+            protocol.task_flic(_read(DATA / "flic" / "images" / n), np.asarray(e.torsobox).ravel(), setting)
             for n, e in zip(names, tests, strict=True)
         ]
-    scales = arrays["scale"].reshape(len(names), -1)[:, 0] / predictor.SEARCH[0]
+    scales = arrays["scale"].reshape(len(names), -1)[:, 0] / protocol.SEARCH[0]
     return [
-        predictor.task_mpi(_read(DATA / "mpii" / "images" / n), c, predictor.TARGET_DIST / s, setting)
+        protocol.task_mpi(_read(DATA / "mpii" / "images" / n), c, protocol.TARGET_DIST / s, setting)
         for n, c, s in zip(names, arrays["center"], scales, strict=True)
     ]
 
@@ -268,10 +268,10 @@ def test_mpii_result_file(path: Path, tmp_path: Path) -> None:
         pytest.skip(f"no {recorded.name} beside it")
     arrays, info = _load(path)
     predictor = _predictor(arrays, info)
-    test = testsets.mpi_test(_FOLDER / "datasets" / "mpii_release.mat", predictor.setting, predictor.SEARCH)
+    test = testsets.mpi_test(_FOLDER / "datasets" / "mpii_release.mat", predictor.setting, protocol.SEARCH)
     images = [DATA / "mpii" / "images" / person.image.name for person in test.people]
     tasks = [
-        predictor.task_mpi(_read(image), person.objpos, person.scale, predictor.setting)
+        protocol.task_mpi(_read(image), person.objpos, person.scale, predictor.setting)
         for image, person in zip(images, test.people, strict=True) if person.objpos is not None
     ]  # fmt: skip
     test.write(tmp_path / "ours.mat", np.stack([test.to_file(predictor.run(task).joints) for task in tasks]))
@@ -302,15 +302,15 @@ def test_units() -> None:
         units = {key: file[key] for key in file.files}
     box = int(units["pad_box"].ravel()[0])
     for k in range(1, 1 + sum(key.startswith("pad_in_") for key in units)):
-        padded, pad = predictor.pad_around(units[f"pad_in_{k}"], box, tuple(units[f"pad_center_{k}"].ravel()))
+        padded, pad = protocol.pad_around(units[f"pad_in_{k}"], box, tuple(units[f"pad_center_{k}"].ravel()))
         assert list(pad) == units[f"pad_{k}"].ravel().tolist()
         if units[f"pad_ok_{k}"].ravel()[0]:
             np.testing.assert_array_equal(padded, units[f"pad_out_{k}"])
     for k in range(1, 1 + sum(key.startswith("max_map_") for key in units)):
         maps = units[f"max_map_{k}"][None].astype(np.float32)
-        assert predictor.find_maximum(maps, "benchmark")[0].tolist() == units[f"max_bench_{k}"].ravel().tolist()
-        assert predictor.find_maximum(maps, "demo")[0].tolist() == units[f"max_apply_{k}"].ravel().tolist()
+        assert protocol.find_maximum(maps, "benchmark")[0].tolist() == units[f"max_bench_{k}"].ravel().tolist()
+        assert protocol.find_maximum(maps, "demo")[0].tolist() == units[f"max_apply_{k}"].ravel().tolist()
     sigma = float(units["centermap_16_sigma"].ravel()[0])
-    np.testing.assert_allclose(predictor.center_map(16, sigma), units["centermap_16"], rtol=0, atol=1e-7)
-    row = predictor.center_map(368, 21.0)[183]
+    np.testing.assert_allclose(protocol.center_map(16, sigma), units["centermap_16"], rtol=0, atol=1e-7)
+    row = protocol.center_map(368, 21.0)[183]
     np.testing.assert_allclose(row, units["centermap_368_row184"].ravel(), rtol=0, atol=1e-7)

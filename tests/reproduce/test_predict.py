@@ -14,7 +14,7 @@ from PIL import Image
 from caffe_compat import Net, write_weights
 from reproduce.cli import predict
 from reproduce.network import netgen
-from reproduce.predict.predictor import Predictor, Setting, task_demo
+from reproduce.predict.protocol import Predictor, Setting, task_demo
 from tests.paths import DATA, needs_data
 
 
@@ -252,7 +252,7 @@ def test_annotation_files_as_boxes(tmp_path: Path) -> None:
 def test_protocols_and_scales(model: Path, tmp_path: Path) -> None:
     """An annotated square tested by MPII's protocol is the annotation's centre and scale; bad combinations say what is wrong."""
     from reproduce.predict.job import How
-    from reproduce.predict.predictor import task_mpi
+    from reproduce.predict.protocol import task_mpi
 
     rgb = np.random.default_rng(0).integers(0, 256, (120, 90, 3), np.uint8)
     setting = Setting.for_boxsize(96)
