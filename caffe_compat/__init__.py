@@ -4,7 +4,8 @@
 >>> net = Net.from_files("deploy.prototxt", "released.caffemodel")
 >>> blobs = net(data)                                 # {"Mconv5_stage6": tensor, ...}
 
-Nothing here imports torch before a network is run: parsing, converting and inspecting do not need it.
+Nothing here imports torch before a network is run: parsing, converting and inspecting do not need
+it.
 """
 
 from __future__ import annotations

@@ -19,12 +19,21 @@ class PrototxtError(CaffeCompatError):
     Parameters
     ----------
     message : what is wrong and what is allowed, one line.
-    file, line : where (line counts from 1; 0 = unknown, for models that were read from a binary file).
+    file, line : where (line counts from 1; 0 = unknown, for models that were read from a binary
+        file).
     layer, field : the layer's name and the dotted field name, where known.
     """
 
-    def __init__(self, message: str, *, file: str = "", line: int = 0, layer: str = "", field: str = "") -> None:
-        self.reason, self.file, self.line, self.layer, self.field = message, file, line, layer, field
+    def __init__(
+        self, message: str, *, file: str = "", line: int = 0, layer: str = "", field: str = ""
+    ) -> None:
+        self.reason, self.file, self.line, self.layer, self.field = (
+            message,
+            file,
+            line,
+            layer,
+            field,
+        )
         where = f"{file or '<text>'}:{line}: " if line else (f"{file}: " if file else "")
         what = f"layer '{layer}': " if layer else ""
         name = f"{field}: " if field else ""
@@ -38,7 +47,8 @@ class UnsupportedLayer(PrototxtError):
 class WeightError(CaffeCompatError):
     """Weights that are damaged, or that do not fit the network.
 
-    ``problems`` lists every single finding, so that nobody has to repair a model one error at a time.
+    ``problems`` lists every single finding, so that nobody has to repair a model one error at a
+    time.
     """
 
     def __init__(self, message: str, problems: Iterable[str] = ()) -> None:

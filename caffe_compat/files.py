@@ -21,12 +21,13 @@ def atomic_write(path: str | os.PathLike[str], *, stream: bool = True) -> Iterat
 
     Yields
     ------
-    A binary stream, or with ``stream=False`` the temporary file's name (for writers that open it themselves).
+    A binary stream, or with ``stream=False`` the temporary file's name (for writers that open it
+    themselves).
 
     Raises
     ------
-    TargetError : no such folder, no permission, a directory, a full disk. The temporary file is removed and an older
-        file of that name stays as it was.
+    TargetError : no such folder, no permission, a directory, a full disk. The temporary file is
+        removed and an older file of that name stays as it was.
     """
     name = os.fspath(path)
     folder = os.path.dirname(os.path.abspath(name))
@@ -35,7 +36,9 @@ def atomic_write(path: str | os.PathLike[str], *, stream: bool = True) -> Iterat
     temporary = ""
     try:
         suffix = os.path.splitext(name)[1]
-        handle, temporary = tempfile.mkstemp(prefix=f".{os.path.basename(name)[:60]}.", suffix=suffix, dir=folder)
+        handle, temporary = tempfile.mkstemp(
+            prefix=f".{os.path.basename(name)[:60]}.", suffix=suffix, dir=folder
+        )
         if stream:
             with os.fdopen(handle, "wb") as target:
                 yield target

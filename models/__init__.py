@@ -1,1 +1,2 @@
-"""Data only: one folder per network; facts about the released models. Installed as ``reproduce._models``."""
+"""Data only: one folder per network; facts about the released models. Installed as
+``reproduce._models``."""

@@ -1,4 +1,5 @@
-"""What the recorded cases measure, kept for docs and report where ``tools/measure_parity.py`` asks for it."""
+"""What the recorded cases measure, kept for docs and report where ``tools/measure_parity.py`` asks
+for it."""
 
 from __future__ import annotations
 

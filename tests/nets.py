@@ -41,6 +41,9 @@ def same_blobs(a: object, b: object) -> bool:
     left, right = ({e.name: e.blobs for e in w.layers} for w in (a, b))  # type: ignore[attr-defined]
     return left.keys() == right.keys() and all(
         len(left[n]) == len(right[n])
-        and all(x.data.dtype == y.data.dtype and np.array_equal(x.data, y.data) for x, y in zip(left[n], right[n], strict=True))
+        and all(
+            x.data.dtype == y.data.dtype and np.array_equal(x.data, y.data)
+            for x, y in zip(left[n], right[n], strict=True)
+        )
         for n in left
     )

@@ -13,19 +13,25 @@ _BESIDE = Path(__file__).resolve().parent.parent.parent / "shared"
 GOLDEN = Path(os.environ.get("CPM_GOLDEN", _BESIDE / "golden"))
 DATA = Path(os.environ.get("CPM_DATA", _BESIDE / "data"))
 
-needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"real data not found at {DATA} (set CPM_DATA)")
+needs_data = pytest.mark.skipif(
+    not DATA.is_dir(), reason=f"real data not found at {DATA} (set CPM_DATA)"
+)
 
 
 def cases(folder: str, pattern: str) -> list[Any]:
-    """Recorded cases of a folder as pytest parameters; a single skipped one where there are none."""
+    """Recorded cases of a folder as pytest parameters; a single skipped one where there are
+    none."""
     found = sorted((GOLDEN / folder).glob(pattern)) if (GOLDEN / folder).is_dir() else []
     return listed((path, str(path.relative_to(GOLDEN / folder))) for path in found)
 
 
 def listed(found: Iterator[tuple[Any, str]]) -> list[Any]:
-    """(value, id) pairs as pytest parameters marked golden; a single skipped one where there are none."""
+    """(value, id) pairs as pytest parameters marked golden; a single skipped one where there are
+    none."""
     params = [pytest.param(value, id=name, marks=pytest.mark.golden) for value, name in found]
     if params:
         return params
     reason = f"no recorded outputs at {GOLDEN} (set CPM_GOLDEN)"
-    return [pytest.param(None, id="absent", marks=[pytest.mark.golden, pytest.mark.skip(reason=reason)])]
+    return [
+        pytest.param(None, id="absent", marks=[pytest.mark.golden, pytest.mark.skip(reason=reason)])
+    ]

@@ -12,17 +12,33 @@ from reproduce.people.annotation import Annotation, Other
 
 def person(rng: np.random.Generator, width: int, height: int) -> Other:
     """A person somewhere in an image of this size."""
-    joints = np.column_stack([rng.uniform(1, width, 16), rng.uniform(1, height, 16), rng.integers(0, 2, 16)]).round(3)
-    return Other(joints, np.array([width * 0.5, height * 0.45]).round(3), round(float(rng.uniform(0.3, 0.7)), 3))
+    joints = np.column_stack(
+        [rng.uniform(1, width, 16), rng.uniform(1, height, 16), rng.integers(0, 2, 16)]
+    ).round(3)
+    return Other(
+        joints,
+        np.array([width * 0.5, height * 0.45]).round(3),
+        round(float(rng.uniform(0.3, 0.7)), 3),
+    )
 
 
-def annotation(rng: np.random.Generator, name: str, width: int, height: int, others: int = 0, number: int = 1) -> Annotation:
+def annotation(
+    rng: np.random.Generator, name: str, width: int, height: int, others: int = 0, number: int = 1
+) -> Annotation:
     """A record's annotation."""
     own = person(rng, width, height)
     return Annotation(
-        name, "MPI", own.joints, own.objpos, own.scale, (width, height),
-        tuple(person(rng, width, height) for _ in range(others)), number % 5 == 0, number, 1,
-    )  # fmt: skip
+        name,
+        "MPI",
+        own.joints,
+        own.objpos,
+        own.scale,
+        (width, height),
+        tuple(person(rng, width, height) for _ in range(others)),
+        number % 5 == 0,
+        number,
+        1,
+    )
 
 
 def dataset(folder: Path, count: int, seed: int = 0) -> list[Annotation]:
@@ -32,8 +48,15 @@ def dataset(folder: Path, count: int, seed: int = 0) -> list[Annotation]:
     images.mkdir(parents=True)
     found = []
     for i in range(count):
-        width, height = (50 if i % 7 == 3 else int(rng.integers(80, 150))), int(rng.integers(70, 120))
-        noise = cv2.resize(rng.integers(0, 256, (12, 12, 3), np.uint8), (width, height), interpolation=cv2.INTER_CUBIC)
+        width, height = (
+            (50 if i % 7 == 3 else int(rng.integers(80, 150))),
+            int(rng.integers(70, 120)),
+        )
+        noise = cv2.resize(
+            rng.integers(0, 256, (12, 12, 3), np.uint8),
+            (width, height),
+            interpolation=cv2.INTER_CUBIC,
+        )
         name = f"im{i:04d}.{'jpg' if i % 2 else 'png'}"
         cv2.imwrite(str(images / name), noise)
         found.append(annotation(rng, name, width, height, i % 3, i + 1))

@@ -12,7 +12,9 @@ from caffe_compat.weights.caffemodel import LayerBlobs, Weights
 from caffe_compat.weights.wire import Blob
 
 
-def make(graph: Graph, seed: int, shape: tuple[int, ...], wscale: float = 1.0) -> tuple[Weights, npt.NDArray[np.float32]]:
+def make(
+    graph: Graph, seed: int, shape: tuple[int, ...], wscale: float = 1.0
+) -> tuple[Weights, npt.NDArray[np.float32]]:
     """Weights and input of a case."""
     rng = np.random.default_rng(seed)
     layers = []
@@ -21,7 +23,11 @@ def make(graph: Graph, seed: int, shape: tuple[int, ...], wscale: float = 1.0) -
         for param in node.params:
             values = rng.standard_normal(param.shape, dtype=np.float32)
             if len(param.shape) > 1:
-                values = values * np.float32(np.sqrt(2.0 / np.prod(param.shape[1:]))) * np.float32(wscale)
+                values = (
+                    values
+                    * np.float32(np.sqrt(2.0 / np.prod(param.shape[1:])))
+                    * np.float32(wscale)
+                )
             else:
                 values = values * np.float32(0.05)
             blobs.append(Blob(values.astype(np.float32)))

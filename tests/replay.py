@@ -52,10 +52,16 @@ def set_params(net: Net, arrays: Arrays) -> None:
 
 def forward(net: Net, arrays: Arrays) -> Replay:
     """Run on the inputs ``in:BLOB``, keeping each blob's first value for its gradient."""
-    inputs = {key[3:]: torch.from_numpy(np.array(value)) for key, value in arrays.items() if key.startswith("in:")}
+    inputs = {
+        key[3:]: torch.from_numpy(np.array(value))
+        for key, value in arrays.items()
+        if key.startswith("in:")
+    }
     wanted: set[str] = set()
     for node in net.graph.nodes:
-        wanted.update(name for name, grad in zip(node.bottoms, node.bottom_grad, strict=True) if grad)
+        wanted.update(
+            name for name, grad in zip(node.bottoms, node.bottom_grad, strict=True) if grad
+        )
     for name, tensor in inputs.items():
         tensor.requires_grad_(name in wanted)
     first: dict[str, Tensor] = dict(inputs)
@@ -64,7 +70,8 @@ def forward(net: Net, arrays: Arrays) -> Replay:
             node.layer.forward = _watched(node.layer.forward, node.tops, first)  # type: ignore[method-assign]
     blobs = net.all_blobs(**inputs)
     replay = Replay(net, blobs, first)
-    # The recorder cleared all diffs between forward and backward; HingeLoss keeps its margins there in Caffe.
+    # The recorder cleared all diffs between forward and backward; HingeLoss keeps its margins there
+    # in Caffe.
     for node in net.graph.nodes:
         if isinstance(node.layer, HingeLoss):
             replay.touched_by_clearing.add(node.bottoms[0])
@@ -87,11 +94,13 @@ def _watched(run: Any, tops: tuple[str, ...], first: dict[str, Tensor]) -> Any:
 def backward(replay: Replay, arrays: Arrays) -> None:
     """Start from what the outputs' diffs held.
 
-    Where Caffe shares the memory of top and bottom (Reshape, a Concat of one), the recorder's clearing of the bottom's
-    diff cleared the top's too, and ``diff:`` says so. An in-place output's diff is overwritten by the backward pass:
-    there ``topdiff:`` is what it held.
+    Where Caffe shares the memory of top and bottom (Reshape, a Concat of one), the recorder's
+    clearing of the bottom's diff cleared the top's too, and ``diff:`` says so. An in-place output's
+    diff is overwritten by the backward pass: there ``topdiff:`` is what it held.
     """
-    in_place = {name for node in replay.net.graph.nodes for name in node.tops if name in node.bottoms}
+    in_place = {
+        name for node in replay.net.graph.nodes for name in node.tops if name in node.bottoms
+    }
     tops, grads = [], []
     for key in arrays:
         if key.startswith("topdiff:"):

@@ -1,8 +1,9 @@
-"""Training samples per second on one core: ours against the step-by-step port of the original layer, in turn.
+"""Training samples per second on one core: ours against the step-by-step port of the original
+layer, in turn.
 
-The port lies in tests/oracle; it follows the original's steps (whole canvases, a loop over every cell of every map). Its
-loops run in Python here, in C++ there: the honest peer beside it is the same sequence of OpenCV calls with the loops in
-numpy, printed as "steps, vectorised".
+The port lies in tests/oracle; it follows the original's steps (whole canvases, a loop over every
+cell of every map). Its loops run in Python here, in C++ there: the honest peer beside it is the
+same sequence of OpenCV calls with the loops in numpy, printed as "steps, vectorised".
 
     python tools/bench_data_layer.py FILE.lmdb
 """
@@ -29,8 +30,15 @@ from reproduce.samples.augment import Choice, Settings, augment, roll
 from reproduce.samples.dice import SampleDice
 from tests.oracle import cpm_layer
 
-SETTINGS = Settings(stride=8, target_dist=1.171, scale_prob=1, scale_min=0.7, scale_max=1.3, max_rotate_degree=40,
-                    center_perterb_max=0)  # fmt: skip
+SETTINGS = Settings(
+    stride=8,
+    target_dist=1.171,
+    scale_prob=1,
+    scale_min=0.7,
+    scale_max=1.3,
+    max_rotate_degree=40,
+    center_perterb_max=0,
+)
 
 
 def vectorised_gaussian(plane: np.ndarray, x: float, y: float, stride: int, sigma: float) -> None:
@@ -44,7 +52,8 @@ def vectorised_gaussian(plane: np.ndarray, x: float, y: float, stride: int, sigm
 
 
 def vectorised(image: np.ndarray, record: Record, choice: Choice) -> object:
-    """The original's steps with numpy for loops: whole resized image, whole rotated canvas, whole maps."""
+    """The original's steps with numpy for loops: whole resized image, whole rotated canvas, whole
+    maps."""
     from reproduce.samples.augment import read_scene
 
     a = record.annotation
@@ -56,11 +65,18 @@ def vectorised(image: np.ndarray, record: Record, choice: Choice) -> object:
     box = cv2.RotatedRect((w / 2.0, h / 2.0), (float(w), float(h)), choice.degree).boundingRect()
     matrix[0, 2] += box[2] / 2.0 - w / 2.0
     matrix[1, 2] += box[3] / 2.0 - h / 2.0
-    image = cv2.warpAffine(image, matrix, (box[2], box[3]), flags=cv2.INTER_CUBIC, borderValue=(128, 128, 128))
+    image = cv2.warpAffine(
+        image, matrix, (box[2], box[3]), flags=cv2.INTER_CUBIC, borderValue=(128, 128, 128)
+    )
     scene = scene.map(lambda p: ((p * scale) @ matrix[:, :2].T + matrix[:, 2]).astype(np.float32))
     left, top = int(scene.objpos[0]) - 184, int(scene.objpos[1]) - 184
     out = np.full((368, 368, 3), 128, np.uint8)
-    y0, y1, x0, x1 = max(0, top), min(image.shape[0], top + 368), max(0, left), min(image.shape[1], left + 368)
+    y0, y1, x0, x1 = (
+        max(0, top),
+        min(image.shape[0], top + 368),
+        max(0, left),
+        min(image.shape[1], left + 368),
+    )
     if y0 < y1 and x0 < x1:
         out[y0 - top : y1 - top, x0 - left : x1 - left] = image[y0:y1, x0:x1]
     if choice.flip:
@@ -79,7 +95,9 @@ def vectorised(image: np.ndarray, record: Record, choice: Choice) -> object:
 
 def main() -> None:
     """Run the benchmark."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("records", type=Path)
     parser.add_argument("--n", type=int, default=60)
     options = parser.parse_args()
@@ -112,7 +130,10 @@ def main() -> None:
     for name, rate in rates.items():
         print(f"{name:18s} {rate:8.1f} samples/s ({1e3 / rate:.2f} ms)")
     whole = 1 / (1 / rates["ours"] + reading)
-    print(f"reading a record {1e3 * reading:.2f} ms; both: {whole:.0f} samples/s a core, {12 * whole:.0f} on 12 cores")
+    print(
+        f"reading a record {1e3 * reading:.2f} ms; both: {whole:.0f} samples/s a core, "
+        f"{12 * whole:.0f} on 12 cores"
+    )
     print(f"ours / step by step: {rates['ours'] / rates['step by step']:.1f}")
     print(f"ours / steps, vectorised: {rates['ours'] / rates['steps, vectorised']:.2f}")
 

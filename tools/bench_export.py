@@ -1,7 +1,9 @@
-"""Exporting LSPET to LMDB: ours against a straightforward port of the original script, in turn, on the same images.
+"""Exporting LSPET to LMDB: ours against a straightforward port of the original script, in turn, on
+the same images.
 
-The port does what the original did: one loop; decode with OpenCV, planes by transposing, the metadata plane element by
-element, the Datum through protobuf, one put per record, a commit every 1000.
+The port does what the original did: one loop; decode with OpenCV, planes by transposing, the
+metadata plane element by element, the Datum through protobuf, one put per record, a commit every
+1000.
 
     python tools/bench_export.py ../shared/data
 """
@@ -39,13 +41,20 @@ def straightforward(plan: store.Plan, root: Path, out: Path) -> None:
     for count, a in enumerate(plan.annotations):
         image = cv2.imread(str(store.image_path(root, a)))
         if image.shape[1] < 64:
-            image = cv2.copyMakeBorder(image, 0, 0, 0, 64 - image.shape[1], cv2.BORDER_CONSTANT, value=(128, 128, 128))
+            image = cv2.copyMakeBorder(
+                image, 0, 0, 0, 64 - image.shape[1], cv2.BORDER_CONSTANT, value=(128, 128, 128)
+            )
         height, width = image.shape[:2]
         meta = np.zeros((height, width, 1), np.uint8)
         rows: list[list[int]] = [
             [ord(c) for c in a.dataset],
             floats([a.size[1], a.size[0]]),
-            [int(a.validation), len(a.others), a.people_index, *floats([a.annolist_index, count, plan.total])],
+            [
+                int(a.validation),
+                len(a.others),
+                a.people_index,
+                *floats([a.annolist_index, count, plan.total]),
+            ],
             floats(a.objpos),
             floats([a.scale]),
             *(floats(a.joints[:, c]) for c in range(3)),
@@ -54,7 +63,9 @@ def straightforward(plan: store.Plan, root: Path, out: Path) -> None:
             for j, byte in enumerate(row):
                 meta[i, j] = byte
         planes = np.concatenate((image, meta), axis=2).transpose((2, 0, 1))
-        datum = datum_class(channels=planes.shape[0], height=height, width=width, data=planes.tobytes(), label=0)
+        datum = datum_class(
+            channels=planes.shape[0], height=height, width=width, data=planes.tobytes(), label=0
+        )
         transaction.put(b"%07d" % count, datum.SerializeToString())
         if (count + 1) % 1000 == 0:
             transaction.commit()
@@ -65,12 +76,16 @@ def straightforward(plan: store.Plan, root: Path, out: Path) -> None:
 
 def main() -> None:
     """Run the benchmark."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("data", type=Path, help="folder with lspet/ and lsp/")
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args()
-    people: list[Annotation] = [a for a in lsp_files.read_training(options.data, skip_missing=True) if "lspet" in a.image]
+    people: list[Annotation] = [
+        a for a in lsp_files.read_training(options.data, skip_missing=True) if "lspet" in a.image
+    ]
     plan = store.plan(people, seed=0)
     best = {"ours": float("inf"), "ours --jpeg": float("inf"), "port": float("inf")}
     sizes = {}
@@ -82,14 +97,22 @@ def main() -> None:
                 if what == "port":
                     straightforward(plan, options.data, out)
                 else:
-                    store.export_lmdb(plan, options.data, out, workers=options.workers, jpeg="jpeg" in what)
+                    store.export_lmdb(
+                        plan, options.data, out, workers=options.workers, jpeg="jpeg" in what
+                    )
                 best[what] = min(best[what], time.perf_counter() - start)
                 sizes[what] = sum(p.stat().st_size for p in out.iterdir()) / 1e6
                 shutil.rmtree(out)  # 3 GB each would fill the page cache
     print(machine())
     for what, seconds in best.items():
-        print(f"{what:12s} {plan.total} records in {seconds:.2f} s: {plan.total / seconds:.0f}/s, {sizes[what]:.0f} MB")
-    print(f"ours is {best['port'] / best['ours']:.2f} times as fast as the port (best of {options.repeat})")
+        print(
+            f"{what:12s} {plan.total} records in {seconds:.2f} s: {plan.total / seconds:.0f}/s, "
+            f"{sizes[what]:.0f} MB"
+        )
+    print(
+        f"ours is {best['port'] / best['ours']:.2f} times as fast as the port (best of "
+        f"{options.repeat})"
+    )
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
-"""Forward pass of the 6-stage network: ours, plain torch (channels-last eager) and OpenCV's Caffe importer, in turn.
+"""Forward pass of the 6-stage network: ours, plain torch (channels-last eager) and OpenCV's Caffe
+importer, in turn.
 
-One run, same weights and input, several repetitions; prints ratios and the machine. OpenCV must be 4.x: 5 has no Caffe
-importer any more.
+One run, same weights and input, several repetitions; prints ratios and the machine. OpenCV must be
+4.x: 5 has no Caffe importer any more.
 
     python tools/bench_forward.py --json out/forward.json
 """
@@ -29,7 +30,10 @@ from reproduce.runtime.provenance import processor
 
 def machine() -> str:
     """Processor, threads and versions."""
-    return f"{processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}, OpenCV {cv2.__version__}"
+    return (
+        f"{processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}, "
+        f"OpenCV {cv2.__version__}"
+    )
 
 
 def write_model(folder: Path, stages: int, size: int) -> tuple[Path, Path]:
@@ -45,7 +49,9 @@ def plain_stages(weights: Mapping[str, torch.Tensor], data: torch.Tensor) -> lis
     """Every stage's output as people port it: torch.nn.functional calls, nothing else."""
     import torch.nn.functional as F
 
-    stages = sum(name.startswith("Mconv5_stage") and name.endswith("weight") for name in weights) + 1
+    stages = (
+        sum(name.startswith("Mconv5_stage") and name.endswith("weight") for name in weights) + 1
+    )
 
     def conv(x: torch.Tensor, name: str, relu: bool = True) -> torch.Tensor:
         weight = weights[f"{name}.weight"]
@@ -76,9 +82,13 @@ def plain_stages(weights: Mapping[str, torch.Tensor], data: torch.Tensor) -> lis
 
 def plain_torch(net: Net) -> Callable[[torch.Tensor], torch.Tensor]:
     """The last stage of such a port on channels-last tensors."""
-    weights = {name: value.contiguous(memory_format=torch.channels_last) if value.dim() == 4 else value
-               for name, value in net.state_dict().items()}  # fmt: skip
-    return lambda data: plain_stages(weights, data.contiguous(memory_format=torch.channels_last))[-1]
+    weights = {
+        name: value.contiguous(memory_format=torch.channels_last) if value.dim() == 4 else value
+        for name, value in net.state_dict().items()
+    }
+    return lambda data: plain_stages(weights, data.contiguous(memory_format=torch.channels_last))[
+        -1
+    ]
 
 
 def peak_megabytes(prototxt: Path, model: Path, size: int) -> float:
@@ -88,15 +98,20 @@ def peak_megabytes(prototxt: Path, model: Path, size: int) -> float:
         f"net=Net.from_files({str(prototxt)!r},{str(model)!r});"
         f"x=torch.zeros(1,4,{size},{size});\nwith torch.no_grad(): net(x)\n"
         # not ru_maxrss: that counts what this process had before it started the other
-        "print(next(line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')))"
+        "print(next(line.split()[1] for line in open('/proc/self/status') if "
+        "line.startswith('VmHWM')))"
     )
-    out = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    out = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True
+    ).stdout
     return float(out.split()[-1]) / 1024
 
 
 def main() -> None:
     """Run the benchmark."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--json", type=Path)
     parser.add_argument("--stages", type=int, default=6)
     parser.add_argument("--size", type=int, default=368)
@@ -112,7 +127,9 @@ def main() -> None:
         load = time.perf_counter() - start
         peer = cv2.dnn.readNetFromCaffe(str(prototxt), str(model))
         plain = plain_torch(net)
-        x = np.random.default_rng(0).standard_normal((1, 4, options.size, options.size)).astype(np.float32) * np.float32(0.3)
+        x = np.random.default_rng(0).standard_normal((1, 4, options.size, options.size)).astype(
+            np.float32
+        ) * np.float32(0.3)
         tensor, batch = torch.from_numpy(x), torch.from_numpy(np.repeat(x, 7, 0))
         last = net.graph.outputs[0]
 

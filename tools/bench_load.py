@@ -1,6 +1,6 @@
 """Loading the 125 MB model: ours against OpenCV's Caffe importer, in turn, in one run.
 
-    python tools/bench_load.py
+python tools/bench_load.py
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ from caffe_compat import Net, read_net, read_weights
 
 def main() -> None:
     """Run the benchmark."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--repeat", type=int, default=7)
     repeat = parser.parse_args().repeat
     torch.set_num_threads(2)
@@ -41,8 +43,14 @@ def main() -> None:
         size = model.stat().st_size / 1e6
     print(machine())
     for engine, values in times.items():
-        print(f"{engine:8s} {size:.0f} MB: min {min(values):.3f} s, median {statistics.median(values):.3f} s")
-    print(f"ours / OpenCV (medians): {statistics.median(times['ours']) / statistics.median(times['OpenCV']):.2f}")
+        print(
+            f"{engine:8s} {size:.0f} MB: min {min(values):.3f} s, median "
+            f"{statistics.median(values):.3f} s"
+        )
+    print(
+        "ours / OpenCV (medians): "
+        f"{statistics.median(times['ours']) / statistics.median(times['OpenCV']):.2f}"
+    )
 
 
 if __name__ == "__main__":

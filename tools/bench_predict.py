@@ -1,9 +1,10 @@
 """People per second of the LSP protocol (seven scales), from image files to joints, in turn.
 
-Ours; the step-by-step protocol on plain torch (channels-last) and on OpenCV's Caffe importer, both as people port it: one scale
-after the other, maps enlarged eight times, uncropped, resized to the image, summed. Also the network alone on prepared inputs,
-so that the share of decoding, resizing and the way back is seen. The network is the 6-stage one with random weights (its speed
-does not hang on their values); images are those of LSP below --data, else made-up ones of the same size.
+Ours; the step-by-step protocol on plain torch (channels-last) and on OpenCV's Caffe importer, both
+as people port it: one scale after the other, maps enlarged eight times, uncropped, resized to the
+image, summed. Also the network alone on prepared inputs, so that the share of decoding, resizing
+and the way back is seen. The network is the 6-stage one with random weights (its speed does not
+hang on their values); images are those of LSP below --data, else made-up ones of the same size.
 
     python tools/bench_predict.py --data DIR --json out/predict.json
 """
@@ -29,7 +30,15 @@ from bench_forward import machine, plain_torch, write_model
 
 from caffe_compat import Net, read_net, read_weights
 from reproduce.predict.job import TestPerson, load_person
-from reproduce.predict.protocol import SEARCH, Predictor, Setting, center_map, network_input, shrink, task_lsp
+from reproduce.predict.protocol import (
+    SEARCH,
+    Predictor,
+    Setting,
+    center_map,
+    network_input,
+    shrink,
+    task_lsp,
+)
 from reproduce.records.store import read_image
 from reproduce.runtime.prefetch import prefetch
 
@@ -69,7 +78,9 @@ def made_up(folder: Path, count: int) -> list[Path]:
     rng = np.random.default_rng(0)
     paths = []
     for i in range(count):
-        noise = cv2.resize(rng.integers(0, 256, (20, 12, 3), np.uint8), (110, 180), interpolation=cv2.INTER_CUBIC)
+        noise = cv2.resize(
+            rng.integers(0, 256, (20, 12, 3), np.uint8), (110, 180), interpolation=cv2.INTER_CUBIC
+        )
         paths.append(folder / f"{i}.png")
         cv2.imwrite(str(paths[-1]), noise)
     return paths
@@ -77,7 +88,9 @@ def made_up(folder: Path, count: int) -> list[Path]:
 
 def main() -> None:
     """Run the benchmark."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--json", type=Path)
     parser.add_argument("--data", type=Path)
     parser.add_argument("--people", type=int, default=4)
@@ -93,7 +106,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         prototxt, model = write_model(Path(name), options.stages, options.size)
         if options.data is not None:
-            paths = [options.data / "lsp" / "images" / f"im{1001 + 37 * i:04d}.jpg" for i in range(options.people)]
+            paths = [
+                options.data / "lsp" / "images" / f"im{1001 + 37 * i:04d}.jpg"
+                for i in range(options.people)
+            ]
         else:
             paths = made_up(Path(name), options.people)
         net = Net(read_net(prototxt), read_weights(model))
@@ -102,7 +118,10 @@ def main() -> None:
         plain = plain_torch(net)
         peer = cv2.dnn.readNetFromCaffe(str(prototxt), str(model))
         people = [TestPerson(p, "lsp", None, None, 1.0, setting, SEARCH) for p in paths]
-        prepared = [shrink(task_lsp(np.ascontiguousarray(read_image(p)[:, :, ::-1]), setting), setting) for p in paths]
+        prepared = [
+            shrink(task_lsp(np.ascontiguousarray(read_image(p)[:, :, ::-1]), setting), setting)
+            for p in paths
+        ]
 
         def ours(workers: int) -> list[np.ndarray]:
             found = []
@@ -143,15 +162,24 @@ def main() -> None:
     distance = np.linalg.norm(np.array(joints["ours"]) - np.array(joints["direct"]), axis=2)
     print(machine())
     print(f"{len(paths)} people, 7 scales, {options.stages} stages, {options.size}x{options.size}")
-    print(f"joints of ours within 2 pixels of the step-by-step protocol's: {100 * np.mean(distance <= 2):.1f} %")
+    print(
+        "joints of ours within 2 pixels of the step-by-step protocol's: "
+        f"{100 * np.mean(distance <= 2):.1f} %"
+    )
     report: dict[str, object] = {"machine": machine(), "people": len(paths)}
     median = {key: statistics.median(values) for key, values in times.items()}
     for key, value in median.items():
         ratio = median["direct"] / value
-        print(f"{key:24s} {value / len(paths):7.3f} s a person, {len(paths) / value:6.3f} people/s, {ratio:.2f} x direct")
+        print(
+            f"{key:24s} {value / len(paths):7.3f} s a person, {len(paths) / value:6.3f} "
+            f"people/s, {ratio:.2f} x direct"
+        )
         report[f"{key}_people_per_s"] = len(paths) / value
     overhead = median["ours_in_one_process"] / median["network_alone"] - 1
-    print(f"decoding, resizing and the way back, nothing in parallel: {100 * overhead:.1f} % of the network's time")
+    print(
+        f"decoding, resizing and the way back, nothing in parallel: {100 * overhead:.1f} % of "
+        "the network's time"
+    )
     report["overhead"] = overhead
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,8 @@
 """A training step of the full-size network: ours (Caffe's solver), and a plain torch loop, in turn.
 
-The peers are what people write: ``torch.nn.functional`` calls, squared errors, ``torch.optim.SGD``, once in torch's default
-layout and once channels-last. Same weights, same batch; prints ratios, the update's share of our step, and the machine.
+The peers are what people write: ``torch.nn.functional`` calls, squared errors, ``torch.optim.SGD``,
+once in torch's default layout and once channels-last. Same weights, same batch; prints ratios, the
+update's share of our step, and the machine.
 
     python tools/bench_train.py --json out/train.json
 """
@@ -40,7 +41,9 @@ class Fixed:
         return self.arrays
 
 
-def plain_loop(solver: Solver, layout: torch.memory_format, data: torch.Tensor, label: torch.Tensor) -> Callable[[], float]:
+def plain_loop(
+    solver: Solver, layout: torch.memory_format, data: torch.Tensor, label: torch.Tensor
+) -> Callable[[], float]:
     """A training step without this project."""
     named = {f"{node.layer.name}.{param.name}": t for node, param, t in solver.net.owned_params()}
     weights = {}
@@ -55,7 +58,9 @@ def plain_loop(solver: Solver, layout: torch.memory_format, data: torch.Tensor, 
         optimizer.zero_grad(set_to_none=True)
         outputs = plain_stages(weights, data)
         labels = [label[:, maps:], *[label[:, :maps]] * (len(outputs) - 1)]
-        loss = torch.stack([((x - y) ** 2).sum() / (2 * len(x)) for x, y in zip(outputs, labels, strict=True)]).sum()
+        loss = torch.stack(
+            [((x - y) ** 2).sum() / (2 * len(x)) for x, y in zip(outputs, labels, strict=True)]
+        ).sum()
         loss.backward()
         optimizer.step()
         return float(loss.detach())
@@ -65,7 +70,9 @@ def plain_loop(solver: Solver, layout: torch.memory_format, data: torch.Tensor, 
 
 def main() -> None:
     """Run the benchmark."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--json", type=Path)
     parser.add_argument("--stages", type=int, default=3)
     parser.add_argument("--size", type=int, default=368)
@@ -76,11 +83,17 @@ def main() -> None:
     parser.add_argument("--amp", default="", choices=["", "bf16"], help="Of our step.")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    config = netgen.CPMConfig(stages=options.stages, input_size=options.size, filler="msra", dropout=0)
+    config = netgen.CPMConfig(
+        stages=options.stages, input_size=options.size, filler="msra", dropout=0
+    )
     cells = options.size // 8
     rng = np.random.default_rng(0)
-    data = rng.standard_normal((options.batch, 4, options.size, options.size)).astype(np.float32) * np.float32(0.3)
-    label = rng.random((options.batch, 2 * (config.parts + 1), cells, cells)).astype(np.float32) * np.float32(0.1)
+    data = rng.standard_normal((options.batch, 4, options.size, options.size)).astype(
+        np.float32
+    ) * np.float32(0.3)
+    label = rng.random((options.batch, 2 * (config.parts + 1), cells, cells)).astype(
+        np.float32
+    ) * np.float32(0.1)
     with tempfile.TemporaryDirectory() as name:
         net = netgen.train_test(config, netgen.DataConfig(batch_size=options.batch))
         (Path(name) / "net.prototxt").write_text(net.to_text())
@@ -120,17 +133,26 @@ def main() -> None:
             synchronise()
             times[name].append(time.perf_counter() - start)
     print(machine())
-    print(f"{options.stages} stages, {options.size}x{options.size}, batch {options.batch}, {options.device}")
+    print(
+        f"{options.stages} stages, {options.size}x{options.size}, batch {options.batch}, "
+        f"{options.device}"
+    )
     print(f"{'step':28s} {'min':>8s} {'median':>8s} {'samples/s':>10s}   ours is")
     report: dict[str, object] = {"machine": machine()}
     median = {name: statistics.median(values) for name, values in times.items()}
     for name, values in times.items():
         share = median["ours_step_s"] / median[name]
         speed = options.batch / median[name]
-        print(f"{name[:-2]:28s} {min(values):8.3f} {median[name]:8.3f} {speed:10.2f}   {share:.3f} of it")
+        print(
+            f"{name[:-2]:28s} {min(values):8.3f} {median[name]:8.3f} {speed:10.2f}   "
+            f"{share:.3f} of it"
+        )
         report[name] = median[name]
     share = statistics.median(updates) / median["ours_step_s"]
-    print(f"the update takes {statistics.median(updates) * 1e3:.1f} ms, {100 * share:.1f} % of our step")
+    print(
+        f"the update takes {statistics.median(updates) * 1e3:.1f} ms, {100 * share:.1f} % of "
+        "our step"
+    )
     report["update_share"] = share
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)

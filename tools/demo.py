@@ -1,7 +1,9 @@
-"""What ``make demo`` does: convert a Caffe model, predict on a photograph that a dependency ships, show pictures and numbers.
+"""What ``make demo`` does: convert a Caffe model, predict on a photograph that a dependency ships,
+show pictures and numbers.
 
-The model is the one embedded in models/. Where there is none, the released 6-stage network is written as a .caffemodel with
-Caffe's fillers: its maps show that the machinery runs, not where anybody's joints are.
+The model is the one embedded in models/. Where there is none, the released 6-stage network is
+written as a .caffemodel with Caffe's fillers: its maps show that the machinery runs, not where
+anybody's joints are.
 """
 
 from __future__ import annotations
@@ -19,13 +21,17 @@ from reproduce.network.identify import models_folder
 
 
 def photograph(out: Path) -> Path:
-    """The photograph that ships with matplotlib: a portrait, so grey room is added where the rest of the person would be.
+    """The photograph that ships with matplotlib: a portrait, so grey room is added where the rest
+    of the person would be.
 
     A pose machine takes its scale from the whole person's height.
     """
     image = cv2.imread(str(Path(matplotlib.get_data_path()) / "sample_data" / "grace_hopper.jpg"))
     path = out / "photograph.png"
-    cv2.imwrite(str(path), cv2.copyMakeBorder(image, 60, 900, 200, 200, cv2.BORDER_CONSTANT, value=(128, 128, 128)))
+    cv2.imwrite(
+        str(path),
+        cv2.copyMakeBorder(image, 60, 900, 200, 200, cv2.BORDER_CONSTANT, value=(128, 128, 128)),
+    )
     return path
 
 

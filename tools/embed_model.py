@@ -1,9 +1,12 @@
-"""Puts a trained network into models/: prototxts, weights, loss curve, score, and a README that says how it was made.
+"""Puts a trained network into models/: prototxts, weights, loss curve, score, and a README that
+says how it was made.
 
-    python tools/embed_model.py leeds-small --training DIR --iteration 23000 --log LOG --scored DIR --about about.md
+    python tools/embed_model.py leeds-small --training DIR --iteration 23000 --log LOG --scored DIR
+    --about about.md
 
-``--training`` holds the three prototxts and ``snap/pose_iter_N.caffemodel``, ``--scored`` what ``cpm-predict --dataset lsp``
-wrote; ``about.md`` is the part of the README that only a person knows (commands, hardware, hours).
+``--training`` holds the three prototxts and ``snap/pose_iter_N.caffemodel``, ``--scored`` what
+``cpm-predict --dataset lsp`` wrote; ``about.md`` is the part of the README that only a person knows
+(commands, hardware, hours).
 """
 
 from __future__ import annotations
@@ -30,7 +33,9 @@ PROTOTXTS = ("pose_train_test.prototxt", "pose_deploy.prototxt", "pose_solver.pr
 def loss_curve(log: Path, out: Path) -> dict[str, float]:
     """Draw the training's loss per stage; return the last smoothed values."""
     entries = [json.loads(line) for line in log.read_text().splitlines()]
-    latest = {entry["iteration"]: entry for entry in entries}  # a resumed run repeats some iterations
+    latest = {
+        entry["iteration"]: entry for entry in entries
+    }  # a resumed run repeats some iterations
     x = np.array(sorted(latest))
     figure, axis = plt.subplots(figsize=(5, 3))
     final = {}
@@ -52,7 +57,9 @@ def loss_curve(log: Path, out: Path) -> dict[str, float]:
 
 def main() -> None:
     """Assemble the folder."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("name")
     parser.add_argument("--training", type=Path, required=True)
     parser.add_argument("--iteration", type=int, required=True)
@@ -65,11 +72,17 @@ def main() -> None:
     for name in PROTOTXTS:
         shutil.copyfile(options.training / name, folder / name)
     weights = folder / "pose.caffemodel"
-    shutil.copyfile(options.training / "snap" / f"pose_iter_{options.iteration}.caffemodel", weights)
+    shutil.copyfile(
+        options.training / "snap" / f"pose_iter_{options.iteration}.caffemodel", weights
+    )
     score_file = next(options.scored.glob("LSP_score_*.json"))
     shutil.copyfile(score_file, folder / "score.json")
-    joints = files.read_mat(next(options.scored.glob("LSP_prediction_model_*.mat"))).astype(int)  # whole pixels, from 1
-    (folder / "lsp_predictions.json").write_text(json.dumps(joints.tolist(), separators=(",", ":")), encoding="utf-8")
+    joints = files.read_mat(next(options.scored.glob("LSP_prediction_model_*.mat"))).astype(
+        int
+    )  # whole pixels, from 1
+    (folder / "lsp_predictions.json").write_text(
+        json.dumps(joints.tolist(), separators=(",", ":")), encoding="utf-8"
+    )
     final = loss_curve(options.log, folder / "loss.png")
     made = convert(weights)
     what = identify(made.graph)
@@ -85,16 +98,21 @@ Made with this project's own commands; BSD-3-Clause as the code, the training im
 
 | file | |
 |---|---|
-| `pose.caffemodel` | weights and training net, as `cpm-train` snapshots them; {weights.stat().st_size / 1e6:.1f} MB, sha256 `{
-        hashlib.sha256(weights.read_bytes()).hexdigest()
-    }` |
+| `pose.caffemodel` | weights and training net, as `cpm-train` snapshots them; {
+            weights.stat().st_size / 1e6:.1f} MB, sha256 `{
+            hashlib.sha256(weights.read_bytes()).hexdigest()
+        }` |
 | `pose_train_test.prototxt`, `pose_deploy.prototxt`, `pose_solver.prototxt` | definitions |
 | `score.json`, `lsp_predictions.json` | the score below, and the predictions (1-based, LSP's order) that it is of |
-| `loss.png` | loss per stage, {options.iteration} iterations; at the end {", ".join(f"{v:.1f}" for v in final.values())} |
+| `loss.png` | loss per stage, {options.iteration} iterations; at the end {
+            ", ".join(f"{v:.1f}" for v in final.values())
+        } |
 
 ## Score
 
-LSP test images, the original seven-scale protocol, {score["people"]} people, PCK at 0.2 (person-centric):
+LSP test images, the original seven-scale protocol, {
+            score["people"]
+        } people, PCK at 0.2 (person-centric):
 {score["hits"]} of {score["counted"]} joints.
 
 | | % |

@@ -1,10 +1,11 @@
-"""Open a page in headless Chromium at the widths of a desk and of a phone: console errors, pictures, text that is too small.
+"""Open a page in headless Chromium at the widths of a desk and of a phone: console errors,
+pictures, text that is too small.
 
     python tools/look_at_page.py report/index.html --out shots
 
-The page is shown in a frame of the wanted width (a window of its own cannot be as narrow as a phone). Prints what was measured,
-writes a screenshot per width where --out is given, exits 1 if something is wrong. Needs Chromium on the path (Debian's package
-``chromium``).
+The page is shown in a frame of the wanted width (a window of its own cannot be as narrow as a
+phone). Prints what was measured, writes a screenshot per width where --out is given, exits 1 if
+something is wrong. Needs Chromium on the path (Debian's package ``chromium``).
 """
 
 from __future__ import annotations
@@ -23,10 +24,18 @@ from typing import Any
 WIDTHS = (1280, 390)
 SMALLEST = 7.0  # CSS pixels of the smallest text; below, it cannot be read
 _QUIET = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync", "--disable-default-apps", "--hide-scrollbars",
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-default-apps",
+    "--hide-scrollbars",
     "--allow-file-access-from-files",
-)  # fmt: skip
+)
 _MEASURE = """<script>
 addEventListener('load', () => {
   const pictures = [...document.querySelectorAll('img, svg[role=img]')];
@@ -48,7 +57,10 @@ _FRAME = """<!doctype html><meta charset="utf-8"><body style="margin:0">
 
 def browser() -> str | None:
     """The browser's name on the path."""
-    return next((name for name in ("chromium", "chromium-browser", "google-chrome") if shutil.which(name)), None)
+    return next(
+        (name for name in ("chromium", "chromium-browser", "google-chrome") if shutil.which(name)),
+        None,
+    )
 
 
 def _run(program: str, *args: str, timeout: int = 180) -> subprocess.CompletedProcess[str]:
@@ -62,17 +74,21 @@ def look(page: Path, width: int, picture: Path | None = None) -> dict[str, Any]:
 
     Returns
     -------
-    width and height of its content, number of pictures, how many of them are broken, size of the smallest text in CSS pixels,
-    and the console's messages.
+    width and height of its content, number of pictures, how many of them are broken, size of the
+    smallest text in CSS pixels, and the console's messages.
     """
     program = browser()
     if program is None:
         raise SystemExit("no Chromium on the path: install Debian's package chromium")
     text = page.read_text(encoding="utf-8")
     with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "page.html").write_text(text.replace("</body>", _MEASURE + "</body>"), encoding="utf-8")
+        (Path(folder) / "page.html").write_text(
+            text.replace("</body>", _MEASURE + "</body>"), encoding="utf-8"
+        )
         frame = Path(folder) / "frame.html"
-        frame.write_text(_FRAME.format(name="page.html", width=width, height=2000), encoding="utf-8")
+        frame.write_text(
+            _FRAME.format(name="page.html", width=width, height=2000), encoding="utf-8"
+        )
         size = f"--window-size={max(width, 600)},2000"
         done = _run(program, size, "--virtual-time-budget=20000", "--dump-dom", frame.as_uri())
         match = re.search(r'data-found="([^"]*)"', done.stdout)
@@ -82,9 +98,16 @@ def look(page: Path, width: int, picture: Path | None = None) -> dict[str, Any]:
         found["console"] = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
         if picture is not None:
             height = int(found["height"])
-            frame.write_text(_FRAME.format(name="page.html", width=width, height=height), encoding="utf-8")
-            _run(program, f"--window-size={max(width, 600)},{height}", "--virtual-time-budget=20000",
-                 f"--screenshot={picture.resolve()}", frame.as_uri())  # fmt: skip
+            frame.write_text(
+                _FRAME.format(name="page.html", width=width, height=height), encoding="utf-8"
+            )
+            _run(
+                program,
+                f"--window-size={max(width, 600)},{height}",
+                "--virtual-time-budget=20000",
+                f"--screenshot={picture.resolve()}",
+                frame.as_uri(),
+            )
             found["picture"] = str(picture)
     return found
 
@@ -103,7 +126,9 @@ def faults(found: dict[str, Any], width: int) -> list[str]:
 
 def main() -> int:
     """Look and tell."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("page", type=Path)
     parser.add_argument("--out", type=Path, help="Folder for the screenshots.")
     options = parser.parse_args()
@@ -111,11 +136,15 @@ def main() -> int:
         options.out.mkdir(parents=True, exist_ok=True)
     bad = 0
     for width in WIDTHS:
-        found = look(options.page, width, options.out / f"{width}.png" if options.out is not None else None)
+        found = look(
+            options.page, width, options.out / f"{width}.png" if options.out is not None else None
+        )
         wrong = faults(found, width)
         bad += len(wrong)
-        print(f"{width} px: {found['pictures']} pictures, smallest text {found['smallest']:.1f} px, "
-              f"{found['height']} px high; {'; '.join(wrong) or 'nothing wrong'}")  # fmt: skip
+        print(
+            f"{width} px: {found['pictures']} pictures, smallest text {found['smallest']:.1f} px, "
+            f"{found['height']} px high; {'; '.join(wrong) or 'nothing wrong'}"
+        )
     return 1 if bad else 0
 
 

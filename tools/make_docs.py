@@ -1,4 +1,5 @@
-"""Writes docs/layers.md from the registry, and the results in docs/experiments.md with its pictures from what is stored.
+"""Writes docs/layers.md from the registry, and the results in docs/experiments.md with its pictures
+from what is stored.
 
 A test checks that both pages are up to date.
 """
@@ -21,7 +22,10 @@ Made by `tools/make_docs.py` from the registry. Any other type is an error that 
 | type | what it computes | Caffe source |
 |---|---|---|
 """
-MARK = "<!-- made by tools/make_docs.py from reproduce/results: what stands below is not edited by hand -->\n"
+MARK = (
+    "<!-- made by tools/make_docs.py from reproduce/results: what stands below is not edited "
+    "by hand -->\n"
+)
 
 
 def layers_page() -> str:
@@ -37,7 +41,12 @@ def layers_page() -> str:
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines) + "\n"
+    return (
+        "\n".join(
+            "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines
+        )
+        + "\n"
+    )
 
 
 def experiments_page() -> str:
@@ -47,9 +56,15 @@ def experiments_page() -> str:
     claims = [c for figure in (fig04, fig05, fig06) for c in figure.claims(stored, 3)]
     said = _table(
         ("figure", "claim", "published", "ours", "verdict", "note"),
-        [(c.figure.removeprefix("Figure "), c.text, c.published, c.ours, c.verdict, c.why) for c in claims],
+        [
+            (c.figure.removeprefix("Figure "), c.text, c.published, c.ours, c.verdict, c.why)
+            for c in claims
+        ],
     )
-    return f"{prose}{MARK}\n## Claims\n\n{said}\n## Trainings\n\n{_table(trained.HEAD, trained.rows(stored))}"
+    return (
+        f"{prose}{MARK}\n## Claims\n\n{said}\n## "
+        f"Trainings\n\n{_table(trained.HEAD, trained.rows(stored))}"
+    )
 
 
 def pictures() -> None:

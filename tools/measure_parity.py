@@ -1,6 +1,7 @@
-"""Runs the recorded cases and writes what they measured: reproduce/results/parity.json, which docs and report show.
+"""Runs the recorded cases and writes what they measured: reproduce/results/parity.json, which docs
+and report show.
 
-    CPM_GOLDEN=... CPM_DATA=... python tools/measure_parity.py
+CPM_GOLDEN=... CPM_DATA=... python tools/measure_parity.py
 """
 
 from __future__ import annotations
@@ -24,7 +25,12 @@ def main() -> None:
     """Run pytest on the golden cases and gather."""
     with tempfile.TemporaryDirectory() as name:
         env = {**os.environ, "CPM_PARITY": str(Path(name) / "noted")}
-        subprocess.run([sys.executable, "-m", "pytest", "-q", "-m", "golden and not gpu"], cwd=ROOT, env=env, check=True)
+        subprocess.run(
+            [sys.executable, "-m", "pytest", "-q", "-m", "golden and not gpu"],
+            cwd=ROOT,
+            env=env,
+            check=True,
+        )
         found: dict[str, list[float]] = {}
         for path in Path(name).glob("noted.*"):
             for line in path.read_text(encoding="utf-8").splitlines():
@@ -35,7 +41,11 @@ def main() -> None:
     machine = f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
     today = datetime.date.today().isoformat()
     content = {
-        "provenance": {"command": "python tools/measure_parity.py", "machine": machine, "date": today},
+        "provenance": {
+            "command": "python tools/measure_parity.py",
+            "machine": machine,
+            "date": today,
+        },
         "rows": [{"what": w, "cases": len(d), "largest": max(d)} for w, d in sorted(found.items())],
     }
     TARGET.parent.mkdir(parents=True, exist_ok=True)

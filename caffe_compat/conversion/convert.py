@@ -1,4 +1,5 @@
-"""One model file in, a checked network out: definition, weights, and a table of what was done about every layer."""
+"""One model file in, a checked network out: definition, weights, and a table of what was done about
+every layer."""
 
 from __future__ import annotations
 
@@ -43,7 +44,9 @@ class Conversion:
         """The deploy definition."""
         return self.graph.spec
 
-    def write(self, path: str | os.PathLike[str], to: str, *, metadata: Mapping[str, str] | None = None) -> None:
+    def write(
+        self, path: str | os.PathLike[str], to: str, *, metadata: Mapping[str, str] | None = None
+    ) -> None:
         """Write into a container of :data:`containers.FORMATS`."""
         source = self.weights.source
         about = {
@@ -70,7 +73,8 @@ def _upstream_of(net: NetSpec, names: set[str]) -> set[str]:
 def _side_branches(weights: Weights, graph: Graph) -> frozenset[str]:
     """Stored layers that the embedded net has and that nothing in the given definition depends on.
 
-    A deploy definition may leave out a head that the training net had; it may not leave out what feeds the rest.
+    A deploy definition may leave out a head that the training net had; it may not leave out what
+    feeds the rest.
     """
     if weights.net is None:
         return frozenset()
@@ -93,15 +97,17 @@ def convert(
     Parameters
     ----------
     path : any weight file.
-    prototxt : the deploy definition; default: the one inside the model, training-only layers left out.
+    prototxt : the deploy definition; default: the one inside the model, training-only layers left
+        out.
     dialect : schema of a binary model, overriding detection.
     input_shapes : sizes of inputs that the definition does not tell, or other ones.
-    strict : with False, missing parameters come from the definition's fillers and superfluous ones are dropped, as
-        Caffe does; wrong shapes are refused all the same.
+    strict : with False, missing parameters come from the definition's fillers and superfluous ones
+        are dropped, as Caffe does; wrong shapes are refused all the same.
 
     Raises
     ------
-    WeightError, PrototxtError, UnsupportedLayer : nothing is guessed; every problem of the weights at once.
+    WeightError, PrototxtError, UnsupportedLayer : nothing is guessed; every problem of the weights
+        at once.
     """
     weights = containers.read(path, dialect=dialect)
     dropped: list[Dropped] = []
@@ -109,10 +115,14 @@ def convert(
         net, origin = read_net(prototxt), f"definition {os.fspath(prototxt)}"
     elif weights.net is not None:
         net, dropped = derive(weights.net, weights, input_shapes)
-        origin = "definition embedded in the model" + (" (training net, made a deploy net)" if dropped else "")
+        origin = "definition embedded in the model" + (
+            " (training net, made a deploy net)" if dropped else ""
+        )
     else:
         why = "; ".join(weights.source.notes) or "this kind of file holds none"
-        raise WeightError(f"{weights.source.path}: no network definition ({why}): give it with --prototxt")
+        raise WeightError(
+            f"{weights.source.path}: no network definition ({why}): give it with --prototxt"
+        )
     graph = build(net, input_shapes=input_shapes)
     left_out = _side_branches(weights, graph) if prototxt else frozenset(d.name for d in dropped)
     found = match(graph, weights, left_out)
@@ -127,7 +137,9 @@ def convert(
             owner = found.blobs.get(node.params[0].owner[0])
             blobs = owner
         if blobs is not None:
-            shaped = tuple(Blob(b.data.reshape(p.shape)) for b, p in zip(blobs, node.params, strict=True))
+            shaped = tuple(
+                Blob(b.data.reshape(p.shape)) for b, p in zip(blobs, node.params, strict=True)
+            )
             entries.append(LayerBlobs(node.layer.name, node.layer.type, shaped))
     kept = replace(weights, layers=tuple(entries), net=graph.spec)
     return Conversion(graph, kept, found, tuple(dropped), origin)
@@ -136,7 +148,12 @@ def convert(
 def rows_text(rows: tuple[Row, ...], *, all_rows: bool = True) -> list[tuple[str, str, str, str]]:
     """Table rows (layer, type, parameter shapes, status) as text."""
     return [
-        (row.name, row.type, " ".join("×".join(map(str, s)) or "scalar" for s in row.shapes), row.status)
+        (
+            row.name,
+            row.type,
+            " ".join("×".join(map(str, s)) or "scalar" for s in row.shapes),
+            row.status,
+        )
         for row in rows
         if all_rows or row.status != "no parameters"
     ]

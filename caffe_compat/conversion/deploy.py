@@ -3,7 +3,8 @@
 Rules, in this order:
 
 1. data layers go; those of their tops that reach a layer with parameters become inputs;
-2. losses and Accuracy go, and every layer that reads a label (a data top that reaches no parameters);
+2. losses and Accuracy go, and every layer that reads a label (a data top that reaches no
+parameters);
 3. Split layers that Caffe inserted are undone, Dropout (the identity in TEST) is taken out.
 """
 
@@ -43,13 +44,16 @@ def _is_loss(layer: LayerSpec) -> bool:
 
 
 def _reaches(layers: Sequence[LayerSpec], start: set[str], stop: set[int]) -> dict[int, set[str]]:
-    """For each layer, which of the start blobs its values descend from; layers in ``stop`` pass nothing on."""
+    """For each layer, which of the start blobs its values descend from; layers in ``stop`` pass
+    nothing on."""
     origin: dict[str, set[str]] = {name: {name} for name in start}
     found: dict[int, set[str]] = {}
     for i, layer in enumerate(layers):
         if _is_data(layer):
             continue
-        above = set().union(*(origin.get(b, set()) for b in layer.bottoms)) if layer.bottoms else set()
+        above = (
+            set().union(*(origin.get(b, set()) for b in layer.bottoms)) if layer.bottoms else set()
+        )
         found[i] = above
         for top in layer.tops:
             origin[top] = set() if i in stop else above
@@ -69,7 +73,9 @@ def _undo_splits(layers: Sequence[LayerSpec]) -> list[LayerSpec]:
             continue
         for top in layer.tops:
             alias.pop(top, None)
-        kept.append(layer if tuple(bottoms) == layer.bottoms else layer.with_blobs(bottoms, layer.tops))
+        kept.append(
+            layer if tuple(bottoms) == layer.bottoms else layer.with_blobs(bottoms, layer.tops)
+        )
     return kept
 
 
@@ -120,9 +126,12 @@ def derive(
     """
     given = dict(input_shapes or {})
     layers = list(net.layers)
-    if layers and not any(_is_data(layer) and layer.type != "Input" for layer in layers) and not any(
-        map(_is_loss, layers)
-    ) and any(layer.type == "Input" for layer in layers):  # fmt: skip
+    if (
+        layers
+        and not any(_is_data(layer) and layer.type != "Input" for layer in layers)
+        and not any(map(_is_loss, layers))
+        and any(layer.type == "Input" for layer in layers)
+    ):
         return net, []
     layers = list(net.filter(TEST).layers)
     made = {top for layer in layers for top in layer.tops}
@@ -131,11 +140,19 @@ def derive(
     loose = {b for layer in layers for b in layer.bottoms if b not in made}
     starts = {top for layer in layers if _is_data(layer) for top in layer.tops} | loose
     losses = {i for i, layer in enumerate(layers) if _is_loss(layer)}
-    trained = {entry.name for entry in weights.layers if entry.blobs} if weights else {
-        layer.name for layer in layers if layer.type in registry() and registry()[layer.type].blob_names
-    }  # fmt: skip
+    trained = (
+        {entry.name for entry in weights.layers if entry.blobs}
+        if weights
+        else {
+            layer.name
+            for layer in layers
+            if layer.type in registry() and registry()[layer.type].blob_names
+        }
+    )
     origin = _reaches(layers, starts, losses)
-    images = set().union(*(origin[i] for i in origin if layers[i].name in trained)) if origin else set()
+    images = (
+        set().union(*(origin[i] for i in origin if layers[i].name in trained)) if origin else set()
+    )
     dropped: dict[int, str] = {}
     for i, layer in enumerate(layers):
         if _is_data(layer):
@@ -150,23 +167,33 @@ def derive(
     names = {layer.name for layer in rest}
     report = [Dropped(layers[i].name, layers[i].type, why) for i, why in sorted(dropped.items())]
     report += [
-        Dropped(layer.name, layer.type, "identity in testing" if layer.type == "Dropout" else "inserted copy")
+        Dropped(
+            layer.name,
+            layer.type,
+            "identity in testing" if layer.type == "Dropout" else "inserted copy",
+        )
         for layer in kept
         if layer.name not in names and layer.type in ("Dropout", "Split")
     ]
     if not rest:
-        raise PrototxtError("nothing is left once data, losses and labels are taken out", file=net.file)
+        raise PrototxtError(
+            "nothing is left once data, losses and labels are taken out", file=net.file
+        )
     shapes: dict[str, Shape] = {}
     for name in dict.fromkeys(b for layer in rest for b in layer.bottoms):
         if name in images:
-            shape = given.get(name) or (_input_shape(net, data[name], name, weights) if name in data else None)
+            shape = given.get(name) or (
+                _input_shape(net, data[name], name, weights) if name in data else None
+            )
             if shape is None:
                 raise PrototxtError(
-                    f"the embedded training net does not tell the size of its input '{name}': give it with "
+                    f"the embedded training net does not tell the size of its input '{name}': "
+                    "give it with "
                     f"--input-shape {name}:1,C,H,W or give the deploy definition with --prototxt",
                     file=net.file,
                 )
             shapes[name] = tuple(shape)
-    made_net = replace(net, layers=(_input_layer(shapes), *rest), force_backward=False, debug_info=False)
+    made_net = replace(
+        net, layers=(_input_layer(shapes), *rest), force_backward=False, debug_info=False
+    )
     return made_net, report
-

@@ -1,4 +1,5 @@
-"""Compare a network with blobs that Caffe (or anything else) recorded, and say where they part and why."""
+"""Compare a network with blobs that Caffe (or anything else) recorded, and say where they part and
+why."""
 
 from __future__ import annotations
 
@@ -15,13 +16,18 @@ from caffe_compat.network.net import Net
 from caffe_compat.weights.wire import Array
 
 _HINTS = {
-    "Pooling": "the rounding of the output size, or padding counted in the mean (Caffe rounds up and counts padding)",
-    "Convolution": "the order of input channels (Caffe: B, G, R), flipped kernels, or height and width swapped",
+    "Pooling": "the rounding of the output size, or padding counted in the mean (Caffe rounds "
+    "up and counts padding)",
+    "Convolution": "the order of input channels (Caffe: B, G, R), flipped kernels, or height "
+    "and width swapped",
     "Deconvolution": "the order of the weight axes (input channels first) or cropping",
-    "InnerProduct": "the order in which the bottom was flattened (Caffe: C, H, W) or a transposed weight",
-    "BatchNorm": "statistics not divided by the third blob, another eps, or batch statistics instead of stored ones",
+    "InnerProduct": "the order in which the bottom was flattened (Caffe: C, H, W) or a "
+    "transposed weight",
+    "BatchNorm": "statistics not divided by the third blob, another eps, or batch statistics "
+    "instead of stored ones",
     "Scale": "the coefficient's axis, or weight and bias of the neighbouring BatchNorm mixed up",
-    "LRN": "alpha divided by the window size or not, or the kind of window (across channels, within a channel)",
+    "LRN": "alpha divided by the window size or not, or the kind of window (across channels, "
+    "within a channel)",
     "Concat": "the order of the bottoms",
     "Slice": "the slice points",
     "Dropout": "dropout active in testing, or scaled there",
@@ -83,10 +89,13 @@ def load_dump(path: str | os.PathLike[str]) -> dict[str, Array]:
         raise CaffeCompatError(f"{name}: is no readable .npz dump: {error}") from None
 
 
-def split_dump(dump: Mapping[str, Array], inputs: tuple[str, ...]) -> tuple[dict[str, Array], dict[str, Array]]:
+def split_dump(
+    dump: Mapping[str, Array], inputs: tuple[str, ...]
+) -> tuple[dict[str, Array], dict[str, Array]]:
     """Inputs and blobs of a dump.
 
-    Inputs stand under ``in:NAME``, ``NAME``, or (a single input) ``x``; blobs under ``blob:NAME`` or ``NAME``.
+    Inputs stand under ``in:NAME``, ``NAME``, or (a single input) ``x``; blobs under ``blob:NAME``
+    or ``NAME``.
 
     Raises
     ------
@@ -102,7 +111,8 @@ def split_dump(dump: Mapping[str, Array], inputs: tuple[str, ...]) -> tuple[dict
         given[inputs[0]] = dump["x"]
     if not given:
         raise CaffeCompatError(
-            f"the dump has no input: expected 'in:{inputs[0] if inputs else 'data'}', found {', '.join(dump) or 'nothing'}"
+            f"the dump has no input: expected 'in:{inputs[0] if inputs else 'data'}', found "
+            f"{', '.join(dump) or 'nothing'}"
         )
     blobs = {}
     for key, value in dump.items():
@@ -113,10 +123,20 @@ def split_dump(dump: Mapping[str, Array], inputs: tuple[str, ...]) -> tuple[dict
     return given, blobs
 
 
-def _compare(name: str, node: Node | None, ours: Array, theirs: Array, tolerance: float) -> BlobCheck:
+def _compare(
+    name: str, node: Node | None, ours: Array, theirs: Array, tolerance: float
+) -> BlobCheck:
     layer, kind = (node.layer.name, node.layer.type) if node else ("", "")
     if ours.shape != theirs.shape:
-        return BlobCheck(name, layer, kind, float("inf"), 0.0, "other shape", f"ours {ours.shape}, dump {theirs.shape}")
+        return BlobCheck(
+            name,
+            layer,
+            kind,
+            float("inf"),
+            0.0,
+            "other shape",
+            f"ours {ours.shape}, dump {theirs.shape}",
+        )
     a, b = ours.astype(np.float64), theirs.astype(np.float64)
     same = (a == b) | (np.isnan(a) & np.isnan(b))
     gap = np.where(same, 0.0, np.abs(a - b))
@@ -126,8 +146,11 @@ def _compare(name: str, node: Node | None, ours: Array, theirs: Array, tolerance
     return BlobCheck(name, layer, kind, error, scale, verdict)
 
 
-def _trials(net: Net, node: Node, bottoms: list[Array], recorded: Array, tolerance: float) -> list[str]:
-    """Recompute one layer from the recorded bottoms under likely mistakes; name those that give the recorded top."""
+def _trials(
+    net: Net, node: Node, bottoms: list[Array], recorded: Array, tolerance: float
+) -> list[str]:
+    """Recompute one layer from the recorded bottoms under likely mistakes; name those that give the
+    recorded top."""
     tensors = [torch.from_numpy(np.ascontiguousarray(b)) for b in bottoms]
     params = [net.param(p).detach() for p in node.params]
 
@@ -142,10 +165,17 @@ def _trials(net: Net, node: Node, bottoms: list[Array], recorded: Array, toleran
     weight = params[0] if params else None
     with torch.no_grad():
         if gives(params, tensors):
-            return ["the layer itself agrees on the recorded bottoms: an earlier blob, which the dump lacks, differs"]
+            return [
+                "the layer itself agrees on the recorded bottoms: an earlier blob, which the "
+                "dump lacks, differs"
+            ]
         if weight is not None and weight.dim() == 4:
             tries = {
-                "the first three input channels are in the order R, G, B there (Caffe: B, G, R)": [2, 1, 0],
+                "the first three input channels are in the order R, G, B there (Caffe: B, G, R)": [
+                    2,
+                    1,
+                    0,
+                ],
             }
             if weight.shape[1] >= 3:
                 order = [2, 1, 0, *range(3, weight.shape[1])]
@@ -153,7 +183,9 @@ def _trials(net: Net, node: Node, bottoms: list[Array], recorded: Array, toleran
                     found += list(tries)
             if gives([weight.flip(2, 3), *params[1:]], tensors):
                 found.append("the kernels are flipped there (convolution instead of correlation)")
-            if weight.shape[2] == weight.shape[3] and gives([weight.transpose(2, 3).contiguous(), *params[1:]], tensors):
+            if weight.shape[2] == weight.shape[3] and gives(
+                [weight.transpose(2, 3).contiguous(), *params[1:]], tensors
+            ):
                 found.append("height and width of the kernels are swapped there")
             if len(params) > 1 and gives([weight, params[1] * 0], tensors):
                 found.append("the bias is not added there")
@@ -175,7 +207,9 @@ def verify(net: Net, dump: Mapping[str, Array], *, tolerance: float = 1e-4) -> R
     CaffeCompatError : no input, or no blob of the network in the dump.
     """
     given, blobs = split_dump(dump, net.graph.inputs)
-    tensors = {name: torch.from_numpy(np.ascontiguousarray(a, np.float32)) for name, a in given.items()}
+    tensors = {
+        name: torch.from_numpy(np.ascontiguousarray(a, np.float32)) for name, a in given.items()
+    }
     for name in net.graph.inputs:
         if name not in tensors:  # labels that only losses read
             tensors[name] = torch.zeros(net.graph.blobs[name])
@@ -183,7 +217,9 @@ def verify(net: Net, dump: Mapping[str, Array], *, tolerance: float = 1e-4) -> R
         ours = {k: v.numpy() for k, v in net.all_blobs(**tensors).items()}
     known = [name for name in blobs if name in ours]
     if not known:
-        raise CaffeCompatError(f"the dump has no blob of this network; it has {', '.join(blobs) or 'none'}")
+        raise CaffeCompatError(
+            f"the dump has no blob of this network; it has {', '.join(blobs) or 'none'}"
+        )
     maker: dict[str, Node] = {}
     place: dict[str, int] = {}
     for node in net.graph.nodes:
@@ -199,8 +235,14 @@ def verify(net: Net, dump: Mapping[str, Array], *, tolerance: float = 1e-4) -> R
     if first is not None:
         node = maker[first.blob]
         recorded = [blobs.get(b, given.get(b)) for b in node.bottoms]
-        if first.verdict == "differs" and all(r is not None for r in recorded) and node.bottoms != node.tops:
-            causes += _trials(net, node, [r for r in recorded if r is not None], blobs[first.blob], tolerance)
+        if (
+            first.verdict == "differs"
+            and all(r is not None for r in recorded)
+            and node.bottoms != node.tops
+        ):
+            causes += _trials(
+                net, node, [r for r in recorded if r is not None], blobs[first.blob], tolerance
+            )
         hint = _HINTS.get(node.layer.type)
         if hint and not causes:
             causes.append(hint)

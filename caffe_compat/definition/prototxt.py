@@ -1,6 +1,7 @@
 """Prototxt files and texts to specs, and back.
 
->>> spec = parse_net('input: "x" input_shape { dim: 1 dim: 3 } layer { name: "r" type: "ReLU" bottom: "x" top: "y" }')
+>>> spec = parse_net('input: "x" input_shape { dim: 1 dim: 3 } layer { name: "r" type: "ReLU"
+bottom: "x" top: "y" }')
 >>> [layer.type for layer in spec.layers]
 ['Input', 'ReLU']
 """
@@ -25,19 +26,26 @@ def read_text(path: str | os.PathLike[str]) -> str:
 
     Raises
     ------
-    PrototxtError : the file is missing, a directory, binary (a model given as definition) or far too large.
+    PrototxtError : the file is missing, a directory, binary (a model given as definition) or far
+        too large.
     """
     name = os.fspath(path)
     try:
         if os.path.getsize(name) > _MAX_BYTES:
-            raise PrototxtError("is larger than 64 MiB: this is no prototxt (is it the .caffemodel?)", file=name)
+            raise PrototxtError(
+                "is larger than 64 MiB: this is no prototxt (is it the .caffemodel?)", file=name
+            )
         data = Path(name).read_bytes()
     except OSError as error:
         raise PrototxtError(f"cannot be read: {error.strerror}", file=name) from None
     if b"\0" in data:
-        raise PrototxtError("is a binary file, expected prototxt text (is it the .caffemodel?)", file=name)
+        raise PrototxtError(
+            "is a binary file, expected prototxt text (is it the .caffemodel?)", file=name
+        )
     if data.lstrip()[:1] == b"<" and b"html" in data[:512].lower():
-        raise PrototxtError("is an HTML page, expected prototxt text: download the file itself again", file=name)
+        raise PrototxtError(
+            "is an HTML page, expected prototxt text: download the file itself again", file=name
+        )
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -1,10 +1,13 @@
-"""Caffe's protobuf schema in three forms, built at import from one table: no protoc, no generated file.
+"""Caffe's protobuf schema in three forms, built at import from one table: no protoc, no generated
+file.
 
-``upstream`` and ``fork`` are the two binary dialects, which give a few field numbers different meanings. ``merged``
-knows every field name of both and is what the rest of the package works with: text files are parsed into it directly
-(names are unambiguous), binary files are parsed in their own dialect and moved over by name.
+``upstream`` and ``fork`` are the two binary dialects, which give a few field numbers different
+meanings. ``merged`` knows every field name of both and is what the rest of the package works with:
+text files are parsed into it directly (names are unambiguous), binary files are parsed in their own
+dialect and moved over by name.
 
-Source: protobuf's dynamic messages (``google.protobuf.descriptor_pool``); numbers: :mod:`caffe_compat.definition.schema_table`.
+Source: protobuf's dynamic messages (``google.protobuf.descriptor_pool``); numbers:
+:mod:`caffe_compat.definition.schema_table`.
 """
 
 from __future__ import annotations
@@ -75,7 +78,9 @@ def _blocks() -> tuple[_Block, ...]:
         elif found[-1].kind == "enum" and (value := _VALUE.match(line)):
             found[-1].rows.append(Row(int(value[1]), value[2], only=value[3] or ""))
         elif part := _FIELD.match(line):
-            found[-1].rows.append(Row(int(part[1]), part[4], part[2], part[3], part[5], part[6] or ""))
+            found[-1].rows.append(
+                Row(int(part[1]), part[4], part[2], part[3], part[5], part[6] or "")
+            )
         else:
             raise SchemaError(f"schema table: cannot read the row '{line}'")
     return tuple(found)
@@ -102,7 +107,9 @@ def _merge(rows: list[Row]) -> Iterator[Row]:
 
 @cache
 def _pool(dialect: str) -> descriptor_pool.DescriptorPool:
-    file = descriptor_pb2.FileDescriptorProto(name=f"caffe_{dialect}.proto", package="caffe", syntax="proto2")
+    file = descriptor_pb2.FileDescriptorProto(
+        name=f"caffe_{dialect}.proto", package="caffe", syntax="proto2"
+    )
     enums = {b.name for b in _blocks() if b.kind == "enum"}
     owners: dict[str, Any] = {}
     blocks = [b for b in _blocks() if _wanted(b.only, dialect)]
@@ -138,7 +145,9 @@ def _pool(dialect: str) -> descriptor_pool.DescriptorPool:
             if row.default is not None:
                 made.default_value = row.default
     pool = descriptor_pool.DescriptorPool()
-    pool.Add(file) if not hasattr(pool, "AddSerializedFile") else pool.AddSerializedFile(file.SerializeToString())
+    pool.Add(file) if not hasattr(pool, "AddSerializedFile") else pool.AddSerializedFile(
+        file.SerializeToString()
+    )
     return pool
 
 

@@ -1,11 +1,13 @@
 """Caffe's message table: every enum and message of both schema dialects, as one text.
 
-A row is ``NUMBER TYPE NAME [= DEFAULT] [@DIALECT]``. ``TYPE*`` is repeated, ``TYPE**`` repeated and packed,
-``TYPE!`` required. ``@upstream`` rows exist in BVLC Caffe only, ``@fork`` rows in the Caffe fork of Convolutional
-Pose Machines only, ``@text`` rows in neither: later forks use them in prototxt files, their wire numbers are not
-known, so they are read from text and never written to a binary file.
+A row is ``NUMBER TYPE NAME [= DEFAULT] [@DIALECT]``. ``TYPE*`` is repeated, ``TYPE**`` repeated and
+packed, ``TYPE!`` required. ``@upstream`` rows exist in BVLC Caffe only, ``@fork`` rows in the Caffe
+fork of Convolutional Pose Machines only, ``@text`` rows in neither: later forks use them in
+prototxt files, their wire numbers are not known, so they are read from text and never written to a
+binary file.
 
-Source: the published ``caffe.proto`` files of BVLC Caffe and of the CPM release (field numbers are facts).
+Source: the published ``caffe.proto`` files of BVLC Caffe and of the CPM release (field numbers are
+facts).
 """
 
 TABLE = """\

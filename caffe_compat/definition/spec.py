@@ -1,7 +1,7 @@
 """What a network and a solver are, as frozen data: no torch, no weights.
 
-A :class:`LayerSpec` keeps Caffe's own message of its options; the layer classes read it and no default is written
-anywhere but in the schema table.
+A :class:`LayerSpec` keeps Caffe's own message of its options; the layer classes read it and no
+default is written anywhere but in the schema table.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ class LayerSpec:
     name, type : Caffe's layer name and exact type string.
     bottoms, tops : blob names.
     message : the ``LayerParameter`` (merged schema, without blobs). Read only.
-    lines : line of each field, by dotted name ("convolution_param.kernel_size"); "" is the layer itself.
+    lines : line of each field, by dotted name ("convolution_param.kernel_size"); "" is the layer
+        itself.
     file : where the lines count.
     """
 
@@ -53,7 +54,13 @@ class LayerSpec:
     def of(cls, message: Any, lines: Mapping[str, int] | None = None, file: str = "") -> LayerSpec:
         """Wrap a ``LayerParameter``."""
         return cls(
-            message.name, message.type, tuple(message.bottom), tuple(message.top), message, dict(lines or {}), file
+            message.name,
+            message.type,
+            tuple(message.bottom),
+            tuple(message.top),
+            message,
+            dict(lines or {}),
+            file,
         )
 
     @property
@@ -61,7 +68,12 @@ class LayerSpec:
         """The ``param`` entries, one per parameter blob that has one."""
         return tuple(
             ParamSpec(
-                p.name, p.lr_mult, p.decay_mult, p.share_mode == 1, p.HasField("lr_mult"), p.HasField("decay_mult")
+                p.name,
+                p.lr_mult,
+                p.decay_mult,
+                p.share_mode == 1,
+                p.HasField("lr_mult"),
+                p.HasField("decay_mult"),
             )
             for p in self.message.param
         )
@@ -76,7 +88,9 @@ class LayerSpec:
         """The ``propagate_down`` entries."""
         return tuple(self.message.propagate_down)
 
-    def error(self, message: str, name: str = "", kind: Callable[..., PrototxtError] = PrototxtError) -> PrototxtError:
+    def error(
+        self, message: str, name: str = "", kind: Callable[..., PrototxtError] = PrototxtError
+    ) -> PrototxtError:
         """An error that says where in the definition this layer (or its field ``name``) stands."""
         line = 0
         path = name
@@ -86,7 +100,9 @@ class LayerSpec:
                 break
             path = path.rpartition(".")[0]
         shown = name.rpartition(".")[2] if name.count(".") else name
-        return kind(message, file=self.file, line=line, layer=self.name or f"({self.type})", field=shown)
+        return kind(
+            message, file=self.file, line=line, layer=self.name or f"({self.type})", field=shown
+        )
 
     def with_blobs(self, bottoms: Iterable[str], tops: Iterable[str]) -> LayerSpec:
         """A copy with other bottom and top names."""
@@ -127,10 +143,18 @@ class NetSpec:
     file: str = ""
 
     @classmethod
-    def of(cls, message: Any, lines: Mapping[int, Mapping[str, int]] | None = None, file: str = "") -> NetSpec:
+    def of(
+        cls, message: Any, lines: Mapping[int, Mapping[str, int]] | None = None, file: str = ""
+    ) -> NetSpec:
         """Wrap an upgraded ``NetParameter``; ``lines`` by layer index."""
-        layers = tuple(LayerSpec.of(m, (lines or {}).get(i), file) for i, m in enumerate(message.layer))
-        state = NetState(schema.enum_name(message.state, "phase"), message.state.level, tuple(message.state.stage))
+        layers = tuple(
+            LayerSpec.of(m, (lines or {}).get(i), file) for i, m in enumerate(message.layer)
+        )
+        state = NetState(
+            schema.enum_name(message.state, "phase"),
+            message.state.level,
+            tuple(message.state.stage),
+        )
         return cls(message.name, layers, message.force_backward, state, message.debug_info, file)
 
     def to_message(self) -> Any:
@@ -190,7 +214,8 @@ def _meets(state: NetState, rule: Any) -> bool:
 
 @dataclass(frozen=True)
 class SolverSpec:
-    """A solver definition: Caffe's ``SolverParameter`` (merged schema, upgraded) and where it came from."""
+    """A solver definition: Caffe's ``SolverParameter`` (merged schema, upgraded) and where it came
+    from."""
 
     message: Any = field(repr=False)
     file: str = ""

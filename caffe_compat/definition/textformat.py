@@ -1,9 +1,10 @@
 """protobuf's text format, read with line numbers and written back.
 
-Own reader, because Caffe's users need the file, line, layer and field of every mistake, long after parsing: the
-options of a layer are checked against the shapes that reach it. It accepts exactly what the C++ parser of Caffe's
-time accepts (``a: 1``, ``m {}``, ``m: <>``, ``[1, 2]``, ``,`` and ``;`` separators, ``#`` comments, octal and hex
-integers, ``1.e-2f``, adjacent strings) and refuses what that refuses (a singular field given twice, unknown names).
+Own reader, because Caffe's users need the file, line, layer and field of every mistake, long after
+parsing: the options of a layer are checked against the shapes that reach it. It accepts exactly
+what the C++ parser of Caffe's time accepts (``a: 1``, ``m {}``, ``m: <>``, ``[1, 2]``, ``,`` and
+``;`` separators, ``#`` comments, octal and hex integers, ``1.e-2f``, adjacent strings) and refuses
+what that refuses (a singular field given twice, unknown names).
 
 Source: the text format specification of protobuf.
 """
@@ -35,10 +36,27 @@ _TOKEN = re.compile(
     re.VERBOSE,
 )
 _ESCAPE = re.compile(
-    r"\\(?:([abfnrtv\\'\"?])|([0-7]{1,3})|[xX]([0-9a-fA-F]{1,2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|(.))", re.DOTALL
+    r"\\(?:([abfnrtv\\'\"?])|([0-7]{1,3})|[xX]([0-9a-fA-F]{1,2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|(.))",
+    re.DOTALL,
 )
-_SIMPLE = {"a": 7, "b": 8, "f": 12, "n": 10, "r": 13, "t": 9, "v": 11, "\\": 92, "'": 39, '"': 34, "?": 63}
-_INT_RANGE = {"int32": (-(2**31), 2**31 - 1), "uint32": (0, 2**32 - 1), "int64": (-(2**63), 2**63 - 1)}
+_SIMPLE = {
+    "a": 7,
+    "b": 8,
+    "f": 12,
+    "n": 10,
+    "r": 13,
+    "t": 9,
+    "v": 11,
+    "\\": 92,
+    "'": 39,
+    '"': 34,
+    "?": 63,
+}
+_INT_RANGE = {
+    "int32": (-(2**31), 2**31 - 1),
+    "uint32": (0, 2**32 - 1),
+    "int64": (-(2**63), 2**63 - 1),
+}
 _INT_RANGE["uint64"] = (0, 2**64 - 1)
 _MAX_DEPTH = 100
 _LAYERS = ("LayerParameter", "V1LayerParameter", "V0LayerParameter")
@@ -60,11 +78,19 @@ def _tokens(text: str, file: str) -> Iterator[_Token]:
         found = _TOKEN.match(text, at)
         if not found:
             shown = text[at : at + 20].splitlines()[0]
-            what = "a string that is not closed on its line" if shown[:1] in "\"'" else f"unexpected '{shown}'"
-            raise PrototxtError(f"{what}; expected a field name, a value or a bracket", file=file, line=line)
+            what = (
+                "a string that is not closed on its line"
+                if shown[:1] in "\"'"
+                else f"unexpected '{shown}'"
+            )
+            raise PrototxtError(
+                f"{what}; expected a field name, a value or a bracket", file=file, line=line
+            )
         kind = found.lastgroup or ""
         if kind == "name" and glued:
-            raise PrototxtError("a number and a name need a space between them", file=file, line=line)
+            raise PrototxtError(
+                "a number and a name need a space between them", file=file, line=line
+            )
         glued = kind == "number"
         if kind == "newline":
             line += 1
@@ -78,7 +104,9 @@ def _unescape(token: _Token, file: str) -> bytes:
     def one(found: re.Match[str]) -> str:
         simple, octal, hexa, short, long, wrong = found.groups()
         if wrong is not None:
-            raise PrototxtError(f"unknown escape '\\{wrong}' in a string", file=file, line=token.line)
+            raise PrototxtError(
+                f"unknown escape '\\{wrong}' in a string", file=file, line=token.line
+            )
         if simple:
             return chr(_SIMPLE[simple])
         if octal or hexa:
@@ -86,7 +114,9 @@ def _unescape(token: _Token, file: str) -> bytes:
         try:
             return chr(int(short or long, 16)).encode("utf-8").decode("latin-1")
         except (ValueError, OverflowError, UnicodeEncodeError):
-            raise PrototxtError("a \\u escape is no character", file=file, line=token.line) from None
+            raise PrototxtError(
+                "a \\u escape is no character", file=file, line=token.line
+            ) from None
 
     # latin-1 keeps one character per byte until the bytes are complete
     body = token.text[1:-1].encode("utf-8", "surrogateescape").decode("latin-1")
@@ -104,7 +134,9 @@ class _Parser:
         self.now = next(self.tokens)
 
     def fail(self, message: str, name: str = "") -> PrototxtError:
-        return PrototxtError(message, file=self.file, line=self.now.line, layer=self.layer, field=name)
+        return PrototxtError(
+            message, file=self.file, line=self.now.line, layer=self.layer, field=name
+        )
 
     def step(self) -> _Token:
         token = self.now
@@ -141,11 +173,15 @@ class _Parser:
     def _unknown(self, name: str, target: Any) -> PrototxtError:
         import difflib  # only when something is wrong
 
-        known = schema.known_fields(target.DESCRIPTOR.name) if "." not in target.DESCRIPTOR.name else ()
+        known = (
+            schema.known_fields(target.DESCRIPTOR.name) if "." not in target.DESCRIPTOR.name else ()
+        )
         near = difflib.get_close_matches(name, known, 1, 0.6)
         hint = f"; did you mean '{near[0]}'?" if near else ""
         listed = ", ".join(known[:60]) + (", ..." if len(known) > 60 else "")
-        return self.fail(f"{target.DESCRIPTOR.name} has no field '{name}'{hint} Known: {listed}", name)
+        return self.fail(
+            f"{target.DESCRIPTOR.name} has no field '{name}'{hint} Known: {listed}", name
+        )
 
     def _field(self, target: Any, descriptor: Any, path: tuple[str | int, ...], depth: int) -> None:
         name = descriptor.name
@@ -169,7 +205,13 @@ class _Parser:
             self._value(target, descriptor, path, nested, repeated, depth)
 
     def _value(
-        self, target: Any, descriptor: Any, path: tuple[str | int, ...], nested: bool, repeated: bool, depth: int
+        self,
+        target: Any,
+        descriptor: Any,
+        path: tuple[str | int, ...],
+        nested: bool,
+        repeated: bool,
+        depth: int,
     ) -> None:
         name = descriptor.name
         if not nested:
@@ -199,7 +241,9 @@ class _Parser:
         outer = self.layer
         self.message(child, path, close, depth + 1)
         if not child.IsInitialized():
-            raise self.fail(f"{child.DESCRIPTOR.name} needs {', '.join(child.FindInitializationErrors())}", name)
+            raise self.fail(
+                f"{child.DESCRIPTOR.name} needs {', '.join(child.FindInitializationErrors())}", name
+            )
         self.layer = outer
 
     def _scalar(self, descriptor: Any) -> Any:
@@ -211,15 +255,25 @@ class _Parser:
             return self._string(kind, name)
         if kind == "bool":
             token = self.step()
-            truth = {"true": True, "True": True, "t": True, "false": False, "False": False, "f": False}
+            truth = {
+                "true": True,
+                "True": True,
+                "t": True,
+                "false": False,
+                "False": False,
+                "f": False,
+            }
             if token.kind == "name" and token.text in truth:
                 return truth[token.text]
             if token.kind == "number" and (number := _integer(token.text)) in (0, 1):
                 return bool(number)
             raise PrototxtError(
                 f"expected true or false, found '{token.text}'",
-                file=self.file, line=token.line, layer=self.layer, field=name,
-            )  # fmt: skip
+                file=self.file,
+                line=token.line,
+                layer=self.layer,
+                field=name,
+            )
         sign = -1 if self.take("-") else 1
         token = self.now
         value: float | int | None = None
@@ -268,7 +322,9 @@ class _Parser:
             if number is not None and number * sign not in descriptor.enum_type.values_by_number:
                 number = None
         if number is None:
-            raise self.fail(f"unknown value '{token.text}'; allowed: {', '.join(values)}", descriptor.name)
+            raise self.fail(
+                f"unknown value '{token.text}'; allowed: {', '.join(values)}", descriptor.name
+            )
         self.step()
         return number * sign
 
@@ -285,7 +341,9 @@ def _integer(text: str) -> int | None:
 
 def _float(token: _Token) -> float | None:
     if token.kind == "name":
-        return {"inf": float("inf"), "infinity": float("inf"), "nan": float("nan")}.get(token.text.lower())
+        return {"inf": float("inf"), "infinity": float("inf"), "nan": float("nan")}.get(
+            token.text.lower()
+        )
     if token.kind != "number" or token.text[:2] in ("0x", "0X"):
         return None
     if token.text.isdigit() and len(token.text) > 1 and token.text[0] == "0":
@@ -305,7 +363,8 @@ def parse(text: str, target: Any, file: str = "") -> Lines:
 
     Returns
     -------
-    The line of every field, keyed by its path, e.g. ``("layer", 3, "convolution_param", "kernel_size")``.
+    The line of every field, keyed by its path, e.g. ``("layer", 3, "convolution_param",
+    "kernel_size")``.
 
     Raises
     ------
@@ -317,5 +376,6 @@ def parse(text: str, target: Any, file: str = "") -> Lines:
 
 
 def dump(message: Any) -> str:
-    """Text format of a message (protobuf's printer; floats with the fewest digits that give the same float32)."""
+    """Text format of a message (protobuf's printer; floats with the fewest digits that give the
+    same float32)."""
     return str(text_format.MessageToString(message))

@@ -1,7 +1,9 @@
-"""Old definitions made new: V0 and V1 layers, input fields, data transformations, batch norm, solver types.
+"""Old definitions made new: V0 and V1 layers, input fields, data transformations, batch norm,
+solver types.
 
-Every function changes a merged ``NetParameter`` / ``SolverParameter`` in place and raises where Caffe only logs that
-a field could not be carried over: a setting that is dropped silently is a wrong network.
+Every function changes a merged ``NetParameter`` / ``SolverParameter`` in place and raises where
+Caffe only logs that a field could not be carried over: a setting that is dropped silently is a
+wrong network.
 
 Source: the rules of ``upgrade_proto.cpp`` in BVLC Caffe.
 """
@@ -86,13 +88,17 @@ _V0_TYPES = {
     "window_data": "WINDOW_DATA",
 }
 
-# V0 field -> {V0 type: (sub-message, field)}; where a type is not listed the field has no meaning for it
+# V0 field -> {V0 type: (sub-message, field)}; where a type is not listed the field has no meaning
+# for it
 _V0_FIELDS: dict[str, dict[str, tuple[str, str]]] = {
     "num_output": {
         "conv": ("convolution_param", "num_output"),
         "innerproduct": ("inner_product_param", "num_output"),
     },
-    "biasterm": {"conv": ("convolution_param", "bias_term"), "innerproduct": ("inner_product_param", "bias_term")},
+    "biasterm": {
+        "conv": ("convolution_param", "bias_term"),
+        "innerproduct": ("inner_product_param", "bias_term"),
+    },
     "weight_filler": {
         "conv": ("convolution_param", "weight_filler"),
         "innerproduct": ("inner_product_param", "weight_filler"),
@@ -162,18 +168,23 @@ def _set(target: Any, name: str, value: Any) -> None:
 
 
 def _v0_to_v1(net: Any, file: str) -> None:
-    """Unfold the nested ``layer`` of every V0 connection and fold padding layers into their readers."""
+    """Unfold the nested ``layer`` of every V0 connection and fold padding layers into their
+    readers."""
     old = [type(item).FromString(item.SerializeToString()) for item in net.layers]
     padding: dict[str, Any] = {}  # top of a padding layer -> its connection
     produced: dict[str, Any] = {}
     del net.layers[:]
     for item in old:
         if not item.HasField("layer"):
-            raise PrototxtError("mixes V0 layers (nested 'layer') with V1 layers", file=file, layer=item.name)
+            raise PrototxtError(
+                "mixes V0 layers (nested 'layer') with V1 layers", file=file, layer=item.name
+            )
         v0 = item.layer
         if v0.type == "padding":
             if len(item.bottom) != 1 or len(item.top) != 1:
-                raise PrototxtError("a padding layer needs one bottom and one top", file=file, layer=v0.name)
+                raise PrototxtError(
+                    "a padding layer needs one bottom and one top", file=file, layer=v0.name
+                )
             padding[item.top[0]] = item
             continue
         made = net.layers.add()
@@ -184,7 +195,9 @@ def _v0_to_v1(net: Any, file: str) -> None:
                 made.bottom.append(bottom)
                 continue
             if v0.type not in ("conv", "pool"):
-                raise PrototxtError("only a conv or pool layer can follow a padding layer", file=file, layer=v0.name)
+                raise PrototxtError(
+                    "only a conv or pool layer can follow a padding layer", file=file, layer=v0.name
+                )
             v0.pad = pad.layer.pad
             made.bottom.append(pad.bottom[0])
         for top in item.top:
@@ -193,8 +206,14 @@ def _v0_to_v1(net: Any, file: str) -> None:
         if v0.HasField("type"):
             if v0.type not in _V0_TYPES:
                 allowed = ", ".join(sorted(_V0_TYPES))
-                raise PrototxtError(f"unknown V0 layer type '{v0.type}'; known: {allowed}", file=file, layer=v0.name)
-            made.type = made.DESCRIPTOR.fields_by_name["type"].enum_type.values_by_name[_V0_TYPES[v0.type]].number
+                raise PrototxtError(
+                    f"unknown V0 layer type '{v0.type}'; known: {allowed}", file=file, layer=v0.name
+                )
+            made.type = (
+                made.DESCRIPTOR.fields_by_name["type"]
+                .enum_type.values_by_name[_V0_TYPES[v0.type]]
+                .number
+            )
         made.blobs_lr.extend(v0.blobs_lr)
         made.weight_decay.extend(v0.weight_decay)
         for descriptor, value in v0.ListFields():
@@ -204,9 +223,11 @@ def _v0_to_v1(net: Any, file: str) -> None:
             home = rule.get(v0.type) or rule.get("*")
             if home is None:
                 raise PrototxtError(
-                    f"has no meaning for a V0 layer of type '{v0.type}'", file=file, layer=v0.name,
+                    f"has no meaning for a V0 layer of type '{v0.type}'",
+                    file=file,
+                    layer=v0.name,
                     field=descriptor.name,
-                )  # fmt: skip
+                )
             parent = getattr(made, home[0])
             if home[1]:
                 _set(parent, home[1], value)
@@ -216,7 +237,11 @@ def _v0_to_v1(net: Any, file: str) -> None:
 
 def _data_transformation(net: Any) -> None:
     """Move scale, mean_file, crop_size and mirror of V1 data layers into ``transform_param``."""
-    homes = {"DATA": "data_param", "IMAGE_DATA": "image_data_param", "WINDOW_DATA": "window_data_param"}
+    homes = {
+        "DATA": "data_param",
+        "IMAGE_DATA": "image_data_param",
+        "WINDOW_DATA": "window_data_param",
+    }
     for item in net.layers:
         home = homes.get(schema.enum_name(item, "type"))
         if home is None or not item.HasField(home):
@@ -232,7 +257,9 @@ def _v1_to_v2(net: Any, file: str) -> None:
     for item in net.layers:
         made = net.layer.add()
         if item.HasField("layer"):
-            raise PrototxtError("mixes V0 layers (nested 'layer') with V1 layers", file=file, layer=item.name)
+            raise PrototxtError(
+                "mixes V0 layers (nested 'layer') with V1 layers", file=file, layer=item.name
+            )
         if item.HasField("name"):
             made.name = item.name
         made.type = V1_TYPES[schema.enum_name(item, "type")]
@@ -241,7 +268,11 @@ def _v1_to_v2(net: Any, file: str) -> None:
         for name in ("include", "exclude"):
             for rule in getattr(item, name):
                 getattr(made, name).add().CopyFrom(rule)
-        for name, home in (("param", "name"), ("blobs_lr", "lr_mult"), ("weight_decay", "decay_mult")):
+        for name, home in (
+            ("param", "name"),
+            ("blobs_lr", "lr_mult"),
+            ("weight_decay", "decay_mult"),
+        ):
             for index, value in enumerate(getattr(item, name)):
                 while len(made.param) <= index:
                     made.param.add()
@@ -257,14 +288,19 @@ def _v1_to_v2(net: Any, file: str) -> None:
 
 
 def _inputs(net: Any, file: str) -> bool:
-    """Turn ``input``, ``input_dim`` and ``input_shape`` into an ``Input`` layer at the front; True if one was made."""
+    """Turn ``input``, ``input_dim`` and ``input_shape`` into an ``Input`` layer at the front; True
+    if one was made."""
     made = False
     if net.input_shape or net.input_dim:
         count = len(net.input)
         if net.input_shape and len(net.input_shape) < count:
-            raise PrototxtError(f"{count} inputs need {count} input_shape, found {len(net.input_shape)}", file=file)
+            raise PrototxtError(
+                f"{count} inputs need {count} input_shape, found {len(net.input_shape)}", file=file
+            )
         if not net.input_shape and len(net.input_dim) < 4 * count:
-            raise PrototxtError(f"{count} inputs need {4 * count} input_dim, found {len(net.input_dim)}", file=file)
+            raise PrototxtError(
+                f"{count} inputs need {4 * count} input_dim, found {len(net.input_dim)}", file=file
+            )
         layer = schema.new("LayerParameter", name="input", type="Input")
         layer.top.extend(net.input)
         for index in range(count):
@@ -278,7 +314,8 @@ def _inputs(net: Any, file: str) -> bool:
         for item in [layer, *rest]:
             net.layer.add().CopyFrom(item)
         made = True
-    # inputs without any shape vanish, as in Caffe: the layer that reads one reports the unknown blob
+    # inputs without any shape vanish, as in Caffe: the layer that reads one reports the unknown
+    # blob
     del net.input[:], net.input_dim[:], net.input_shape[:]
     return made
 
@@ -296,7 +333,8 @@ def upgrade_net(net: Any, file: str = "") -> int:
     """
     if net.layer and net.layers:
         raise PrototxtError(
-            "has both 'layer' (type: \"Name\") and 'layers' (type: NAME) entries; use 'layer' only", file=file
+            "has both 'layer' (type: \"Name\") and 'layers' (type: NAME) entries; use 'layer' only",
+            file=file,
         )
     if any(item.HasField("layer") for item in net.layers):
         _v0_to_v1(net, file)
@@ -322,6 +360,8 @@ def upgrade_solver(solver: Any, file: str = "") -> None:
     }
     if solver.HasField("solver_type"):
         if solver.HasField("type"):
-            raise PrototxtError("give 'type' or the old 'solver_type', not both", file=file, field="solver_type")
+            raise PrototxtError(
+                "give 'type' or the old 'solver_type', not both", file=file, field="solver_type"
+            )
         solver.type = names[schema.enum_name(solver, "solver_type")]
         solver.ClearField("solver_type")

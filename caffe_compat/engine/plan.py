@@ -1,7 +1,8 @@
 """How convolutions are run. The one place that decides.
 
-A convolution runs *direct* (torch's own: oneDNN, cuDNN) or *tiled* (:mod:`caffe_compat.engine.tiled`: large kernels in the frequency
-domain, several times faster on a CPU). The choice hangs on shape, kernel and memory by a cost model whose rates were measured
+A convolution runs *direct* (torch's own: oneDNN, cuDNN) or *tiled*
+(:mod:`caffe_compat.engine.tiled`: large kernels in the frequency domain, several times faster on a
+CPU). The choice hangs on shape, kernel and memory by a cost model whose rates were measured
 (docs/engine.md), never on the batch size: an image's result is the same alone and in a batch.
 """
 
@@ -33,8 +34,8 @@ MODES: tuple[Mode, ...] = ("auto", "direct", "tiled")
 MEMORY = 1_000_000_000
 _RUN = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 
-# Rates of the cost model in operations (2 per multiply-add) and bytes per second: two cores of an AMD EPYC with AVX-512,
-# torch 2.13. Only their ratios matter.
+# Rates of the cost model in operations (2 per multiply-add) and bytes per second: two cores of an
+# AMD EPYC with AVX-512, torch 2.13. Only their ratios matter.
 _DIRECT, _DIRECT_NARROW = 230e9, 190e9
 _LINES, _COLUMNS, _MIX = 90e9, 135e9, 150e9
 _KERNEL_BYTES, _COPY = 30e9, 10e9
@@ -53,7 +54,8 @@ class Choice:
     Attributes
     ----------
     kind : "direct" or "tiled". tiling : of the tiled way. why : for people.
-    direct, seconds : estimated times of one image, direct and as chosen, on the machine of the cost model.
+    direct, seconds : estimated times of one image, direct and as chosen, on the machine of the cost
+        model.
     memory : bytes of the transformed kernel.
     """
 
@@ -97,7 +99,9 @@ class Convolution:
 
     def tiling(self, side: int) -> Tiling:
         """Tiles of a side for it."""
-        return Tiling(side, cast("tuple[int, int]", self.weight[2:]), cast("tuple[int, int]", self.pad))
+        return Tiling(
+            side, cast("tuple[int, int]", self.weight[2:]), cast("tuple[int, int]", self.pad)
+        )
 
 
 def direct_seconds(c: Convolution) -> float:
@@ -117,9 +121,17 @@ def tiled_seconds(c: Convolution, tiling: Tiling) -> float:
     columns = 8.0 * n * n * h * inputs * tiles + 16.0 * n * mh * h * outputs * tiles
     mix = 8.0 * tiling.frequencies * inputs * outputs * tiles
     if tiling.frequencies % 32 == 0:
-        mix *= 1.6  # tiles whose addresses differ by large powers of two fight for the same cache lines
+        # tiles whose addresses differ by large powers of two fight for the same cache lines
+        mix *= 1.6
     copied = 8.0 * (high * wide * inputs + th * mh * tw * mw * outputs)
-    return _CALLS + lines / _LINES + columns / _COLUMNS + mix / _MIX + kernel_bytes(c, tiling) / _KERNEL_BYTES + copied / _COPY
+    return (
+        _CALLS
+        + lines / _LINES
+        + columns / _COLUMNS
+        + mix / _MIX
+        + kernel_bytes(c, tiling) / _KERNEL_BYTES
+        + copied / _COPY
+    )
 
 
 def kernel_bytes(c: Convolution, tiling: Tiling) -> int:
@@ -132,7 +144,9 @@ def _best(c: Convolution, memory: int) -> Tiling | None:
     """The tiling with the lowest cost whose kernel fits into the memory."""
     sides = [s for s in _SIDES if s > max(c.weight[2:]) + 2] or [max(c.weight[2:]) * 2]
     fitting = [t for t in map(c.tiling, sides) if kernel_bytes(c, t) <= memory]
-    return min(fitting, key=lambda t: tiled_seconds(c, t) + kernel_bytes(c, t) * _PRICE, default=None)
+    return min(
+        fitting, key=lambda t: tiled_seconds(c, t) + kernel_bytes(c, t) * _PRICE, default=None
+    )
 
 
 class Engine:
@@ -140,7 +154,8 @@ class Engine:
 
     Parameters
     ----------
-    mode : "auto"; "direct": torch's convolution always; "tiled": the tiled way wherever it is possible, faster or not.
+    mode : "auto"; "direct": torch's convolution always; "tiled": the tiled way wherever it is
+        possible, faster or not.
     memory : bytes that the transformed kernels may take together.
 
     Raises
@@ -157,7 +172,10 @@ class Engine:
         self._choices: dict[tuple[int, Convolution], Choice] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"mode": self.mode, "memory": self.memory}  # a copy makes transforms of its own weights
+        return {
+            "mode": self.mode,
+            "memory": self.memory,
+        }  # a copy makes transforms of its own weights
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]
@@ -181,8 +199,17 @@ class Engine:
         if self.mode == "tiled":
             return Choice("tiled", "asked for", direct, seconds, tiling, kernel_bytes(c, tiling))
         if seconds < _GAIN * direct:
-            return Choice("tiled", f"{direct / seconds:.1f} x faster", direct, seconds, tiling, kernel_bytes(c, tiling))
-        return Choice("direct", f"tiled would take {seconds / direct:.1f} x as long", direct, direct)
+            return Choice(
+                "tiled",
+                f"{direct / seconds:.1f} x faster",
+                direct,
+                seconds,
+                tiling,
+                kernel_bytes(c, tiling),
+            )
+        return Choice(
+            "direct", f"tiled would take {seconds / direct:.1f} x as long", direct, direct
+        )
 
     def convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None, c: Convolution) -> Tensor:
         """Run a convolution."""
@@ -196,9 +223,13 @@ class Engine:
 
     def _choice(self, x: Tensor, weight: Tensor, c: Convolution) -> Choice:
         if (
-            self.mode == "direct" or x.device.type != "cpu" or x.dtype not in (torch.float32, torch.float64)
-            or torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling() or not x.numel()
-        ):  # fmt: skip
+            self.mode == "direct"
+            or x.device.type != "cpu"
+            or x.dtype not in (torch.float32, torch.float64)
+            or torch.is_autocast_enabled("cpu")
+            or torch.compiler.is_compiling()
+            or not x.numel()
+        ):
             return Choice("direct", "")
         key = id(weight), c
         found = self._choices.get(key)
@@ -221,7 +252,11 @@ class Engine:
         found = self._kernels.get(id(weight))
         if found is not None:
             owner, made, place, kernel = found
-            if owner() is weight and (made, place) == (version, weight.data_ptr()) and kernel.tiling == tiling:
+            if (
+                owner() is weight
+                and (made, place) == (version, weight.data_ptr())
+                and kernel.tiling == tiling
+            ):
                 return kernel
             self.used -= kernel.bytes
             del self._kernels[id(weight)]
@@ -234,7 +269,8 @@ class Engine:
 
 
 def planned(graph: Graph, engine: Engine) -> list[tuple[str, Convolution, Choice]]:
-    """(layer, convolution, choice) of every Convolution of a graph on the CPU, in the order in which memory is given."""
+    """(layer, convolution, choice) of every Convolution of a graph on the CPU, in the order in
+    which memory is given."""
     from caffe_compat.layers.convolution import Convolution as Layer
 
     found = []
@@ -262,7 +298,9 @@ class _Tiled(torch.autograd.Function):
         return tiled_convolve(x, Kernel(weight, tiling), bias)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
+    def backward(
+        ctx: Any, gradient: Tensor
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
         x, weight = ctx.saved_tensors
         tiling: Tiling = ctx.tiling
         (kh, kw), (ph, pw) = tiling.kernel, tiling.pad
@@ -270,7 +308,9 @@ class _Tiled(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             if ph < kh and pw < kw:
                 turned = Tiling(tiling.n, (kh, kw), (kh - 1 - ph, kw - 1 - pw))
-                dx = tiled_convolve(gradient, Kernel(weight.detach().flip(2, 3).transpose(0, 1), turned), None)
+                dx = tiled_convolve(
+                    gradient, Kernel(weight.detach().flip(2, 3).transpose(0, 1), turned), None
+                )
             else:
                 dx = conv2d_input(list(x.shape), weight, gradient, padding=tiling.pad)  # type: ignore[no-untyped-call]
         if ctx.needs_input_grad[1]:
@@ -319,16 +359,23 @@ _BAND = 4_000_000
 
 
 def convolve_pooled(
-    x: Tensor, weight: Tensor, bias: Tensor | None, pad: tuple[int, int], kernel: int, stride: int, size: tuple[int, int]
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    pad: tuple[int, int],
+    kernel: int,
+    stride: int,
+    size: tuple[int, int],
 ) -> Tensor:
     """Convolution (stride 1), ReLU and MAX pooling without the large map between them.
 
-    The map is made and pooled band by band; ReLU follows the pooling, which gives the same numbers on a quarter of the pixels.
-    No gradient is recorded.
+    The map is made and pooled band by band; ReLU follows the pooling, which gives the same numbers
+    on a quarter of the pixels. No gradient is recorded.
 
     Parameters
     ----------
-    kernel, stride, size : of the pooling, ``kernel >= stride``, no pad; its output's height and width.
+    kernel, stride, size : of the pooling, ``kernel >= stride``, no pad; its output's height and
+        width.
     """
     outputs, _, kh, kw = weight.shape
     wide = x.shape[3] + 2 * pad[1] - kw + 1
@@ -338,7 +385,9 @@ def convolve_pooled(
     engine = _active.get()
     if rows >= size[0] or engine._choice(x, weight, c).kind == "tiled":
         return F.relu_(_pooled(engine.convolve(x, weight, bias, c), kernel, stride))
-    padded = F.pad(x, (pad[1], pad[1], pad[0], pad[0])).contiguous(memory_format=torch.channels_last)
+    padded = F.pad(x, (pad[1], pad[1], pad[0], pad[0])).contiguous(
+        memory_format=torch.channels_last
+    )
     top = x.new_empty((len(x), outputs, *size)).contiguous(memory_format=torch.channels_last)
     for start in range(0, size[0], rows):
         stop = min(size[0], start + rows)

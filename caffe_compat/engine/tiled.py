@@ -1,14 +1,18 @@
-"""Convolution with large kernels on overlapping tiles in the frequency domain, every step a matrix product.
+"""Convolution with large kernels on overlapping tiles in the frequency domain, every step a matrix
+product.
 
-A tile of n×n input pixels gives m×m output pixels, m = n - k + 1. Its discrete Fourier transform is two products with small
-constant matrices, one per axis; per frequency the channels are mixed by a product of (tiles × I) with (I × O); two more
-products bring the m valid pixels back. Nothing is transposed in memory: tiles lie as (tile, re/im, frequency, channel), and
-the channel mixing of all frequencies is a grouped 1×1 convolution on that layout.
+A tile of n×n input pixels gives m×m output pixels, m = n - k + 1. Its discrete Fourier transform is
+two products with small constant matrices, one per axis; per frequency the channels are mixed by a
+product of (tiles × I) with (I × O); two more products bring the m valid pixels back. Nothing is
+transposed in memory: tiles lie as (tile, re/im, frequency, channel), and the channel mixing of all
+frequencies is a grouped 1×1 convolution on that layout.
 
-With A = Ar + i Ai the tile's transform and W = Wr + i Wi the kernel's (conjugated: Caffe correlates), the product has the rows
-(Ar, Ai) Wr + (-Ai, Ar) Wi: the second pair of rows comes from a second constant matrix, and both products add into one buffer.
+With A = Ar + i Ai the tile's transform and W = Wr + i Wi the kernel's (conjugated: Caffe
+correlates), the product has the rows (Ar, Ai) Wr + (-Ai, Ar) Wi: the second pair of rows comes from
+a second constant matrix, and both products add into one buffer.
 
-The kernel's stride and dilation are 1 here; the plan in :mod:`caffe_compat.engine.plan` sends others elsewhere.
+The kernel's stride and dilation are 1 here; the plan in :mod:`caffe_compat.engine.plan` sends
+others elsewhere.
 """
 
 from __future__ import annotations
@@ -57,7 +61,9 @@ class Tiling:
 
     def output(self, size: tuple[int, int]) -> tuple[int, int]:
         """Output size of an input size."""
-        return size[0] + 2 * self.pad[0] - self.kernel[0] + 1, size[1] + 2 * self.pad[1] - self.kernel[1] + 1
+        return size[0] + 2 * self.pad[0] - self.kernel[0] + 1, size[1] + 2 * self.pad[
+            1
+        ] - self.kernel[1] + 1
 
     def tiles(self, size: tuple[int, int]) -> tuple[int, int]:
         """Tiles down and across for an input size."""
@@ -92,7 +98,9 @@ def _matrices(tiling: Tiling, dtype: torch.dtype) -> _Matrices:
     turned = torch.cat([-column[n:], column[:n]])
     t = angle(place[:mh], place)
     c, s = t.cos() / n, t.sin() / n
-    upright = torch.stack([torch.stack([c, -s], 1), torch.stack([s, c], 1)], 1).reshape(2 * mh, 2 * n)
+    upright = torch.stack([torch.stack([c, -s], 1), torch.stack([s, c], 1)], 1).reshape(
+        2 * mh, 2 * n
+    )
     t = angle(place[:mw], place[:h])
     weight = torch.full((h,), 2.0, dtype=torch.float64)
     weight[0] = 1
@@ -113,7 +121,9 @@ def _kernel_matrix(tiling: Tiling, dtype: torch.dtype) -> Tensor:
     return torch.cat([angle.cos(), angle.sin()]).to(dtype)
 
 
-_PACK = getattr(torch.ops.mkldnn, "_reorder_convolution_weight", None) if torch._C._has_mkldnn else None
+_PACK = (
+    getattr(torch.ops.mkldnn, "_reorder_convolution_weight", None) if torch._C._has_mkldnn else None
+)
 
 
 class Kernel:
@@ -155,18 +165,38 @@ class Kernel:
             out.zero_()
             for x, part in zip((plain, turned), self._parts, strict=True):
                 torch.ops.mkldnn._convolution_pointwise_(
-                    _as_image(out), _as_image(x), part, None, [0, 0], [1, 1], [1, 1], frequencies, "add", 1.0, None, [], None
+                    _as_image(out),
+                    _as_image(x),
+                    part,
+                    None,
+                    [0, 0],
+                    [1, 1],
+                    [1, 1],
+                    frequencies,
+                    "add",
+                    1.0,
+                    None,
+                    [],
+                    None,
                 )
             return
         target = out.view(rows, frequencies, self.outputs).transpose(0, 1)
         for beta, (x, part) in enumerate(zip((plain, turned), self._parts, strict=True)):
-            torch.baddbmm(target, x.view(rows, frequencies, self.inputs).transpose(0, 1), part, beta=beta, out=target)
+            torch.baddbmm(
+                target,
+                x.view(rows, frequencies, self.inputs).transpose(0, 1),
+                part,
+                beta=beta,
+                out=target,
+            )
 
 
 def _as_image(rows: Tensor) -> Tensor:
     """(rows, channels) as a channels-last image of one line."""
     count, width = rows.shape
-    return rows.as_strided((1, width, 1, count), (count * width, 1, count * width, width), rows.storage_offset())
+    return rows.as_strided(
+        (1, width, 1, count), (count * width, 1, count * width, width), rows.storage_offset()
+    )
 
 
 class _Scratch(threading.local):
@@ -196,8 +226,11 @@ def convolve(x: Tensor, kernel: Kernel, bias: Tensor | None) -> Tensor:
     tiling = kernel.tiling
     th, tw = tiling.tiles((x.shape[2], x.shape[3]))
     out = x.new_empty(len(x), *tiling.output((x.shape[2], x.shape[3])), kernel.outputs)
-    # as many images at once as stay in the cache: one for large maps, several share the kernel's transform for small ones
-    count = max(1, BLOCK // (th * tw * 2 * tiling.frequencies * (2 * kernel.inputs + kernel.outputs)))
+    # as many images at once as stay in the cache: one for large maps, several share the kernel's
+    # transform for small ones
+    count = max(
+        1, BLOCK // (th * tw * 2 * tiling.frequencies * (2 * kernel.inputs + kernel.outputs))
+    )
     with torch.no_grad():
         for i in range(0, len(x), count):
             _convolve(x[i : i + count], kernel, bias, out[i : i + count])
@@ -205,7 +238,11 @@ def convolve(x: Tensor, kernel: Kernel, bias: Tensor | None) -> Tensor:
 
 
 def _transform(
-    x: Tensor, tiling: Tiling, high: int, pads: tuple[int, int, int, int], columns: tuple[tuple[str, Tensor], ...]
+    x: Tensor,
+    tiling: Tiling,
+    high: int,
+    pads: tuple[int, int, int, int],
+    columns: tuple[tuple[str, Tensor], ...],
 ) -> list[Tensor]:
     """Tiles' transforms of N×C×H×W padded to ``high`` rows (left, right, up, down).
 
@@ -218,7 +255,9 @@ def _transform(
     padded = F.pad(x.permute(0, 2, 3, 1), (0, 0, *pads))
     th, tw = (high - tiling.kernel[0] + 1) // mh, (padded.shape[2] - tiling.kernel[1] + 1) // mw
     lines = padded.reshape(batch * high, padded.shape[2], channels)
-    found = [_scratch.take(name, (tw, batch, th, 2 * n, h * channels), x.dtype) for name, _ in columns]
+    found = [
+        _scratch.take(name, (tw, batch, th, 2 * n, h * channels), x.dtype) for name, _ in columns
+    ]
     rows = _scratch.take("rows", (batch * high, 2 * h, channels), x.dtype)
     row = _matrices(tiling, x.dtype).row.expand(batch * high, -1, -1)
     for j in range(tw):
@@ -249,7 +288,9 @@ def _convolve(x: Tensor, kernel: Kernel, bias: Tensor | None, out: Tensor) -> No
         mixed.view(count, 2, tiling.frequencies, outputs)[:, 0, 0] += bias * (n * n)
     found = _scratch.take("found", (count, 2 * mh, h * outputs), x.dtype)
     torch.bmm(m.upright.expand(count, -1, -1), mixed, out=found)
-    pixels = _scratch.take("mixed", (count * mh, mw, outputs), x.dtype)  # its transforms are used up
+    pixels = _scratch.take(
+        "mixed", (count * mh, mw, outputs), x.dtype
+    )  # its transforms are used up
     torch.bmm(m.back.expand(count * mh, -1, -1), found.view(count * mh, 2 * h, outputs), out=pixels)
     columns = pixels.view(tw, batch, th * mh, mw, outputs)
     for j in range(tw):
@@ -260,8 +301,8 @@ def _convolve(x: Tensor, kernel: Kernel, bias: Tensor | None, out: Tensor) -> No
 def kernel_gradient(x: Tensor, gradient: Tensor, tiling: Tiling) -> Tensor:
     """Gradient (O, I, kh, kw) of a convolution's kernel.
 
-    The gradient's tiles (m×m, zeros around) are correlated with the input's: per frequency a product over all tiles, and only
-    the kernel's own pixels are brought back.
+    The gradient's tiles (m×m, zeros around) are correlated with the input's: per frequency a
+    product over all tiles, and only the kernel's own pixels are brought back.
 
     Parameters
     ----------
@@ -274,7 +315,8 @@ def kernel_gradient(x: Tensor, gradient: Tensor, tiling: Tiling) -> Tensor:
     both = x.new_zeros(2, tiling.frequencies, outputs, inputs)
     for part, grad in zip(torch.split(x, count), torch.split(gradient, count), strict=True):
         _add_kernel_gradient(both, part, grad, tiling)
-    # the inverse at the kernel's pixels: the transposed matrix of the kernel's transform, each frequency with its mirror image
+    # the inverse at the kernel's pixels: the transposed matrix of the kernel's transform, each
+    # frequency with its mirror image
     n, h = tiling.n, tiling.half
     weight = torch.full((h,), 2.0, dtype=x.dtype)
     weight[0] = 1
@@ -299,13 +341,20 @@ def _add_kernel_gradient(both: Tensor, x: Tensor, gradient: Tensor, tiling: Tili
         return transforms.view(rows, frequencies, channels).transpose(0, 1)
 
     # tiles of the gradient do not overlap: m×m pixels, then zeros
-    cut = F.pad(gradient.permute(0, 2, 3, 1), (0, 0, 0, tw * mw - gradient.shape[3], 0, th * mh - gradient.shape[2]))
+    cut = F.pad(
+        gradient.permute(0, 2, 3, 1),
+        (0, 0, 0, tw * mw - gradient.shape[3], 0, th * mh - gradient.shape[2]),
+    )
     apart = cut.new_zeros(len(x), th, n, tw, n, outputs)
     apart[:, :, :mh, :, :mw] = cut.view(len(x), th, mh, tw, mw, outputs)
     m = _matrices(tiling, x.dtype)
-    (seen,) = _transform(x, tiling, high, (pw, wide - pw - width, ph, high - ph - height), (("plain", m.column),))
+    (seen,) = _transform(
+        x, tiling, high, (pw, wide - pw - width, ph, high - ph - height), (("plain", m.column),)
+    )
     # re and im of conj(G) X: rows (G_re, G_im) and (-G_im, G_re) against (X_re, X_im)
     image = apart.view(len(x), th * n, tw * n, outputs).permute(0, 3, 1, 2)
     columns = (("gradient", m.column), ("turned gradient", m.turned))
-    for part, mine in enumerate(_transform(image, Tiling(n, (1, 1), (0, 0)), th * n, (0, 0, 0, 0), columns)):
+    for part, mine in enumerate(
+        _transform(image, Tiling(n, (1, 1), (0, 0)), th * n, (0, 0, 0, 0), columns)
+    ):
         both[part].baddbmm_(view(mine, outputs).transpose(1, 2), view(seen, inputs))

@@ -1,8 +1,19 @@
-"""One class per Caffe layer type; importing this package fills the registry (and does not import torch)."""
+"""One class per Caffe layer type; importing this package fills the registry (and does not import
+torch)."""
 
 from __future__ import annotations
 
-from caffe_compat.layers import arrange, convolution, data, inner, loss, neuron, normalization, pooling, reduction
+from caffe_compat.layers import (
+    arrange,
+    convolution,
+    data,
+    inner,
+    loss,
+    neuron,
+    normalization,
+    pooling,
+    reduction,
+)
 from caffe_compat.layers.base import Layer, Shape, make, register, registry
 
 __all__ = ["Layer", "Shape", "make", "register", "registry"]

@@ -42,14 +42,21 @@ class Concat(Layer):
         first = bottoms[0]
         axis = self._axis(len(first))
         for name, other in zip(self.spec.bottoms[1:], bottoms[1:], strict=True):
-            if len(other) != len(first) or other[:axis] + other[axis + 1 :] != first[:axis] + first[axis + 1 :]:
+            if (
+                len(other) != len(first)
+                or other[:axis] + other[axis + 1 :] != first[:axis] + first[axis + 1 :]
+            ):
                 raise self.error(
-                    f"'{name}' {other} and '{self.spec.bottoms[0]}' {first} may differ at axis {axis} only", "bottom"
+                    f"'{name}' {other} and '{self.spec.bottoms[0]}' {first} may differ at axis "
+                    f"{axis} only",
+                    "bottom",
                 )
         return [(*first[:axis], sum(b[axis] for b in bottoms), *first[axis + 1 :])]
 
     def forward(self, params: Sequence[Tensor], *bottoms: Tensor) -> tuple[Tensor, ...]:
-        return (torch.cat(bottoms, self._axis(bottoms[0].dim())) if len(bottoms) > 1 else bottoms[0],)
+        return (
+            torch.cat(bottoms, self._axis(bottoms[0].dim())) if len(bottoms) > 1 else bottoms[0],
+        )
 
 
 @register("Slice")
@@ -68,8 +75,11 @@ class Slice(Layer):
         points = list(self.options.slice_point)
         if points:
             if len(points) != len(self.spec.tops) - 1:
-                raise self.error(f"{len(self.spec.tops)} tops need {len(self.spec.tops) - 1} points, found {len(points)}",
-                                 "slice_point")  # fmt: skip
+                raise self.error(
+                    f"{len(self.spec.tops)} tops need {len(self.spec.tops) - 1} points, found "
+                    f"{len(points)}",
+                    "slice_point",
+                )
             if any(b <= a for a, b in zip([0, *points], points, strict=False)):
                 raise self.error(f"points must rise from above 0, found {points}", "slice_point")
 
@@ -86,17 +96,23 @@ class Slice(Layer):
         points, tops = list(self.options.slice_point), len(self.spec.tops)
         if not points:
             if total % tops:
-                raise self.error(f"an axis of size {total} does not divide into {tops} tops", "slice_point")
+                raise self.error(
+                    f"an axis of size {total} does not divide into {tops} tops", "slice_point"
+                )
             return [total // tops] * tops
         if tops > total:
             raise self.error(f"an axis of size {total} cannot be cut into {tops} tops", "top")
         if points[-1] > total:
-            raise self.error(f"point {points[-1]} lies beyond the axis of size {total}", "slice_point")
+            raise self.error(
+                f"point {points[-1]} lies beyond the axis of size {total}", "slice_point"
+            )
         return [b - a for a, b in zip([0, *points], [*points, total], strict=True)]
 
     def output_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
         axis = self._axis(len(bottoms[0]))
-        return [(*bottoms[0][:axis], size, *bottoms[0][axis + 1 :]) for size in self._sizes(bottoms[0])]
+        return [
+            (*bottoms[0][:axis], size, *bottoms[0][axis + 1 :]) for size in self._sizes(bottoms[0])
+        ]
 
     def forward(self, params: Sequence[Tensor], *bottoms: Tensor) -> tuple[Tensor, ...]:
         shape = tuple(bottoms[0].shape)
@@ -163,7 +179,8 @@ class Flatten(Layer):
 
 @register("Reshape")
 class Reshape(Layer):
-    """A new shape for axes ``axis`` .. ``axis + num_axes``: 0 copies a size, one -1 takes what is left.
+    """A new shape for axes ``axis`` .. ``axis + num_axes``: 0 copies a size, one -1 takes what is
+    left.
 
     A negative ``axis`` counts from the end plus one.
 
@@ -184,17 +201,23 @@ class Reshape(Layer):
         bottom, o = bottoms[0], self.options
         start = o.axis if o.axis >= 0 else len(bottom) + o.axis + 1
         if not 0 <= start <= len(bottom):
-            raise self.error(f"axis {o.axis} is out of range for a blob of {len(bottom)} axes", "axis")
+            raise self.error(
+                f"axis {o.axis} is out of range for a blob of {len(bottom)} axes", "axis"
+            )
         if o.num_axes < -1:
             raise self.error("must be -1 or more", "num_axes")
         stop = len(bottom) if o.num_axes == -1 else start + o.num_axes
         if stop > len(bottom):
-            raise self.error(f"axis + num_axes = {stop} exceeds the bottom's {len(bottom)} axes", "num_axes")
+            raise self.error(
+                f"axis + num_axes = {stop} exceeds the bottom's {len(bottom)} axes", "num_axes"
+            )
         dims = list(o.shape.dim)
         for i, size in enumerate(dims):
             if size == 0:
                 if start + i >= len(bottom):
-                    raise self.error(f"dim {i} is 0 (copy), but the bottom has no axis {start + i}", "shape")
+                    raise self.error(
+                        f"dim {i} is 0 (copy), but the bottom has no axis {start + i}", "shape"
+                    )
                 dims[i] = bottom[start + i]
         known = count([*bottom[:start], *bottom[stop:], *(d for d in dims if d != -1)])
         if -1 in dims:
@@ -203,7 +226,9 @@ class Reshape(Layer):
             dims[dims.index(-1)] = count(bottom) // known
         top = (*bottom[:start], *dims, *bottom[stop:])
         if count(top) != count(bottom):
-            raise self.error(f"{bottom} has {count(bottom)} values, {top} would have {count(top)}", "shape")
+            raise self.error(
+                f"{bottom} has {count(bottom)} values, {top} would have {count(top)}", "shape"
+            )
         return [top]
 
     def forward(self, params: Sequence[Tensor], *bottoms: Tensor) -> tuple[Tensor, ...]:
@@ -225,7 +250,9 @@ class Tile(Layer):
 
     def output_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
         axis = self.axis(self.options.axis, len(bottoms[0]))
-        return [(*bottoms[0][:axis], bottoms[0][axis] * self.options.tiles, *bottoms[0][axis + 1 :])]
+        return [
+            (*bottoms[0][:axis], bottoms[0][axis] * self.options.tiles, *bottoms[0][axis + 1 :])
+        ]
 
     def forward(self, params: Sequence[Tensor], *bottoms: Tensor) -> tuple[Tensor, ...]:
         repeats = [1] * bottoms[0].dim()
@@ -235,7 +262,8 @@ class Tile(Layer):
 
 @register("Crop")
 class Crop(Layer):
-    """The first bottom cut to the second's size from ``axis`` on, at ``offset``; the second takes no gradient.
+    """The first bottom cut to the second's size from ``axis`` on, at ``offset``; the second takes
+    no gradient.
 
     Source: ``crop_layer.cpp`` of BVLC Caffe.
     """
@@ -248,15 +276,23 @@ class Crop(Layer):
         start = self.axis(self.options.axis, len(first))
         offsets = list(self.options.offset)
         if len(offsets) > 1 and start + len(offsets) != len(first):
-            raise self.error(f"give one offset, or one for each of {len(first) - start} axes", "offset")
+            raise self.error(
+                f"give one offset, or one for each of {len(first) - start} axes", "offset"
+            )
         if len(other) < len(first):
-            raise self.error(f"the reference has {len(other)} axes, the bottom {len(first)}", "bottom")
+            raise self.error(
+                f"the reference has {len(other)} axes, the bottom {len(first)}", "bottom"
+            )
         begin = [0] * len(first)
         for axis in range(start, len(first)):
-            begin[axis] = offsets[axis - start] if len(offsets) > 1 else offsets[0] if offsets else 0
+            begin[axis] = (
+                offsets[axis - start] if len(offsets) > 1 else offsets[0] if offsets else 0
+            )
             if first[axis] - begin[axis] < other[axis]:
                 raise self.error(
-                    f"axis {axis}: size {other[axis]} at offset {begin[axis]} reaches beyond {first[axis]}", "offset"
+                    f"axis {axis}: size {other[axis]} at offset {begin[axis]} reaches beyond "
+                    f"{first[axis]}",
+                    "offset",
                 )
         return begin
 
@@ -328,12 +364,16 @@ class Filter(Layer):
 
     def setup(self) -> None:
         if len(self.spec.tops) != len(self.spec.bottoms) - 1:
-            raise self.error(f"{len(self.spec.bottoms)} bottoms need {len(self.spec.bottoms) - 1} tops", "top")
+            raise self.error(
+                f"{len(self.spec.bottoms)} bottoms need {len(self.spec.bottoms) - 1} tops", "top"
+            )
 
     def output_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
         selector = bottoms[-1]
         if count(selector[1:]) != 1:
-            raise self.error(f"the selector must hold one value per item, found shape {selector}", "bottom")
+            raise self.error(
+                f"the selector must hold one value per item, found shape {selector}", "bottom"
+            )
         for shape in bottoms[:-1]:
             if shape[0] != selector[0]:
                 raise self.error(f"{shape[0]} items, but the selector has {selector[0]}", "bottom")

@@ -1,8 +1,8 @@
 """What every layer class is, and the registry of Caffe's type names.
 
-A layer is made from its spec, checks every rule that Caffe checks, infers shapes in plain integers without torch, and
-computes its tops from its bottoms. Gradients come from torch's autograd; a layer writes its own backward pass only
-where Caffe's differs from the derivative.
+A layer is made from its spec, checks every rule that Caffe checks, infers shapes in plain integers
+without torch, and computes its tops from its bottoms. Gradients come from torch's autograd; a layer
+writes its own backward pass only where Caffe's differs from the derivative.
 """
 
 from __future__ import annotations
@@ -52,11 +52,15 @@ class Layer:
         self.name = spec.name
         self.options: Any = getattr(spec.message, self.option) if self.option else None
         self._check_count("bottom", len(spec.bottoms), self.bottoms)
-        if not (self.loss and len(spec.tops) < self.tops[0]):  # Caffe adds the missing top of a loss itself
+        if not (
+            self.loss and len(spec.tops) < self.tops[0]
+        ):  # Caffe adds the missing top of a loss itself
             self._check_count("top", len(spec.tops), self.tops)
         if self.same_count and len(spec.bottoms) != len(spec.tops):
             raise self.error(
-                f"produces one top for each bottom, found {len(spec.bottoms)} bottom(s) and {len(spec.tops)} top(s)", "top"
+                f"produces one top for each bottom, found {len(spec.bottoms)} bottom(s) and "
+                f"{len(spec.tops)} top(s)",
+                "top",
             )
         if not self.in_place and set(spec.tops) & set(spec.bottoms):
             raise self.error(f"{self.type} cannot work in place: give the top another name", "top")
@@ -65,16 +69,27 @@ class Layer:
     def _check_count(self, what: str, count: int, allowed: tuple[int, int | None]) -> None:
         least, most = allowed
         if count < least or (most is not None and count > most):
-            wanted = str(least) if most == least else f"at least {least}" if most is None else f"{least} to {most}"
+            wanted = (
+                str(least)
+                if most == least
+                else f"at least {least}"
+                if most is None
+                else f"{least} to {most}"
+            )
             raise self.error(f"{self.type} takes {wanted} {what} blob(s), found {count}", what)
 
     def separable(self, bottoms: Sequence[Shape]) -> bool:
-        """Does each image of a batch give its own tops, whatever the others are? Said only where it is known."""
+        """Does each image of a batch give its own tops, whatever the others are? Said only where it
+        is known."""
         return False
 
     def error(self, message: str, field: str = "") -> PrototxtError:
         """An error at this layer; ``field`` is an option's name or a field of the layer."""
-        if field and self.option and field not in ("bottom", "top", "param", "loss_weight", "propagate_down"):
+        if (
+            field
+            and self.option
+            and field not in ("bottom", "top", "param", "loss_weight", "propagate_down")
+        ):
             field = f"{self.option}.{field}"
         return self.spec.error(message, field)
 
@@ -99,7 +114,8 @@ class Layer:
         """Read and check the options that need no shapes."""
 
     def names(self) -> tuple[str, ...]:
-        """Names of this layer's parameter blobs, in order (there may be fewer blobs, never more)."""
+        """Names of this layer's parameter blobs, in order (there may be fewer blobs, never
+        more)."""
         return self.blob_names
 
     def param_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
@@ -116,7 +132,9 @@ class Layer:
 
     def forward(self, params: Sequence[Tensor], *bottoms: Tensor) -> tuple[Tensor, ...]:
         """Compute the tops."""
-        raise UnsupportedLayer("cannot be computed: it brings data in from outside", layer=self.name)
+        raise UnsupportedLayer(
+            "cannot be computed: it brings data in from outside", layer=self.name
+        )
 
     def gradient_to(self, index: int) -> bool:
         """Caffe's ``AllowForceBackward``: may a forced backward pass reach this bottom?"""
@@ -183,7 +201,9 @@ def check_filler(filler: Any, shape: Shape, layer: Layer) -> None:
     if filler.type != "gaussian" and filler.sparse != -1:
         raise layer.error(f"sparse is for the gaussian filler only, not for '{filler.type}'")
     if filler.type == "bilinear" and (len(shape) != 4 or shape[2] != shape[3]):
-        raise layer.error(f"the bilinear filler needs a blob of 4 axes with square kernels, not {shape}")
+        raise layer.error(
+            f"the bilinear filler needs a blob of 4 axes with square kernels, not {shape}"
+        )
     if count(shape) == 0:
         raise layer.error(f"a parameter of shape {shape} has no values to fill")
 
@@ -193,4 +213,7 @@ def check_blob(shape: Sequence[int], layer: Layer) -> None:
     if any(size < 0 for size in shape):
         raise layer.error(f"a top would have the impossible shape {'x'.join(map(str, shape))}")
     if count(shape) > _MAX_COUNT:
-        raise layer.error(f"a blob of shape {'x'.join(map(str, shape))} is larger than Caffe's limit of 2^31 - 1 values")
+        raise layer.error(
+            f"a blob of shape {'x'.join(map(str, shape))} is larger than Caffe's limit of 2^31 "
+            "- 1 values"
+        )

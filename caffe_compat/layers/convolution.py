@@ -33,14 +33,20 @@ class _Windowed(Layer):
         named = options.HasField("kernel_h") or options.HasField("kernel_w")
         if named:
             if axes != 2:
-                raise self.error(f"kernel_h and kernel_w need 2 spatial axes, the bottom has {axes}", "kernel_h")
+                raise self.error(
+                    f"kernel_h and kernel_w need 2 spatial axes, the bottom has {axes}", "kernel_h"
+                )
             if options.kernel_size:
-                raise self.error("give kernel_size or kernel_h and kernel_w, not both", "kernel_size")
+                raise self.error(
+                    "give kernel_size or kernel_h and kernel_w, not both", "kernel_size"
+                )
             kernel: Shape = (options.kernel_h, options.kernel_w)
         else:
             kernel = self._per_axis("kernel_size", axes, None)
         if any(size < 1 for size in kernel):
-            raise self.error(f"kernel {'x'.join(map(str, kernel))}: every size must be at least 1", "kernel_size")
+            raise self.error(
+                f"kernel {'x'.join(map(str, kernel))}: every size must be at least 1", "kernel_size"
+            )
         stride = self._pair("stride", axes, 1)
         if any(size < 1 for size in stride):
             raise self.error("must be at least 1", "stride")
@@ -50,7 +56,9 @@ class _Windowed(Layer):
         options = self.options
         if options.HasField(f"{name}_h") or options.HasField(f"{name}_w"):
             if axes != 2:
-                raise self.error(f"{name}_h and {name}_w need 2 spatial axes, the bottom has {axes}", f"{name}_h")
+                raise self.error(
+                    f"{name}_h and {name}_w need 2 spatial axes, the bottom has {axes}", f"{name}_h"
+                )
             if getattr(options, name):
                 raise self.error(f"give {name} or {name}_h and {name}_w, not both", name)
             return (getattr(options, f"{name}_h"), getattr(options, f"{name}_w"))
@@ -63,7 +71,9 @@ class _Windowed(Layer):
         if len(given) == 1:
             return given * axes
         if len(given) != axes or not given:
-            raise self.error(f"give it once or once per spatial axis ({axes}), found {len(given)}", name)
+            raise self.error(
+                f"give it once or once per spatial axis ({axes}), found {len(given)}", name
+            )
         return given
 
     def channel_axis(self, bottom: Shape) -> int:
@@ -90,17 +100,24 @@ class _Filters(_Windowed):
         if options.group < 1:
             raise self.error("must be at least 1", "group")
         if options.num_output % options.group:
-            raise self.error(f"{options.num_output} is no multiple of group {options.group}", "num_output")
+            raise self.error(
+                f"{options.num_output} is no multiple of group {options.group}", "num_output"
+            )
 
     def check(self, bottoms: Sequence[Shape]) -> None:
         """Rules that need the bottoms' shapes."""
         first = bottoms[0]
         axis = self.channel_axis(first)
         if first[axis] % self.options.group:
-            raise self.error(f"{first[axis]} input channels are no multiple of group {self.options.group}", "group")
+            raise self.error(
+                f"{first[axis]} input channels are no multiple of group {self.options.group}",
+                "group",
+            )
         for other in bottoms[1:]:
             if other != first:
-                raise self.error(f"all bottoms must have the same shape, found {first} and {other}", "bottom")
+                raise self.error(
+                    f"all bottoms must have the same shape, found {first} and {other}", "bottom"
+                )
         if len(first) - axis - 1 > 3:
             raise self.error("more than 3 spatial axes are not supported", "axis")
 
@@ -121,9 +138,9 @@ class _Filters(_Windowed):
 class Convolution(_Filters):
     """Cross-correlation with learned filters.
 
-    ``top[n, o] = bias[o] + sum_c weight[o, c] * bottom[n, c]`` over windows; N×C×spatial, 1 to 3 spatial axes.
-    Weights (num_output, C/group, kernel). Output size ``floor((size + 2 pad - dilation (kernel-1) - 1) / stride) + 1``
-    as torch's. Several bottoms share the weights.
+    ``top[n, o] = bias[o] + sum_c weight[o, c] * bottom[n, c]`` over windows; N×C×spatial, 1 to 3
+    spatial axes. Weights (num_output, C/group, kernel). Output size ``floor((size + 2 pad -
+    dilation (kernel-1) - 1) / stride) + 1`` as torch's. Several bottoms share the weights.
 
     Source: ``conv_layer.cpp``, ``base_conv_layer.cpp`` of BVLC Caffe.
     """
@@ -141,9 +158,14 @@ class Convolution(_Filters):
         bottom = bottoms[0]
         axis = self.channel_axis(bottom)
         windows = self.windows(bottom)
-        spatial = tuple(self.extent(s, *w) for s, w in zip(bottom[axis + 1 :], zip(*windows, strict=True), strict=True))
+        spatial = tuple(
+            self.extent(s, *w)
+            for s, w in zip(bottom[axis + 1 :], zip(*windows, strict=True), strict=True)
+        )
         if any(size < 1 for size in spatial):
-            raise self.error(f"the kernel does not fit into the padded input of shape {bottom}", "kernel_size")
+            raise self.error(
+                f"the kernel does not fit into the padded input of shape {bottom}", "kernel_size"
+            )
         return [(*bottom[:axis], self.options.num_output, *spatial)] * len(bottoms)
 
     def forward(self, params: Sequence[Tensor], *bottoms: Tensor) -> tuple[Tensor, ...]:
@@ -161,7 +183,8 @@ class Convolution(_Filters):
 class Deconvolution(_Filters):
     """The transpose of Convolution: upsampling with learned filters.
 
-    Weights (C, num_output/group, kernel); output size ``stride (size-1) + dilation (kernel-1) + 1 - 2 pad``.
+    Weights (C, num_output/group, kernel); output size ``stride (size-1) + dilation (kernel-1) + 1 -
+    2 pad``.
 
     Source: ``deconv_layer.cpp`` of BVLC Caffe.
     """
@@ -180,10 +203,14 @@ class Deconvolution(_Filters):
         axis = self.channel_axis(bottom)
         spatial = tuple(
             stride * (size - 1) + dilation * (kernel - 1) + 1 - 2 * pad
-            for size, kernel, stride, pad, dilation in zip(bottom[axis + 1 :], *self.windows(bottom), strict=True)
+            for size, kernel, stride, pad, dilation in zip(
+                bottom[axis + 1 :], *self.windows(bottom), strict=True
+            )
         )
         if any(size < 1 for size in spatial):
-            raise self.error(f"the padding leaves nothing of the output for an input of shape {bottom}", "pad")
+            raise self.error(
+                f"the padding leaves nothing of the output for an input of shape {bottom}", "pad"
+            )
         return [(*bottom[:axis], self.options.num_output, *spatial)] * len(bottoms)
 
     def forward(self, params: Sequence[Tensor], *bottoms: Tensor) -> tuple[Tensor, ...]:
@@ -193,9 +220,15 @@ class Deconvolution(_Filters):
             kernel, stride, pad, dilation = self.windows(tuple(bottom.shape))
             run = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}[len(kernel)]
             top = run(
-                folded, params[0], params[1] if len(params) > 1 else None, list(stride), list(pad),
-                0, self.options.group, list(dilation),
-            )  # fmt: skip
+                folded,
+                params[0],
+                params[1] if len(params) > 1 else None,
+                list(stride),
+                list(pad),
+                0,
+                self.options.group,
+                list(dilation),
+            )
             tops.append(top if len(lead) == 1 else top.reshape(*lead, *top.shape[1:]))
         return tuple(tops)
 
@@ -213,7 +246,10 @@ class Im2col(_Windowed):
         windows = self.windows(bottom)
         if len(windows[0]) != 2:
             raise self.error("only 2 spatial axes are supported", "axis")
-        spatial = tuple(self.extent(s, *w) for s, w in zip(bottom[axis + 1 :], zip(*windows, strict=True), strict=True))
+        spatial = tuple(
+            self.extent(s, *w)
+            for s, w in zip(bottom[axis + 1 :], zip(*windows, strict=True), strict=True)
+        )
         return [(*bottom[:axis], bottom[axis] * count(windows[0]), *spatial)]
 
     def forward(self, params: Sequence[Tensor], *bottoms: Tensor) -> tuple[Tensor, ...]:

@@ -1,4 +1,5 @@
-"""Layers that bring data in. Their tops are given to the network from outside; here are only their shapes."""
+"""Layers that bring data in. Their tops are given to the network from outside; here are only their
+shapes."""
 
 from __future__ import annotations
 
@@ -10,7 +11,8 @@ from caffe_compat.layers.base import Layer, Shape, register
 
 
 class DataLayer(Layer):
-    """A layer without bottoms whose tops are filled from outside (:class:`caffe_compat.network.net.Net` ``inputs``).
+    """A layer without bottoms whose tops are filled from outside
+    (:class:`caffe_compat.network.net.Net` ``inputs``).
 
     :meth:`output_shapes` gives an empty list where only the data themselves could tell.
     """
@@ -35,7 +37,9 @@ class Input(DataLayer):
     def setup(self) -> None:
         shapes, tops = len(self.options.shape), len(self.spec.tops)
         if shapes not in (0, 1, tops):
-            raise self.error(f"{tops} tops need no shape, 1 shape or {tops} shapes, found {shapes}", "shape")
+            raise self.error(
+                f"{tops} tops need no shape, 1 shape or {tops} shapes, found {shapes}", "shape"
+            )
 
     def output_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
         shapes = [tuple(s.dim) for s in self.options.shape]
@@ -58,7 +62,9 @@ class DummyData(DataLayer):
         if o.shape:
             shapes = [tuple(s.dim) for s in o.shape]
         else:
-            shapes = [tuple(dims) for dims in zip(o.num, o.channels, o.height, o.width, strict=False)]
+            shapes = [
+                tuple(dims) for dims in zip(o.num, o.channels, o.height, o.width, strict=False)
+            ]
         if len(shapes) not in (1, tops):
             raise self.error(f"{tops} tops need 1 or {tops} shapes, found {len(shapes)}", "shape")
         return shapes * tops if len(shapes) == 1 else shapes
@@ -91,7 +97,8 @@ class MemoryData(DataLayer):
 
 @register("HDF5Data")
 class HDF5Data(DataLayer):
-    """Rows of the data sets named like the tops, from the HDF5 files that the list file ``source`` names.
+    """Rows of the data sets named like the tops, from the HDF5 files that the list file ``source``
+    names.
 
     Source: ``hdf5_data_layer.cpp`` of BVLC Caffe.
     """
@@ -136,7 +143,8 @@ class WindowData(DataLayer):
 class CPMData(DataLayer):
     """Augmented images with centre map, and label maps, of Convolutional Pose Machines' Caffe fork.
 
-    Tops: N×4×crop_size_y×crop_size_x, and N×2(num_parts+1)×(crop_size_y/stride)×(crop_size_x/stride).
+    Tops: N×4×crop_size_y×crop_size_x, and
+    N×2(num_parts+1)×(crop_size_y/stride)×(crop_size_x/stride).
 
     Source: ``cpm_data_layer.cpp`` of the CPM release's Caffe.
     """

@@ -17,7 +17,8 @@ else:
 
 @register("InnerProduct")
 class InnerProduct(Layer):
-    """``top = weight · bottom + bias`` over everything from ``axis`` on; weight (out, in), or (in, out) transposed.
+    """``top = weight · bottom + bias`` over everything from ``axis`` on; weight (out, in), or (in,
+    out) transposed.
 
     Source: ``inner_product_layer.cpp`` of BVLC Caffe.
     """
@@ -39,7 +40,9 @@ class InnerProduct(Layer):
         return [self.options.weight_filler, self.options.bias_filler][: 1 + self.options.bias_term]
 
     def output_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
-        return [(*bottoms[0][: self.axis(self.options.axis, len(bottoms[0]))], self.options.num_output)]
+        return [
+            (*bottoms[0][: self.axis(self.options.axis, len(bottoms[0]))], self.options.num_output)
+        ]
 
     def forward(self, params: Sequence[Tensor], *bottoms: Tensor) -> tuple[Tensor, ...]:
         x = bottoms[0]

@@ -21,7 +21,8 @@ _LOG_THRESHOLD = 1e-20
 
 
 def _floor(p: Tensor, least: float) -> Tensor:
-    """``max(p, least)`` in value, with the gradient 1 everywhere, as Caffe's backward passes have it."""
+    """``max(p, least)`` in value, with the gradient 1 everywhere, as Caffe's backward passes have
+    it."""
     return p + (p.clamp_min(least) - p).detach()
 
 
@@ -31,7 +32,10 @@ class _Loss(Layer):
 
     def output_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
         if not bottoms[0] or not bottoms[1] or bottoms[0][0] != bottoms[1][0]:
-            raise self.error(f"both bottoms need the same first dimension, found {bottoms[0]} and {bottoms[1]}", "bottom")
+            raise self.error(
+                f"both bottoms need the same first dimension, found {bottoms[0]} and {bottoms[1]}",
+                "bottom",
+            )
         return [()]
 
     @staticmethod
@@ -49,7 +53,10 @@ class EuclideanLoss(_Loss):
 
     def output_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
         if count(bottoms[0][1:]) != count(bottoms[1][1:]):
-            raise self.error(f"both bottoms need the same size per item, found {bottoms[0]} and {bottoms[1]}", "bottom")
+            raise self.error(
+                f"both bottoms need the same size per item, found {bottoms[0]} and {bottoms[1]}",
+                "bottom",
+            )
         return super().output_shapes(bottoms)
 
     def gradient_to(self, index: int) -> bool:
@@ -62,7 +69,8 @@ class EuclideanLoss(_Loss):
 
 @register("SoftmaxWithLoss")
 class SoftmaxWithLoss(_Loss):
-    """Cross-entropy of the softmax along ``softmax_param.axis``; a second top gives the probabilities.
+    """Cross-entropy of the softmax along ``softmax_param.axis``; a second top gives the
+    probabilities.
 
     Divided by ``normalization``: VALID (labels not ignored, the default), FULL, BATCH_SIZE, NONE.
 
@@ -84,9 +92,11 @@ class SoftmaxWithLoss(_Loss):
         wanted = count(bottoms[0][:axis]) * count(bottoms[0][axis + 1 :])
         if count(bottoms[1]) != wanted:
             raise self.error(
-                f"predictions {bottoms[0]} need {wanted} labels (one for each place outside axis {axis}), found "
-                f"{count(bottoms[1])}", "bottom"
-            )  # fmt: skip
+                f"predictions {bottoms[0]} need {wanted} labels (one for each place outside "
+                f"axis {axis}), found "
+                f"{count(bottoms[1])}",
+                "bottom",
+            )
         return [(), bottoms[0]][: max(1, len(self.spec.tops))]
 
     def forward(self, params: Sequence[Tensor], *bottoms: Tensor) -> tuple[Tensor, ...]:
@@ -95,9 +105,15 @@ class SoftmaxWithLoss(_Loss):
         rows = x.movedim(axis, -1)
         places = rows.shape[:-1]
         label = bottoms[1].detach().reshape(places).long()
-        valid = label != o.ignore_label if o.HasField("ignore_label") else torch.ones_like(label, dtype=torch.bool)
+        valid = (
+            label != o.ignore_label
+            if o.HasField("ignore_label")
+            else torch.ones_like(label, dtype=torch.bool)
+        )
         logs = torch.log_softmax(rows, -1)
-        picked = _floor(logs.gather(-1, torch.where(valid, label, 0).unsqueeze(-1)).squeeze(-1), _FLT_MIN_LOG)
+        picked = _floor(
+            logs.gather(-1, torch.where(valid, label, 0).unsqueeze(-1)).squeeze(-1), _FLT_MIN_LOG
+        )
         total = -torch.where(valid, picked, 0.0).sum()
         divisors: dict[str, Tensor | float] = {
             "FULL": float(label.numel()),
@@ -139,7 +155,10 @@ class InfogainLoss(_Loss):
 
     def setup(self) -> None:
         if len(self.spec.bottoms) < 3:
-            raise self.error("give the matrix H as third bottom (reading it from a file is not supported)", "source")
+            raise self.error(
+                "give the matrix H as third bottom (reading it from a file is not supported)",
+                "source",
+            )
 
     def output_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
         size = count(bottoms[0][1:])
@@ -152,7 +171,11 @@ class InfogainLoss(_Loss):
 
     def forward(self, params: Sequence[Tensor], *bottoms: Tensor) -> tuple[Tensor, ...]:
         p = self.classes(bottoms[0])
-        rows = bottoms[2].detach().reshape(p.shape[1], p.shape[1])[bottoms[1].detach().reshape(-1).long()]
+        rows = (
+            bottoms[2]
+            .detach()
+            .reshape(p.shape[1], p.shape[1])[bottoms[1].detach().reshape(-1).long()]
+        )
         return (-(rows * torch.log(_floor(p, _LOG_THRESHOLD))).sum() / p.shape[0],)
 
 
@@ -160,8 +183,8 @@ class InfogainLoss(_Loss):
 class HingeLoss(_Loss):
     """One-against-all hinge loss, L1 or L2, divided by N.
 
-    Caffe keeps the margins in the bottom's diff between forward and backward: who clears diffs in between (no solver
-    does) gets no gradient from it. Ours does not depend on that.
+    Caffe keeps the margins in the bottom's diff between forward and backward: who clears diffs in
+    between (no solver does) gets no gradient from it. Ours does not depend on that.
 
     Source: ``hinge_loss_layer.cpp`` of BVLC Caffe.
     """
@@ -181,12 +204,15 @@ class HingeLoss(_Loss):
 class SigmoidCrossEntropyLoss(_Loss):
     """``-sum (t log σ(x) + (1-t) log(1-σ(x))) / N``; no gradient to the targets.
 
-    Source: ``sigmoid_cross_entropy_loss_layer.cpp`` of the Caffe that the CPM release forked (divides by N always).
+    Source: ``sigmoid_cross_entropy_loss_layer.cpp`` of the Caffe that the CPM release forked
+    (divides by N always).
     """
 
     def output_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
         if count(bottoms[0]) != count(bottoms[1]):
-            raise self.error(f"both bottoms need the same size, found {bottoms[0]} and {bottoms[1]}", "bottom")
+            raise self.error(
+                f"both bottoms need the same size, found {bottoms[0]} and {bottoms[1]}", "bottom"
+            )
         return super().output_shapes(bottoms)
 
     def forward(self, params: Sequence[Tensor], *bottoms: Tensor) -> tuple[Tensor, ...]:
@@ -196,7 +222,8 @@ class SigmoidCrossEntropyLoss(_Loss):
 
 @register("ContrastiveLoss")
 class ContrastiveLoss(_Loss):
-    """Pairs pulled together (similar) or pushed apart to a margin, ``/ (2 N)``; ``legacy_version`` uses squared distances.
+    """Pairs pulled together (similar) or pushed apart to a margin, ``/ (2 N)``; ``legacy_version``
+    uses squared distances.
 
     Caffe's gradient adds 1e-4 to the distance it divides by; so does ours.
 
@@ -207,8 +234,14 @@ class ContrastiveLoss(_Loss):
     bottoms = (3, 3)
 
     def output_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
-        if count(bottoms[0]) != count(bottoms[1]) or count(bottoms[2]) != bottoms[0][0] or count(bottoms[0][2:]) != 1:
-            raise self.error(f"needs two blobs N×C(×1×1) and a label per item, found {list(bottoms)}", "bottom")
+        if (
+            count(bottoms[0]) != count(bottoms[1])
+            or count(bottoms[2]) != bottoms[0][0]
+            or count(bottoms[0][2:]) != 1
+        ):
+            raise self.error(
+                f"needs two blobs N×C(×1×1) and a label per item, found {list(bottoms)}", "bottom"
+            )
         return super().output_shapes(bottoms)
 
     def gradient_to(self, index: int) -> bool:
@@ -232,7 +265,8 @@ class ContrastiveLoss(_Loss):
 
 @register("Accuracy")
 class Accuracy(Layer):
-    """Share of labels among the ``top_k`` predictions; of equal scores the higher index ranks first.
+    """Share of labels among the ``top_k`` predictions; of equal scores the higher index ranks
+    first.
 
     A second top gives the accuracy of each class (0 where a class does not occur).
 
@@ -248,9 +282,13 @@ class Accuracy(Layer):
         axis = self.axis(self.options.axis, len(x))
         wanted = count(x[:axis]) * count(x[axis + 1 :])
         if count(label) != wanted:
-            raise self.error(f"predictions {x} need {wanted} labels, found {count(label)}", "bottom")
+            raise self.error(
+                f"predictions {x} need {wanted} labels, found {count(label)}", "bottom"
+            )
         if not 1 <= self.options.top_k <= x[axis]:
-            raise self.error(f"must be from 1 to the number of classes, found {self.options.top_k}", "top_k")
+            raise self.error(
+                f"must be from 1 to the number of classes, found {self.options.top_k}", "top_k"
+            )
         return [(), (x[axis],)][: len(self.spec.tops)]
 
     def forward(self, params: Sequence[Tensor], *bottoms: Tensor) -> tuple[Tensor, ...]:

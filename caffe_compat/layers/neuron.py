@@ -46,7 +46,8 @@ class ReLU(_Neuron):
 
 @register("PReLU")
 class PReLU(Layer):
-    """``max(x, 0) + a · min(x, 0)`` with a learned slope per channel (axis 1), or one for all (``channel_shared``).
+    """``max(x, 0) + a · min(x, 0)`` with a learned slope per channel (axis 1), or one for all
+    (``channel_shared``).
 
     Source: ``prelu_layer.cpp`` of BVLC Caffe.
     """
@@ -232,7 +233,8 @@ class Threshold(_Neuron):
 
 @register("Dropout")
 class Dropout(_Neuron):
-    """In TRAIN each element is kept with probability 1 - ratio and scaled by 1 / (1 - ratio); in TEST the identity.
+    """In TRAIN each element is kept with probability 1 - ratio and scaled by 1 / (1 - ratio); in
+    TEST the identity.
 
     Source: ``dropout_layer.cpp`` of BVLC Caffe. The random numbers are torch's.
     """

@@ -23,7 +23,8 @@ class LRN(Layer):
     """Local response normalisation of N×C×H×W.
 
     ACROSS_CHANNELS: ``x / (k + alpha/n · sum over n channels of x²) ^ beta``.
-    WITHIN_CHANNEL: ``x / (1 + alpha · mean over an n×n window of x²) ^ beta`` (k is not used; zeros outside count).
+    WITHIN_CHANNEL: ``x / (1 + alpha · mean over an n×n window of x²) ^ beta`` (k is not used; zeros
+    outside count).
 
     Source: ``lrn_layer.cpp`` of BVLC Caffe.
     """
@@ -38,7 +39,9 @@ class LRN(Layer):
 
     def output_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
         if len(bottoms[0]) != 4:
-            raise self.error(f"the bottom must have 4 axes (N×C×H×W), found {len(bottoms[0])}", "bottom")
+            raise self.error(
+                f"the bottom must have 4 axes (N×C×H×W), found {len(bottoms[0])}", "bottom"
+            )
         return [bottoms[0]]
 
     def forward(self, params: Sequence[Tensor], *bottoms: Tensor) -> tuple[Tensor, ...]:
@@ -55,7 +58,8 @@ class LRN(Layer):
 
 @register("MVN")
 class MVN(Layer):
-    """Mean (and variance) normalisation per channel of each image, or per image (``across_channels``).
+    """Mean (and variance) normalisation per channel of each image, or per image
+    (``across_channels``).
 
     ``(x - mean) / (std + eps)``.
 
@@ -81,11 +85,13 @@ class MVN(Layer):
 
 @register("BatchNorm")
 class BatchNorm(Layer):
-    """Normalisation by the statistics of the batch or by stored ones; no scale and shift of its own.
+    """Normalisation by the statistics of the batch or by stored ones; no scale and shift of its
+    own.
 
-    Blobs: sum of means (C), sum of variances (C), and the factor (1) by which both are to be divided; a factor of 0
-    means zero statistics. Without ``use_global_stats`` each forward pass adds the batch's statistics: blobs times
-    ``moving_average_fraction`` plus mean, plus variance · m/(m-1), plus 1.
+    Blobs: sum of means (C), sum of variances (C), and the factor (1) by which both are to be
+    divided; a factor of 0 means zero statistics. Without ``use_global_stats`` each forward pass
+    adds the batch's statistics: blobs times ``moving_average_fraction`` plus mean, plus variance ·
+    m/(m-1), plus 1.
 
     Source: ``batch_norm_layer.cpp`` of BVLC Caffe.
     """
@@ -96,10 +102,15 @@ class BatchNorm(Layer):
 
     def setup(self) -> None:
         o = self.options
-        self.use_global = o.use_global_stats if o.HasField("use_global_stats") else self.phase == TEST
+        self.use_global = (
+            o.use_global_stats if o.HasField("use_global_stats") else self.phase == TEST
+        )
         for param in self.spec.params:
             if param.lr_mult != 0:
-                raise self.error("the statistics cannot have a learning rate: lr_mult must be 0 or left out", "param")
+                raise self.error(
+                    "the statistics cannot have a learning rate: lr_mult must be 0 or left out",
+                    "param",
+                )
 
     def param_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
         channels = bottoms[0][1] if len(bottoms[0]) > 1 else 1
@@ -143,17 +154,24 @@ class _Broadcast(Layer):
         if o.num_axes == -1:
             return first[axis:]
         if axis + o.num_axes > len(first):
-            raise self.error(f"axis {axis} and {o.num_axes} axes exceed the bottom's {len(first)} axes", "num_axes")
+            raise self.error(
+                f"axis {axis} and {o.num_axes} axes exceed the bottom's {len(first)} axes",
+                "num_axes",
+            )
         return first[axis : axis + o.num_axes]
 
     def _axis(self, first: Shape, coefficient: Shape) -> int:
         axis = 0 if not coefficient else self.axis(self.options.axis, len(first))
         if axis + len(coefficient) > len(first):
-            raise self.error(f"the coefficient's shape {coefficient} reaches beyond the bottom's {first}", "axis")
+            raise self.error(
+                f"the coefficient's shape {coefficient} reaches beyond the bottom's {first}", "axis"
+            )
         for i, size in enumerate(coefficient):
             if first[axis + i] != size:
                 raise self.error(
-                    f"axis {axis + i} of the bottom has size {first[axis + i]}, the coefficient has {size}", "axis"
+                    f"axis {axis + i} of the bottom has size {first[axis + i]}, the coefficient "
+                    f"has {size}",
+                    "axis",
                 )
         return axis
 
@@ -188,7 +206,11 @@ class Scale(_Broadcast):
 
     def fillers(self) -> list[Any]:
         o = self.options
-        one = o.filler if o.HasField("filler") else schema.new("FillerParameter", type="constant", value=1)
+        one = (
+            o.filler
+            if o.HasField("filler")
+            else schema.new("FillerParameter", type="constant", value=1)
+        )
         fillers = [one] if len(self.spec.bottoms) == 1 else []
         return [*fillers, o.bias_filler] if o.bias_term else fillers
 
@@ -215,4 +237,6 @@ class Bias(_Broadcast):
         return [] if len(self.spec.bottoms) > 1 else [self.options.filler]
 
     def forward(self, params: Sequence[Tensor], *bottoms: Tensor) -> tuple[Tensor, ...]:
-        return (bottoms[0] + self._spread(bottoms[0], bottoms[1] if len(bottoms) > 1 else params[0]),)
+        return (
+            bottoms[0] + self._spread(bottoms[0], bottoms[1] if len(bottoms) > 1 else params[0]),
+        )

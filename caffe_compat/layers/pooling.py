@@ -20,8 +20,11 @@ Pair = tuple[int, int]
 _LOWEST = -3.4028234663852886e38  # -FLT_MAX, what Caffe starts a maximum from
 
 
-def pooled_size(size: int, kernel: int, stride: int, pad: int, padded: bool, floor: bool = False) -> int:
-    """Output size along one axis: rounded up; with padding a last window that starts in the far padding is dropped.
+def pooled_size(
+    size: int, kernel: int, stride: int, pad: int, padded: bool, floor: bool = False
+) -> int:
+    """Output size along one axis: rounded up; with padding a last window that starts in the far
+    padding is dropped.
 
     Source: ``PoolingLayer::Reshape`` of BVLC Caffe.
     """
@@ -39,12 +42,14 @@ def _torch_size(size: int, kernel: int, stride: int, pad: int) -> int:
 
 
 def _reach(size: int, out: int, kernel: int, stride: int, pad: int) -> int:
-    """How much is needed behind the input so that all windows lie inside; negative where some is never read."""
+    """How much is needed behind the input so that all windows lie inside; negative where some is
+    never read."""
     return (out - 1) * stride + kernel - pad - size
 
 
 def max_pool(x: Tensor, kernel: Pair, stride: Pair, pad: Pair, out: Pair) -> tuple[Tensor, Tensor]:
-    """Maximum per window and its index in the H×W plane (-1 for an empty window); the first of equals wins.
+    """Maximum per window and its index in the H×W plane (-1 for an empty window); the first of
+    equals wins.
 
     Parameters
     ----------
@@ -52,31 +57,44 @@ def max_pool(x: Tensor, kernel: Pair, stride: Pair, pad: Pair, out: Pair) -> tup
     out : output size, by :func:`pooled_size`.
     """
     height, width = x.shape[-2:]
-    native = all(_torch_size(s, k, t, p) == o and 2 * p <= k
-                 for s, k, t, p, o in zip((height, width), kernel, stride, pad, out, strict=True))  # fmt: skip
+    native = all(
+        _torch_size(s, k, t, p) == o and 2 * p <= k
+        for s, k, t, p, o in zip((height, width), kernel, stride, pad, out, strict=True)
+    )
     if native:
         return F.max_pool2d(x, kernel, stride, pad, ceil_mode=True, return_indices=True)  # type: ignore[return-value]
-    down, right = (_reach(s, o, k, t, p) for s, o, k, t, p in zip((height, width), out, kernel, stride, pad, strict=True))
+    down, right = (
+        _reach(s, o, k, t, p)
+        for s, o, k, t, p in zip((height, width), out, kernel, stride, pad, strict=True)
+    )
     wide = F.pad(x, (pad[1], max(right, 0), pad[0], max(down, 0)), value=_LOWEST)
     top, index = F.max_pool2d(wide, kernel, stride, return_indices=True)
     row = index // wide.shape[-1] - pad[0]
     column = index % wide.shape[-1] - pad[1]
     inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
-    return top[..., : out[0], : out[1]], torch.where(inside, row * width + column, -1)[..., : out[0], : out[1]]
+    return top[..., : out[0], : out[1]], torch.where(inside, row * width + column, -1)[
+        ..., : out[0], : out[1]
+    ]
 
 
 def ave_pool(x: Tensor, kernel: Pair, stride: Pair, pad: Pair, out: Pair) -> Tensor:
-    """Mean per window, divided by the window clipped to image plus padding (padding counts, overhang does not)."""
+    """Mean per window, divided by the window clipped to image plus padding (padding counts,
+    overhang does not)."""
     height, width = x.shape[-2:]
-    native = all(_torch_size(s, k, t, p) == o and 2 * p <= k
-                 for s, k, t, p, o in zip((height, width), kernel, stride, pad, out, strict=True))  # fmt: skip
+    native = all(
+        _torch_size(s, k, t, p) == o and 2 * p <= k
+        for s, k, t, p, o in zip((height, width), kernel, stride, pad, out, strict=True)
+    )
     if native:
         return F.avg_pool2d(x, kernel, stride, pad, ceil_mode=True, count_include_pad=True)
     divisors = []
     for size, k, t, p, o in zip((height, width), kernel, stride, pad, out, strict=True):
         begin = [i * t - p for i in range(o)]
         divisors.append([float(min(b + k, size + p) - b) for b in begin])
-    down, right = (_reach(s, o, k, t, p) for s, o, k, t, p in zip((height, width), out, kernel, stride, pad, strict=True))
+    down, right = (
+        _reach(s, o, k, t, p)
+        for s, o, k, t, p in zip((height, width), out, kernel, stride, pad, strict=True)
+    )
     wide = F.pad(x, (pad[1], max(right, 0), pad[0], max(down, 0)))
     total = F.avg_pool2d(wide, kernel, stride, divisor_override=1)[..., : out[0], : out[1]]
     rows, columns = (x.new_tensor(d) for d in divisors)
@@ -89,7 +107,8 @@ def ave_pool(x: Tensor, kernel: Pair, stride: Pair, pad: Pair, out: Pair) -> Ten
 class Pooling(Layer):
     """MAX or AVE over windows of N×C×H×W; a second top of MAX gives the index of each maximum.
 
-    Differs from torch: sizes round up; without padding a last window may lie wholly outside the input (MAX gives
+    Differs from torch: sizes round up; without padding a last window may lie wholly outside the
+    input (MAX gives
     -FLT_MAX, AVE nan); AVE divides by the window clipped to image + pad.
 
     Source: ``pooling_layer.cpp`` of BVLC Caffe.
@@ -102,7 +121,11 @@ class Pooling(Layer):
         o = self.options
         self.method = schema.enum_name(o, "pool")
         if self.method == "STOCHASTIC":
-            raise self.error("STOCHASTIC pooling is not supported (Caffe has it on the GPU only); MAX and AVE are", "pool")
+            raise self.error(
+                "STOCHASTIC pooling is not supported (Caffe has it on the GPU only); MAX and "
+                "AVE are",
+                "pool",
+            )
         if len(self.spec.tops) > 1 and self.method != "MAX":
             raise self.error("only MAX pooling has a second top", "top")
         sizes = o.HasField("kernel_size"), o.HasField("kernel_h"), o.HasField("kernel_w")
@@ -110,14 +133,21 @@ class Pooling(Layer):
             if any(sizes):
                 raise self.error("with global_pooling no kernel size may be given", "kernel_size")
         elif sizes not in ((True, False, False), (False, True, True)):
-            raise self.error("give kernel_size, or kernel_h and kernel_w, not both and not one of them", "kernel_size")
+            raise self.error(
+                "give kernel_size, or kernel_h and kernel_w, not both and not one of them",
+                "kernel_size",
+            )
         for name in ("pad", "stride"):
             both = o.HasField(f"{name}_h"), o.HasField(f"{name}_w")
             # Caffe: not (NAME given and a part given), and not one part alone
             if (o.HasField(name) and any(both)) or both[0] != both[1]:
-                raise self.error(f"give {name}, or {name}_h and {name}_w, not both and not one of them", name)
+                raise self.error(
+                    f"give {name}, or {name}_h and {name}_w, not both and not one of them", name
+                )
         self.pad: Pair = (o.pad_h, o.pad_w) if o.HasField("pad_h") else (o.pad, o.pad)
-        self.stride: Pair = (o.stride_h, o.stride_w) if o.HasField("stride_h") else (o.stride, o.stride)
+        self.stride: Pair = (
+            (o.stride_h, o.stride_w) if o.HasField("stride_h") else (o.stride, o.stride)
+        )
         self.kernel: Pair = (o.kernel_size, o.kernel_size) if sizes[0] else (o.kernel_h, o.kernel_w)
         if o.global_pooling and (self.pad != (0, 0) or self.stride != (1, 1)):
             raise self.error("with global_pooling only pad 0 and stride 1 are possible", "pad")
@@ -134,7 +164,9 @@ class Pooling(Layer):
 
     def _geometry(self, bottom: Shape) -> tuple[Pair, Pair]:
         if len(bottom) != 4:
-            raise self.error(f"the bottom must have 4 axes (N×C×H×W), found {len(bottom)}", "bottom")
+            raise self.error(
+                f"the bottom must have 4 axes (N×C×H×W), found {len(bottom)}", "bottom"
+            )
         size = (bottom[2], bottom[3])
         kernel = size if self.options.global_pooling else self.kernel
         padded = any(self.pad)
@@ -143,7 +175,9 @@ class Pooling(Layer):
             for s, k, t, p in zip(size, kernel, self.stride, self.pad, strict=True)
         )
         if min(out) < 1:
-            raise self.error(f"the kernel {kernel} does not fit into the input of size {size}", "kernel_size")
+            raise self.error(
+                f"the kernel {kernel} does not fit into the input of size {size}", "kernel_size"
+            )
         return kernel, (out[0], out[1])
 
     def output_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
@@ -160,7 +194,8 @@ class Pooling(Layer):
 
 @register("SPP")
 class SPP(Layer):
-    """Spatial pyramid pooling: level i pools into 2^i × 2^i bins; all bins of all levels in one vector per image.
+    """Spatial pyramid pooling: level i pools into 2^i × 2^i bins; all bins of all levels in one
+    vector per image.
 
     Source: ``spp_layer.cpp`` of BVLC Caffe.
     """
@@ -183,9 +218,13 @@ class SPP(Layer):
             kernel = (-(-bottom[2] // bins), -(-bottom[3] // bins))
             pad = tuple((k * bins - s + 1) // 2 for k, s in zip(kernel, bottom[2:], strict=True))
             if pad[0] >= kernel[0] or pad[1] >= kernel[1]:
-                raise self.error(f"level {level} needs more bins than the input {bottom[2:]} has cells", "pyramid_height")
+                raise self.error(
+                    f"level {level} needs more bins than the input {bottom[2:]} has cells",
+                    "pyramid_height",
+                )
             out = tuple(
-                pooled_size(s, k, k, p, any(pad)) for s, k, p in zip(bottom[2:], kernel, pad, strict=True)
+                pooled_size(s, k, k, p, any(pad))
+                for s, k, p in zip(bottom[2:], kernel, pad, strict=True)
             )
             levels.append((kernel, (pad[0], pad[1]), (out[0], out[1])))
         return levels
@@ -201,7 +240,8 @@ class SPP(Layer):
         x = bottoms[0]
         levels = self._levels(tuple(x.shape))
         parts = [
-            max_pool(x, k, k, p, out)[0] if self.method == "MAX" else ave_pool(x, k, k, p, out) for k, p, out in levels
+            max_pool(x, k, k, p, out)[0] if self.method == "MAX" else ave_pool(x, k, k, p, out)
+            for k, p, out in levels
         ]
         if len(parts) == 1:
             return (parts[0],)

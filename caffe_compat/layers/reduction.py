@@ -20,7 +20,8 @@ else:
 class Eltwise(Layer):
     """SUM (with coefficients), PROD or MAX of bottoms of one shape.
 
-    MAX gradient: of the first two bottoms the second takes it on a tie; later ones must be strictly greater.
+    MAX gradient: of the first two bottoms the second takes it on a tie; later ones must be strictly
+    greater.
 
     Source: ``eltwise_layer.cpp`` of BVLC Caffe.
     """
@@ -33,16 +34,21 @@ class Eltwise(Layer):
         self.coefficients = list(self.options.coeff) or [1.0] * len(self.spec.bottoms)
         if len(self.coefficients) != len(self.spec.bottoms):
             raise self.error(
-                f"{len(self.spec.bottoms)} bottoms need {len(self.spec.bottoms)} coefficients, found "
-                f"{len(self.coefficients)}", "coeff"
-            )  # fmt: skip
+                f"{len(self.spec.bottoms)} bottoms need {len(self.spec.bottoms)} coefficients, "
+                "found "
+                f"{len(self.coefficients)}",
+                "coeff",
+            )
         if self.operation == "PROD" and self.options.coeff:
             raise self.error("coefficients are for SUM only", "coeff")
 
     def output_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
         for name, shape in zip(self.spec.bottoms[1:], bottoms[1:], strict=True):
             if shape != bottoms[0]:
-                raise self.error(f"'{name}' {shape} and '{self.spec.bottoms[0]}' {bottoms[0]} differ in shape", "bottom")
+                raise self.error(
+                    f"'{name}' {shape} and '{self.spec.bottoms[0]}' {bottoms[0]} differ in shape",
+                    "bottom",
+                )
         return [bottoms[0]]
 
     def forward(self, params: Sequence[Tensor], *bottoms: Tensor) -> tuple[Tensor, ...]:
@@ -104,7 +110,8 @@ class Softmax(Layer):
 
 @register("ArgMax")
 class ArgMax(Layer):
-    """Indices (and values) of the ``top_k`` largest, of the whole item or along ``axis``; of equals the higher index first.
+    """Indices (and values) of the ``top_k`` largest, of the whole item or along ``axis``; of equals
+    the higher index first.
 
     Source: ``argmax_layer.cpp`` of BVLC Caffe.
     """

@@ -1,7 +1,7 @@
 """Caffe's weight fillers.
 
-The distributions are Caffe's; the random numbers are torch's, so that a seed gives the same network on any machine
-but not the one that Caffe's generator would have given.
+The distributions are Caffe's; the random numbers are torch's, so that a seed gives the same network
+on any machine but not the one that Caffe's generator would have given.
 
 Source: ``filler.hpp`` of BVLC Caffe.
 """
@@ -63,4 +63,6 @@ def fill(blob: Tensor, filler: Any, generator: torch.Generator) -> None:
             ramp = 1 - (torch.arange(size, dtype=torch.float64) / factor - centre).abs()
             blob.copy_((ramp[:, None] * ramp[None, :]).expand(blob.shape))
         else:
-            raise PrototxtError(f"unknown filler '{kind}'; known: {', '.join(FILLERS)}", field="type")
+            raise PrototxtError(
+                f"unknown filler '{kind}'; known: {', '.join(FILLERS)}", field="type"
+            )

@@ -33,23 +33,35 @@ class PooledConvolution:
         bias = params[1] if len(params) > 1 else None
         return plan.convolve_pooled(
             x, params[0], bias, (pad[0], pad[1]), pool.kernel[0], pool.stride[0], (size[0], size[1])
-        )  # fmt: skip
+        )
 
 
 def find(
-    plan: Sequence[Node], keep: set[str], last: Mapping[str, int], shapes: Mapping[str, tuple[int, ...]]
+    plan: Sequence[Node],
+    keep: set[str],
+    last: Mapping[str, int],
+    shapes: Mapping[str, tuple[int, ...]],
 ) -> dict[int, PooledConvolution | None]:
     """Steps by the place of their first layer; None at the places of their other layers.
 
     Parameters
     ----------
-    keep : blobs that somebody wants. last : the last place that needs a blob. shapes : of the blobs.
+    keep : blobs that somebody wants. last : the last place that needs a blob. shapes : of the
+        blobs.
     """
     found: dict[int, PooledConvolution | None] = {}
     for place, (conv, relu, pool) in enumerate(zip(plan, plan[1:], plan[2:], strict=False)):
         blob = conv.tops[0]
-        alone = blob not in keep and last[blob] == place + 2 and conv.tops == relu.bottoms == relu.tops == pool.bottoms
-        if alone and len(conv.tops) == len(pool.tops) == 1 and _plain(conv, relu, pool, shapes[conv.bottoms[0]]):
+        alone = (
+            blob not in keep
+            and last[blob] == place + 2
+            and conv.tops == relu.bottoms == relu.tops == pool.bottoms
+        )
+        if (
+            alone
+            and len(conv.tops) == len(pool.tops) == 1
+            and _plain(conv, relu, pool, shapes[conv.bottoms[0]])
+        ):
             found[place] = PooledConvolution(conv, pool)
             found[place + 1] = found[place + 2] = None
     return found
@@ -57,7 +69,12 @@ def find(
 
 def _plain(conv: Node, relu: Node, pool: Node, bottom: tuple[int, ...]) -> bool:
     layer, second, third = conv.layer, relu.layer, pool.layer
-    if type(layer) is not Convolution or type(second) is not ReLU or type(third) is not Pooling or len(bottom) != 4:
+    if (
+        type(layer) is not Convolution
+        or type(second) is not ReLU
+        or type(third) is not Pooling
+        or len(bottom) != 4
+    ):
         return False
     if second.options.negative_slope or layer.options.group != 1 or layer.channel_axis(bottom) != 1:
         return False
@@ -65,5 +82,10 @@ def _plain(conv: Node, relu: Node, pool: Node, bottom: tuple[int, ...]) -> bool:
     if stride != (1, 1) or dilation != (1, 1) or max(kernel) == 1:
         return False
     square = third.kernel[0] == third.kernel[1] and third.stride[0] == third.stride[1]
-    whole = third.kernel[0] >= third.stride[0] and not any(third.pad) and not third.floor and not third.options.global_pooling
+    whole = (
+        third.kernel[0] >= third.stride[0]
+        and not any(third.pad)
+        and not third.floor
+        and not third.options.global_pooling
+    )
     return third.method == "MAX" and square and whole

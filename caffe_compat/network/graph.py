@@ -1,4 +1,5 @@
-"""From a definition to a checked graph: layer objects, blob shapes, shared parameters, who gets gradients. No torch.
+"""From a definition to a checked graph: layer objects, blob shapes, shared parameters, who gets
+gradients. No torch.
 
 Source: ``Net::Init``, ``InsertSplits`` and their helpers in BVLC Caffe.
 """
@@ -19,7 +20,8 @@ class Param:
     Attributes
     ----------
     key : (index of the layer, index of the blob).
-    owner : key of the blob whose memory it uses: its own, or an earlier layer's of the same shared name.
+    owner : key of the blob whose memory it uses: its own, or an earlier layer's of the same shared
+        name.
     name : last part of its ``state_dict`` key.
     """
 
@@ -92,21 +94,26 @@ class Graph:
 
 
 def _check_wiring(spec: NetSpec) -> dict[str, str]:
-    """Blob names as ``InsertSplits`` and ``AppendTop`` see them; returns the split copies' names."""
+    """Blob names as ``InsertSplits`` and ``AppendTop`` see them; returns the split copies'
+    names."""
     source: dict[str, tuple[int, int]] = {}  # blob -> its latest producer
     uses: dict[tuple[int, int], list[tuple[int, int]]] = {}
     for i, layer in enumerate(spec.layers):
         for j, name in enumerate(layer.bottoms):
             if name not in source:
                 raise layer.error(
-                    f"unknown blob '{name}'; known here: {', '.join(sorted(source)) or 'none'}", "bottom"
+                    f"unknown blob '{name}'; known here: {', '.join(sorted(source)) or 'none'}",
+                    "bottom",
                 )
             uses.setdefault(source[name], []).append((i, j))
         weights = layer.loss_weights
         for j, name in enumerate(layer.tops):
             in_place = j < len(layer.bottoms) and layer.bottoms[j] == name
             if name in source and not in_place:
-                raise layer.error(f"blob '{name}' is already made by layer '{spec.layers[source[name][0]].name}'", "top")
+                raise layer.error(
+                    f"blob '{name}' is already made by layer '{spec.layers[source[name][0]].name}'",
+                    "top",
+                )
             source[name] = (i, j)
             if j < len(weights) and weights[j]:
                 uses.setdefault((i, j), []).append((-1, -1))
@@ -117,9 +124,14 @@ def _check_wiring(spec: NetSpec) -> dict[str, str]:
         layer, name = spec.layers[i], spec.layers[i].tops[j]
         for k, (reader, bottom) in enumerate(readers):
             aliases[f"{name}_{layer.name}_{j}_split_{k}"] = name
-            if reader >= 0 and bottom < len(spec.layers[reader].tops) and spec.layers[reader].tops[bottom] == name:
+            if (
+                reader >= 0
+                and bottom < len(spec.layers[reader].tops)
+                and spec.layers[reader].tops[bottom] == name
+            ):
                 raise spec.layers[reader].error(
-                    f"blob '{name}' is read by several layers and cannot be overwritten in place; give the top a new name",
+                    f"blob '{name}' is read by several layers and cannot be overwritten in "
+                    "place; give the top a new name",
                     "top",
                 )
     return aliases
@@ -130,7 +142,10 @@ def _loss_weights(layer: Layer, tops: Sequence[str]) -> tuple[float, ...]:
     if layer.loss and not given:
         given = (1.0,)
     if given and len(given) != len(tops):
-        raise layer.error(f"give no loss_weight, or one for each of {len(tops)} top(s), found {len(given)}", "loss_weight")
+        raise layer.error(
+            f"give no loss_weight, or one for each of {len(tops)} top(s), found {len(given)}",
+            "loss_weight",
+        )
     return given or (0.0,) * len(tops)
 
 
@@ -144,7 +159,9 @@ class _Sharing:
     def add(self, layer: Layer, index: int, shapes: Sequence[Shape]) -> tuple[Param, ...]:
         specs = layer.spec.params
         if len(specs) > len(shapes):
-            raise layer.error(f"has {len(shapes)} parameter blob(s), but {len(specs)} param entries", "param")
+            raise layer.error(
+                f"has {len(shapes)} parameter blob(s), but {len(specs)} param entries", "param"
+            )
         made = []
         for i, shape in enumerate(shapes):
             spec = specs[i] if i < len(specs) else ParamSpec()
@@ -173,7 +190,9 @@ class _Sharing:
                 other *= dim
             same = size == other
         if not same:
-            raise layer.error(f"shared param '{spec.name}' has shape {owner.shape}, needed here {shape}", "param")
+            raise layer.error(
+                f"shared param '{spec.name}' has shape {owner.shape}, needed here {shape}", "param"
+            )
 
     def _multipliers(self, layer: Layer, spec: ParamSpec) -> None:
         for kind, given, value in (
@@ -184,7 +203,10 @@ class _Sharing:
                 continue
             first = self.mults.setdefault((spec.name, kind), value)
             if first != value:
-                raise layer.error(f"shared param '{spec.name}' has {kind} {first} elsewhere, here {value}", "param")
+                raise layer.error(
+                    f"shared param '{spec.name}' has {kind} {first} elsewhere, here {value}",
+                    "param",
+                )
 
 
 def build(
@@ -235,13 +257,17 @@ def build(
             check_filler(filler, param.shape, layer)
         down = layer.spec.propagate_down
         if down and len(down) != len(bottoms):
-            raise layer.error(f"give none, or one for each of {len(bottoms)} bottom(s), found {len(down)}",
-                              "propagate_down")  # fmt: skip
+            raise layer.error(
+                f"give none, or one for each of {len(bottoms)} bottom(s), found {len(down)}",
+                "propagate_down",
+            )
         grads = tuple(
             (needs[name] if not down else down[i]) or (kept.force_backward and layer.gradient_to(i))
             for i, name in enumerate(layer.spec.bottoms)
         )
-        trained = any(p.spec.lr_mult != 0 or kept.force_backward for p in params) and layer.trainable
+        trained = (
+            any(p.spec.lr_mult != 0 or kept.force_backward for p in params) and layer.trainable
+        )
         need = any(needs[name] for name in layer.spec.bottoms) or trained or kept.force_backward
         for name in layer.spec.bottoms:
             unread.pop(name, None)
@@ -250,9 +276,18 @@ def build(
             needs[name] = need and not (layer.data and not kept.force_backward)
             unread[name] = None
         nodes.append(
-            Node(index, layer, layer.spec.bottoms, tuple(tops), params, _loss_weights(layer, tops), grads, bottoms,
-                 tuple(outs))
-        )  # fmt: skip
+            Node(
+                index,
+                layer,
+                layer.spec.bottoms,
+                tuple(tops),
+                params,
+                _loss_weights(layer, tops),
+                grads,
+                bottoms,
+                tuple(outs),
+            )
+        )
     unknown = [name for name in overrides if name not in inputs]
     if unknown:
         raise _no_input(kept, unknown, inputs)
@@ -262,7 +297,10 @@ def build(
 def _no_input(spec: NetSpec, unknown: Sequence[str], inputs: Sequence[str]) -> Exception:
     from caffe_compat.errors import PrototxtError
 
-    return PrototxtError(f"no input is called {', '.join(unknown)}; the inputs are {', '.join(inputs)}", file=spec.file)
+    return PrototxtError(
+        f"no input is called {', '.join(unknown)}; the inputs are {', '.join(inputs)}",
+        file=spec.file,
+    )
 
 
 def _data_shapes(
@@ -276,7 +314,8 @@ def _data_shapes(
             found.append(shapes[i])
         else:
             raise layer.error(
-                f"the definition does not tell the shape of blob '{name}'; give it (--input-shape {name}:N,C,H,W)", "top"
+                f"the definition does not tell the shape of blob '{name}'; give it "
+                f"(--input-shape {name}:N,C,H,W)",
+                "top",
             )
     return found
-

@@ -15,7 +15,9 @@ from caffe_compat.network.graph import Graph, Node
 from caffe_compat.weights.caffemodel import LayerBlobs, Weights
 from caffe_compat.weights.wire import Blob
 
-Status = Literal["matched", "reshaped", "shared", "missing", "mismatch", "unused", "left out", "no parameters"]
+Status = Literal[
+    "matched", "reshaped", "shared", "missing", "mismatch", "unused", "left out", "no parameters"
+]
 _BAD = ("missing", "mismatch", "unused")
 
 
@@ -26,7 +28,8 @@ class Row:
     Attributes
     ----------
     shapes : of the parameters that the network needs (for "unused": of the stored blobs).
-    status : "reshaped" means an old 4-axis blob whose shape is the same once leading ones are dropped.
+    status : "reshaped" means an old 4-axis blob whose shape is the same once leading ones are
+        dropped.
     detail : what is wrong, if anything is.
     """
 
@@ -47,7 +50,11 @@ class Match:
     @property
     def problems(self) -> list[str]:
         """Every missing, mis-shaped and unexpected parameter."""
-        return [f"layer '{r.name}' ({r.type or 'type unknown'}): {r.detail}" for r in self.rows if r.status in _BAD]
+        return [
+            f"layer '{r.name}' ({r.type or 'type unknown'}): {r.detail}"
+            for r in self.rows
+            if r.status in _BAD
+        ]
 
     def totals(self) -> dict[str, int]:
         """How many layers have which status."""
@@ -76,7 +83,9 @@ def _one(node: Node, entry: LayerBlobs | None, owned: bool) -> tuple[Row, tuple[
     if entry is None:
         if owned:  # HDF5 files store shared parameters with their owner only
             return Row(name, kind, shapes, "shared"), ()
-        return Row(name, kind, shapes, "missing", f"not in the file; needs {', '.join(map(_text, shapes))}"), ()
+        return Row(
+            name, kind, shapes, "missing", f"not in the file; needs {', '.join(map(_text, shapes))}"
+        ), ()
     if len(entry.blobs) != len(shapes):
         detail = f"the file has {len(entry.blobs)} blob(s), the network needs {len(shapes)}"
         return Row(name, kind, shapes, "mismatch", detail), ()
@@ -84,7 +93,10 @@ def _one(node: Node, entry: LayerBlobs | None, owned: bool) -> tuple[Row, tuple[
     for i, (blob, shape) in enumerate(zip(entry.blobs, shapes, strict=True)):
         fit = _fits(blob, shape)
         if fit == "mismatch":
-            detail = f"blob {i} ({node.params[i].name}) has shape {_text(blob.shape)}, the network needs {_text(shape)}"
+            detail = (
+                f"blob {i} ({node.params[i].name}) has shape {_text(blob.shape)}, the "
+                f"network needs {_text(shape)}"
+            )
             return Row(name, kind, shapes, "mismatch", detail), ()
         status = "reshaped" if fit == "reshaped" else status
     return Row(name, kind, shapes, status), entry.blobs
@@ -124,7 +136,10 @@ def match(graph: Graph, weights: Weights, left_out: frozenset[str] = frozenset()
         for entry in group[taken[name] :]:
             status: Status = "left out" if name in left_out else "unused"
             shapes = tuple(b.shape for b in entry.blobs)
-            detail = f"the network has no such layer with parameters; the file has {', '.join(map(_text, shapes))}"
+            detail = (
+                "the network has no such layer with parameters; the file has "
+                f"{', '.join(map(_text, shapes))}"
+            )
             rows.append(Row(name, entry.type, shapes, status, detail))
     return Match(tuple(rows), found)
 
@@ -137,4 +152,7 @@ def require(result: Match, what: str) -> None:
     WeightError : lists every problem at once.
     """
     if result.problems:
-        raise WeightError(f"{what}: the weights do not fit the network ({len(result.problems)} problem(s))", result.problems)
+        raise WeightError(
+            f"{what}: the weights do not fit the network ({len(result.problems)} problem(s))",
+            result.problems,
+        )

@@ -36,19 +36,22 @@ class _Blobs(nn.Module):
 class Net(nn.Module):
     """A network built from a Caffe definition.
 
-    >>> net = Net.from_files("pose_deploy.prototxt", "pose_iter_985000.caffemodel")     # doctest: +SKIP
-    >>> maps = net(data)["Mconv5_stage6"]                                               # doctest: +SKIP
+    >>> net = Net.from_files("pose_deploy.prototxt", "pose_iter_985000.caffemodel")  # doctest: +SKIP
+    >>> maps = net(data)["Mconv5_stage6"]  # doctest: +SKIP
 
     Parameters
     ----------
     spec : definition (rules not applied) or a built :class:`Graph`.
     weights : parameters; without them Caffe's fillers run with ``seed``.
-    phase : "TEST" or "TRAIN": which layers exist and how they behave. ``train()`` and ``eval()`` do not change it.
-    input_shapes : shapes of input blobs, overriding the definition's. Any other size is accepted later as well.
-    strict : with False, layers without stored weights keep their fillers and stored layers without a place are
-        ignored, as Caffe does.
+    phase : "TEST" or "TRAIN": which layers exist and how they behave. ``train()`` and ``eval()`` do
+        not change it.
+    input_shapes : shapes of input blobs, overriding the definition's. Any other size is accepted
+        later as well.
+    strict : with False, layers without stored weights keep their fillers and stored layers without
+        a place are ignored, as Caffe does.
     seed : for fillers.
-    engine : how convolutions run: "auto", "direct", "tiled", or an :class:`caffe_compat.engine.plan.Engine`.
+    engine : how convolutions run: "auto", "direct", "tiled", or an
+        :class:`caffe_compat.engine.plan.Engine`.
 
     Attributes
     ----------
@@ -57,8 +60,9 @@ class Net(nn.Module):
 
     Notes
     -----
-    float32; tensors are N×C×H×W in shape, channels last in memory. On CUDA no TF32 is used unless ``tf32`` is set.
-    ``state_dict`` keys are ``LAYER.weight``, ``LAYER.bias`` and so on; shared parameters stand under every owner.
+    float32; tensors are N×C×H×W in shape, channels last in memory. On CUDA no TF32 is used unless
+    ``tf32`` is set. ``state_dict`` keys are ``LAYER.weight``, ``LAYER.bias`` and so on; shared
+    parameters stand under every owner.
     """
 
     def __init__(
@@ -76,9 +80,13 @@ class Net(nn.Module):
     ) -> None:
         super().__init__()
         self.engine = engine if isinstance(engine, Engine) else Engine(engine)
-        graph = spec if isinstance(spec, Graph) else build(
-            spec, phase=phase, level=level, stages=tuple(stages), input_shapes=input_shapes
-        )  # fmt: skip
+        graph = (
+            spec
+            if isinstance(spec, Graph)
+            else build(
+                spec, phase=phase, level=level, stages=tuple(stages), input_shapes=input_shapes
+            )
+        )
         self.graph = graph
         self.tf32 = False
         self._is_packed = False
@@ -90,16 +98,24 @@ class Net(nn.Module):
             if strict:
                 require(found, weights.source.path or "weights")
             elif broken := [r for r in found.rows if r.status == "mismatch"]:
-                raise WeightError("the weights do not fit the network", [f"layer '{r.name}': {r.detail}" for r in broken])
+                raise WeightError(
+                    "the weights do not fit the network",
+                    [f"layer '{r.name}': {r.detail}" for r in broken],
+                )
         with torch.inference_mode(False):
             self._make_params(found, torch.Generator().manual_seed(seed))
 
     @classmethod
     def from_files(
-        cls, prototxt: str | os.PathLike[str], weights: str | os.PathLike[str] | None = None, **options: Any
+        cls,
+        prototxt: str | os.PathLike[str],
+        weights: str | os.PathLike[str] | None = None,
+        **options: Any,
     ) -> Net:
         """Build from a definition file and a weight file (any that :func:`read_weights` knows)."""
-        return cls(read_net(prototxt), None if weights is None else read_weights(weights), **options)
+        return cls(
+            read_net(prototxt), None if weights is None else read_weights(weights), **options
+        )
 
     # ------------------------------------------------------------ parameters
 
@@ -113,8 +129,12 @@ class Net(nn.Module):
             for i, param in enumerate(node.params):
                 if param.owner in made:
                     tensor = made[param.owner]
-                    if tuple(tensor.shape) != param.shape:  # permissive sharing: same count, another shape
-                        raise node.layer.error("sharing a param under another shape is not supported", "param")
+                    if (
+                        tuple(tensor.shape) != param.shape
+                    ):  # permissive sharing: same count, another shape
+                        raise node.layer.error(
+                            "sharing a param under another shape is not supported", "param"
+                        )
                 elif stored is not None:
                     data = np.asarray(stored[i].data, np.float32).reshape(param.shape)
                     tensor = torch.from_numpy(data if data.flags.writeable else data.copy())
@@ -134,19 +154,24 @@ class Net(nn.Module):
             self.add_module(self._free_name(node.layer.name), module)
 
     def _free_name(self, name: str) -> str:
-        """A module name for a layer: torch forbids dots, empty names and those of its own attributes."""
+        """A module name for a layer: torch forbids dots, empty names and those of its own
+        attributes."""
         name = name.replace(".", "_") or "_"
         while hasattr(self, name):
             name += "_"
         return name
 
     def pack(self) -> Net:
-        """Bring the weights into the memory layout that convolutions are fastest in; done once, at the first run.
+        """Bring the weights into the memory layout that convolutions are fastest in; done once, at
+        the first run.
 
-        Values and shapes stay. Call it before keeping references to ``parameters()``' memory, as an optimizer does.
+        Values and shapes stay. Call it before keeping references to ``parameters()``' memory, as an
+        optimizer does.
         """
         if not self._is_packed:
-            with torch.inference_mode(False):  # tensors made in inference mode have no version: changes would go unseen
+            with torch.inference_mode(
+                False
+            ):  # tensors made in inference mode have no version: changes would go unseen
                 for tensor in self.parameters():
                     tensor.data = _packed(tensor.data)
             self._is_packed = True
@@ -166,12 +191,17 @@ class Net(nn.Module):
                     yield node, param, self.param(param)
 
     def weights(self) -> Weights:
-        """The current parameters by layer, as arrays in Caffe's layout (copies); shared ones repeated."""
+        """The current parameters by layer, as arrays in Caffe's layout (copies); shared ones
+        repeated."""
         layers = []
         for node in self.graph.nodes:
             if node.params:
                 blobs = tuple(
-                    Blob(np.ascontiguousarray(self.param(p).detach().float().cpu().contiguous().numpy()))
+                    Blob(
+                        np.ascontiguousarray(
+                            self.param(p).detach().float().cpu().contiguous().numpy()
+                        )
+                    )
                     for p in node.params
                 )
                 layers.append(LayerBlobs(node.layer.name, node.layer.type, blobs))
@@ -191,12 +221,13 @@ class Net(nn.Module):
 
         Parameters
         ----------
-        args : input tensors in the order of ``graph.inputs``; or by name as keywords. Of a batch, the sizes may
-            differ from the definition's.
-        blobs : names of the blobs to return; default: the outputs. Others are freed as soon as nobody needs them,
-            and layers that none of them needs are not run.
-        background, rects : each image equals the background's outside its rectangle (top, left, bottom, right); its large
-            maps are then computed where they differ only. For nets with one input, without gradients, on the CPU.
+        args : input tensors in the order of ``graph.inputs``; or by name as keywords. Of a batch,
+            the sizes may differ from the definition's.
+        blobs : names of the blobs to return; default: the outputs. Others are freed as soon as
+            nobody needs them, and layers that none of them needs are not run.
+        background, rects : each image equals the background's outside its rectangle (top, left,
+            bottom, right); its large maps are then computed where they differ only. For nets with
+            one input, without gradients, on the CPU.
 
         Returns
         -------
@@ -207,9 +238,13 @@ class Net(nn.Module):
         return self._run(given, wanted, background, rects)
 
     def all_blobs(self, *args: Tensor, **inputs: Tensor) -> dict[str, Tensor]:
-        """Run and return every blob (in-place ones: the last value), the split copies' names included."""
+        """Run and return every blob (in-place ones: the last value), the split copies' names
+        included."""
         found = self._run(self._given(args, inputs), tuple(self.graph.blobs))
-        return {**found, **{alias: found[name] for alias, name in self.graph.aliases.items() if name in found}}
+        return {
+            **found,
+            **{alias: found[name] for alias, name in self.graph.aliases.items() if name in found},
+        }
 
     def loss(self, found: Mapping[str, Tensor]) -> Tensor:
         """The weighted sum of all tops with a loss weight; ``found`` must hold them."""
@@ -227,17 +262,25 @@ class Net(nn.Module):
     def losses(self) -> tuple[str, ...]:
         """Names of the blobs that count into the loss."""
         return tuple(
-            name for node in self.graph.nodes for name, w in zip(node.tops, node.loss_weights, strict=True) if w
+            name
+            for node in self.graph.nodes
+            for name, w in zip(node.tops, node.loss_weights, strict=True)
+            if w
         )
 
     def _given(self, args: tuple[Tensor, ...], inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         names = self.graph.inputs
         if len(args) > len(names):
-            raise CaffeCompatError(f"the network has {len(names)} input(s) ({', '.join(names)}), {len(args)} were given")
+            raise CaffeCompatError(
+                f"the network has {len(names)} input(s) ({', '.join(names)}), {len(args)} were "
+                "given"
+            )
         given = {**dict(zip(names, args, strict=False)), **inputs}
         unknown = [name for name in given if name not in self.graph.blobs]
         if unknown:
-            raise CaffeCompatError(f"no blob is called {', '.join(unknown)}; the inputs are {', '.join(names)}")
+            raise CaffeCompatError(
+                f"no blob is called {', '.join(unknown)}; the inputs are {', '.join(names)}"
+            )
         return given
 
     def _plan(self, given: Mapping[str, Tensor], wanted: tuple[str, ...]) -> list[Node]:
@@ -248,18 +291,26 @@ class Net(nn.Module):
         if not declared and shapes not in self._checked:
             if len(self._checked) > 64:
                 self._checked.clear()
-            self._checked[shapes] = build(graph.spec, phase=graph.phase, level=graph.spec.state.level,
-                                          input_shapes=dict(shapes))  # fmt: skip
+            self._checked[shapes] = build(
+                graph.spec,
+                phase=graph.phase,
+                level=graph.spec.state.level,
+                input_shapes=dict(shapes),
+            )
         unknown = [name for name in wanted if name not in graph.blobs]
         if unknown:
-            raise CaffeCompatError(f"no blob is called {', '.join(unknown)}; blobs: {', '.join(graph.blobs)}")
+            raise CaffeCompatError(
+                f"no blob is called {', '.join(unknown)}; blobs: {', '.join(graph.blobs)}"
+            )
         need = set(wanted)
         plan: list[Node] = []
         for node in reversed(graph.nodes):
             if node.layer.data:
                 missing = [t for t in node.tops if t in need and t not in given]
                 if missing:
-                    raise CaffeCompatError(f"input '{missing[0]}' of layer '{node.layer.name}' was not given")
+                    raise CaffeCompatError(
+                        f"input '{missing[0]}' of layer '{node.layer.name}' was not given"
+                    )
             elif any(top in need for top in node.tops):
                 plan.append(node)
                 need.difference_update(t for t in node.tops if t not in node.bottoms)
@@ -267,28 +318,40 @@ class Net(nn.Module):
         return plan[::-1]
 
     def _run(
-        self, given: Mapping[str, Tensor], wanted: tuple[str, ...], background: Background | None = None,
+        self,
+        given: Mapping[str, Tensor],
+        wanted: tuple[str, ...],
+        background: Background | None = None,
         rects: Sequence[Rect] = (),
-    ) -> dict[str, Tensor]:  # fmt: skip
+    ) -> dict[str, Tensor]:
         plan = self._plan(given, wanted)
         self.pack()
         values = {name: _packed(tensor) for name, tensor in given.items()}
         with self._precision(values), using(self.engine):
-            if not torch.is_grad_enabled() and (count := self._heavy(plan, values, least=2 if background is None else 1)):
+            if not torch.is_grad_enabled() and (
+                count := self._heavy(plan, values, least=2 if background is None else 1)
+            ):
                 if background is not None:
                     background.check(list(self.parameters()))
-                values = self._image_by_image(plan[:count], plan[count:], values, wanted, background, rects)
+                values = self._image_by_image(
+                    plan[:count], plan[count:], values, wanted, background, rects
+                )
                 plan = plan[count:]
             self._execute(plan, values, set(wanted))
         return {name: values[name] for name in wanted}
 
     def _execute(
-        self, plan: list[Node], values: dict[str, Tensor], keep: set[str], known: Background | None = None,
+        self,
+        plan: list[Node],
+        values: dict[str, Tensor],
+        keep: set[str],
+        known: Background | None = None,
         patches: dict[str, Patch] | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Run nodes on ``values``; blobs that nobody needs any more leave it.
 
-        ``patches`` : blobs that are known outside a rectangle; they become whole where a layer needs that.
+        ``patches`` : blobs that are known outside a rectangle; they become whole where a layer
+        needs that.
         """
         patches = patches or {}
         last: dict[str, int] = {}
@@ -296,7 +359,11 @@ class Net(nn.Module):
             for name in (*node.bottoms, *node.tops):
                 last[name] = place
         grad = torch.is_grad_enabled()
-        fused = {} if grad or self.engine.mode == "direct" else fuse.find(plan, keep, last, self.graph.blobs)
+        fused = (
+            {}
+            if grad or self.engine.mode == "direct"
+            else fuse.find(plan, keep, last, self.graph.blobs)
+        )
         for place, node in enumerate(plan):
             patch = patches.get(node.bottoms[0]) if node.bottoms else None
             if place in fused:
@@ -322,19 +389,29 @@ class Net(nn.Module):
         values.update((name, patch.whole()) for name, patch in patches.items() if name in keep)
 
     def run_layer(self, node: Node, bottoms: list[Tensor]) -> Sequence[Tensor]:
-        """The tops of one layer; where gradients are recorded, they flow to the bottoms that Caffe would reach."""
+        """The tops of one layer; where gradients are recorded, they flow to the bottoms that Caffe
+        would reach."""
         if torch.is_grad_enabled():
-            bottoms = [b if g or not node.layer.spec.propagate_down else b.detach()
-                       for b, g in zip(bottoms, node.bottom_grad, strict=True)]  # fmt: skip
+            bottoms = [
+                b if g or not node.layer.spec.propagate_down else b.detach()
+                for b, g in zip(bottoms, node.bottom_grad, strict=True)
+            ]
         return node.layer.forward([self.param(p) for p in node.params], *bottoms)
 
     def _heavy(self, plan: list[Node], values: Mapping[str, Tensor], least: int = 2) -> int:
-        """How many of the first nodes are better run image by image: those up to the last with large maps.
+        """How many of the first nodes are better run image by image: those up to the last with
+        large maps.
 
-        The maps of several images leave the processor's cache and need fresh memory each time; small maps gain from a batch.
+        The maps of several images leave the processor's cache and need fresh memory each time;
+        small maps gain from a batch.
         """
         sizes = {len(t) if t.dim() > 1 else 0 for t in values.values()}
-        if self.engine.mode == "direct" or len(sizes) != 1 or min(sizes) < least or any(t.is_cuda for t in values.values()):
+        if (
+            self.engine.mode == "direct"
+            or len(sizes) != 1
+            or min(sizes) < least
+            or any(t.is_cuda for t in values.values())
+        ):
             return 0
         count = 0
         for place, node in enumerate(plan, 1):
@@ -346,9 +423,14 @@ class Net(nn.Module):
         return count
 
     def _image_by_image(
-        self, first: list[Node], rest: list[Node], values: dict[str, Tensor], wanted: tuple[str, ...],
-        background: Background | None, rects: Sequence[Rect],
-    ) -> dict[str, Tensor]:  # fmt: skip
+        self,
+        first: list[Node],
+        rest: list[Node],
+        values: dict[str, Tensor],
+        wanted: tuple[str, ...],
+        background: Background | None,
+        rects: Sequence[Rect],
+    ) -> dict[str, Tensor]:
         """Values after the first nodes, as a batch."""
         needed = {*wanted, *(name for node in rest for name in node.bottoms)}
         made = {name for node in first for name in node.tops}
@@ -357,13 +439,16 @@ class Net(nn.Module):
             part = {name: tensor[i : i + 1] for name, tensor in values.items()}
             patches: dict[str, Patch] = {}
             if background is not None and len(part) == 1:
-                (name, data), = part.items()
+                ((name, data),) = part.items()
                 patch = start(data, rects[i], background)
                 if patch is not None:
                     patches[name] = patch
             self._execute(first, part, needed, background, patches)
             parts.append({name: part[name] for name in made & needed})
-        return {**values, **{name: torch.cat([part[name] for part in parts]) for name in made & needed}}
+        return {
+            **values,
+            **{name: torch.cat([part[name] for part in parts]) for name in made & needed},
+        }
 
     def _precision(self, values: Mapping[str, Tensor]) -> contextlib.AbstractContextManager[Any]:
         """Full float32 on CUDA, whatever the process-wide TF32 switches say."""
@@ -378,7 +463,8 @@ class Net(nn.Module):
 
 
 def _packed(tensor: Tensor) -> Tensor:
-    """Channels last in memory, the layout that convolutions are fastest in; values and shape stay."""
+    """Channels last in memory, the layout that convolutions are fastest in; values and shape
+    stay."""
     if tensor.dim() == 4 and tensor.is_floating_point():
         return tensor.contiguous(memory_format=torch.channels_last)
     return tensor

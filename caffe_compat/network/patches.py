@@ -1,8 +1,9 @@
-"""Images that differ from a known one in a rectangle only: large maps are computed in that rectangle's reach.
+"""Images that differ from a known one in a rectangle only: large maps are computed in that
+rectangle's reach.
 
-The test protocol puts a scaled photograph into a grey box; outside of what a convolution sees of the photograph, its map is
-that of the empty box, which hangs on the weights alone. Here that map is computed once and kept; of each image only the
-rectangle that differs goes through the convolutions.
+The test protocol puts a scaled photograph into a grey box; outside of what a convolution sees of
+the photograph, its map is that of the empty box, which hangs on the weights alone. Here that map is
+computed once and kept; of each image only the rectangle that differs goes through the convolutions.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ from caffe_compat.layers.pooling import Pooling
 from caffe_compat.network.fuse import PooledConvolution
 from caffe_compat.network.graph import Node
 
-Rect = tuple[int, int, int, int]  # first row, first column, row after the last, column after the last
+Rect = tuple[
+    int, int, int, int
+]  # first row, first column, row after the last, column after the last
 _WORTH = 0.8  # rectangles with a larger share of the map are not cut out
 
 
@@ -73,14 +76,22 @@ class Patch:
         out = self.background.new_zeros(shape).contiguous(memory_format=torch.channels_last)
         inside = max(top, 0), max(left, 0), min(bottom, height), min(right, width)
         for source, at in ((self.background, (0, 0, height, width)), (self.active, self.rect)):
-            a, b, c, d = (max(inside[0], at[0]), max(inside[1], at[1]), min(inside[2], at[2]), min(inside[3], at[3]))
+            a, b, c, d = (
+                max(inside[0], at[0]),
+                max(inside[1], at[1]),
+                min(inside[2], at[2]),
+                min(inside[3], at[3]),
+            )
             if c > a and d > b:
-                out[:, :, a - top : c - top, b - left : d - left] = source[:, :, a - at[0] : c - at[0], b - at[1] : d - at[1]]
+                out[:, :, a - top : c - top, b - left : d - left] = source[
+                    :, :, a - at[0] : c - at[0], b - at[1] : d - at[1]
+                ]
         return out
 
 
 def start(data: Tensor, rect: Rect, background: Background) -> Patch | None:
-    """An image as a patch; None where the rectangle is empty or so large that it is not worth it."""
+    """An image as a patch; None where the rectangle is empty or so large that it is not worth
+    it."""
     height, width = data.shape[2:]
     area = max(0, rect[2] - rect[0]) * max(0, rect[3] - rect[1])
     if background.data.shape[1:] != data.shape[1:] or not 0 < area < _WORTH * height * width:
@@ -92,19 +103,29 @@ def cut(node: Node, patch: Patch) -> dict[str, Patch] | None:
     """The tops of a Slice along the channels; None for other layers."""
     if type(node.layer) is not Slice or not node.layer.separable([tuple(patch.background.shape)]):
         return None
-    active, background = node.layer.forward([], patch.active), node.layer.forward([], patch.background)
+    active, background = (
+        node.layer.forward([], patch.active),
+        node.layer.forward([], patch.background),
+    )
     if active[0].shape[1] == patch.active.shape[1]:
         return None  # cut along another axis
-    return {name: Patch(a, patch.rect, b) for name, a, b in zip(node.tops, active, background, strict=True)}
+    return {
+        name: Patch(a, patch.rect, b)
+        for name, a, b in zip(node.tops, active, background, strict=True)
+    }
 
 
-def _reach(first: int, last: int, kernel: int, pad: int, size: int, pool: int, stride: int, pooled: int) -> tuple[int, int]:
+def _reach(
+    first: int, last: int, kernel: int, pad: int, size: int, pool: int, stride: int, pooled: int
+) -> tuple[int, int]:
     """Pooled positions (from, to) that see any of the input positions first..last-1."""
     begin, end = max(0, first + pad - kernel + 1), min(size, last + pad)
     return max(0, -(-(begin - pool + 1) // stride)), min(pooled, (end - 1) // stride + 1)
 
 
-def step(fused: PooledConvolution, patch: Patch, params: Sequence[Tensor], known: Background) -> Patch:
+def step(
+    fused: PooledConvolution, patch: Patch, params: Sequence[Tensor], known: Background
+) -> Patch:
     """Convolution, ReLU and pooling of a patch."""
     layer, pool = fused.conv.layer, fused.pool.layer
     assert isinstance(layer, Convolution)
@@ -122,7 +143,9 @@ def step(fused: PooledConvolution, patch: Patch, params: Sequence[Tensor], known
     rows = top * s, min(size[0], (bottom - 1) * s + k)
     columns = left * s, min(size[1], (right - 1) * s + k)
     # the convolution's pixel y sees the input's y - pad ... y - pad + kernel - 1
-    seen = patch.window((rows[0] - ph, columns[0] - pw, rows[1] - ph + kh - 1, columns[1] - pw + kw - 1))
+    seen = patch.window(
+        (rows[0] - ph, columns[0] - pw, rows[1] - ph + kh - 1, columns[1] - pw + kw - 1)
+    )
     bias = params[1] if len(params) > 1 else None
     active = plan.convolve_pooled(seen, params[0], bias, (0, 0), k, s, (bottom - top, right - left))
     return Patch(active, (top, left, bottom, right), known.maps[name])

@@ -1,17 +1,18 @@
 """The face of pycaffe: scripts written for Caffe's Python module run on this one.
 
->>> import caffe_compat.pycaffe as caffe                                               # doctest: +SKIP
->>> caffe.set_mode_cpu()                                                               # doctest: +SKIP
+>>> import caffe_compat.pycaffe as caffe  # doctest: +SKIP
+>>> caffe.set_mode_cpu()  # doctest: +SKIP
 >>> net = caffe.Net("pose_deploy.prototxt", "pose_iter_985000.caffemodel", caffe.TEST)  # doctest: +SKIP
->>> net.blobs["data"].data[...] = image                                                # doctest: +SKIP
->>> maps = net.forward()["Mconv5_stage6"]                                              # doctest: +SKIP
+>>> net.blobs["data"].data[...] = image  # doctest: +SKIP
+>>> maps = net.forward()["Mconv5_stage6"]  # doctest: +SKIP
 
-``net.blobs`` and ``net.params`` hold numpy arrays that may be read and written; a forward pass takes what they hold and leaves
-its results in them. Not here: ``caffe.io``, ``caffe.draw``, ``caffe.layers`` (``reproduce.network.netgen`` generates pose machines) and
-Python layers.
+``net.blobs`` and ``net.params`` hold numpy arrays that may be read and written; a forward pass
+takes what they hold and leaves its results in them. Not here: ``caffe.io``, ``caffe.draw``,
+``caffe.layers`` (``reproduce.network.netgen`` generates pose machines) and Python layers.
 
-What differs from Caffe: the split copies that Caffe inserts are not in ``blobs``; inner blobs are computed when they are first
-looked at, not in ``forward`` itself; after a solver's step a parameter's ``diff`` is its gradient, not the update.
+What differs from Caffe: the split copies that Caffe inserts are not in ``blobs``; inner blobs are
+computed when they are first looked at, not in ``forward`` itself; after a solver's step a
+parameter's ``diff`` is its gradient, not the update.
 
 Source: ``_caffe.cpp``, ``pycaffe.py`` of BVLC Caffe (the interface).
 """
@@ -61,7 +62,9 @@ def set_mode_gpu() -> None:
     """
     global _device
     if not torch.cuda.is_available():
-        raise CaffeCompatError("set_mode_gpu: torch finds no GPU here; leave it out or call set_mode_cpu")
+        raise CaffeCompatError(
+            "set_mode_gpu: torch finds no GPU here; leave it out or call set_mode_cpu"
+        )
     _device = f"cuda:{_number}"
 
 
@@ -115,7 +118,10 @@ class Blob:
 
     def _axis(self, axis: int) -> int:
         if len(self.shape) > 4:
-            raise CaffeCompatError(f"a blob of {len(self.shape)} axes has no num, channels, height and width: use shape")
+            raise CaffeCompatError(
+                f"a blob of {len(self.shape)} axes has no num, channels, height and width: use "
+                "shape"
+            )
         return self.shape[axis] if axis < len(self.shape) else 1
 
     num = property(lambda self: self._axis(0), doc="First axis.")
@@ -124,13 +130,15 @@ class Blob:
     width = property(lambda self: self._axis(3), doc="Fourth axis.")
 
     def reshape(self, *shape: int) -> None:
-        """Change the shape; values stay where their number does, else they are 0. Takes effect in the next forward pass."""
+        """Change the shape; values stay where their number does, else they are 0. Takes effect in
+        the next forward pass."""
         if tuple(shape) != self._data.shape:
             same = int(np.prod(shape)) == self._data.size
             self._data = self._data.reshape(shape).copy() if same else np.zeros(shape, np.float32)
 
     def _set(self, values: Array) -> None:
-        """New values, in the same memory where the shape allows: arrays that a script keeps stay current."""
+        """New values, in the same memory where the shape allows: arrays that a script keeps stay
+        current."""
         if values.shape == self._data.shape:
             self._data[...] = values
         else:
@@ -153,7 +161,8 @@ class Layer(NamedTuple):
 class Net:
     """A network with its blobs.
 
-    ``Net(network, phase, weights=None)`` or, as old scripts write it, ``Net(network, weights, phase)``.
+    ``Net(network, phase, weights=None)`` or, as old scripts write it, ``Net(network, weights,
+    phase)``.
 
     Attributes
     ----------
@@ -162,21 +171,38 @@ class Net:
     """
 
     def __init__(
-        self, network: str | os.PathLike[str], *args: Any, phase: int | None = None, weights: str | None = None, level: int = 0,
+        self,
+        network: str | os.PathLike[str],
+        *args: Any,
+        phase: int | None = None,
+        weights: str | None = None,
+        level: int = 0,
         stages: Iterable[str] = (),
-    ) -> None:  # fmt: skip
+    ) -> None:
         for given in args:
             if isinstance(given, int):
                 phase = given
             elif isinstance(given, str | os.PathLike):
                 weights = os.fspath(given)
         if phase not in _PHASES:
-            raise CaffeCompatError(f"Net: give the phase, caffe.TRAIN ({TRAIN}) or caffe.TEST ({TEST}), not {phase!r}")
+            raise CaffeCompatError(
+                f"Net: give the phase, caffe.TRAIN ({TRAIN}) or caffe.TEST ({TEST}), not {phase!r}"
+            )
         spec = read_net(network)
         feed = DataFeed(spec, _PHASES[phase], Path("."), None, level, tuple(stages))
         stored = None if weights is None else read_weights(weights)
-        self._take(_Net(spec, stored, phase=_PHASES[phase], level=level, stages=stages, strict=False,
-                        input_shapes=feed.shapes or None).to(_device), feed)  # fmt: skip
+        self._take(
+            _Net(
+                spec,
+                stored,
+                phase=_PHASES[phase],
+                level=level,
+                stages=stages,
+                strict=False,
+                input_shapes=feed.shapes or None,
+            ).to(_device),
+            feed,
+        )
 
     @classmethod
     def _of(cls, net: _Net, feed: DataFeed | None) -> Net:
@@ -192,11 +218,22 @@ class Net:
         self._stale: set[str] = set()
         self._last: dict[str, Tensor] = {}
         self._random = torch.get_rng_state()
-        self._watched: set[str] = set()  # layers whose parameters a script has seen, and may write at any time
+        self._watched: set[str] = (
+            set()
+        )  # layers whose parameters a script has seen, and may write at any time
         graph = net.graph
-        self.blobs = OrderedDict((n, Blob(np.zeros(s, np.float32), self._fresh(n))) for n, s in graph.blobs.items())
-        owned = {(n.index, i): self._parameter(n, i) for n in graph.nodes for i, p in enumerate(n.params) if p.owner == p.key}
-        self.params = OrderedDict((n.layer.name, [owned[p.owner] for p in n.params]) for n in graph.nodes if n.params)
+        self.blobs = OrderedDict(
+            (n, Blob(np.zeros(s, np.float32), self._fresh(n))) for n, s in graph.blobs.items()
+        )
+        owned = {
+            (n.index, i): self._parameter(n, i)
+            for n in graph.nodes
+            for i, p in enumerate(n.params)
+            if p.owner == p.key
+        }
+        self.params = OrderedDict(
+            (n.layer.name, [owned[p.owner] for p in n.params]) for n in graph.nodes if n.params
+        )
         for node in graph.nodes:
             for name, weight in zip(node.tops, node.loss_weights, strict=True):
                 if weight:
@@ -247,7 +284,10 @@ class Net:
     @property
     def layer_dict(self) -> OrderedDict[str, Layer]:
         """Layers by name."""
-        return OrderedDict((n.layer.name, Layer(n.layer.type, self.params.get(n.layer.name, []))) for n in self._graph.nodes)
+        return OrderedDict(
+            (n.layer.name, Layer(n.layer.type, self.params.get(n.layer.name, [])))
+            for n in self._graph.nodes
+        )
 
     @property
     def _layer_names(self) -> list[str]:
@@ -255,7 +295,9 @@ class Net:
 
     def _place(self, layer: str) -> int:
         if layer not in self._layer_names:
-            raise CaffeCompatError(f"no layer is called '{layer}'; layers: {', '.join(self._layer_names)}")
+            raise CaffeCompatError(
+                f"no layer is called '{layer}'; layers: {', '.join(self._layer_names)}"
+            )
         return self._layer_names.index(layer)
 
     # ------------------------------------------------------------ running
@@ -266,11 +308,17 @@ class Net:
 
         shapes = {name: self.blobs[name].shape for name in self._graph.inputs}
         spec = self._graph.spec
-        for name, shape in build(spec, phase=self._graph.phase, level=spec.state.level, input_shapes=shapes).blobs.items():
+        for name, shape in build(
+            spec, phase=self._graph.phase, level=spec.state.level, input_shapes=shapes
+        ).blobs.items():
             self.blobs[name].reshape(*shape)
 
     def forward(
-        self, blobs: Sequence[str] | None = None, start: str | None = None, end: str | None = None, **inputs: npt.ArrayLike
+        self,
+        blobs: Sequence[str] | None = None,
+        start: str | None = None,
+        end: str | None = None,
+        **inputs: npt.ArrayLike,
     ) -> dict[str, Array]:
         """Run the net.
 
@@ -286,9 +334,14 @@ class Net:
         """
         self._put(inputs, self.inputs, "data")
         self._take_params()
-        wanted = [*(self.outputs if end is None else self.top_names[self._layer_names[self._place(end)]]), *(blobs or ())]
+        wanted = [
+            *(self.outputs if end is None else self.top_names[self._layer_names[self._place(end)]]),
+            *(blobs or ()),
+        ]
         if unknown := [n for n in wanted if n not in self.blobs]:
-            raise CaffeCompatError(f"no blob is called {', '.join(unknown)}; blobs: {', '.join(self.blobs)}")
+            raise CaffeCompatError(
+                f"no blob is called {', '.join(unknown)}; blobs: {', '.join(self.blobs)}"
+            )
         self._random = torch.get_rng_state()
         if start is None:
             if self._feed is not None:
@@ -298,7 +351,9 @@ class Net:
                 self._last = {name: self._tensor(name) for name in self._graph.inputs}
             with torch.no_grad():
                 self._leave({**self._last, **self._net(blobs=wanted, **self._last)})
-            made = {name for node in self._between(None, None) for name in node.tops}  # an in-place layer's input, too
+            made = {
+                name for node in self._between(None, None) for name in node.tops
+            }  # an in-place layer's input, too
             self._stale = made - set(wanted)
         else:
             nodes = self._between(start, end)
@@ -308,23 +363,32 @@ class Net:
         return {name: self.blobs[name].data for name in wanted}
 
     def forward_all(self, **inputs: npt.ArrayLike) -> dict[str, Array]:
-        """The outputs of a whole set of inputs, batch by batch; the last one is filled up with zeros."""
+        """The outputs of a whole set of inputs, batch by batch; the last one is filled up with
+        zeros."""
         size = self.blobs[self.inputs[0]].shape[0]
         arrays = {name: np.asarray(value, np.float32) for name, value in inputs.items()}
         total = len(next(iter(arrays.values())))
         parts: dict[str, list[Array]] = {}
         for first in range(0, total, size):
             batch = {n: a[first : first + size] for n, a in arrays.items()}
-            full = {n: np.concatenate([a, np.zeros((size - len(a), *a.shape[1:]), np.float32)]) for n, a in batch.items()}
+            full = {
+                n: np.concatenate([a, np.zeros((size - len(a), *a.shape[1:]), np.float32)])
+                for n, a in batch.items()
+            }
             self._put(full, self.inputs, "data")
             for name, values in self.forward().items():
                 parts.setdefault(name, []).append(values.copy())
         return {name: np.concatenate(values)[:total] for name, values in parts.items()}
 
     def backward(
-        self, diffs: Sequence[str] | None = None, start: str | None = None, end: str | None = None, **outputs: npt.ArrayLike
+        self,
+        diffs: Sequence[str] | None = None,
+        start: str | None = None,
+        end: str | None = None,
+        **outputs: npt.ArrayLike,
     ) -> dict[str, Array]:
-        """Gradients of all blobs and parameters, from the outputs' ``diff`` (a loss's is its weight).
+        """Gradients of all blobs and parameters, from the outputs' ``diff`` (a loss's is its
+        weight).
 
         Parameters
         ----------
@@ -334,17 +398,23 @@ class Net:
 
         Returns
         -------
-        Name -> gradient of the inputs (of ``end``'s bottoms, where it is given). Parameters' gradients add up until
-        :meth:`clear_param_diffs`.
+        Name -> gradient of the inputs (of ``end``'s bottoms, where it is given). Parameters'
+        gradients add up until :meth:`clear_param_diffs`.
         """
-        top_names = self.outputs if start is None else self.top_names[self._layer_names[self._place(start)]]
+        top_names = (
+            self.outputs if start is None else self.top_names[self._layer_names[self._place(start)]]
+        )
         self._put(outputs, top_names, "diff")
         self._take_params()
         nodes = self._between(end, start)
         whole = start is None and end is None and bool(self._last)
         leaves = self._last if whole else {name: self._tensor(name) for name in self._read(nodes)}
-        wanted = {n for node in nodes for n, g in zip(node.bottoms, node.bottom_grad, strict=True) if g}
-        leaves = {name: t.detach().clone().requires_grad_(name in wanted) for name, t in leaves.items()}
+        wanted = {
+            n for node in nodes for n, g in zip(node.bottoms, node.bottom_grad, strict=True) if g
+        }
+        leaves = {
+            name: t.detach().clone().requires_grad_(name in wanted) for name, t in leaves.items()
+        }
         first: dict[str, Tensor] = dict(leaves)
         for learned in self._net.parameters():
             learned.grad = None
@@ -353,11 +423,19 @@ class Net:
             values = self._run(nodes, leaves, first)
         read = {name for node in nodes for name in node.bottoms if name not in node.tops}
         ends = [
-            n for n, t in values.items()
-            if (n not in read or n in self._net.losses) and t.requires_grad and t is not leaves.get(n)
-        ]  # fmt: skip
+            n
+            for n, t in values.items()
+            if (n not in read or n in self._net.losses)
+            and t.requires_grad
+            and t is not leaves.get(n)
+        ]
         if ends:
-            starts = [torch.from_numpy(self.blobs[n].diff.copy()).to(self._device).reshape(values[n].shape) for n in ends]
+            starts = [
+                torch.from_numpy(self.blobs[n].diff.copy())
+                .to(self._device)
+                .reshape(values[n].shape)
+                for n in ends
+            ]
             torch.autograd.backward([values[n] for n in ends], starts)
         in_place = {name for node in nodes for name in node.tops if name in node.bottoms}
         for name, tensor in first.items():
@@ -369,7 +447,9 @@ class Net:
                 tensor = self._net.param(param)
                 if tensor.grad is not None and param.owner == param.key:
                     blob.diff[...] += tensor.grad.cpu().numpy()
-        bottoms = self.inputs if end is None else self.bottom_names[self._layer_names[self._place(end)]]
+        bottoms = (
+            self.inputs if end is None else self.bottom_names[self._layer_names[self._place(end)]]
+        )
         return {name: self.blobs[name].diff for name in [*bottoms, *(diffs or ())]}
 
     def clear_param_diffs(self) -> None:
@@ -399,8 +479,11 @@ class Net:
             made.update(node.tops)
         return list(found)
 
-    def _run(self, nodes: Sequence[Node], given: dict[str, Tensor], first: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Run layers; ``first`` gets each blob's first value, which is the one whose gradient Caffe keeps."""
+    def _run(
+        self, nodes: Sequence[Node], given: dict[str, Tensor], first: dict[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """Run layers; ``first`` gets each blob's first value, which is the one whose gradient Caffe
+        keeps."""
         values = dict(given)
         for node in nodes:
             tops = self._net.run_layer(node, [values[name] for name in node.bottoms])
@@ -433,7 +516,10 @@ class Net:
                 raise CaffeCompatError(f"'{name}' is none of {', '.join(known) or 'no blobs'}")
             target, given = getattr(self.blobs[name], what), np.asarray(value, np.float32)
             if given.shape != target.shape:
-                raise CaffeCompatError(f"blob '{name}' is {target.shape}, {given.shape} was given; reshape the blob first")
+                raise CaffeCompatError(
+                    f"blob '{name}' is {target.shape}, {given.shape} was given; reshape the "
+                    "blob first"
+                )
             target[...] = given
 
     def _take_params(self) -> None:
@@ -442,14 +528,18 @@ class Net:
             for node in self._graph.nodes:
                 if node.layer.name in self._watched:
                     for blob, param in zip(self.params[node.layer.name], node.params, strict=True):
-                        # also on the CPU, where the memory is shared: torch must hear of a change that numpy made
+                        # also on the CPU, where the memory is shared: torch must hear of a change
+                        # that numpy made
                         self._net.param(param).copy_(torch.from_numpy(blob._data.copy()))
 
     def _give_params(self) -> None:
-        """What happened to parameters elsewhere shows in their blobs; on the CPU they are the same memory."""
+        """What happened to parameters elsewhere shows in their blobs; on the CPU they are the same
+        memory."""
         if self._device.type != "cpu":
             for node in self._graph.nodes:
-                for blob, param in zip(self.params.get(node.layer.name, ()), node.params, strict=False):
+                for blob, param in zip(
+                    self.params.get(node.layer.name, ()), node.params, strict=False
+                ):
                     blob._set(self._net.param(param).detach().float().cpu().numpy())
 
     # ------------------------------------------------------------ weights
@@ -481,11 +571,13 @@ class SGDSolver:
 
     Attributes
     ----------
-    net : the training net; after :meth:`step` its blobs are those of the last batch, from before the update.
+    net : the training net; after :meth:`step` its blobs are those of the last batch, from before
+        the update.
 
     Raises
     ------
-    CaffeCompatError : the definition is of another type than this class; :func:`get_solver` takes any.
+    CaffeCompatError : the definition is of another type than this class; :func:`get_solver` takes
+        any.
     """
 
     type: ClassVar[str] = "SGD"
@@ -494,7 +586,9 @@ class SGDSolver:
         spec = read_solver(path)
         if spec.message.type != self.type:
             kind = spec.message.type
-            raise CaffeCompatError(f"{os.fspath(path)}: is a solver of type {kind}, not {self.type}: use get_solver")
+            raise CaffeCompatError(
+                f"{os.fspath(path)}: is a solver of type {kind}, not {self.type}: use get_solver"
+            )
         self._solver = _Solver(spec, root=Path("."), device=_device)
         self.net = Net._of(self._solver.net, self._solver.feed)
         self._tests = [Net._of(net, feed) for net, feed, _ in self._solver._tests]
@@ -547,7 +641,9 @@ class SGDSolver:
         self.net._leave(blobs)
         for node, param, tensor in self._solver.net.owned_params():
             if tensor.grad is not None:
-                self.net.params[node.layer.name][node.params.index(param)]._set_diff(tensor.grad.float().cpu().numpy())
+                self.net.params[node.layer.name][node.params.index(param)]._set_diff(
+                    tensor.grad.float().cpu().numpy()
+                )
 
 
 class NesterovSolver(SGDSolver):
@@ -586,5 +682,7 @@ def get_solver(path: str | os.PathLike[str]) -> SGDSolver:
     kinds: dict[str, type[SGDSolver]] = {one.type: one for one in known}
     kind = read_solver(path).message.type
     if kind not in kinds:
-        raise CaffeCompatError(f"{os.fspath(path)}: no solver of type {kind}; there are {', '.join(kinds)}")
+        raise CaffeCompatError(
+            f"{os.fspath(path)}: no solver of type {kind}; there are {', '.join(kinds)}"
+        )
     return kinds[kind](path)

@@ -43,12 +43,14 @@ class Datum:
             raise DataError("the record holds an encoded image; decode 'raw'")
         if len(self.raw) != self.channels * self.height * self.width:
             raise DataError(
-                f"the record holds {len(self.raw)} bytes, expected {self.channels}×{self.height}×{self.width}"
+                f"the record holds {len(self.raw)} bytes, expected "
+                f"{self.channels}×{self.height}×{self.width}"
             )
         return np.frombuffer(self.raw, np.uint8).reshape(self.channels, self.height, self.width)
 
     def encode(self) -> bytes:
-        """The serialized message: fields in number order, label always written, ``encoded`` only if true."""
+        """The serialized message: fields in number order, label always written, ``encoded`` only if
+        true."""
         head, tail = self.around(len(self.raw))
         return b"".join((head, self.raw, tail))
 
@@ -89,7 +91,8 @@ _OPEN: dict[tuple[int, str], Any] = {}
 
 
 class LMDBReader:
-    """Read-only access to an LMDB of Datums, by key order. Safe to use from forked and spawned workers: each process
+    """Read-only access to an LMDB of Datums, by key order. Safe to use from forked and spawned
+    workers: each process
     opens its own handle.
 
     Parameters
@@ -106,23 +109,32 @@ class LMDBReader:
         self.keys = self._read_keys()
 
     def _open(self) -> Any:
-        """This process's handle; LMDB allows one per file and process, so readers of one file share it."""
+        """This process's handle; LMDB allows one per file and process, so readers of one file share
+        it."""
         import lmdb
 
         place = (os.getpid(), os.path.realpath(self.path))
         if place not in _OPEN:
-            if not os.path.exists(self.path) or (os.path.isdir(self.path) and not os.listdir(self.path)):
+            if not os.path.exists(self.path) or (
+                os.path.isdir(self.path) and not os.listdir(self.path)
+            ):
                 raise DataError(f"{self.path}: no such LMDB")
             try:
                 _OPEN[place] = lmdb.open(
-                    self.path, readonly=True, lock=False, readahead=False, max_readers=1, subdir=os.path.isdir(self.path)
+                    self.path,
+                    readonly=True,
+                    lock=False,
+                    readahead=False,
+                    max_readers=1,
+                    subdir=os.path.isdir(self.path),
                 )
             except lmdb.Error as error:
                 raise DataError(f"{self.path}: cannot be opened as LMDB: {error}") from None
         return _OPEN[place]
 
     def close(self) -> None:
-        """Close this process's handle; it opens again when needed. Do so before forking: handles do not survive it."""
+        """Close this process's handle; it opens again when needed. Do so before forking: handles do
+        not survive it."""
         env = _OPEN.pop((os.getpid(), os.path.realpath(self.path)), None)
         if env is not None:
             env.close()

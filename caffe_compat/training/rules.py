@@ -1,7 +1,8 @@
 """Caffe's update rules and learning-rate policies, on lists of tensors at once.
 
-A rule turns gradients into the values that are subtracted from the weights; Caffe's rate is inside the momentum
-history, so a change of the rate does not rescale the history (unlike ``torch.optim.SGD``).
+A rule turns gradients into the values that are subtracted from the weights; Caffe's rate is inside
+the momentum history, so a change of the rate does not rescale the history (unlike
+``torch.optim.SGD``).
 
 Source: ``sgd_solver.cpp`` and its siblings in BVLC Caffe.
 """
@@ -32,13 +33,17 @@ def _momentum(history: Tensors, step: Tensors, momentum: float) -> None:
     torch._foreach_add_(history, step)
 
 
-def sgd(o: Any, rates: Sequence[float], grads: Tensors, histories: list[Tensors], iteration: int) -> Tensors:
+def sgd(
+    o: Any, rates: Sequence[float], grads: Tensors, histories: list[Tensors], iteration: int
+) -> Tensors:
     """``h = momentum h + rate g``; update h."""
     _momentum(histories[0], _scaled(grads, rates), o.momentum)
     return histories[0]
 
 
-def nesterov(o: Any, rates: Sequence[float], grads: Tensors, histories: list[Tensors], iteration: int) -> Tensors:
+def nesterov(
+    o: Any, rates: Sequence[float], grads: Tensors, histories: list[Tensors], iteration: int
+) -> Tensors:
     """``h' = momentum h + rate g``; update ``(1 + momentum) h' - momentum h``."""
     old = torch._foreach_mul(histories[0], o.momentum)
     _momentum(histories[0], _scaled(grads, rates), o.momentum)
@@ -56,29 +61,40 @@ def _over_root(grads: Tensors, history: Tensors, delta: float) -> Tensors:
     return list(torch._foreach_div(grads, root))
 
 
-def adagrad(o: Any, rates: Sequence[float], grads: Tensors, histories: list[Tensors], iteration: int) -> Tensors:
+def adagrad(
+    o: Any, rates: Sequence[float], grads: Tensors, histories: list[Tensors], iteration: int
+) -> Tensors:
     """``h += g²``; update ``rate g / (sqrt h + delta)``."""
     torch._foreach_addcmul_(histories[0], grads, grads, 1.0)
     return _scaled(_over_root(grads, histories[0], o.delta), rates)
 
 
-def rmsprop(o: Any, rates: Sequence[float], grads: Tensors, histories: list[Tensors], iteration: int) -> Tensors:
+def rmsprop(
+    o: Any, rates: Sequence[float], grads: Tensors, histories: list[Tensors], iteration: int
+) -> Tensors:
     """``h = decay h + (1 - decay) g²``; update ``rate g / (sqrt h + delta)``."""
     _square_into(histories[0], grads, o.rms_decay, 1 - o.rms_decay)
     return _scaled(_over_root(grads, histories[0], o.delta), rates)
 
 
-def adadelta(o: Any, rates: Sequence[float], grads: Tensors, histories: list[Tensors], iteration: int) -> Tensors:
-    """Squared gradients and squared updates, both averaged; update ``rate g sqrt((u + delta) / (h + delta))``."""
+def adadelta(
+    o: Any, rates: Sequence[float], grads: Tensors, histories: list[Tensors], iteration: int
+) -> Tensors:
+    """Squared gradients and squared updates, both averaged; update ``rate g sqrt((u + delta) / (h +
+    delta))``."""
     squares, updates = histories
     _square_into(squares, grads, o.momentum, 1 - o.momentum)
-    ratio = torch._foreach_div(torch._foreach_add(updates, o.delta), torch._foreach_add(squares, o.delta))
+    ratio = torch._foreach_div(
+        torch._foreach_add(updates, o.delta), torch._foreach_add(squares, o.delta)
+    )
     step = list(torch._foreach_mul(torch._foreach_sqrt(ratio), grads))
     _square_into(updates, step, o.momentum, 1 - o.momentum)
     return _scaled(step, rates)
 
 
-def adam(o: Any, rates: Sequence[float], grads: Tensors, histories: list[Tensors], iteration: int) -> Tensors:
+def adam(
+    o: Any, rates: Sequence[float], grads: Tensors, histories: list[Tensors], iteration: int
+) -> Tensors:
     """First and second moments with bias correction; update ``rate c m / (sqrt v + delta)``."""
     first, second = histories
     torch._foreach_mul_(first, o.momentum)
@@ -112,17 +128,27 @@ def check(solver: SolverSpec) -> None:
     if m.type not in RULES:
         raise solver.error(f"unknown solver '{m.type}'; known: {', '.join(RULES)}", "type")
     if m.lr_policy not in POLICIES:
-        raise solver.error(f"unknown policy '{m.lr_policy}'; known: {', '.join(POLICIES)}", "lr_policy")
+        raise solver.error(
+            f"unknown policy '{m.lr_policy}'; known: {', '.join(POLICIES)}", "lr_policy"
+        )
     if m.type in ("AdaGrad", "RMSProp") and m.momentum:
         raise solver.error(f"{m.type} has no momentum: leave it out or 0", "momentum")
     if m.type != "RMSProp" and m.HasField("rms_decay") and m.rms_decay != type(m)().rms_decay:
         raise solver.error("rms_decay is for RMSProp only", "rms_decay")
-    needs = {"step": ("stepsize",), "sigmoid": ("stepsize",), "poly": ("max_iter",), "multistep": ("stepvalue",)}
+    needs = {
+        "step": ("stepsize",),
+        "sigmoid": ("stepsize",),
+        "poly": ("max_iter",),
+        "multistep": ("stepvalue",),
+    }
     for name in needs.get(m.lr_policy, ()):
         if not getattr(m, name):
             raise solver.error(f"lr_policy {m.lr_policy} needs {name} above 0", name)
     if m.regularization_type not in ("L1", "L2") and m.weight_decay:
-        raise solver.error(f"unknown regularization_type '{m.regularization_type}'; known: L1, L2", "regularization_type")
+        raise solver.error(
+            f"unknown regularization_type '{m.regularization_type}'; known: L1, L2",
+            "regularization_type",
+        )
     if m.iter_size < 1:
         raise solver.error("must be at least 1", "iter_size")
     if m.average_loss < 1:

@@ -56,7 +56,14 @@ def paths(prefix: str, iteration: int, hdf5: bool) -> tuple[Path, Path]:
 
 
 def write(
-    prefix: str, iteration: int, weights: Weights, net: NetSpec, history: Sequence[Array], step: int, *, hdf5: bool
+    prefix: str,
+    iteration: int,
+    weights: Weights,
+    net: NetSpec,
+    history: Sequence[Array],
+    step: int,
+    *,
+    hdf5: bool,
 ) -> tuple[Path, Path]:
     """Write model, then state; a state on disk always has its model."""
     model, state = paths(prefix, iteration, hdf5)
@@ -75,10 +82,16 @@ def write(
         return model, state
     name = str(model).encode()
     with atomic_write(state) as stream:
-        stream.write(encode_varint(1 << 3) + encode_varint(iteration) + encode_bytes(2, len(name)) + name)
+        stream.write(
+            encode_varint(1 << 3) + encode_varint(iteration) + encode_bytes(2, len(name)) + name
+        )
         for array in history:
             chunks = encode_blob(Blob(array))
-            stream.write(encode_bytes(3, sum(c.nbytes if isinstance(c, memoryview) else len(c) for c in chunks)))
+            stream.write(
+                encode_bytes(
+                    3, sum(c.nbytes if isinstance(c, memoryview) else len(c) for c in chunks)
+                )
+            )
             for chunk in chunks:
                 stream.write(chunk)
         stream.write(encode_varint(4 << 3) + encode_varint(step))
@@ -102,7 +115,8 @@ def _read_binary(data: bytes, name: str) -> SolverState:
             else:
                 raise WeightError(f"field {field.number} does not belong to a solver state")
         history = tuple(
-            read_blob(view, start, stop, memory_loader(view), f"history {i}").data for i, (start, stop) in enumerate(spans)
+            read_blob(view, start, stop, memory_loader(view), f"history {i}").data
+            for i, (start, stop) in enumerate(spans)
         )
     except WeightError as error:
         raise SolverError(f"{name}: is no readable .solverstate: {error}") from None
@@ -133,7 +147,11 @@ def read_state(path: str | os.PathLike[str]) -> SolverState:
             group = file["history"]
             history = tuple(np.asarray(group[str(i)]) for i in range(len(group)))
             text = learned.decode() if isinstance(learned, bytes) else str(learned)
-            step = int(np.asarray(file["current_step"]).reshape(-1)[0]) if "current_step" in file else 0
+            step = (
+                int(np.asarray(file["current_step"]).reshape(-1)[0])
+                if "current_step" in file
+                else 0
+            )
             return SolverState(int(np.asarray(file["iter"]).reshape(-1)[0]), text, history, step)
     except (OSError, KeyError, ValueError, TypeError, AttributeError) as error:
         raise SolverError(f"{name}: is no readable .solverstate.h5: {error}") from None
@@ -148,9 +166,14 @@ def learned_weights(state: SolverState, path: str | os.PathLike[str]) -> Weights
     """
     here = Path(path)
     matching = here.with_name(here.name.replace(".solverstate", ".caffemodel"))
-    places = [here.with_name(os.path.basename(state.learned_net)) if state.learned_net else matching, matching]
+    places = [
+        here.with_name(os.path.basename(state.learned_net)) if state.learned_net else matching,
+        matching,
+    ]
     places.append(Path(state.learned_net))
     for place in places:
         if place.is_file():
             return read_weights(place)
-    raise SolverError(f"{here}: its model is missing (looked for {', '.join(dict.fromkeys(map(str, places)))})")
+    raise SolverError(
+        f"{here}: its model is missing (looked for {', '.join(dict.fromkeys(map(str, places)))})"
+    )

@@ -1,4 +1,5 @@
-"""Caffe's solvers: training loop, updates, testing, snapshots that Caffe resumes and resuming from Caffe's.
+"""Caffe's solvers: training loop, updates, testing, snapshots that Caffe resumes and resuming from
+Caffe's.
 
 Source: ``solver.cpp`` and ``sgd_solver.cpp`` of BVLC Caffe.
 """
@@ -38,7 +39,8 @@ class Step:
     Attributes
     ----------
     iteration : counted from 0, before the update.
-    loss : mean over ``iter_size`` batches. smoothed : mean over the last ``average_loss`` iterations.
+    loss : mean over ``iter_size`` batches. smoothed : mean over the last ``average_loss``
+        iterations.
     outputs : the net's loss and output blobs of the last batch, as floats where they are scalars.
     """
 
@@ -60,7 +62,9 @@ def _definition(spec: SolverSpec, root: Path, phase: str) -> Iterator[NetSpec]:
     if phase == TRAIN:
         given = [n for n in ("net", "net_param", "train_net", "train_net_param") if m.HasField(n)]
         if len(given) != 1:
-            raise spec.error(f"give the training net in one place, found {', '.join(given) or 'none'}", "net")
+            raise spec.error(
+                f"give the training net in one place, found {', '.join(given) or 'none'}", "net"
+            )
         message = getattr(m, given[0])
         yield load(message) if isinstance(message, str) else net_from_message(_copy(message))
         return
@@ -85,8 +89,15 @@ def _copy(message: Any) -> Any:
 class DataFeed:
     """Batches for a net's data layers, by number; and the input shapes that they need."""
 
-    def __init__(self, spec: NetSpec, phase: str, root: Path, given: Mapping[str, Source] | None = None,
-                 level: int = 0, stages: tuple[str, ...] = ()) -> None:  # fmt: skip
+    def __init__(
+        self,
+        spec: NetSpec,
+        phase: str,
+        root: Path,
+        given: Mapping[str, Source] | None = None,
+        level: int = 0,
+        stages: tuple[str, ...] = (),
+    ) -> None:
         from caffe_compat.layers import make, registry
 
         kept = spec.filter(phase, level, stages)
@@ -101,7 +112,11 @@ class DataFeed:
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Shape of each data blob."""
-        return {top: shape for tops, source in self._sources for top, shape in zip(tops, source.shapes, strict=True)}
+        return {
+            top: shape
+            for tops, source in self._sources
+            for top, shape in zip(tops, source.shapes, strict=True)
+        }
 
     def batch(self, number: int, device: torch.device | str) -> dict[str, Tensor]:
         """All data blobs of a batch."""
@@ -123,11 +138,13 @@ class Solver:
     sources : data sources by layer name, instead of those that the data layers name.
     device : where to run.
     engine : how convolutions run on the CPU, as in :class:`Net`.
-    amp : "bf16" runs the forward pass in bfloat16 where torch deems it safe (weights and updates stay float32).
+    amp : "bf16" runs the forward pass in bfloat16 where torch deems it safe (weights and updates
+        stay float32).
 
     Attributes
     ----------
-    net : the training net. iteration : how many updates were made. histories : the update rule's state.
+    net : the training net. iteration : how many updates were made. histories : the update rule's
+        state.
     warnings : settings of the definition that have no meaning here.
     """
 
@@ -150,16 +167,25 @@ class Solver:
         definition = next(_definition(spec, self.root, TRAIN))
         state = m.train_state
         self.feed = DataFeed(definition, TRAIN, self.root, sources, state.level, tuple(state.stage))
-        graph = build(definition, phase=TRAIN, level=state.level, stages=tuple(state.stage),
-                      input_shapes=self.feed.shapes)  # fmt: skip
-        self.net = Net(graph, weights, strict=False, seed=self.seed, engine=engine).to(self.device).pack()
+        graph = build(
+            definition,
+            phase=TRAIN,
+            level=state.level,
+            stages=tuple(state.stage),
+            input_shapes=self.feed.shapes,
+        )
+        self.net = (
+            Net(graph, weights, strict=False, seed=self.seed, engine=engine).to(self.device).pack()
+        )
         self._tests = self._make_tests()
         self._tested = [0] * len(self._tests)
         self._rule, per_param = RULES[m.type]
         self._params = [tensor for _, _, tensor in self.net.owned_params()]
         self._specs = [param.spec for _, param, _ in self.net.owned_params()]
         trained = [node.layer.trainable for node, _, _ in self.net.owned_params()]
-        self._lr_mults = [s.lr_mult if t else 0.0 for s, t in zip(self._specs, trained, strict=True)]
+        self._lr_mults = [
+            s.lr_mult if t else 0.0 for s, t in zip(self._specs, trained, strict=True)
+        ]
         self._decays = [m.weight_decay * s.decay_mult for s in self._specs]
         with torch.no_grad():
             self.histories = [[torch.zeros_like(p) for p in self._params] for _ in range(per_param)]
@@ -167,7 +193,8 @@ class Solver:
         self.rate_scale: Callable[[int], float] = lambda iteration: 1.0
         # called with the iteration and (layer/blob, gradient) pairs before each update
         self.on_gradients: Callable[[int, Iterator[tuple[str, Tensor]]], None] | None = None
-        # called with every blob of each batch, as they were before the update; without it only what is needed is kept
+        # called with every blob of each batch, as they were before the update; without it only what
+        # is needed is kept
         self.on_blobs: Callable[[dict[str, Tensor]], None] | None = None
         self._recent: deque[float] = deque(maxlen=m.average_loss)
         self._runner: torch.nn.Module = _LossOf(self.net)
@@ -182,12 +209,15 @@ class Solver:
             state = states[i] if i < len(states) else type(m.train_state)()
             level, stages = state.level, tuple(state.stage)
             feed = DataFeed(definition, TEST, self.root, None, level, stages)
-            graph = build(definition, phase=TEST, level=level, stages=stages, input_shapes=feed.shapes)
+            graph = build(
+                definition, phase=TEST, level=level, stages=stages, input_shapes=feed.shapes
+            )
             made.append((Net(graph, seed=self.seed).to(self.device), feed, m.test_iter[i]))
         return made
 
     def test(self) -> list[dict[str, float]]:
-        """Run all test nets with the current weights; mean of each output value over ``test_iter`` batches."""
+        """Run all test nets with the current weights; mean of each output value over ``test_iter``
+        batches."""
         results = []
         for index, (net, feed, batches) in enumerate(self._tests):
             self._share(net)
@@ -199,7 +229,9 @@ class Solver:
                 for number in range(first, first + batches):
                     for name, value in net(**feed.batch(number, self.device)).items():
                         flat = value.reshape(-1).tolist()
-                        keys = [name] if len(flat) == 1 else [f"{name}[{i}]" for i in range(len(flat))]
+                        keys = (
+                            [name] if len(flat) == 1 else [f"{name}[{i}]" for i in range(len(flat))]
+                        )
                         for key, one in zip(keys, flat, strict=True):
                             total[key] = total.get(key, 0.0) + one / batches
             results.append(total)
@@ -222,7 +254,8 @@ class Solver:
         return learning_rate(self.spec.message, self.iteration) * self.rate_scale(self.iteration)
 
     def wrap(self, wrapper: Callable[[torch.nn.Module], torch.nn.Module]) -> None:
-        """Run forward and backward through a wrapped module (DistributedDataParallel, torch.compile)."""
+        """Run forward and backward through a wrapped module (DistributedDataParallel,
+        torch.compile)."""
         self._runner = wrapper(self._runner)
 
     def step(self) -> Step:
@@ -250,16 +283,21 @@ class Solver:
                 self.on_blobs({**data, **outputs})
         total /= m.iter_size
         if not math.isfinite(total):
-            raise SolverError(f"iteration {self.iteration}: the loss is {total}; {self._culprit(data)}")
+            raise SolverError(
+                f"iteration {self.iteration}: the loss is {total}; {self._culprit(data)}"
+            )
         self._recent.append(total)
         rate = self.rate
         if self.on_gradients is not None:
             self.on_gradients(self.iteration, self._gradients())
         self._update(rate)
         done = Step(
-            self.iteration, total, sum(self._recent) / len(self._recent), rate,
+            self.iteration,
+            total,
+            sum(self._recent) / len(self._recent),
+            rate,
             {name: float(t) for name, t in outputs.items() if t.numel() == 1},
-        )  # fmt: skip
+        )
         self.iteration += 1
         return done
 
@@ -302,7 +340,8 @@ class Solver:
     # ------------------------------------------------------------ snapshots
 
     def snapshot(self, prefix: str | None = None) -> tuple[Path, Path]:
-        """Write model and state as Caffe names them, ``PREFIX_iter_N.caffemodel`` and ``.solverstate`` (or ``.h5``).
+        """Write model and state as Caffe names them, ``PREFIX_iter_N.caffemodel`` and
+        ``.solverstate`` (or ``.h5``).
 
         Returns
         -------
@@ -311,16 +350,22 @@ class Solver:
         m = self.spec.message
         base = str(self.root / (prefix if prefix is not None else m.snapshot_prefix))
         return snapshots.write(
-            base, self.iteration, self.net.weights(), self.net.graph.spec, self.history_arrays(),
-            current_step(m, self.iteration), hdf5=m.snapshot_format == 0,
-        )  # fmt: skip
+            base,
+            self.iteration,
+            self.net.weights(),
+            self.net.graph.spec,
+            self.history_arrays(),
+            current_step(m, self.iteration),
+            hdf5=m.snapshot_format == 0,
+        )
 
     def history_arrays(self) -> list[Any]:
         """The histories as Caffe stores them: all first ones, then all second ones."""
         return [t.detach().cpu().contiguous().numpy() for group in self.histories for t in group]
 
     def restore(self, path: str | os.PathLike[str]) -> None:
-        """Go on from a ``.solverstate`` (or ``.solverstate.h5``): iteration, histories, and the model that it names.
+        """Go on from a ``.solverstate`` (or ``.solverstate.h5``): iteration, histories, and the
+        model that it names.
 
         Raises
         ------
@@ -331,18 +376,24 @@ class Solver:
         flat = [t for group in self.histories for t in group]
         if len(flat) != len(state.history):
             raise SolverError(
-                f"{os.fspath(path)}: holds {len(state.history)} history blobs, solver {self.spec.message.type} and "
+                f"{os.fspath(path)}: holds {len(state.history)} history blobs, solver "
+                f"{self.spec.message.type} and "
                 f"this network need {len(flat)}"
             )
         problems = [
             f"history {i}: {tuple(a.shape)} in the file, {tuple(t.shape)} here"
-            for i, (t, a) in enumerate(zip(flat, state.history, strict=True)) if not _same_size(t, a)
-        ]  # fmt: skip
+            for i, (t, a) in enumerate(zip(flat, state.history, strict=True))
+            if not _same_size(t, a)
+        ]
         if problems:
-            raise SolverError(f"{os.fspath(path)}: the state is of another network: {'; '.join(problems)}")
+            raise SolverError(
+                f"{os.fspath(path)}: the state is of another network: {'; '.join(problems)}"
+            )
         loaded = Net(self.net.graph, weights, seed=self.seed)
         with torch.no_grad():
-            for (_, _, mine), (_, _, other) in zip(self.net.owned_params(), loaded.owned_params(), strict=True):
+            for (_, _, mine), (_, _, other) in zip(
+                self.net.owned_params(), loaded.owned_params(), strict=True
+            ):
                 mine.copy_(other)
             for t, array in zip(flat, state.history, strict=True):
                 t.copy_(torch.from_numpy(array).reshape(t.shape))
@@ -364,7 +415,11 @@ class _LossOf(torch.nn.Module):
         super().__init__()
         self.net = net
 
-    def forward(self, data: dict[str, Tensor], everything: bool = False) -> tuple[Tensor, dict[str, Tensor]]:
-        wanted = dict.fromkeys(self.net.graph.blobs if everything else (*self.net.losses, *self.net.graph.outputs))
+    def forward(
+        self, data: dict[str, Tensor], everything: bool = False
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        wanted = dict.fromkeys(
+            self.net.graph.blobs if everything else (*self.net.losses, *self.net.graph.outputs)
+        )
         found = self.net(blobs=wanted, **data)
         return self.net.loss(found), {name: value.detach() for name, value in found.items()}

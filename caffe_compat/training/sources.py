@@ -1,7 +1,8 @@
 """Where a network's data come from while it is trained or tested: one source per data layer.
 
-A source is deterministic: batch number ``i`` is the same whoever asks for it, which is what makes an interrupted
-training go on exactly. Factories are registered by layer type; other packages add theirs.
+A source is deterministic: batch number ``i`` is the same whoever asks for it, which is what makes
+an interrupted training go on exactly. Factories are registered by layer type; other packages add
+theirs.
 """
 
 from __future__ import annotations
@@ -55,7 +56,9 @@ def open_source(layer: Layer, root: Path) -> Source:
     """
     if layer.type not in _FACTORIES:
         known = ", ".join(sorted(_FACTORIES))
-        raise DataError(f"layer '{layer.name}': no data source for type {layer.type}; known: {known}")
+        raise DataError(
+            f"layer '{layer.name}': no data source for type {layer.type}; known: {known}"
+        )
     return _FACTORIES[layer.type](layer, root)
 
 
@@ -75,17 +78,24 @@ def find_file(name: str, root: Path, what: str) -> Path:
 class HDF5Source:
     """Rows of HDF5 files in sequence, batches crossing file borders, over and over.
 
-    Source: ``hdf5_data_layer.cpp`` of BVLC Caffe (``shuffle`` is refused: its order is not reproducible).
+    Source: ``hdf5_data_layer.cpp`` of BVLC Caffe (``shuffle`` is refused: its order is not
+    reproducible).
     """
 
     def __init__(self, layer: Layer, root: Path) -> None:
         options = layer.options
         if options.shuffle:
-            raise layer.error("shuffled reading is not supported: Caffe's order is not reproducible", "shuffle")
+            raise layer.error(
+                "shuffled reading is not supported: Caffe's order is not reproducible", "shuffle"
+            )
         if options.batch_size < 1:
             raise layer.error("must be at least 1", "batch_size")
         listing = find_file(options.source, root, f"layer '{layer.name}': HDF5 list")
-        names = [line.strip() for line in listing.read_text(encoding="utf-8").splitlines() if line.strip()]
+        names = [
+            line.strip()
+            for line in listing.read_text(encoding="utf-8").splitlines()
+            if line.strip()
+        ]
         if not names:
             raise DataError(f"{listing}: lists no HDF5 file")
         tops = layer.spec.tops
@@ -102,12 +112,16 @@ class HDF5Source:
             with h5py.File(path, "r") as file:
                 missing = [top for top in tops if top not in file]
                 if missing:
-                    raise DataError(f"{path}: has no data set '{missing[0]}'; it has {', '.join(file)}")
+                    raise DataError(
+                        f"{path}: has no data set '{missing[0]}'; it has {', '.join(file)}"
+                    )
                 found = [np.asarray(file[top], np.float32) for top in tops]
         except OSError as error:
             raise DataError(f"{path}: damaged HDF5 file: {error}") from None
         if len({len(rows) for rows in found}) != 1 or not len(found[0]):
-            raise DataError(f"{path}: data sets {', '.join(tops)} must have the same number of rows, at least 1")
+            raise DataError(
+                f"{path}: data sets {', '.join(tops)} must have the same number of rows, at least 1"
+            )
         return found
 
     def batch(self, number: int) -> Batch:

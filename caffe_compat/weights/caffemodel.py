@@ -1,7 +1,7 @@
 """Caffe weight files: binary (V0, V1, current) and HDF5, both ways.
 
-Binary models are read in the dialect that their contents show (see :func:`detect_dialect`), HDF5 has none. The writer
-streams: nothing larger than one layer is held twice.
+Binary models are read in the dialect that their contents show (see :func:`detect_dialect`), HDF5
+has none. The writer streams: nothing larger than one layer is held twice.
 """
 
 from __future__ import annotations
@@ -116,14 +116,18 @@ class Weights:
 
 @dataclass
 class _RawLayer:
-    """A layer submessage of the file: its definition bytes without blobs, and where the blobs are."""
+    """A layer submessage of the file: its definition bytes without blobs, and where the blobs
+    are."""
 
     rest: bytes
     blobs: list[tuple[int, int]]
 
 
-def _split(buffer: memoryview, start: int, stop: int, blob_field: int, nested: tuple[int, int] | None) -> _RawLayer:
-    """Separate a layer into definition and blob places; ``nested`` = (field, its blob field) for V0 inside V1."""
+def _split(
+    buffer: memoryview, start: int, stop: int, blob_field: int, nested: tuple[int, int] | None
+) -> _RawLayer:
+    """Separate a layer into definition and blob places; ``nested`` = (field, its blob field) for V0
+    inside V1."""
     rest, blobs = bytearray(), []
     for part in walk(buffer, start, stop):
         if part.number == blob_field and part.wire == BYTES:
@@ -140,11 +144,17 @@ def _split(buffer: memoryview, start: int, stop: int, blob_field: int, nested: t
 def _evidence(layers: Iterable[tuple[str, bytes]]) -> dict[Dialect, list[str]]:
     """For each dialect, what in the layers speaks for it and against the other."""
     found: dict[Dialect, list[str]] = {"upstream": [], "fork": []}
-    marks: dict[str, Dialect] = {"CPMData": "fork", "ROIPooling": "fork", "Swish": "upstream", "Clip": "upstream"}
+    marks: dict[str, Dialect] = {
+        "CPMData": "fork",
+        "ROIPooling": "fork",
+        "Swish": "upstream",
+        "Clip": "upstream",
+    }
     for kind, rest in layers:
         view = memoryview(rest)
         wrong = {
-            d: list(misfits(view, 0, len(view), schema.message_class(kind, d).DESCRIPTOR)) for d in DIALECTS
+            d: list(misfits(view, 0, len(view), schema.message_class(kind, d).DESCRIPTOR))
+            for d in DIALECTS
         }
         pairs: tuple[tuple[Dialect, Dialect], ...] = (("upstream", "fork"), ("fork", "upstream"))
         for dialect, other in pairs:
@@ -154,7 +164,9 @@ def _evidence(layers: Iterable[tuple[str, bytes]]) -> dict[Dialect, list[str]]:
         head = _peek(kind, rest)
         if head.type in marks and kind == "LayerParameter":
             dialect = marks[head.type]
-            found[dialect].append(f"layer '{head.name}' has type {head.type}, which exists in {dialect} only")
+            found[dialect].append(
+                f"layer '{head.name}' has type {head.type}, which exists in {dialect} only"
+            )
     return found
 
 
@@ -186,7 +198,8 @@ def detect_dialect(layers: Iterable[tuple[str, bytes]]) -> tuple[Dialect | None,
     up, fork = found["upstream"], found["fork"]
     if up and fork:
         raise WeightError(
-            f"the model mixes both schema dialects ({up[0]}; {fork[0]}): say which with --dialect upstream or fork"
+            f"the model mixes both schema dialects ({up[0]}; {fork[0]}): say which with "
+            "--dialect upstream or fork"
         )
     if up or fork:
         return ("upstream" if up else "fork"), list(dict.fromkeys(up or fork))
@@ -212,21 +225,33 @@ def _top_level(buffer: memoryview) -> tuple[list[_RawLayer], bytes, str]:
     first = True
     for part in walk(buffer, 0, len(buffer)):
         if first and part.number == 1 and part.wire == VARINT:
-            raise WeightError("this is a .solverstate (an optimizer's state), not a model: give the .caffemodel beside it")
+            raise WeightError(
+                "this is a .solverstate (an optimizer's state), not a model: give the "
+                ".caffemodel beside it"
+            )
         first = False
         if part.number == 100 and part.wire == BYTES:
             layers.append(_split(buffer, part.start, part.stop, 7, None))
             formats.add("V2")
         elif part.number == 2 and part.wire == BYTES:
             layers.append(_split(buffer, part.start, part.stop, 6, (1, 50)))
-            inner = any(f.number == 1 and f.wire == BYTES for f in walk(buffer, part.start, part.stop))
+            inner = any(
+                f.number == 1 and f.wire == BYTES for f in walk(buffer, part.start, part.stop)
+            )
             formats.add("V0" if inner else "V1")
         else:
             rest += buffer[part.begin : part.stop]
-    wrong = list(misfits(memoryview(bytes(rest)), 0, len(rest), schema.message_class("NetParameter").DESCRIPTOR))
+    wrong = list(
+        misfits(
+            memoryview(bytes(rest)), 0, len(rest), schema.message_class("NetParameter").DESCRIPTOR
+        )
+    )
     if not layers or wrong:
         if not layers and wrong:
-            raise WeightError("this is no caffemodel: the bytes are not a Caffe network (is it another file type?)")
+            raise WeightError(
+                "this is no caffemodel: the bytes are not a Caffe network (is it another file "
+                "type?)"
+            )
         if wrong:
             raise WeightError(f"damaged or not a caffemodel: unknown network field {wrong[0]}")
         raise WeightError("the model holds no layers: this is no trained network")
@@ -272,18 +297,23 @@ def parse_weights(
         message.ParseFromString(rest + body)
         schema.move(message, merged)
     except (DecodeError, UnicodeDecodeError, SchemaError) as error:
-        raise WeightError(f"damaged: the network definition inside cannot be decoded ({error})") from None
+        raise WeightError(
+            f"damaged: the network definition inside cannot be decoded ({error})"
+        ) from None
     descriptor = schema.message_class(kind, used).DESCRIPTOR
     names = [_name_of(item) for item in getattr(merged, "layer" if form == "V2" else "layers")]
     for (name, _), layer in zip(names, raw, strict=True):
         wrong = list(misfits(memoryview(layer.rest), 0, len(layer.rest), descriptor))
         if wrong and dialect is not None:
             raise WeightError(
-                f"layer '{name}': field {wrong[0]} does not exist in the {used} dialect: the model was written with "
+                f"layer '{name}': field {wrong[0]} does not exist in the {used} dialect: the "
+                "model was written with "
                 "another one; leave --dialect out to detect it"
             )
         if wrong:
-            notes.append(f"layer '{name}': unknown field(s) {', '.join(wrong[:5])} of another Caffe fork")
+            notes.append(
+                f"layer '{name}': unknown field(s) {', '.join(wrong[:5])} of another Caffe fork"
+            )
     made = []
     for (name, type_), layer in zip(names, raw, strict=True):
         blobs = tuple(
@@ -323,23 +353,32 @@ def _read_h5(path: str) -> Weights:
             return
         layer, _, index = name.rpartition("/")
         if not index.isdigit() or not layer or item.dtype.kind != "f":
-            raise WeightError(f"{path}: '/data/{name}' is no Caffe blob (expected /data/LAYER/0, 1, ... of floats)")
+            raise WeightError(
+                f"{path}: '/data/{name}' is no Caffe blob (expected /data/LAYER/0, 1, ... of "
+                "floats)"
+            )
         if item.size * item.dtype.itemsize > max(os.path.getsize(path) * 1100, 1 << 20):
-            raise WeightError(f"{path}: '/data/{name}' claims the shape {item.shape}, more than the file can hold")
+            raise WeightError(
+                f"{path}: '/data/{name}' claims the shape {item.shape}, more than the file can hold"
+            )
         found.setdefault(layer, {})[int(index)] = np.asarray(item[()])
 
     try:
         with h5py.File(path, "r") as file:
             if not isinstance(file.get("data"), h5py.Group):
                 what = "a .solverstate.h5" if "iter" in file else "no Caffe model"
-                raise WeightError(f"{path}: has no group '/data': this is {what}, expected a .caffemodel.h5")
+                raise WeightError(
+                    f"{path}: has no group '/data': this is {what}, expected a .caffemodel.h5"
+                )
             file["data"].visititems(visit)
     except (OSError, RuntimeError, KeyError) as error:
         raise WeightError(f"{path}: damaged HDF5 file: {error}") from None
     layers = []
     for name, blobs in found.items():
         if sorted(blobs) != list(range(len(blobs))):
-            raise WeightError(f"{path}: layer '{name}' has blobs {sorted(blobs)}, expected 0 to {len(blobs) - 1}")
+            raise WeightError(
+                f"{path}: layer '{name}' has blobs {sorted(blobs)}, expected 0 to {len(blobs) - 1}"
+            )
         ordered = (blobs[i] for i in range(len(blobs)))
         wide = (a if a.dtype == np.float64 else a.astype(np.float32, copy=False) for a in ordered)
         layers.append(LayerBlobs(name, "", tuple(Blob(a) for a in wide)))
@@ -360,7 +399,8 @@ def read_weights(path: str | os.PathLike[str], *, dialect: Dialect | None = None
 
     Raises
     ------
-    WeightError : missing, empty, truncated, damaged, another kind of file; says which and what to do.
+    WeightError : missing, empty, truncated, damaged, another kind of file; says which and what to
+        do.
     """
     name = os.fspath(path)
     try:
@@ -385,13 +425,24 @@ def read_weights(path: str | os.PathLike[str], *, dialect: Dialect | None = None
 def _refuse_other_kinds(head: bytes, name: str) -> None:
     text = head.lstrip()[:512].lower()
     if text.startswith((b"<!doctype", b"<html", b"<?xml")):
-        raise WeightError(f"{name}: is an HTML page, not a model: the download link gave a web page; download it again")
-    if text.startswith(b"version https://git-lfs"):
-        raise WeightError(f"{name}: is a Git LFS pointer, not the model itself: fetch it with 'git lfs pull'")
-    # a definition in text has letters, quotes and line ends, and none of the control bytes that lengths are made of
-    if head and not any(byte < 9 or 13 < byte < 32 for byte in head) and (b"{" in head or b":" in head):
         raise WeightError(
-            f"{name}: is text (a prototxt?), expected the binary .caffemodel; give a definition with --prototxt"
+            f"{name}: is an HTML page, not a model: the download link gave a web page; download "
+            "it again"
+        )
+    if text.startswith(b"version https://git-lfs"):
+        raise WeightError(
+            f"{name}: is a Git LFS pointer, not the model itself: fetch it with 'git lfs pull'"
+        )
+    # a definition in text has letters, quotes and line ends, and none of the control bytes that
+    # lengths are made of
+    if (
+        head
+        and not any(byte < 9 or 13 < byte < 32 for byte in head)
+        and (b"{" in head or b":" in head)
+    ):
+        raise WeightError(
+            f"{name}: is text (a prototxt?), expected the binary .caffemodel; give a definition "
+            "with --prototxt"
         )
 
 
@@ -444,7 +495,8 @@ def write_weights(
     ----------
     path : target; written under a temporary name and renamed, so that nothing half-written remains.
     weights : blobs by layer name.
-    net : the definition to embed, one layer after the other (binary only; HDF5 files hold blobs alone).
+    net : the definition to embed, one layer after the other (binary only; HDF5 files hold blobs
+        alone).
     dialect : schema of the binary file; default: fork where the definition needs it, else upstream.
 
     Raises
@@ -469,10 +521,12 @@ def _write_h5(name: str, weights: Weights, net: NetSpec) -> None:
     lost = [entry.name for entry in weights.layers if entry.name not in order]
     if lost:
         raise WeightError("weights for layers that the definition does not have", lost)
-    with atomic_write(name, stream=False) as target, h5py.File(target, "w", track_order=True) as file:
+    with (
+        atomic_write(name, stream=False) as target,
+        h5py.File(target, "w", track_order=True) as file,
+    ):
         data = file.create_group("data", track_order=True)
         for entry in weights.layers:
             group = data.require_group(entry.name)
             for index, blob in enumerate(entry.blobs):
                 group.create_dataset(str(index), data=blob.data)
-

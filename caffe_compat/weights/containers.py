@@ -1,8 +1,8 @@
 """Weights with their definition in safetensors, PyTorch and numpy files, and back.
 
-Every container holds the arrays under ``LAYER.weight``-like keys, the deploy definition as prototxt text, the order of
-layers, and where it all came from. Nothing in them is executed: safetensors and npz hold plain arrays, ``.pth`` is
-read with ``weights_only``.
+Every container holds the arrays under ``LAYER.weight``-like keys, the deploy definition as prototxt
+text, the order of layers, and where it all came from. Nothing in them is executed: safetensors and
+npz hold plain arrays, ``.pth`` is read with ``weights_only``.
 """
 
 from __future__ import annotations
@@ -39,7 +39,9 @@ def _arrays(weights: Weights, net: NetSpec) -> tuple[dict[str, Array], list[list
         seen[entry.name] += 1
         name = f"{entry.name}#{again}" if again else entry.name
         names = make(specs[entry.name]).names() if entry.name in specs else ()
-        keys = [f"{name}.{names[i] if i < len(names) else f'blob{i}'}" for i in range(len(entry.blobs))]
+        keys = [
+            f"{name}.{names[i] if i < len(names) else f'blob{i}'}" for i in range(len(entry.blobs))
+        ]
         arrays.update(zip(keys, (np.ascontiguousarray(b.data) for b in entry.blobs), strict=True))
         order.append([entry.name, entry.type, keys])
     return arrays, order
@@ -68,12 +70,22 @@ def write(
     """
     name = os.fspath(path)
     if to in ("caffemodel", "h5"):
-        write_weights(name if to != "h5" or name.endswith(".h5") else name + ".h5", weights, net, dialect=dialect)
+        write_weights(
+            name if to != "h5" or name.endswith(".h5") else name + ".h5",
+            weights,
+            net,
+            dialect=dialect,
+        )
         return
     if to not in FORMATS:
         raise CaffeCompatError(f"unknown format '{to}'; known: {', '.join(FORMATS)}")
     arrays, order = _arrays(weights, net)
-    about = {"format": _FORMAT, "prototxt": net.to_text(), "layers": json.dumps(order), **(metadata or {})}
+    about = {
+        "format": _FORMAT,
+        "prototxt": net.to_text(),
+        "layers": json.dumps(order),
+        **(metadata or {}),
+    }
     if to == "safetensors":
         from safetensors import SafetensorError
         from safetensors.numpy import save_file
@@ -94,19 +106,27 @@ def write(
             torch.save({"metadata": about, "state_dict": tensors}, stream)
 
 
-def _assemble(arrays: Mapping[str, Array], about: Mapping[str, str], name: str, kind: str) -> Weights:
+def _assemble(
+    arrays: Mapping[str, Array], about: Mapping[str, str], name: str, kind: str
+) -> Weights:
     if about.get("format") != _FORMAT:
-        raise WeightError(f"{name}: is a {kind} file, but was not written by cpm-convert (its metadata are missing)")
+        raise WeightError(
+            f"{name}: is a {kind} file, but was not written by cpm-convert (its metadata are "
+            "missing)"
+        )
     try:
         order = json.loads(about["layers"])
         net = parse_net(about["prototxt"], name)
         layers = tuple(
-            LayerBlobs(str(layer), str(type_), tuple(Blob(arrays[key]) for key in keys)) for layer, type_, keys in order
+            LayerBlobs(str(layer), str(type_), tuple(Blob(arrays[key]) for key in keys))
+            for layer, type_, keys in order
         )
     except (KeyError, ValueError, TypeError) as error:
         raise WeightError(f"{name}: damaged metadata: {error!r}") from None
     extra = {k: v for k, v in about.items() if k not in ("format", "layers", "prototxt")}
-    source = Source(name, os.path.getsize(name), kind, dialect=about.get("dialect", ""), metadata=extra)
+    source = Source(
+        name, os.path.getsize(name), kind, dialect=about.get("dialect", ""), metadata=extra
+    )
     return Weights(layers, net, source)
 
 
@@ -130,7 +150,15 @@ def _read_npz(name: str) -> Weights:
         with np.load(name, allow_pickle=False) as file:
             about = json.loads(str(file["__metadata__"])) if "__metadata__" in file.files else {}
             arrays = {key: file[key] for key in file.files if key != "__metadata__"}
-    except (OSError, ValueError, zipfile.BadZipFile, zlib.error, EOFError, KeyError, NotImplementedError) as error:
+    except (
+        OSError,
+        ValueError,
+        zipfile.BadZipFile,
+        zlib.error,
+        EOFError,
+        KeyError,
+        NotImplementedError,
+    ) as error:
         raise WeightError(f"{name}: damaged npz file: {error}") from None
     return _assemble(arrays, about, name, "npz")
 
@@ -144,12 +172,15 @@ def _read_pth(name: str) -> Weights:
         arrays = {str(key): tensor.numpy() for key, tensor in tensors.items()}
     except Exception as error:  # torch raises many kinds for damaged or unsafe files
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise WeightError(f"{name}: cannot be read as a converted .pth (weights only): {first}") from None
+        raise WeightError(
+            f"{name}: cannot be read as a converted .pth (weights only): {first}"
+        ) from None
     return _assemble(arrays, about, name, "pth")
 
 
 def kind_of(path: str | os.PathLike[str]) -> str:
-    """Which container a file is, by its contents: "safetensors", "pth", "npz", or "" (left to :func:`read_weights`)."""
+    """Which container a file is, by its contents: "safetensors", "pth", "npz", or "" (left to
+    :func:`read_weights`)."""
     name = os.fspath(path)
     try:
         with open(name, "rb") as stream:
@@ -163,7 +194,9 @@ def kind_of(path: str | os.PathLike[str]) -> str:
             with zipfile.ZipFile(name) as archive:
                 return "pth" if any(n.endswith("data.pkl") for n in archive.namelist()) else "npz"
         except zipfile.BadZipFile:
-            raise WeightError(f"{name}: damaged or truncated archive; write or download it again") from None
+            raise WeightError(
+                f"{name}: damaged or truncated archive; write or download it again"
+            ) from None
     if len(head) == 9 and head[8:9] == b"{":
         return "safetensors"
     return ""
@@ -177,6 +210,7 @@ def read(path: str | os.PathLike[str], *, dialect: Dialect | None = None) -> Wei
     WeightError : what the file is instead, or where it is damaged.
     """
     name = os.fspath(path)
-    reader = {"safetensors": _read_safetensors, "npz": _read_npz, "pth": _read_pth}.get(kind_of(name))
+    reader = {"safetensors": _read_safetensors, "npz": _read_npz, "pth": _read_pth}.get(
+        kind_of(name)
+    )
     return reader(name) if reader else read_weights(name, dialect=dialect)
-

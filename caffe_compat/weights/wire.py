@@ -1,7 +1,9 @@
-"""protobuf's wire format, walked without copying: just enough to lift the big arrays out of a model file.
+"""protobuf's wire format, walked without copying: just enough to lift the big arrays out of a model
+file.
 
-Caffe models are small definitions around large float arrays. The walk takes the arrays' places in the file, so that
-each is read once into memory of its own; what is left of a layer is a few hundred bytes for protobuf to parse.
+Caffe models are small definitions around large float arrays. The walk takes the arrays' places in
+the file, so that each is read once into memory of its own; what is left of a layer is a few hundred
+bytes for protobuf to parse.
 
 Source: the encoding chapter of protobuf's documentation.
 """
@@ -35,7 +37,8 @@ Loader = Callable[[int, int, str], Array]
 
 
 class Field(NamedTuple):
-    """One field on the wire: its number, wire type, numeric value, and the byte ranges of field and payload."""
+    """One field on the wire: its number, wire type, numeric value, and the byte ranges of field and
+    payload."""
 
     number: int
     wire: int
@@ -88,7 +91,8 @@ def walk(buffer: memoryview, start: int, stop: int) -> Iterator[Field]:
             raise WeightError(f"damaged at byte {begin}: wire type {wire} is not used by Caffe")
         if at > stop:
             raise WeightError(
-                f"truncated: field {number} at byte {begin} needs {at - stop} more byte(s) than there are; "
+                f"truncated: field {number} at byte {begin} needs {at - stop} more byte(s) than "
+                "there are; "
                 "download or copy the file again"
             )
         yield Field(number, wire, value, begin, first, at)
@@ -113,20 +117,28 @@ class Blob:
         return tuple(self.data.shape)
 
 
-def _floats(buffer: memoryview, field: Field, load: Loader, stop: int, kind: str) -> tuple[Array, int]:
-    """Values of a packed field, or of the run of unpacked ones that begins here; and where they end."""
+def _floats(
+    buffer: memoryview, field: Field, load: Loader, stop: int, kind: str
+) -> tuple[Array, int]:
+    """Values of a packed field, or of the run of unpacked ones that begins here; and where they
+    end."""
     size = 8 if kind == "<f8" else 4
     if field.wire == BYTES:
         length = field.stop - field.start
         if length % size:
-            raise WeightError(f"damaged at byte {field.begin}: {length} bytes are no whole number of {size}-byte values")
+            raise WeightError(
+                f"damaged at byte {field.begin}: {length} bytes are no whole number of "
+                f"{size}-byte values"
+            )
         return load(field.start, length // size, kind), field.stop
     if field.wire != (FIXED64 if size == 8 else FIXED32):
         raise WeightError(f"damaged at byte {field.begin}: blob data has the wrong wire type")
     head = field.start - field.begin
     row = np.dtype([("tag", f"V{head}"), ("value", kind)])
     tag = bytes(buffer[field.begin : field.start])
-    rows = np.frombuffer(buffer[field.begin : field.begin + (stop - field.begin) // row.itemsize * row.itemsize], row)
+    rows = np.frombuffer(
+        buffer[field.begin : field.begin + (stop - field.begin) // row.itemsize * row.itemsize], row
+    )
     other = rows["tag"] != np.void(tag)
     count = int(np.argmax(other)) if other.any() else len(rows)
     return rows["value"][:count].copy(), field.begin + count * row.itemsize
@@ -142,7 +154,8 @@ def read_blob(buffer: memoryview, start: int, stop: int, load: Loader, what: str
 
     Raises
     ------
-    WeightError : shape and data disagree, or the bytes are damaged. Nothing is allocated for a false shape.
+    WeightError : shape and data disagree, or the bytes are damaged. Nothing is allocated for a
+        false shape.
     """
     legacy: dict[int, int] = {}
     dims: list[int] | None = None
@@ -168,7 +181,13 @@ def read_blob(buffer: memoryview, start: int, stop: int, load: Loader, what: str
             values, at = _floats(buffer, field, load, stop, kind)
             parts[kind].append(values)
     chosen = parts["<f8"] or parts["<f4"]  # Caffe prefers double_data when there is any
-    data = chosen[0] if len(chosen) == 1 else np.concatenate(chosen) if chosen else np.zeros(0, np.float32)
+    data = (
+        chosen[0]
+        if len(chosen) == 1
+        else np.concatenate(chosen)
+        if chosen
+        else np.zeros(0, np.float32)
+    )
     shape = tuple(legacy.get(i, 0) for i in (1, 2, 3, 4)) if legacy else tuple(dims or ())
     if len(shape) > _MAX_AXES:
         raise WeightError(f"{what}: {len(shape)} axes; Caffe allows {_MAX_AXES}")
@@ -179,7 +198,8 @@ def read_blob(buffer: memoryview, start: int, stop: int, load: Loader, what: str
         count *= dim
     if count != data.size:
         raise WeightError(
-            f"{what}: shape {_dims(shape)} needs {count} values, the file holds {data.size}: the model is damaged"
+            f"{what}: shape {_dims(shape)} needs {count} values, the file holds {data.size}: "
+            "the model is damaged"
         )
     return Blob(data.reshape(shape), bool(legacy))
 
@@ -221,7 +241,8 @@ def encode_bytes(number: int, size: int) -> bytes:
 
 
 def encode_blob(blob: Blob) -> list[bytes | memoryview]:
-    """A ``BlobProto`` as chunks, as Caffe writes it: packed data, then the shape; nothing large is copied."""
+    """A ``BlobProto`` as chunks, as Caffe writes it: packed data, then the shape; nothing large is
+    copied."""
     dims = b"".join(encode_varint(d) for d in blob.shape)
     kind, number = ("<f8", 8) if blob.data.dtype == np.float64 else ("<f4", 5)
     data = np.ascontiguousarray(blob.data, dtype=kind).reshape(-1)
@@ -234,10 +255,13 @@ def encode_blob(blob: Blob) -> list[bytes | memoryview]:
     return [*body, tail] if number == 5 else [tail, *body]
 
 
-def misfits(buffer: memoryview, start: int, stop: int, descriptor: Any, path: str = "") -> Iterator[str]:
+def misfits(
+    buffer: memoryview, start: int, stop: int, descriptor: Any, path: str = ""
+) -> Iterator[str]:
     """Names every field that the message type does not have, or has with another wire type.
 
-    protobuf keeps such fields unread and silent; here they decide which dialect a file was written in.
+    protobuf keeps such fields unread and silent; here they decide which dialect a file was written
+    in.
     """
     known = descriptor.fields_by_number
     for field in walk(buffer, start, stop):
@@ -254,7 +278,7 @@ def misfits(buffer: memoryview, start: int, stop: int, descriptor: Any, path: st
             yield f"{label} (wire type {field.wire})"
         elif spec.message_type is not None:
             yield from misfits(buffer, field.start, field.stop, spec.message_type, f"{label}.")
-        elif (spec.enum_type is not None and field.value not in spec.enum_type.values_by_number) or (
-            spec.type == _D.TYPE_BOOL and field.value > 1
-        ):
+        elif (
+            spec.enum_type is not None and field.value not in spec.enum_type.values_by_number
+        ) or (spec.type == _D.TYPE_BOOL and field.value > 1):
             yield f"{label} = {field.value}"

@@ -29,7 +29,8 @@ class Outcome:
 
     Attributes
     ----------
-    ours : None where data are missing. difference : the largest. verdict : "equal", "differs", "missing".
+    ours : None where data are missing. difference : the largest. verdict : "equal", "differs",
+        "missing".
     """
 
     name: str
@@ -44,7 +45,9 @@ class Outcome:
 
 def published() -> dict[str, Any]:
     """published.toml."""
-    return tomllib.loads((resources.files("reproduce") / "published.toml").read_text(encoding="utf-8"))
+    return tomllib.loads(
+        (resources.files("reproduce") / "published.toml").read_text(encoding="utf-8")
+    )
 
 
 def measure(check: dict[str, Any], data: Benchmarks) -> list[float]:
@@ -63,7 +66,9 @@ def measure(check: dict[str, Any], data: Benchmarks) -> list[float]:
     result = data.lsp_score(check["file"])
     if check["measure"] == "lead":
         other = data.lsp_score(check["other"])
-        return [float(result.total[result.at(t)] - other.total[other.at(t)]) for t in check["threshold"]]
+        return [
+            float(result.total[result.at(t)] - other.total[other.at(t)]) for t in check["threshold"]
+        ]
     if check["measure"] == "hits":
         return [float(result.hits[result.at(0.2)].sum())]
     if check["measure"] == "auc":
@@ -87,16 +92,38 @@ def run(root: str | os.PathLike[str], kinds: Sequence[str] | None = None) -> lis
         try:
             ours = measure(check, data)
         except Missing as error:
-            sources = {check["kind"], *(check[f].split("/")[0] for f in ("file", "other") if f in check)}
+            sources = {
+                check["kind"],
+                *(check[f].split("/")[0] for f in ("file", "other") if f in check),
+            }
             where = "; ".join(table["where"][k] for k in sorted(sources) if k in table["where"])
             missing = f"{error}. To be had: {where}"
             outcomes.append(
-                Outcome(check["name"], expected, None, None, check["tolerance"], "missing", check["source"], missing)
+                Outcome(
+                    check["name"],
+                    expected,
+                    None,
+                    None,
+                    check["tolerance"],
+                    "missing",
+                    check["source"],
+                    missing,
+                )
             )
             continue
         difference = max((a - b for a, b in zip(ours, expected, strict=True)), key=abs)
         verdict = "equal" if abs(difference) <= check["tolerance"] + 1e-9 else "differs"
-        outcomes.append(Outcome(check["name"], expected, ours, difference, check["tolerance"], verdict, check["source"]))
+        outcomes.append(
+            Outcome(
+                check["name"],
+                expected,
+                ours,
+                difference,
+                check["tolerance"],
+                verdict,
+                check["source"],
+            )
+        )
     if kinds is None or "lsp" in kinds:
         files = sorted(models_folder().glob("*/lsp_predictions.json"))
         outcomes += [_embedded(file, data, table["where"]["lsp"]) for file in files]
@@ -111,7 +138,11 @@ def _embedded(file: Path, data: Benchmarks, where: str) -> Outcome:
     try:
         result = measures.score_lsp(files.read(file), data.lsp_truth)
     except Missing as error:
-        return Outcome(name, [stored["hits"]], None, None, 0, "missing", source, f"{error}. To be had: {where}")
+        return Outcome(
+            name, [stored["hits"]], None, None, 0, "missing", source, f"{error}. To be had: {where}"
+        )
     ours = float(result.hits[result.at(0.2)].sum())
     difference = ours - stored["hits"]
-    return Outcome(name, [stored["hits"]], [ours], difference, 0, "differs" if difference else "equal", source)
+    return Outcome(
+        name, [stored["hits"]], [ours], difference, 0, "differs" if difference else "equal", source
+    )

@@ -22,8 +22,14 @@ Floats = npt.NDArray[np.float64]
 LSP_THRESHOLDS = np.arange(21) / 100
 # parts of the published tables: name -> joints of the LSP order
 LSP_GROUPS: dict[str, tuple[int, ...]] = {
-    "head": (12, 13), "shoulder": (8, 9), "elbow": (7, 10), "wrist": (6, 11), "hip": (2, 3), "knee": (1, 4), "ankle": (0, 5),
-}  # fmt: skip
+    "head": (12, 13),
+    "shoulder": (8, 9),
+    "elbow": (7, 10),
+    "wrist": (6, 11),
+    "hip": (2, 3),
+    "knee": (1, 4),
+    "ankle": (0, 5),
+}
 
 
 @dataclass(frozen=True)
@@ -69,13 +75,18 @@ class EvalResult:
 
 
 def pck(
-    prediction: Floats, truth: Floats, reference: Floats, thresholds: Floats = LSP_THRESHOLDS, names: Sequence[str] = LSP_JOINTS
+    prediction: Floats,
+    truth: Floats,
+    reference: Floats,
+    thresholds: Floats = LSP_THRESHOLDS,
+    names: Sequence[str] = LSP_JOINTS,
 ) -> EvalResult:
     """Percentage of correct key points: ``error / reference <= threshold``.
 
     Parameters
     ----------
-    prediction, truth : (N, J, 2). Joints whose truth is nan are not counted; a nan prediction is a miss.
+    prediction, truth : (N, J, 2). Joints whose truth is nan are not counted; a nan prediction is a
+        miss.
     reference : (N,) length of each person.
 
     Raises
@@ -91,10 +102,14 @@ def pck(
     with np.errstate(invalid="ignore"):
         per_joint = 100 * hits / number
     total = 100 * hits.sum(1) / max(1, int(number.sum()))
-    return EvalResult(np.asarray(thresholds, np.float64), per_joint, total, number, hits, tuple(names))
+    return EvalResult(
+        np.asarray(thresholds, np.float64), per_joint, total, number, hits, tuple(names)
+    )
 
 
-def _ratios(prediction: Floats, truth: Floats, reference: Floats) -> tuple[Floats, npt.NDArray[np.bool_]]:
+def _ratios(
+    prediction: Floats, truth: Floats, reference: Floats
+) -> tuple[Floats, npt.NDArray[np.bool_]]:
     """Error over reference length (N, J), and which joints count."""
     with np.errstate(invalid="ignore", divide="ignore"):
         ratio = np.linalg.norm(prediction - truth, axis=2) / reference[:, None]
@@ -102,7 +117,8 @@ def _ratios(prediction: Floats, truth: Floats, reference: Floats) -> tuple[Float
 
 
 def lsp_hits(prediction: Floats, truth: Floats, threshold: float) -> npt.NDArray[np.int64]:
-    """How many joints of each person are within the threshold (N,): what paired comparisons of two networks need."""
+    """How many joints of each person are within the threshold (N,): what paired comparisons of two
+    networks need."""
     ratio, counted = _ratios(prediction, truth[:, :, :2], lsp_reference(truth))
     return np.asarray(((ratio <= threshold) & counted).sum(1), np.int64)
 
@@ -119,7 +135,9 @@ def score_lsp(prediction: Floats, truth: Floats) -> EvalResult:
 
 def lsp_table(result: EvalResult, threshold: float = 0.2) -> dict[str, Any]:
     """The published row: head to ankle, total, and the area under the curve."""
-    row: dict[str, Any] = {name: result.group(joints, threshold) for name, joints in LSP_GROUPS.items()}
+    row: dict[str, Any] = {
+        name: result.group(joints, threshold) for name, joints in LSP_GROUPS.items()
+    }
     row["total"] = float(result.total[result.at(threshold)])
     row["auc"] = result.auc
     row["hits"] = int(result.hits[result.at(threshold)].sum())
@@ -141,32 +159,90 @@ class Sticks:
 
 
 STICK_NAMES = (
-    "R lower leg", "R upper leg", "L upper leg", "L lower leg", "R forearm", "R upper arm", "L upper arm", "L forearm", "head",
+    "R lower leg",
+    "R upper leg",
+    "L upper leg",
+    "L lower leg",
+    "R forearm",
+    "R upper arm",
+    "L upper arm",
+    "L forearm",
+    "head",
     "torso",
-)  # fmt: skip
-LSP_STICKS = Sticks(STICK_NAMES, (
-    ((0,), (1,)), ((1,), (2,)), ((3,), (4,)), ((4,), (5,)), ((6,), (7,)), ((7,), (8,)), ((9,), (10,)), ((10,), (11,)),
-    ((12,), (13,)), ((8, 9), (2, 3)),
-))  # fmt: skip
-MPII_STICKS = Sticks(STICK_NAMES, (
-    ((0,), (1,)), ((1,), (2,)), ((3,), (4,)), ((4,), (5,)), ((10,), (11,)), ((11,), (12,)), ((13,), (14,)), ((14,), (15,)),
-    ((8,), (9,)), ((12, 13), (2, 3)),
-))  # fmt: skip
+)
+LSP_STICKS = Sticks(
+    STICK_NAMES,
+    (
+        ((0,), (1,)),
+        ((1,), (2,)),
+        ((3,), (4,)),
+        ((4,), (5,)),
+        ((6,), (7,)),
+        ((7,), (8,)),
+        ((9,), (10,)),
+        ((10,), (11,)),
+        ((12,), (13,)),
+        ((8, 9), (2, 3)),
+    ),
+)
+MPII_STICKS = Sticks(
+    STICK_NAMES,
+    (
+        ((0,), (1,)),
+        ((1,), (2,)),
+        ((3,), (4,)),
+        ((4,), (5,)),
+        ((10,), (11,)),
+        ((11,), (12,)),
+        ((13,), (14,)),
+        ((14,), (15,)),
+        ((8,), (9,)),
+        ((12, 13), (2, 3)),
+    ),
+)
 FLIC_STICKS = Sticks(
     ("L upper arm", "L forearm", "R upper arm", "R forearm", "torso"),
     (((0,), (1,)), ((1,), (2,)), ((3,), (4,)), ((4,), (5,)), ((0, 3), (6, 7))),
 )
 WIDE_THRESHOLDS = np.arange(51) / 100
-FLIC_JOINTS = ("Lsho", "Lelb", "Lwri", "Rsho", "Relb", "Rwri", "Lhip", "Rhip", "Leye", "Reye", "nose")
+FLIC_JOINTS = (
+    "Lsho",
+    "Lelb",
+    "Lwri",
+    "Rsho",
+    "Relb",
+    "Rwri",
+    "Lhip",
+    "Rhip",
+    "Leye",
+    "Reye",
+    "nose",
+)
 # of the network's nine parts, and of the comparison kit's eleven
-FLIC_GROUPS: dict[str, tuple[int, ...]] = {"shoulder": (0, 3), "elbow": (1, 4), "wrist": (2, 5), "hip": (6, 7)}
+FLIC_GROUPS: dict[str, tuple[int, ...]] = {
+    "shoulder": (0, 3),
+    "elbow": (1, 4),
+    "wrist": (2, 5),
+    "hip": (6, 7),
+}
 MPII_COUNTED = (0, 1, 2, 3, 4, 5, 10, 11, 12, 13, 14, 15, 8, 9)
 MPII_GROUPS: dict[str, tuple[int, ...]] = {
-    "head": (8, 9), "shoulder": (12, 13), "elbow": (11, 14), "wrist": (10, 15), "hip": (2, 3), "knee": (1, 4), "ankle": (0, 5),
-}  # fmt: skip
+    "head": (8, 9),
+    "shoulder": (12, 13),
+    "elbow": (11, 14),
+    "wrist": (10, 15),
+    "hip": (2, 3),
+    "knee": (1, 4),
+    "ankle": (0, 5),
+}
 
 
-def pcp(prediction: Floats, truth: Floats, thresholds: Floats = WIDE_THRESHOLDS, sticks: Sticks = LSP_STICKS) -> Floats:
+def pcp(
+    prediction: Floats,
+    truth: Floats,
+    thresholds: Floats = WIDE_THRESHOLDS,
+    sticks: Sticks = LSP_STICKS,
+) -> Floats:
     """Strict PCP: both ends of a stick within ``threshold × length`` of the true stick's.
 
     Parameters
@@ -179,10 +255,17 @@ def pcp(prediction: Floats, truth: Floats, thresholds: Floats = WIDE_THRESHOLDS,
     """
     columns = []
     for first, second in sticks.ends:
-        pa, pb, ga, gb = (points[:, list(end)].mean(1) for points in (prediction, truth) for end in (first, second))
+        pa, pb, ga, gb = (
+            points[:, list(end)].mean(1)
+            for points in (prediction, truth)
+            for end in (first, second)
+        )
         with np.errstate(divide="ignore", invalid="ignore"):
             length = np.linalg.norm(ga - gb, axis=1)
-            worst = np.maximum(np.linalg.norm(pa - ga, axis=1), np.linalg.norm(pb - gb, axis=1)) / length
+            worst = (
+                np.maximum(np.linalg.norm(pa - ga, axis=1), np.linalg.norm(pb - gb, axis=1))
+                / length
+            )
         known = np.isfinite(length)
         columns.append([100 * np.mean(worst[known] <= t) for t in thresholds])
     table = np.array(columns).T
@@ -213,13 +296,22 @@ def score_flic(prediction: Floats, truth: Floats, *, normalise: str = "truth") -
     CaffeCompatError : another normalisation.
     """
     if normalise not in ("truth", "prediction"):
-        raise CaffeCompatError(f"normalise by 'truth' (paper) or 'prediction' (released script), not '{normalise}'")
+        raise CaffeCompatError(
+            f"normalise by 'truth' (paper) or 'prediction' (released script), not '{normalise}'"
+        )
     by = truth if normalise == "truth" else prediction
     reference = np.linalg.norm(by[:, 0] - by[:, 7], axis=1)
-    return pck(prediction, truth, reference, names=("Lsho", "Lelb", "Lwri", "Rsho", "Relb", "Rwri", "Lhip", "Rhip", "head"))
+    return pck(
+        prediction,
+        truth,
+        reference,
+        names=("Lsho", "Lelb", "Lwri", "Rsho", "Relb", "Rwri", "Lhip", "Rhip", "head"),
+    )
 
 
-def score_mpii(prediction: Floats, part: Floats, head: Floats, thresholds: Floats = WIDE_THRESHOLDS) -> EvalResult:
+def score_mpii(
+    prediction: Floats, part: Floats, head: Floats, thresholds: Floats = WIDE_THRESHOLDS
+) -> EvalResult:
     """MPII's PCKh: error over 0.6 × the head box's diagonal; pelvis and thorax are not counted.
 
     Parameters
@@ -231,4 +323,6 @@ def score_mpii(prediction: Floats, part: Floats, head: Floats, thresholds: Float
     from reproduce.people.skeletons import MPII_JOINTS
 
     chosen = list(MPII_COUNTED)
-    return pck(prediction[:, chosen], truth[:, chosen], head, thresholds, [MPII_JOINTS[i] for i in chosen])
+    return pck(
+        prediction[:, chosen], truth[:, chosen], head, thresholds, [MPII_JOINTS[i] for i in chosen]
+    )

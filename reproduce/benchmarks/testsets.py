@@ -33,7 +33,8 @@ class TestSet:
     title : for people. stem : of the result file (``LSP`` gives ``LSP_prediction_model_NAME.mat``).
     people : in order. parts : that the network must have.
     to_file : joints (P, 2) of the network to the file's (J, 2).
-    score : (N, J, 2) predictions and the indices that were done to a table's row; None where the truth is not public.
+    score : (N, J, 2) predictions and the indices that were done to a table's row; None where the
+        truth is not public.
     write : (path, (N, J, 2)) writes the result file.
     """
 
@@ -49,14 +50,19 @@ class TestSet:
 
 
 def open_set(
-    name: str, root: str | os.PathLike[str], setting: Setting, search: tuple[float, ...], limit: int | None = None
+    name: str,
+    root: str | os.PathLike[str],
+    setting: Setting,
+    search: tuple[float, ...],
+    limit: int | None = None,
 ) -> TestSet:
     """A benchmark's test people.
 
     Parameters
     ----------
-    name : "lsp", "flic", "mpi" (the test set of MPII's annotation file; the validation split where only that is there) or
-        "mpi-valid". root : folder with ``lsp/``, ``flic/`` or ``mpii/``. limit : the first so many people.
+    name : "lsp", "flic", "mpi" (the test set of MPII's annotation file; the validation split where
+        only that is there) or "mpi-valid". root : folder with ``lsp/``, ``flic/`` or ``mpii/``.
+        limit : the first so many people.
 
     Raises
     ------
@@ -67,27 +73,40 @@ def open_set(
     if name == "flic":
         return _flic(root, setting, search, limit)
     if name == "mpi":
-        found = sorted(Path(root).rglob(mpii_files.MAT)) or sorted(Path(root).rglob("mpii*release*.mat"))
+        found = sorted(Path(root).rglob(mpii_files.MAT)) or sorted(
+            Path(root).rglob("mpii*release*.mat")
+        )
         if found:
             return mpi_test(found[0], setting, search, limit)
         if not (Path(root) / "mpii" / "valid.h5").exists():
-            raise Missing(f"{os.fspath(root)}: neither {mpii_files.MAT} nor mpii/valid.h5 in it (MPII Human Pose)")
+            raise Missing(
+                f"{os.fspath(root)}: neither {mpii_files.MAT} nor mpii/valid.h5 in it (MPII "
+                "Human Pose)"
+            )
     return _mpi_valid(root, setting, search, limit)
 
 
-def _lsp(root: str | os.PathLike[str], setting: Setting, search: tuple[float, ...], limit: int | None) -> TestSet:
+def _lsp(
+    root: str | os.PathLike[str], setting: Setting, search: tuple[float, ...], limit: int | None
+) -> TestSet:
     joints, folder = lsp_files.read_joints(root, "lsp")
     truth = joints[1000 : 1000 + (limit or 1000)]
     images = [folder / "images" / f"im{1001 + i:04d}.jpg" for i in range(len(truth))]
     people = [TestPerson(image, "lsp", None, None, 1.0, setting, search) for image in images]
     order = [SKELETON_14.parts.index(j) for j in LSP_JOINTS]
     return TestSet(
-        "LSP (person-centric) PCK@0.2", "LSP", people, 14, lambda j: j[order],
+        "LSP (person-centric) PCK@0.2",
+        "LSP",
+        people,
+        14,
+        lambda j: j[order],
         lambda guess, done: measures.lsp_table(measures.score_lsp(guess[done], truth[done])),
-    )  # fmt: skip
+    )
 
 
-def _flic(root: str | os.PathLike[str], setting: Setting, search: tuple[float, ...], limit: int | None) -> TestSet:
+def _flic(
+    root: str | os.PathLike[str], setting: Setting, search: tuple[float, ...], limit: int | None
+) -> TestSet:
     data = Benchmarks(root)
     examples = flic_files.read_examples(data.need("flic/examples.mat"))
     tests = [e for e in examples if matfile.number(e.istest)][:limit]
@@ -101,7 +120,9 @@ def _flic(root: str | os.PathLike[str], setting: Setting, search: tuple[float, .
     def score(guess: Floats, done: npt.NDArray[np.int64]) -> dict[str, Any]:
         return table(measures.score_flic(guess[done], truth[done]), measures.FLIC_GROUPS, 0.2)
 
-    return TestSet("FLIC (by the truth's Lsho to Rhip) PCK@0.2", "FLIC", people, 9, lambda j: j, score)
+    return TestSet(
+        "FLIC (by the truth's Lsho to Rhip) PCK@0.2", "FLIC", people, 9, lambda j: j, score
+    )
 
 
 def _to_mpii(joints: Floats) -> Floats:
@@ -111,43 +132,74 @@ def _to_mpii(joints: Floats) -> Floats:
     return out
 
 
-def _mpi_valid(root: str | os.PathLike[str], setting: Setting, search: tuple[float, ...], limit: int | None) -> TestSet:
+def _mpi_valid(
+    root: str | os.PathLike[str], setting: Setting, search: tuple[float, ...], limit: int | None
+) -> TestSet:
     import h5py
 
     data = Benchmarks(root)
     with h5py.File(data.need("mpii/valid.h5"), "r") as file:
         names = [n.decode() if isinstance(n, bytes) else str(n) for n in file["imgname"][()]]
-        centers, scales = file["center"][()].astype(np.float64), file["scale"][()].astype(np.float64)
-    # the file's makers enlarged MPII's scale by a quarter and moved the centre down by 15 pixels per unit: undone
+        centers, scales = (
+            file["center"][()].astype(np.float64),
+            file["scale"][()].astype(np.float64),
+        )
+    # the file's makers enlarged MPII's scale by a quarter and moved the centre down by 15 pixels
+    # per unit: undone
     scales = scales / 1.25
     centers = centers - np.column_stack([np.zeros(len(scales)), 15 * scales])
     part, head = data.mpii_valid
     people = [
-        TestPerson(data.root / "mpii" / "images" / n, "mpi", None, (float(c[0]), float(c[1])), float(s), setting, search)
+        TestPerson(
+            data.root / "mpii" / "images" / n,
+            "mpi",
+            None,
+            (float(c[0]), float(c[1])),
+            float(s),
+            setting,
+            search,
+        )
         for n, c, s in zip(names[:limit], centers, scales, strict=False)
     ]
 
     def score(guess: Floats, done: npt.NDArray[np.int64]) -> dict[str, Any]:
-        groups = {n: tuple(measures.MPII_COUNTED.index(j) for j in joints) for n, joints in measures.MPII_GROUPS.items()}
+        groups = {
+            n: tuple(measures.MPII_COUNTED.index(j) for j in joints)
+            for n, joints in measures.MPII_GROUPS.items()
+        }
         return table(measures.score_mpii(guess[done], part[done], head[done]), groups, 0.5)
 
-    return TestSet("MPII (Tompson's validation split) PCKh@0.5", "MPI_valid", people, 14, _to_mpii, score)
+    return TestSet(
+        "MPII (Tompson's validation split) PCKh@0.5", "MPI_valid", people, 14, _to_mpii, score
+    )
 
 
-def table(result: measures.EvalResult, groups: dict[str, tuple[int, ...]], threshold: float) -> dict[str, Any]:
+def table(
+    result: measures.EvalResult, groups: dict[str, tuple[int, ...]], threshold: float
+) -> dict[str, Any]:
     """A row of percentages at a threshold, with the area under the curve and the joints counted."""
     at = result.at(threshold)
     row: dict[str, Any] = {name: result.group(joints, threshold) for name, joints in groups.items()}
     return {
-        **row, "total": float(result.total[at]), "auc": result.auc, "hits": int(result.hits[at].sum()),
+        **row,
+        "total": float(result.total[at]),
+        "auc": result.auc,
+        "hits": int(result.hits[at].sum()),
         "counted": int(result.counted.sum()),
-    }  # fmt: skip
+    }
 
 
-def mpi_test(mat: str | os.PathLike[str], setting: Setting, search: tuple[float, ...], limit: int | None = None) -> TestSet:
-    """MPII's test people (``img_train`` 0, with ``scale`` and ``objpos``); images lie in ``images/`` beside the file.
+def mpi_test(
+    mat: str | os.PathLike[str],
+    setting: Setting,
+    search: tuple[float, ...],
+    limit: int | None = None,
+) -> TestSet:
+    """MPII's test people (``img_train`` 0, with ``scale`` and ``objpos``); images lie in
+    ``images/`` beside the file.
 
-    The result file is the annotation file with the predicted points in it, as the release's ``RELEASE_predicted``.
+    The result file is the annotation file with the predicted points in it, as the release's
+    ``RELEASE_predicted``.
     """
     from scipy.io import loadmat, savemat
 
@@ -166,9 +218,17 @@ def mpi_test(mat: str | os.PathLike[str], setting: Setting, search: tuple[float,
         for p, person in enumerate(rectangles):
             if person["scale"].size and person["objpos"].size:
                 place = person["objpos"].reshape(-1)[0]
-                path = Path(mat).parent / "images" / str(entry["image"].reshape(-1)[0]["name"].reshape(-1)[0])
+                path = (
+                    Path(mat).parent
+                    / "images"
+                    / str(entry["image"].reshape(-1)[0]["name"].reshape(-1)[0])
+                )
                 center = float(place["x"].item()), float(place["y"].item())
-                people.append(TestPerson(path, "mpi", None, center, float(person["scale"].item()), setting, search))
+                people.append(
+                    TestPerson(
+                        path, "mpi", None, center, float(person["scale"].item()), setting, search
+                    )
+                )
                 places.append((e, p))
     people, places = people[:limit], places[:limit]
 
@@ -182,12 +242,16 @@ def mpi_test(mat: str | os.PathLike[str], setting: Setting, search: tuple[float,
         with atomic_write(path) as stream:
             savemat(stream, {"RELEASE_predicted": release}, do_compression=True)
 
-    return TestSet("MPII test set (truth not public: no score)", "MPI", people, 14, _to_mpii, None, write)
+    return TestSet(
+        "MPII test set (truth not public: no score)", "MPI", people, 14, _to_mpii, None, write
+    )
 
 
 def _with_field(structs: npt.NDArray[Any], name: str) -> npt.NDArray[Any]:
     """A struct array with one field more, empty in all."""
-    out = np.empty(structs.shape, [*((n, object) for n in structs.dtype.names or ()), (name, object)])
+    out = np.empty(
+        structs.shape, [*((n, object) for n in structs.dtype.names or ()), (name, object)]
+    )
     for field in structs.dtype.names or ():
         out[field] = structs[field]
     for one in out.reshape(-1):
@@ -209,4 +273,6 @@ def _points(joints: Floats) -> npt.NDArray[Any]:
 def check_parts(test: TestSet, parts: int) -> None:
     """Raise where a network has other parts than a benchmark needs."""
     if parts != test.parts:
-        raise CaffeCompatError(f"the network has {parts} parts, {test.title.split(' ')[0]} needs {test.parts}")
+        raise CaffeCompatError(
+            f"the network has {parts} parts, {test.title.split(' ')[0]} needs {test.parts}"
+        )

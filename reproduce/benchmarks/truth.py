@@ -1,7 +1,8 @@
 """Truth and predictions of the benchmarks, found below one folder.
 
-Layout: ``lsp/joints.mat``, ``flic/examples.mat``, ``mpii/valid.h5`` and ``mpii/*.h5``, ``release/*.mat`` (the authors'
-predictions), ``predictions/METHOD/pred_keypoints_*.mat`` (other methods').
+Layout: ``lsp/joints.mat``, ``flic/examples.mat``, ``mpii/valid.h5`` and ``mpii/*.h5``,
+``release/*.mat`` (the authors' predictions), ``predictions/METHOD/pred_keypoints_*.mat`` (other
+methods').
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ class Missing(DataError):
 
 @dataclass(frozen=True)
 class Method:
-    """A method's predictions on a benchmark: label for people, file, person- or observer-centric."""
+    """A method's predictions on a benchmark: label for people, file, person- or
+    observer-centric."""
 
     label: str
     path: Path
@@ -73,15 +75,26 @@ class Benchmarks:
 
     @cached_property
     def flic_tests(self) -> tuple[Floats, Floats]:
-        """Test examples: (1016, 9, 2) observer-centric in the network's order, and the 11 raw points."""
-        tests = [e for e in flic_files.read_examples(self.need("flic/examples.mat")) if matfile.number(e.istest)]
+        """Test examples: (1016, 9, 2) observer-centric in the network's order, and the 11 raw
+        points."""
+        tests = [
+            e
+            for e in flic_files.read_examples(self.need("flic/examples.mat"))
+            if matfile.number(e.istest)
+        ]
         coords = (np.asarray(e.coords, np.float64) for e in tests)
-        return np.stack([flic_files.joints_of(e)[0][:, :2] for e in tests]), np.stack([c[:, ~np.isnan(c[0])].T for c in coords])
+        return np.stack([flic_files.joints_of(e)[0][:, :2] for e in tests]), np.stack(
+            [c[:, ~np.isnan(c[0])].T for c in coords]
+        )
 
     @cached_property
     def flic_boxes(self) -> Floats:
         """Diagonal of each test example's torso box, (1016,)."""
-        tests = [e for e in flic_files.read_examples(self.need("flic/examples.mat")) if matfile.number(e.istest)]
+        tests = [
+            e
+            for e in flic_files.read_examples(self.need("flic/examples.mat"))
+            if matfile.number(e.istest)
+        ]
         boxes = np.stack([np.asarray(e.torsobox, np.float64).reshape(-1) for e in tests])
         return np.asarray(np.linalg.norm(boxes[:, 2:] - boxes[:, :2], axis=1), np.float64)
 
@@ -102,7 +115,9 @@ class Benchmarks:
     def flic_score(self, name: str, normalise: str) -> measures.EvalResult:
         """PCK of a prediction file (9 joints) on FLIC."""
         self.need(name)
-        return measures.score_flic(files.read_mat(self.need(name)), self.flic_tests[0], normalise=normalise)
+        return measures.score_flic(
+            files.read_mat(self.need(name)), self.flic_tests[0], normalise=normalise
+        )
 
     def mpii_score(self, name: str) -> measures.EvalResult:
         """PCKh of a prediction file on the validation split."""
@@ -112,15 +127,25 @@ class Benchmarks:
             with h5py.File(self.need(name), "r") as file:
                 guess = file["preds"][()].astype(np.float64)
         except (OSError, KeyError) as error:
-            raise DataError(f"{name}: is no prediction file with a data set 'preds': {error}") from None
-        return measures.score_mpii(guess.transpose(2, 1, 0) if guess.shape[0] == 2 else guess, *self.mpii_valid)
+            raise DataError(
+                f"{name}: is no prediction file with a data set 'preds': {error}"
+            ) from None
+        return measures.score_mpii(
+            guess.transpose(2, 1, 0) if guess.shape[0] == 2 else guess, *self.mpii_valid
+        )
 
     def methods(self, dataset: str, modes: Sequence[str] = ("pc",)) -> list[Method]:
         """Other methods' prediction files on a benchmark."""
         found = []
         for mode in modes:
-            for path in sorted((self.root / "predictions").glob(f"*/pred_keypoints_{dataset}_{mode}.mat")):
+            for path in sorted(
+                (self.root / "predictions").glob(f"*/pred_keypoints_{dataset}_{mode}.mat")
+            ):
                 label = path.parent / "algorithm.txt"
-                text = label.read_text(encoding="utf-8", errors="replace").strip() if label.exists() else path.parent.name
+                text = (
+                    label.read_text(encoding="utf-8", errors="replace").strip()
+                    if label.exists()
+                    else path.parent.name
+                )
                 found.append(Method(text.splitlines()[0] if text else path.parent.name, path, mode))
         return found

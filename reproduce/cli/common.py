@@ -31,7 +31,8 @@ class Command(click.Command):
 
 
 def run_reporting(call: Callable[[], Any]) -> Any:
-    """Run a command; bad input ends with its message on stderr and exit code 2, with a traceback under ``--debug``."""
+    """Run a command; bad input ends with its message on stderr and exit code 2, with a traceback
+    under ``--debug``."""
     try:
         return call()
     except CaffeCompatError as error:
@@ -49,7 +50,9 @@ def run_reporting(call: Callable[[], Any]) -> Any:
 
 def common(function: _F) -> _F:
     """``--version`` and ``--debug``."""
-    function = click.option("--debug", is_flag=True, expose_value=False, help="Show a traceback for bad input.")(function)
+    function = click.option(
+        "--debug", is_flag=True, expose_value=False, help="Show a traceback for bad input."
+    )(function)
     return click.version_option(__version__, package_name="convolutional-pose-machines")(function)
 
 
@@ -57,7 +60,10 @@ def table(rows: Sequence[Sequence[str]], head: Sequence[str]) -> str:
     """Left-aligned columns."""
     lines = [list(head), *[list(map(str, row)) for row in rows]]
     widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
-    out = ["  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip() for line in lines]
+    out = [
+        "  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    ]
     out.insert(1, "  ".join("-" * w for w in widths))
     return "\n".join(out)
 
@@ -67,7 +73,9 @@ def emit_json(value: Any) -> None:
     click.echo(json.dumps(value, indent=1))
 
 
-def parse_shapes(context: click.Context, parameter: click.Parameter, values: Sequence[str]) -> dict[str, tuple[int, ...]]:
+def parse_shapes(
+    context: click.Context, parameter: click.Parameter, values: Sequence[str]
+) -> dict[str, tuple[int, ...]]:
     """``NAME:1,4,368,368`` options as a dict; for click's ``callback``."""
     shapes = {}
     for value in values:
@@ -77,6 +85,8 @@ def parse_shapes(context: click.Context, parameter: click.Parameter, values: Seq
         except ValueError:
             shape = ()
         if not name or not shape or min(shape) < 1:
-            raise click.BadParameter(f"'{value}': expected NAME:N,C,H,W, for example data:1,4,368,368")
+            raise click.BadParameter(
+                f"'{value}': expected NAME:N,C,H,W, for example data:1,4,368,368"
+            )
         shapes[name] = shape
     return shapes

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from reproduce.cli.common import BAD_INPUT, FAILED_CHECK, Command, common, emit_json, parse_shapes, table
+from reproduce.cli.common import (
+    BAD_INPUT,
+    FAILED_CHECK,
+    Command,
+    common,
+    emit_json,
+    parse_shapes,
+    table,
+)
 
 if TYPE_CHECKING:
     from caffe_compat.conversion.convert import Conversion
@@ -51,7 +59,13 @@ def _report_rows(made: Conversion, identity: Identity, output: str) -> dict[str,
         "outputs": {name: list(made.graph.blobs[name]) for name in made.graph.outputs},
         "parameters": made.graph.count,
         "layers": [
-            {"name": r.name, "type": r.type, "shapes": [list(s) for s in r.shapes], "status": r.status, "detail": r.detail}
+            {
+                "name": r.name,
+                "type": r.type,
+                "shapes": [list(s) for s in r.shapes],
+                "status": r.status,
+                "detail": r.detail,
+            }
             for r in made.match.rows
         ],
         "dropped": [{"name": d.name, "type": d.type, "reason": d.reason} for d in made.dropped],
@@ -62,7 +76,12 @@ def _report_rows(made: Conversion, identity: Identity, output: str) -> dict[str,
 
 def _print(report: dict[str, Any]) -> None:
     rows = [
-        (r["name"], r["type"], " ".join("×".join(map(str, s)) or "scalar" for s in r["shapes"]), r["status"])
+        (
+            r["name"],
+            r["type"],
+            " ".join("×".join(map(str, s)) or "scalar" for s in r["shapes"]),
+            r["status"],
+        )
         for r in report["layers"]
     ]
     rows += [(d["name"], d["type"], "", f"left out: {d['reason']}") for d in report["dropped"]]
@@ -74,10 +93,15 @@ def _print(report: dict[str, Any]) -> None:
     click.echo(f"dialect     {report['dialect']}{evidence}")
     click.echo(f"definition  {report['definition']}")
     click.echo(f"model       {report['model']}")
-    shapes = [f"{n} {'×'.join(map(str, s))}" for n, s in {**report["inputs"], **report["outputs"]}.items()]
+    shapes = [
+        f"{n} {'×'.join(map(str, s))}" for n, s in {**report["inputs"], **report["outputs"]}.items()
+    ]
     click.echo(f"blobs       {', '.join(shapes)}")
     totals = ", ".join(f"{count} {status}" for status, count in report["totals"].items())
-    click.echo(f"totals      {len(report['layers'])} layers ({totals}), {report['parameters']:,} parameters")
+    click.echo(
+        f"totals      {len(report['layers'])} layers ({totals}), {report['parameters']:,} "
+        "parameters"
+    )
     for note in report["notes"]:
         click.echo(f"note        {note}")
 
@@ -89,24 +113,33 @@ def _verify(made: Conversion, dump: str, tolerance: float, as_json: bool) -> Rep
     arrays = load_dump(dump)
     report = verify(Net(made.graph, made.weights, strict=False), arrays, tolerance=tolerance)
     if as_json:
-        emit_json({
-            "verified": report.first is None,
-            "tolerance": report.tolerance,
-            "blobs": [c.__dict__ for c in report.checks],
-            "first": report.first.blob if report.first else None,
-            "causes": list(report.causes),
-        })  # fmt: skip
+        emit_json(
+            {
+                "verified": report.first is None,
+                "tolerance": report.tolerance,
+                "blobs": [c.__dict__ for c in report.checks],
+                "first": report.first.blob if report.first else None,
+                "causes": list(report.causes),
+            }
+        )
         return report
     rows = [
-        (c.blob, f"{c.layer} ({c.type})", f"{c.error:.2e}", f"{c.scale:.3g}", c.verdict) for c in report.checks
+        (c.blob, f"{c.layer} ({c.type})", f"{c.error:.2e}", f"{c.scale:.3g}", c.verdict)
+        for c in report.checks
     ]
     click.echo(table(rows, ("blob", "layer", "max error", "max value", "verdict")))
     if report.first is None:
-        click.echo(f"\nall {len(report.checks)} blobs agree within {tolerance:g} of each blob's largest value")
+        click.echo(
+            f"\nall {len(report.checks)} blobs agree within {tolerance:g} of each blob's "
+            "largest value"
+        )
     else:
         first = report.first
         where = first.detail or f"by {first.error:.3g} (largest recorded value {first.scale:.3g})"
-        click.echo(f"\nfirst difference: blob '{first.blob}' of layer '{first.layer}' ({first.type}), {where}")
+        click.echo(
+            f"\nfirst difference: blob '{first.blob}' of layer '{first.layer}' ({first.type}), "
+            f"{where}"
+        )
         for cause in report.causes:
             click.echo(f"likely cause: {cause}")
     return report
@@ -114,37 +147,81 @@ def _verify(made: Conversion, dump: str, tolerance: float, as_json: bool) -> Rep
 
 @click.command(cls=Command, epilog=_EPILOG)
 @click.argument("model", type=click.Path())
-@click.option("--prototxt", type=click.Path(), help="Deploy definition; default: the one inside the model.")
-@click.option("--to", type=click.Choice(list(_ENDINGS)), help="Output format; default: by -o's ending, else safetensors.")
-@click.option("-o", "--out", type=click.Path(), help="Output file; default: MODEL with another ending.")
-@click.option("--dialect", type=click.Choice(["upstream", "fork"]), help="Schema of a binary model, if detection errs.")
-@click.option("--input-shape", "shapes", multiple=True, callback=parse_shapes, metavar="NAME:N,C,H,W",
-              help="Size of an input that the definition does not tell.")  # fmt: skip
-@click.option("--strict/--no-strict", default=True, show_default=True,
-              help="--no-strict fills missing parameters and drops superfluous ones, as Caffe does.")  # fmt: skip
-@click.option("--verify", "dump", type=click.Path(), help="Compare with recorded blobs (.npz) instead of converting.")
-@click.option("--tolerance", default=1e-4, show_default=True, help="For --verify, as a fraction of a blob's largest value.")
+@click.option(
+    "--prototxt", type=click.Path(), help="Deploy definition; default: the one inside the model."
+)
+@click.option(
+    "--to",
+    type=click.Choice(list(_ENDINGS)),
+    help="Output format; default: by -o's ending, else safetensors.",
+)
+@click.option(
+    "-o", "--out", type=click.Path(), help="Output file; default: MODEL with another ending."
+)
+@click.option(
+    "--dialect",
+    type=click.Choice(["upstream", "fork"]),
+    help="Schema of a binary model, if detection errs.",
+)
+@click.option(
+    "--input-shape",
+    "shapes",
+    multiple=True,
+    callback=parse_shapes,
+    metavar="NAME:N,C,H,W",
+    help="Size of an input that the definition does not tell.",
+)
+@click.option(
+    "--strict/--no-strict",
+    default=True,
+    show_default=True,
+    help="--no-strict fills missing parameters and drops superfluous ones, as Caffe does.",
+)
+@click.option(
+    "--verify",
+    "dump",
+    type=click.Path(),
+    help="Compare with recorded blobs (.npz) instead of converting.",
+)
+@click.option(
+    "--tolerance",
+    default=1e-4,
+    show_default=True,
+    help="For --verify, as a fraction of a blob's largest value.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Report as JSON.")
 @common
 def main(
-    model: str, prototxt: str | None, to: str | None, out: str | None, dialect: Any,
-    shapes: dict[str, tuple[int, ...]], strict: bool, dump: str | None, tolerance: float, as_json: bool,
-) -> None:  # fmt: skip
+    model: str,
+    prototxt: str | None,
+    to: str | None,
+    out: str | None,
+    dialect: Any,
+    shapes: dict[str, tuple[int, ...]],
+    strict: bool,
+    dump: str | None,
+    tolerance: float,
+    as_json: bool,
+) -> None:
     """Convert a Caffe MODEL to PyTorch (or between formats), and say layer by layer what was done.
 
-    Reads .caffemodel of any age and schema, .caffemodel.h5, and what this command wrote. The network comes from the
-    definition inside the model, training-only layers left out, or from --prototxt. Nothing is written unless every
-    parameter fits.
+    Reads .caffemodel of any age and schema, .caffemodel.h5, and what this command wrote. The
+    network comes from the definition inside the model, training-only layers left out, or from
+    --prototxt. Nothing is written unless every parameter fits.
     """
     from caffe_compat.conversion.convert import convert
     from reproduce.network.identify import identify
 
     made = convert(model, prototxt=prototxt, dialect=dialect, input_shapes=shapes, strict=strict)
     if dump is not None:
-        raise SystemExit(0 if _verify(made, dump, tolerance, as_json).first is None else FAILED_CHECK)
+        raise SystemExit(
+            0 if _verify(made, dump, tolerance, as_json).first is None else FAILED_CHECK
+        )
     identity = identify(made.graph, made.weights.source.metadata.get("source_file") or model)
     target = _target(model, out, to)
-    chosen = to or next((f for f, e in _ENDINGS.items() if target.endswith(e.rpartition(".")[2])), "safetensors")
+    chosen = to or next(
+        (f for f, e in _ENDINGS.items() if target.endswith(e.rpartition(".")[2])), "safetensors"
+    )
     if Path(target).resolve() == Path(model).resolve():
         click.echo(f"error: {target} is the model itself; choose another file with -o", err=True)
         raise SystemExit(BAD_INPUT)
@@ -161,7 +238,14 @@ def _target(model: str, out: str | None, to: str | None) -> str:
     if out is not None:
         return out
     stem = Path(model).name
-    for ending in (".caffemodel.h5", ".converted.caffemodel", ".caffemodel", ".safetensors", ".pth", ".npz"):
+    for ending in (
+        ".caffemodel.h5",
+        ".converted.caffemodel",
+        ".caffemodel",
+        ".safetensors",
+        ".pth",
+        ".npz",
+    ):
         if stem.endswith(ending):
             stem = stem[: -len(ending)]
             break

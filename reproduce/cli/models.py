@@ -50,7 +50,9 @@ def list_(as_json: bool) -> None:
     rows = [(p.name, "in models/", "", str(p)) for p in _local()]
     rows += [(m.name, f"released {m.id}", m.published, m.file) for m in released()]
     if as_json:
-        emit_json([dict(zip(("name", "kind", "published", "file"), row, strict=True)) for row in rows])
+        emit_json(
+            [dict(zip(("name", "kind", "published", "file"), row, strict=True)) for row in rows]
+        )
         return
     click.echo(table(rows, ("name", "kind", "published", "file")))
     click.echo(f"\n{how_to_get()}")
@@ -70,7 +72,10 @@ def info(name: str) -> None:
         if name in (model.name, str(model.id), model.file):
             click.echo(f"{model.title}: released model {model.id}")
             click.echo(f"file        {model.file}\ndefinition  {model.prototxt}")
-            click.echo(f"network     {model.stages} stages, {model.parts} parts, {model.parameters:,} parameters")
+            click.echo(
+                f"network     {model.stages} stages, {model.parts} parts, {model.parameters:,} "
+                "parameters"
+            )
             click.echo(f"published   {model.published}")
             found = _find(name)
             click.echo(f"here        {found or 'no: ' + how_to_get()}")
@@ -94,7 +99,9 @@ def path(name: str) -> None:
 
 @main.command()
 @click.option("--stages", default=6, show_default=True, help="Number of stages.")
-@click.option("--parts", default=14, show_default=True, help="Number of parts, without the background.")
+@click.option(
+    "--parts", default=14, show_default=True, help="Number of parts, without the background."
+)
 @click.option("--input", "size", default=368, show_default=True, help="Input height and width.")
 @click.option("--seed", default=1, show_default=True, help="For Caffe's fillers.")
 @click.option("-o", "--out", required=True, type=click.Path(), help="The .caffemodel to write.")
@@ -114,31 +121,63 @@ def random(stages: int, parts: int, size: int, seed: int, out: str) -> None:
 @click.argument("model", type=click.Path())
 @click.option("--prototxt", type=click.Path(), help="Definition, if the model holds none.")
 @click.option("--input", "size", help="HxW of the input (default: the definition's).")
-@click.option("--engine", type=click.Choice(["auto", "direct", "tiled"]), default="auto", show_default=True)
+@click.option(
+    "--engine", type=click.Choice(["auto", "direct", "tiled"]), default="auto", show_default=True
+)
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def plan(model: str, prototxt: str | None, size: str | None, engine: Any, as_json: bool) -> None:
-    """Tell how each convolution of MODEL runs on the CPU, and why (a released name, a weight file or a prototxt)."""
+    """Tell how each convolution of MODEL runs on the CPU, and why (a released name, a weight file
+    or a prototxt)."""
     from caffe_compat.engine.plan import Engine, planned
 
     graph = _graph(model, prototxt, size)
     rows = planned(graph, Engine(engine))
     if as_json:
-        emit_json([{
-            "layer": name, "weight": list(c.weight), "input": list(c.size), "kind": choice.kind,
-            "tile": choice.tiling.n if choice.tiling else None, "kernel_bytes": choice.memory, "why": choice.why,
-            "direct_ms": round(choice.direct * 1e3, 3), "chosen_ms": round(choice.seconds * 1e3, 3),
-        } for name, c, choice in rows])  # fmt: skip
+        emit_json(
+            [
+                {
+                    "layer": name,
+                    "weight": list(c.weight),
+                    "input": list(c.size),
+                    "kind": choice.kind,
+                    "tile": choice.tiling.n if choice.tiling else None,
+                    "kernel_bytes": choice.memory,
+                    "why": choice.why,
+                    "direct_ms": round(choice.direct * 1e3, 3),
+                    "chosen_ms": round(choice.seconds * 1e3, 3),
+                }
+                for name, c, choice in rows
+            ]
+        )
         return
     lines = []
     for name, c, choice in rows:
         tile = f"{choice.tiling.n}" if choice.tiling else "-"
-        estimate = f"{choice.direct * 1e3:.1f} -> {choice.seconds * 1e3:.1f}" if choice.direct else "-"
+        estimate = (
+            f"{choice.direct * 1e3:.1f} -> {choice.seconds * 1e3:.1f}" if choice.direct else "-"
+        )
         memory = f"{choice.memory / 1e6:.1f}" if choice.memory else "-"
         shape = f"{c.weight[1]}->{c.weight[0]} k{'x'.join(map(str, c.weight[2:]))}"
-        lines.append((name, shape, "x".join(map(str, c.size)), choice.kind, tile, memory, estimate, choice.why))
-    click.echo(table(lines, ("layer", "convolution", "input", "runs", "tile", "MB", "est. ms", "why")))
+        lines.append(
+            (
+                name,
+                shape,
+                "x".join(map(str, c.size)),
+                choice.kind,
+                tile,
+                memory,
+                estimate,
+                choice.why,
+            )
+        )
+    click.echo(
+        table(lines, ("layer", "convolution", "input", "runs", "tile", "MB", "est. ms", "why"))
+    )
     total = sum(choice.memory for _, _, choice in rows) / 1e6
-    click.echo(f"transformed kernels take {total:.0f} MB; times are the cost model's, of one image on two cores of its machine")
+    click.echo(
+        f"transformed kernels take {total:.0f} MB; times are the cost model's, of one image on "
+        "two cores of its machine"
+    )
 
 
 @main.command()
@@ -152,20 +191,39 @@ def rf(model: str, prototxt: str | None, as_json: bool) -> None:
     graph = _graph(model, prototxt, None)
     rows = receptive.table(graph)
     if as_json:
-        emit_json([{
-            "layer": r.layer, "type": r.type, "kernel": r.kernel, "stride": r.stride, "image": r.image.size,
-            "jump": r.image.jump, "belief_maps": r.belief.size if r.belief else None,
-        } for r in rows])  # fmt: skip
+        emit_json(
+            [
+                {
+                    "layer": r.layer,
+                    "type": r.type,
+                    "kernel": r.kernel,
+                    "stride": r.stride,
+                    "image": r.image.size,
+                    "jump": r.image.jump,
+                    "belief_maps": r.belief.size if r.belief else None,
+                }
+                for r in rows
+            ]
+        )
         return
     lines = [
-        (*map(str, (r.layer, r.type, r.kernel, r.stride, r.image.size, r.image.jump)), str(r.belief.size) if r.belief else "-")
+        (
+            *map(str, (r.layer, r.type, r.kernel, r.stride, r.image.size, r.image.jump)),
+            str(r.belief.size) if r.belief else "-",
+        )
         for r in rows
     ]
-    click.echo(table(lines, ("layer", "type", "kernel", "stride", "sees px", "steps px", "of belief maps")))
+    click.echo(
+        table(lines, ("layer", "type", "kernel", "stride", "sees px", "steps px", "of belief maps"))
+    )
     both = zip(receptive.stages(graph), receptive.stages(graph, small_pools=True), strict=True)
     for (name, own, maps), (_, paper, _) in both:
         seen = f", {maps.size}x{maps.size} of the belief maps" if maps else ""
-        note = f" ({paper.size} if its 3x3 pools counted as 2x2, as in the paper's figures)" if paper != own else ""
+        note = (
+            f" ({paper.size} if its 3x3 pools counted as 2x2, as in the paper's figures)"
+            if paper != own
+            else ""
+        )
         click.echo(f"{name}: {own.size} pixels{seen}{note}")
 
 

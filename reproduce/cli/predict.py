@@ -36,21 +36,29 @@ def _numbers(value: str) -> tuple[float, ...]:
         return ()
 
 
-def _box(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[float, ...] | None:
+def _box(
+    context: click.Context, parameter: click.Parameter, value: str | None
+) -> tuple[float, ...] | None:
     if value is None:
         return None
     numbers = _numbers(value)
     if len(numbers) != 4 or min(numbers[2:]) <= 0:
-        raise click.BadParameter(f"'{value}': expected x,y,width,height in pixels, for example 120,40,200,420")
+        raise click.BadParameter(
+            f"'{value}': expected x,y,width,height in pixels, for example 120,40,200,420"
+        )
     return numbers
 
 
-def _scales(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[float, ...] | None:
+def _scales(
+    context: click.Context, parameter: click.Parameter, value: str | None
+) -> tuple[float, ...] | None:
     if value is None:
         return None
     numbers = _numbers(value)
     if not numbers or not all(0.01 <= n <= 100 for n in numbers):
-        raise click.BadParameter(f"'{value}': expected multiples of the protocol's scale, for example 0.8,1,1.2")
+        raise click.BadParameter(
+            f"'{value}': expected multiples of the protocol's scale, for example 0.8,1,1.2"
+        )
     return numbers
 
 
@@ -81,44 +89,118 @@ def _inputs(inputs: tuple[str, ...]) -> tuple[list[Path], list[Path], list[int]]
 
 @click.command(cls=Command, epilog=_EPILOG)
 @click.argument("inputs", nargs=-1, type=click.Path())
-@click.option("--model", required=True, type=click.Path(), help="Any weight file that cpm-convert reads or writes.")
+@click.option(
+    "--model",
+    required=True,
+    type=click.Path(),
+    help="Any weight file that cpm-convert reads or writes.",
+)
 @click.option("--prototxt", type=click.Path(), help="Deploy definition, if the model holds none.")
-@click.option("--box", callback=_box, help="x,y,width,height of the person (default: the whole image).")
-@click.option("--boxes", type=click.Path(), help="People's boxes: CSV image,x,y,w,h; JSON {image: [[x,y,w,h],...]}; the "
-              "authors' or COCO's annotation JSON.")  # fmt: skip
-@click.option("--detect", is_flag=True, help="Boxes from OpenCV's people detector (upright people); several per image.")
-@click.option("--protocol", type=click.Choice(["demo", "lsp", "flic", "mpi"]), default="demo", show_default=True,
-              help="demo: a box around the person; lsp: the whole image; flic: the torso's box; mpi: a square of 200 "
-              "annotated scales.")  # fmt: skip
-@click.option("--scales", callback=_scales, help="Multiples of the protocol's scale, e.g. 0.8,1,1.2 (default: the paper's).")
-@click.option("--dataset", type=click.Choice(["lsp", "flic", "mpi", "mpi-valid"]),
-              help="Benchmark: predict a data set's test images and score them.")  # fmt: skip
+@click.option(
+    "--box", callback=_box, help="x,y,width,height of the person (default: the whole image)."
+)
+@click.option(
+    "--boxes",
+    type=click.Path(),
+    help="People's boxes: CSV image,x,y,w,h; JSON {image: [[x,y,w,h],...]}; the "
+    "authors' or COCO's annotation JSON.",
+)
+@click.option(
+    "--detect",
+    is_flag=True,
+    help="Boxes from OpenCV's people detector (upright people); several per image.",
+)
+@click.option(
+    "--protocol",
+    type=click.Choice(["demo", "lsp", "flic", "mpi"]),
+    default="demo",
+    show_default=True,
+    help="demo: a box around the person; lsp: the whole image; flic: the torso's box; mpi: a "
+    "square of 200 "
+    "annotated scales.",
+)
+@click.option(
+    "--scales",
+    callback=_scales,
+    help="Multiples of the protocol's scale, e.g. 0.8,1,1.2 (default: the paper's).",
+)
+@click.option(
+    "--dataset",
+    type=click.Choice(["lsp", "flic", "mpi", "mpi-valid"]),
+    help="Benchmark: predict a data set's test images and score them.",
+)
 @click.option("--data", type=click.Path(), help="Folder that holds the data set.")
-@click.option("--limit", type=click.IntRange(min=1), help="Only the first so many people of the data set, or frames.")
+@click.option(
+    "--limit",
+    type=click.IntRange(min=1),
+    help="Only the first so many people of the data set, or frames.",
+)
 @click.option("--stages", type=int, help="Use the first stages only.")
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:N or auto.")
-@click.option("--engine", type=click.Choice(["auto", "direct", "tiled"]), default="auto", show_default=True,
-              help="How convolutions run on the CPU; see 'cpm-models plan'.")  # fmt: skip
-@click.option("--amp", type=click.Choice(["bf16"]), help="Fast mode with half the digits, for hardware that has it.")
-@click.option("--batch", default=16, show_default=True, type=click.IntRange(min=1), help="Scaled images at once at most.")
-@click.option("--workers", type=click.IntRange(min=0),
-              help="Processes that decode and resize ahead of the network (default: none on one or two processors, where the "
-              "network needs both; else 2).")  # fmt: skip
+@click.option(
+    "--engine",
+    type=click.Choice(["auto", "direct", "tiled"]),
+    default="auto",
+    show_default=True,
+    help="How convolutions run on the CPU; see 'cpm-models plan'.",
+)
+@click.option(
+    "--amp",
+    type=click.Choice(["bf16"]),
+    help="Fast mode with half the digits, for hardware that has it.",
+)
+@click.option(
+    "--batch",
+    default=16,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Scaled images at once at most.",
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(min=0),
+    help="Processes that decode and resize ahead of the network (default: none on one or two "
+    "processors, where the "
+    "network needs both; else 2).",
+)
 @click.option("--resume", is_flag=True, help="Skip what is done already.")
-@click.option("--out", type=click.Path(), default="predicted", show_default=True, help="Folder for the results.")
+@click.option(
+    "--out",
+    type=click.Path(),
+    default="predicted",
+    show_default=True,
+    help="Folder for the results.",
+)
 @common
 def main(
-    inputs: tuple[str, ...], model: str, prototxt: str | None, box: Any, boxes: str | None, detect: bool, protocol: Any,
-    scales: tuple[float, ...] | None, dataset: str | None, data: str | None, limit: int | None, stages: int | None,
-    device: str, engine: Any, amp: str | None, batch: int, workers: int | None, resume: bool, out: str,
-) -> None:  # fmt: skip
+    inputs: tuple[str, ...],
+    model: str,
+    prototxt: str | None,
+    box: Any,
+    boxes: str | None,
+    detect: bool,
+    protocol: Any,
+    scales: tuple[float, ...] | None,
+    dataset: str | None,
+    data: str | None,
+    limit: int | None,
+    stages: int | None,
+    device: str,
+    engine: Any,
+    amp: str | None,
+    batch: int,
+    workers: int | None,
+    resume: bool,
+    out: str,
+) -> None:
     """Find the joints of people in the INPUTS: images, folders, patterns, videos, camera:0.
 
-    Photographs are tested by the demo's protocol unless --protocol says otherwise: each person's box, six scales per octave,
-    heat maps averaged. For each image the skeleton drawn on it, a montage of the belief maps of every stage and OpenPose's
-    JSON are written, and for all images together COCO's JSON, .npz and .mat; for a video its frames with skeletons and one
-    JSON. With --dataset the benchmark's protocol runs: seven scales, the release's .mat, the score. Under torchrun each
-    process takes its share.
+    Photographs are tested by the demo's protocol unless --protocol says otherwise: each person's
+    box, six scales per octave, heat maps averaged. For each image the skeleton drawn on it, a
+    montage of the belief maps of every stage and OpenPose's JSON are written, and for all images
+    together COCO's JSON, .npz and .mat; for a video its frames with skeletons and one JSON. With
+    --dataset the benchmark's protocol runs: seven scales, the release's .mat, the score. Under
+    torchrun each process takes its share.
     """
     from reproduce.benchmarks import testsets
     from reproduce.predict import runs
@@ -130,21 +212,40 @@ def main(
 
     if bool(inputs) == bool(dataset):
         raise CaffeCompatError("give images or folders, or --dataset with --data")
-    if (box is not None) + (boxes is not None) + detect > 1 or (dataset and (box or boxes or detect)):
-        raise CaffeCompatError("--box, --boxes and --detect exclude each other, and --dataset has its own boxes")
+    if (box is not None) + (boxes is not None) + detect > 1 or (
+        dataset and (box or boxes or detect)
+    ):
+        raise CaffeCompatError(
+            "--box, --boxes and --detect exclude each other, and --dataset has its own boxes"
+        )
     if dataset and (data is None or protocol != "demo"):
-        raise CaffeCompatError("--dataset needs --data, the folder that holds it, and has its own protocol")
+        raise CaffeCompatError(
+            "--dataset needs --data, the folder that holds it, and has its own protocol"
+        )
     images, videos, cameras = _inputs(inputs)
     where = read_boxes(boxes) if boxes is not None else box
     with processes.group(choose(device)) as group:
         predictor = Predictor.load(
-            model, prototxt=prototxt, device=group.device, stages=stages, batch=batch, engine=engine, amp=amp or ""
+            model,
+            prototxt=prototxt,
+            device=group.device,
+            stages=stages,
+            batch=batch,
+            engine=engine,
+            amp=amp or "",
         )
         about = {
-            "model": _digest(model), "stages": len(predictor.outputs), "scales": scales, "protocol": dataset or protocol,
+            "model": _digest(model),
+            "stages": len(predictor.outputs),
+            "scales": scales,
+            "protocol": dataset or protocol,
             "amp": amp,
-        }  # fmt: skip
-        test = testsets.open_set(dataset, str(data), predictor.setting, scales or SEARCH, limit) if dataset else None
+        }
+        test = (
+            testsets.open_set(dataset, str(data), predictor.setting, scales or SEARCH, limit)
+            if dataset
+            else None
+        )
         if test is not None:
             testsets.check_parts(test, predictor.parts)
         folder = Path(out)
@@ -153,7 +254,9 @@ def main(
         say: Callable[[str], None] = click.echo if group.first else _silent
         if workers is None:
             workers = 2 if (os.cpu_count() or 1) > 2 else 0
-        ahead = 0 if len(images) == 1 and not videos else workers  # one image is done sooner than a process starts
+        ahead = (
+            0 if len(images) == 1 and not videos else workers
+        )  # one image is done sooner than a process starts
         run = runs.Run(predictor, how, folder, say, resume, ahead, about, group, limit)
         start = time.perf_counter()
         count = 0
@@ -177,7 +280,9 @@ def main(
         for line in bad[:_LISTED]:
             click.echo(f"not done: {line}", err=True)
         if len(bad) > _LISTED:
-            click.echo(f"not done: {len(bad) - _LISTED} more; all in {_list_bad(folder, bad)}", err=True)
+            click.echo(
+                f"not done: {len(bad) - _LISTED} more; all in {_list_bad(folder, bad)}", err=True
+            )
         if bad:
             sys.exit(FAILED_CHECK)
 

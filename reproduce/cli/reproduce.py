@@ -28,7 +28,13 @@ def main() -> None:
 
 
 @main.command()
-@click.option("--data", default=".", show_default=True, type=click.Path(), help="Folder with lsp/, flic/, mpii/, release/ ...")
+@click.option(
+    "--data",
+    default=".",
+    show_default=True,
+    type=click.Path(),
+    help="Folder with lsp/, flic/, mpii/, release/ ...",
+)
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def check(data: str, as_json: bool) -> None:
     """Compare every published number whose data are present; exit 1 if one differs."""
@@ -51,16 +57,42 @@ def _comparison(outcomes: Sequence[Outcome]) -> str:
     """A table of published, ours and ours − published."""
     rows = []
     for o in outcomes:
-        ours = "-" if o.ours is None else " ".join(f"{v:g}" if v == int(v) else f"{v:.2f}" for v in o.ours)
+        ours = (
+            "-"
+            if o.ours is None
+            else " ".join(f"{v:g}" if v == int(v) else f"{v:.2f}" for v in o.ours)
+        )
         difference = "-" if o.difference is None else f"{o.difference:+.3f}"
-        rows.append((o.name, " ".join(f"{v:g}" for v in o.published), ours, difference, f"{o.tolerance:g}", o.verdict))
+        rows.append(
+            (
+                o.name,
+                " ".join(f"{v:g}" for v in o.published),
+                ours,
+                difference,
+                f"{o.tolerance:g}",
+                o.verdict,
+            )
+        )
     return table(rows, ("check", "published", "ours", "difference", "tolerance", "verdict"))
 
 
 def _command(name: str, module: str) -> None:
     @main.command(name)
-    @click.option("--data", default=".", show_default=True, type=click.Path(), help="Folder with the data and predictions.")
-    @click.option("-o", "--out", default="figures", show_default=True, type=click.Path(), help="Folder for the results.")
+    @click.option(
+        "--data",
+        default=".",
+        show_default=True,
+        type=click.Path(),
+        help="Folder with the data and predictions.",
+    )
+    @click.option(
+        "-o",
+        "--out",
+        default="figures",
+        show_default=True,
+        type=click.Path(),
+        help="Folder for the results.",
+    )
     def figure(data: str, out: str) -> None:
         from caffe_compat.files import atomic_write
         from reproduce.benchmarks.check import run
@@ -74,38 +106,99 @@ def _command(name: str, module: str) -> None:
         if made.KINDS:
             outcomes = run(data, made.KINDS)
             with atomic_write(folder / f"{module}_published.json") as stream:
-                stream.write(json.dumps([dataclasses.asdict(o) for o in outcomes], indent=1).encode())
+                stream.write(
+                    json.dumps([dataclasses.asdict(o) for o in outcomes], indent=1).encode()
+                )
             click.echo(f"{folder / f'{module}_published.json'}\n")
             click.echo(_comparison(outcomes))
 
-    figure.help = f"Regenerate Figure {name.removeprefix('fig')} (numbers as JSON and CSV, picture as PNG and PDF)."
+    figure.help = (
+        f"Regenerate Figure {name.removeprefix('fig')} (numbers as JSON and CSV, "
+        "picture as PNG and PDF)."
+    )
 
 
 for _name, _module in _FIGURES.items():
     _command(_name, _module)
 
-_TRAINED = {"fig4": ("fig04", "of_fig4"), "fig5": ("fig05", "of_fig5"), "fig6": ("fig06", "stages_of_fig6")}
+_TRAINED = {
+    "fig4": ("fig04", "of_fig4"),
+    "fig5": ("fig05", "of_fig5"),
+    "fig6": ("fig06", "stages_of_fig6"),
+}
 
 
 def _training_command(name: str, module: str, plan: str) -> None:
     @main.command(name)
-    @click.option("--data", default=".", show_default=True, type=click.Path(), help="Folder with lsp/ and lspet/.")
-    @click.option("--profile", type=click.Choice(["smoke", "cpu", "paper"]), default="cpu", show_default=True,
-                  help="How large everything is; the code is the same.")  # fmt: skip
-    @click.option("--stages", default=3, show_default=True, type=click.IntRange(1, 6), help="Of the networks compared.")
-    @click.option("--seeds", default=1, show_default=True, type=click.IntRange(1), help="Trainings of each network.")
-    @click.option("--work", default="experiments", show_default=True, type=click.Path(), help="Trainings and records.")
+    @click.option(
+        "--data",
+        default=".",
+        show_default=True,
+        type=click.Path(),
+        help="Folder with lsp/ and lspet/.",
+    )
+    @click.option(
+        "--profile",
+        type=click.Choice(["smoke", "cpu", "paper"]),
+        default="cpu",
+        show_default=True,
+        help="How large everything is; the code is the same.",
+    )
+    @click.option(
+        "--stages",
+        default=3,
+        show_default=True,
+        type=click.IntRange(1, 6),
+        help="Of the networks compared.",
+    )
+    @click.option(
+        "--seeds",
+        default=1,
+        show_default=True,
+        type=click.IntRange(1),
+        help="Trainings of each network.",
+    )
+    @click.option(
+        "--work",
+        default="experiments",
+        show_default=True,
+        type=click.Path(),
+        help="Trainings and records.",
+    )
     @click.option("--results", type=click.Path(), help="Folder of results (default: WORK/results).")
     @click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:N or auto.")
     @click.option("--workers", default=1, show_default=True, help="Processes that make samples.")
-    @click.option("--only", help="Only experiments whose name matches this pattern, e.g. 'joint-*'.")
-    @click.option("--dry-run", is_flag=True, help="Print the plan with estimated operations, memory and time.")
-    @click.option("--stored", is_flag=True, help="Train nothing: draw the results that come with the package.")
-    @click.option("-o", "--out", default="figures", show_default=True, type=click.Path(), help="Folder for the figure.")
+    @click.option(
+        "--only", help="Only experiments whose name matches this pattern, e.g. 'joint-*'."
+    )
+    @click.option(
+        "--dry-run", is_flag=True, help="Print the plan with estimated operations, memory and time."
+    )
+    @click.option(
+        "--stored", is_flag=True, help="Train nothing: draw the results that come with the package."
+    )
+    @click.option(
+        "-o",
+        "--out",
+        default="figures",
+        show_default=True,
+        type=click.Path(),
+        help="Folder for the figure.",
+    )
     def figure(
-        data: str, profile: str, stages: int, seeds: int, work: str, results: str | None, device: str, workers: int,
-        only: str | None, dry_run: bool, stored: bool, out: str,
-    ) -> None:  # fmt: skip
+        data: str,
+        profile: str,
+        stages: int,
+        seeds: int,
+        work: str,
+        results: str | None,
+        device: str,
+        workers: int,
+        only: str | None,
+        dry_run: bool,
+        stored: bool,
+        out: str,
+    ) -> None:
         import fnmatch
 
         from reproduce.experiments import plans, trained
@@ -121,19 +214,35 @@ def _training_command(name: str, module: str, plan: str) -> None:
         if dry_run:
             rows = plans.estimates(chosen, wanted)
             lines = [
-                (n, s, str(i), f"{ops / 1e12:.1f}", f"{mem / 1e6:.0f}", _hours(seconds)) for n, s, i, ops, mem, seconds in rows
+                (n, s, str(i), f"{ops / 1e12:.1f}", f"{mem / 1e6:.0f}", _hours(seconds))
+                for n, s, i, ops, mem, seconds in rows
             ]
             click.echo(f"profile {profile}: {chosen.about}")
             click.echo(table(lines, ("experiment", "scheme", "iterations", "TFLOP", "MB", "time")))
             total = _hours(sum(row[-1] for row in rows))
-            click.echo(f"in all {total} at {chosen.operations:.1e} operations/s; one after the other")
+            click.echo(
+                f"in all {total} at {chosen.operations:.1e} operations/s; one after the other"
+            )
             return
-        folder = trained.stored(profile) if stored else Path(results) if results else Path(work) / profile / "results"
+        folder = (
+            trained.stored(profile)
+            if stored
+            else Path(results)
+            if results
+            else Path(work) / profile / "results"
+        )
         if not stored:
             with processes.group(choose(device)) as group:
                 say = click.echo if group.first else _silent
                 lab = Lab(
-                    chosen, Path(data), Path(work) / profile, folder, say, device=group.device, workers=workers, group=group,
+                    chosen,
+                    Path(data),
+                    Path(work) / profile,
+                    folder,
+                    say,
+                    device=group.device,
+                    workers=workers,
+                    group=group,
                     command=f"{name} --profile {profile} --stages {stages}",
                 )
                 if not lab.run(wanted):
@@ -145,16 +254,26 @@ def _training_command(name: str, module: str, plan: str) -> None:
         target = Path(out)
         target.mkdir(parents=True, exist_ok=True)
         found = trained.read(folder)
-        about = provenance(f"cpm-reproduce {name} --profile {profile} --stages {stages}", str(folder))
+        about = provenance(
+            f"cpm-reproduce {name} --profile {profile} --stages {stages}", str(folder)
+        )
         paths = made.make(found, target, about, stages, Path(data))
         if not paths:
             raise CaffeCompatError(f"{folder}: holds no results for this figure yet")
         for path in paths:
             click.echo(str(path))
         for claim in made.claims(found, stages) if profile != "smoke" else ():
-            click.echo(f"{claim.text}: {claim.verdict} (published {claim.published}, ours {claim.ours}) {claim.why}".rstrip())
+            click.echo(
+                (
+                    f"{claim.text}: {claim.verdict} (published {claim.published}, ours "
+                    f"{claim.ours}) {claim.why}"
+                ).rstrip()
+            )
 
-    figure.help = f"Figure {name.removeprefix('fig')} by training: runs what has no result yet, goes on where it was stopped."
+    figure.help = (
+        f"Figure {name.removeprefix('fig')} by training: runs what has no result yet, "
+        "goes on where it was stopped."
+    )
 
 
 def _hours(seconds: float) -> str:
@@ -168,14 +287,37 @@ def _silent(anything: object) -> None:
 
 
 @main.command()
-@click.option("--data", default=".", show_default=True, type=click.Path(), help="Folder with the data and predictions.")
-@click.option("--profile", type=click.Choice(["smoke", "cpu", "paper"]), default="cpu", show_default=True,
-              help="Whose stored results are shown.")  # fmt: skip
-@click.option("--results", type=click.Path(), help="Folder of results (default: those that come with the package).")
+@click.option(
+    "--data",
+    default=".",
+    show_default=True,
+    type=click.Path(),
+    help="Folder with the data and predictions.",
+)
+@click.option(
+    "--profile",
+    type=click.Choice(["smoke", "cpu", "paper"]),
+    default="cpu",
+    show_default=True,
+    help="Whose stored results are shown.",
+)
+@click.option(
+    "--results",
+    type=click.Path(),
+    help="Folder of results (default: those that come with the package).",
+)
 @click.option("--stages", default=3, show_default=True, type=click.IntRange(1, 6))
-@click.option("-o", "--out", default="report", show_default=True, type=click.Path(), help="Folder for the page.")
+@click.option(
+    "-o",
+    "--out",
+    default="report",
+    show_default=True,
+    type=click.Path(),
+    help="Folder for the page.",
+)
 def report(data: str, profile: str, results: str | None, stages: int, out: str) -> None:
-    """One page with every figure, claim and number: OUT/index.html. Trains nothing; what is missing is said."""
+    """One page with every figure, claim and number: OUT/index.html. Trains nothing; what is missing
+    is said."""
     from reproduce.experiments import trained
     from reproduce.report import page as made
 
@@ -184,15 +326,38 @@ def report(data: str, profile: str, results: str | None, stages: int, out: str) 
 
 
 @main.command("all")
-@click.option("--data", default=".", show_default=True, type=click.Path(), help="Folder with the data and predictions.")
-@click.option("--profile", type=click.Choice(["smoke", "cpu", "paper"]), default="cpu", show_default=True)
+@click.option(
+    "--data",
+    default=".",
+    show_default=True,
+    type=click.Path(),
+    help="Folder with the data and predictions.",
+)
+@click.option(
+    "--profile", type=click.Choice(["smoke", "cpu", "paper"]), default="cpu", show_default=True
+)
 @click.option("--stages", default=3, show_default=True, type=click.IntRange(1, 6))
 @click.option("--seeds", default=1, show_default=True, type=click.IntRange(1))
-@click.option("--work", default="experiments", show_default=True, type=click.Path(), help="Folder of trainings and records.")
+@click.option(
+    "--work",
+    default="experiments",
+    show_default=True,
+    type=click.Path(),
+    help="Folder of trainings and records.",
+)
 @click.option("--device", default="auto", show_default=True)
 @click.option("--workers", default=1, show_default=True)
-@click.option("-o", "--out", default="report", show_default=True, type=click.Path(), help="Folder for the page.")
-def all_(data: str, profile: str, stages: int, seeds: int, work: str, device: str, workers: int, out: str) -> None:
+@click.option(
+    "-o",
+    "--out",
+    default="report",
+    show_default=True,
+    type=click.Path(),
+    help="Folder for the page.",
+)
+def all_(
+    data: str, profile: str, stages: int, seeds: int, work: str, device: str, workers: int, out: str
+) -> None:
     """All trainings that have no result yet, then the report."""
     from reproduce.experiments import plans, trained
     from reproduce.experiments.lab import Lab
@@ -201,12 +366,19 @@ def all_(data: str, profile: str, stages: int, seeds: int, work: str, device: st
 
     chosen = plans.PROFILES[profile]
     plan = {
-        e.name: e for make in (plans.stages_of_fig6, plans.of_fig5, plans.of_fig4)
+        e.name: e
+        for make in (plans.stages_of_fig6, plans.of_fig5, plans.of_fig4)
         for e in make(chosen, stages, seeds)
-    }  # fmt: skip
+    }
     where = choose(device)
     lab = Lab(
-        chosen, Path(data), Path(work) / profile, Path(work) / profile / "results", click.echo, device=where, workers=workers,
+        chosen,
+        Path(data),
+        Path(work) / profile,
+        Path(work) / profile / "results",
+        click.echo,
+        device=where,
+        workers=workers,
         command=f"all --profile {profile} --stages {stages}",
     )
     try:

@@ -21,7 +21,7 @@ Examples:
   cpm-train pose_solver.prototxt --weights released.caffemodel
   cpm-train pose_solver.prototxt --snapshot latest
   cpm-train pose_solver_stage1.prototxt pose_solver_stage2.prototxt pose_solver_stage3.prototxt
-  cpm-train pose_solver.prototxt --weights released.caffemodel --fresh 'conv7_*' --fresh 'Mconv[15]_*' --parts nose,left_eye,...
+  cpm-train pose_solver.prototxt --weights released.caffemodel --fresh 'conv7_*' --parts nose,left_eye,...
   torchrun --nproc_per_node 4 -m reproduce.cli.train pose_solver.prototxt
 """
 
@@ -29,34 +29,90 @@ Examples:
 @click.command(cls=Command, epilog=_EPILOG)
 @click.argument("solvers", nargs=-1, required=True, type=click.Path())
 @click.option("--weights", type=click.Path(), help="Start from these weights, by layer name.")
-@click.option("--fresh", multiple=True, metavar="PATTERN", help="Layers that do not take the weights, e.g. 'Mconv5_*'.")
-@click.option("--snapshot", type=click.Path(), help="Go on from a .solverstate, or 'latest' of the snapshot prefix.")
-@click.option("--data", type=click.Path(), help="Record file (LMDB or HDF5) instead of the definition's.")
+@click.option(
+    "--fresh",
+    multiple=True,
+    metavar="PATTERN",
+    help="Layers that do not take the weights, e.g. 'Mconv5_*'.",
+)
+@click.option(
+    "--snapshot",
+    type=click.Path(),
+    help="Go on from a .solverstate, or 'latest' of the snapshot prefix.",
+)
+@click.option(
+    "--data", type=click.Path(), help="Record file (LMDB or HDF5) instead of the definition's."
+)
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:N or auto.")
-@click.option("--workers", default=1, show_default=True, help="Processes that make samples (0: none).")
-@click.option("--amp", type=click.Choice(["bf16"]), help="Forward and backward in bfloat16 where safe.")
-@click.option("--engine", type=click.Choice(["auto", "direct", "tiled"]), default="auto", show_default=True,
-              help="How convolutions run on the CPU.")  # fmt: skip
+@click.option(
+    "--workers", default=1, show_default=True, help="Processes that make samples (0: none)."
+)
+@click.option(
+    "--amp", type=click.Choice(["bf16"]), help="Forward and backward in bfloat16 where safe."
+)
+@click.option(
+    "--engine",
+    type=click.Choice(["auto", "direct", "tiled"]),
+    default="auto",
+    show_default=True,
+    help="How convolutions run on the CPU.",
+)
 @click.option("--compile", "compile_", is_flag=True, help="Compile the network with torch.compile.")
 @click.option("--max-iter", type=int, help="Instead of the definition's.")
-@click.option("--warmup", default=0, show_default=True, help="Iterations of linearly rising rate (not in Caffe).")
-@click.option("--shuffle", is_flag=True, help="Another record order in each epoch (Caffe: key order).")
-@click.option("--dice", type=click.Choice(["numpy", "caffe"]), default="numpy", show_default=True,
-              help="'caffe' replays the C library's rand() as Caffe did.")  # fmt: skip
+@click.option(
+    "--warmup",
+    default=0,
+    show_default=True,
+    help="Iterations of linearly rising rate (not in Caffe).",
+)
+@click.option(
+    "--shuffle", is_flag=True, help="Another record order in each epoch (Caffe: key order)."
+)
+@click.option(
+    "--dice",
+    type=click.Choice(["numpy", "caffe"]),
+    default="numpy",
+    show_default=True,
+    help="'caffe' replays the C library's rand() as Caffe did.",
+)
 @click.option("--seed", default=1, show_default=True, help="Of the dice and the order.")
-@click.option("--parts", default="", help="Names of the parts, where they are not the authors': left_knee,right_knee,...")
-@click.option("--log", "log_path", type=click.Path(), help="Append JSON lines here (default: beside the snapshots).")
+@click.option(
+    "--parts",
+    default="",
+    help="Names of the parts, where they are not the authors': left_knee,right_knee,...",
+)
+@click.option(
+    "--log",
+    "log_path",
+    type=click.Path(),
+    help="Append JSON lines here (default: beside the snapshots).",
+)
 @common
 def main(
-    solvers: tuple[str, ...], weights: str | None, fresh: tuple[str, ...], snapshot: str | None, data: str | None, device: str,
-    workers: int, amp: str | None, engine: Any, compile_: bool, max_iter: int | None, warmup: int, shuffle: bool, dice: Any,
-    seed: int, parts: str, log_path: str | None,
-) -> None:  # fmt: skip
-    """Train as SOLVERS say, as 'caffe train' does; several run one after the other, each from the weights of the one before.
+    solvers: tuple[str, ...],
+    weights: str | None,
+    fresh: tuple[str, ...],
+    snapshot: str | None,
+    data: str | None,
+    device: str,
+    workers: int,
+    amp: str | None,
+    engine: Any,
+    compile_: bool,
+    max_iter: int | None,
+    warmup: int,
+    shuffle: bool,
+    dice: Any,
+    seed: int,
+    parts: str,
+    log_path: str | None,
+) -> None:
+    """Train as SOLVERS say, as 'caffe train' does; several run one after the other, each from the
+    weights of the one before.
 
-    Names in the definition count from the current folder, as in Caffe, or else from the solver's own folder. Ctrl-C
-    and SIGTERM write a snapshot and end; '--snapshot latest' goes on exactly. Under torchrun, N processes with batch size B
-    train as one with batch size N·B does.
+    Names in the definition count from the current folder, as in Caffe, or else from the solver's
+    own folder. Ctrl-C and SIGTERM write a snapshot and end; '--snapshot latest' goes on exactly.
+    Under torchrun, N processes with batch size B train as one with batch size N·B does.
     """
     from caffe_compat.errors import SolverError, WeightError
     from caffe_compat.weights import containers
@@ -68,11 +124,17 @@ def main(
     plan = [run.find_root(solver) for solver in solvers]
     prefixes = [root / spec.message.snapshot_prefix for spec, root in plan]
     if len(set(prefixes)) < len(prefixes):
-        raise SolverError("two solvers have the same snapshot_prefix and would overwrite each other's snapshots")
+        raise SolverError(
+            "two solvers have the same snapshot_prefix and would overwrite each other's snapshots"
+        )
     first = 0
     state: Path | None = None
     if snapshot == "latest":
-        found = [(i, path) for i, prefix in enumerate(prefixes) if (path := run.latest(prefix)) is not None]
+        found = [
+            (i, path)
+            for i, prefix in enumerate(prefixes)
+            if (path := run.latest(prefix)) is not None
+        ]
         if not found:
             raise SolverError(f"no snapshot {prefixes[0]}_iter_*.solverstate to go on from")
         first, state = found[-1]
@@ -85,10 +147,17 @@ def main(
     with processes.group(choose(device)) as group:
         say: Callable[[str], None] = click.echo if group.first else _silent
         options = run.Options(
-            data=data, workers=workers, device=group.device, amp=amp or "", compile=compile_, warmup=warmup,
-            max_iter=max_iter, order=Order(shuffle=shuffle, dice=dice, seed=seed, rank=group.rank, world=group.world),
-            parts=tuple(parts.split(",")) if parts else (), engine=engine,
-        )  # fmt: skip
+            data=data,
+            workers=workers,
+            device=group.device,
+            amp=amp or "",
+            compile=compile_,
+            warmup=warmup,
+            max_iter=max_iter,
+            order=Order(shuffle=shuffle, dice=dice, seed=seed, rank=group.rank, world=group.world),
+            parts=tuple(parts.split(",")) if parts else (),
+            engine=engine,
+        )
         given = run.without(containers.read(weights), fresh) if weights else None
         for number in range(first, len(plan)):
             spec, root = plan[number]
@@ -99,8 +168,13 @@ def main(
             except WeightError as error:
                 if weights is None:
                     raise
-                hint = "layers that are to start anew are named with --fresh, for example --fresh conv7_stage1"
-                raise WeightError(f"{weights}: the weights do not fit the network; {hint}", error.problems) from None
+                hint = (
+                    "layers that are to start anew are named with --fresh, for example "
+                    "--fresh conv7_stage1"
+                )
+                raise WeightError(
+                    f"{weights}: the weights do not fit the network; {hint}", error.problems
+                ) from None
             prefixes[number].parent.mkdir(parents=True, exist_ok=True)
             if state is not None:
                 made.restore(state)
@@ -113,7 +187,9 @@ def main(
                 log = None
                 watch: Callable[[Report], None] = _silent
                 if group.first:
-                    log = stack.enter_context(open(log_path or f"{prefixes[number]}_log.jsonl", "a", encoding="utf-8"))
+                    log = stack.enter_context(
+                        open(log_path or f"{prefixes[number]}_log.jsonl", "a", encoding="utf-8")
+                    )
                     watch = _tensorboard(f"{prefixes[number]}_tensorboard", stack)
                 finished = run.run(made, log=log, say=say, watch=watch, group=group)
             if not finished:
@@ -133,7 +209,12 @@ def _tensorboard(folder: str, stack: contextlib.ExitStack) -> Callable[[Report],
     stack.callback(writer.close)
 
     def watch(report: Report) -> None:
-        for name, value in {"loss": report.loss, **report.losses, "rate": report.rate, "speed": report.speed}.items():
+        for name, value in {
+            "loss": report.loss,
+            **report.losses,
+            "rate": report.rate,
+            "speed": report.speed,
+        }.items():
             writer.add_scalar(name, value, report.iteration)
 
     return watch

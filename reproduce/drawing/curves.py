@@ -23,9 +23,28 @@ _DASHES = ("-", "--", "-.", ":")
 _FIXED = {"CPM (MPII + LSP)": 0, "CPM (LSP)": 1, "CPM": 0, "CPM (FLIC)": 0}
 # a place in this list is a colour and a dash: the same method looks alike in every figure
 _METHODS = (
-    "Newell", "Chen", "Tompson", "Yang", "MODEC", "Sapp", "Bulat", "Insafutdinov", "Pishchulin et al., CVPR", "Lifshitz",
-    "Belagiannis", "Yu", "Rafi", "Fan", "Pishchulin et al., ICCV", "Wang", "Chu", "Ouyang", "Kiefel", "Fu", "Ramakrishna",
-)  # fmt: skip
+    "Newell",
+    "Chen",
+    "Tompson",
+    "Yang",
+    "MODEC",
+    "Sapp",
+    "Bulat",
+    "Insafutdinov",
+    "Pishchulin et al., CVPR",
+    "Lifshitz",
+    "Belagiannis",
+    "Yu",
+    "Rafi",
+    "Fan",
+    "Pishchulin et al., ICCV",
+    "Wang",
+    "Chu",
+    "Ouyang",
+    "Kiefel",
+    "Fu",
+    "Ramakrishna",
+)
 
 
 @dataclass(frozen=True)
@@ -38,12 +57,18 @@ class Curve:
 
 
 def styles(labels: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """A line style per method: the same in every panel, by label, ours thick and in fixed colours."""
+    """A line style per method: the same in every panel, by label, ours thick and in fixed
+    colours."""
     found: dict[str, dict[str, Any]] = {}
     unknown = sorted(label for label in labels if label not in _FIXED and _place(label) < 0)
     for label in labels:
         if label in _FIXED:
-            found[label] = {"color": _COLOURS[_FIXED[label]], "linewidth": 2.4, "linestyle": "-", "zorder": 5}
+            found[label] = {
+                "color": _COLOURS[_FIXED[label]],
+                "linewidth": 2.4,
+                "linestyle": "-",
+                "zorder": 5,
+            }
     for label in labels:
         if label in found:
             continue
@@ -60,16 +85,26 @@ def _place(label: str) -> int:
 
 
 def draw(
-    panels: Mapping[str, Sequence[Curve]], path: Path, *, xlabel: str, ylabel: str, columns: int, at: float, title: str = "",
-    own_legends: bool = False, points: bool = False,
-) -> None:  # fmt: skip
+    panels: Mapping[str, Sequence[Curve]],
+    path: Path,
+    *,
+    xlabel: str,
+    ylabel: str,
+    columns: int,
+    at: float,
+    title: str = "",
+    own_legends: bool = False,
+    points: bool = False,
+) -> None:
     """Panels of curves with one legend below; PNG, PDF and SVG.
 
     Parameters
     ----------
-    panels : title -> curves. at : threshold whose percentage stands in the legend of the first panel.
+    panels : title -> curves. at : threshold whose percentage stands in the legend of the first
+        panel.
     own_legends : the panels show different methods, each has its legend.
-    points : a few measured places: they are marked and have their values beside them, there is no legend.
+    points : a few measured places: they are marked and have their values beside them, there is no
+        legend.
     """
     import matplotlib
 
@@ -81,15 +116,23 @@ def draw(
     first = next(iter(panels.values()))
     look = styles([c.label for c in first])
     if own_legends:
-        look = {c.label: {"color": _COLOURS[i % 7], "linestyle": _DASHES[i // 7], "linewidth": 1.6}
-                for curves in panels.values() for i, c in enumerate(curves)}  # fmt: skip
+        look = {
+            c.label: {"color": _COLOURS[i % 7], "linestyle": _DASHES[i // 7], "linewidth": 1.6}
+            for curves in panels.values()
+            for i, c in enumerate(curves)
+        }
     rows = -(-len(panels) // columns)
     legend_columns = 3 if columns > 2 else 2
     entries = -(-len(first) // legend_columns)
     below = 0.0 if own_legends or points else 0.17 * entries + 0.35
     longest = max(len(curves) for curves in panels.values())
     height = (2.9 + 0.17 * longest if own_legends else 2.5) * rows + below + 0.15
-    figure, axes = plt.subplots(rows, columns, figsize=((2.5 if columns > 2 else 3.2) * columns + 0.6, height), squeeze=False)
+    figure, axes = plt.subplots(
+        rows,
+        columns,
+        figsize=((2.5 if columns > 2 else 3.2) * columns + 0.6, height),
+        squeeze=False,
+    )
     for axis, (name, curves) in zip(axes.ravel(), panels.items(), strict=False):
         for curve in curves:
             axis.plot(curve.x, curve.y, marker="o" if points else None, **look[curve.label])
@@ -100,7 +143,14 @@ def draw(
             axis.set_ylim(0, 1.25 * max(float(c.y.max()) for c in curves))
             for curve in curves:
                 for x, y in zip(curve.x, curve.y, strict=True):
-                    axis.annotate(f"{y:.1f}", (x, y), (0, 6), textcoords="offset points", ha="center", fontsize=8)
+                    axis.annotate(
+                        f"{y:.1f}",
+                        (x, y),
+                        (0, 6),
+                        textcoords="offset points",
+                        ha="center",
+                        fontsize=8,
+                    )
         else:
             axis.set_xlim(float(first[0].x[0]), float(first[0].x[-1]))
         axis.grid(alpha=0.3)
@@ -108,20 +158,38 @@ def draw(
         axis.locator_params(axis="x", nbins=5)
         axis.set_xlabel(xlabel, fontsize=8)
         if own_legends:
-            shown = [Line2D([], [], label=f"{c.label}  {np.interp(at, c.x, c.y):.1f}", **look[c.label]) for c in curves]
+            shown = [
+                Line2D([], [], label=f"{c.label}  {np.interp(at, c.x, c.y):.1f}", **look[c.label])
+                for c in curves
+            ]
             axis.legend(
-                handles=shown, fontsize=7, title=f"@{at:g}", title_fontsize=7.5, loc="upper center", frameon=False,
-                bbox_to_anchor=(0.5, 0), bbox_transform=offset_copy(axis.transAxes, figure, y=-0.42),
-            )  # fmt: skip
+                handles=shown,
+                fontsize=7,
+                title=f"@{at:g}",
+                title_fontsize=7.5,
+                loc="upper center",
+                frameon=False,
+                bbox_to_anchor=(0.5, 0),
+                bbox_transform=offset_copy(axis.transAxes, figure, y=-0.42),
+            )
     for axis in axes.ravel()[len(panels) :]:
         axis.set_visible(False)
     for row in axes:
         row[0].set_ylabel(ylabel, fontsize=8)
     if not own_legends and not points:
-        handles = [Line2D([], [], label=f"{c.label}  {np.interp(at, c.x, c.y):.1f}", **look[c.label]) for c in first]
+        handles = [
+            Line2D([], [], label=f"{c.label}  {np.interp(at, c.x, c.y):.1f}", **look[c.label])
+            for c in first
+        ]
         heading = f"{next(iter(panels))} @{at:g}"
         figure.legend(
-            handles=handles, loc="lower center", ncol=legend_columns, fontsize=7, frameon=False, title=heading, title_fontsize=8
+            handles=handles,
+            loc="lower center",
+            ncol=legend_columns,
+            fontsize=7,
+            frameon=False,
+            title=heading,
+            title_fontsize=8,
         )
     if title:
         figure.suptitle(title, fontsize=11)
@@ -135,18 +203,25 @@ def save(figure: Any, path: Path) -> None:
 
     for ending in ("png", "pdf", "svg"):
         buffer = io.BytesIO()
-        with plt.rc_context({"svg.fonttype": "none", "pdf.fonttype": 42}):  # text stays text: it can be searched and read out
+        with plt.rc_context(
+            {"svg.fonttype": "none", "pdf.fonttype": 42}
+        ):  # text stays text: it can be searched and read out
             figure.savefig(buffer, format=ending, dpi=150)
         with atomic_write(path.with_suffix(f".{ending}")) as stream:
             stream.write(buffer.getvalue())
     plt.close(figure)
 
 
-def write_numbers(panels: Mapping[str, Sequence[Curve]], path: Path, about: Mapping[str, Any]) -> None:
+def write_numbers(
+    panels: Mapping[str, Sequence[Curve]], path: Path, about: Mapping[str, Any]
+) -> None:
     """JSON and CSV of all curves."""
     content = {
         "provenance": dict(about),
-        "panels": {n: {c.label: {"x": c.x.tolist(), "y": c.y.tolist()} for c in curves} for n, curves in panels.items()},
+        "panels": {
+            n: {c.label: {"x": c.x.tolist(), "y": c.y.tolist()} for c in curves}
+            for n, curves in panels.items()
+        },
     }
     with atomic_write(path.with_suffix(".json")) as stream:
         stream.write(json.dumps(content, indent=1).encode())
@@ -155,6 +230,8 @@ def write_numbers(panels: Mapping[str, Sequence[Curve]], path: Path, about: Mapp
     writer.writerow(["panel", "method", "threshold", "percent"])
     for name, curves in panels.items():
         for c in curves:
-            writer.writerows([name, c.label, f"{x:g}", f"{y:.4f}"] for x, y in zip(c.x, c.y, strict=True))
+            writer.writerows(
+                [name, c.label, f"{x:g}", f"{y:.4f}"] for x, y in zip(c.x, c.y, strict=True)
+            )
     with atomic_write(path.with_suffix(".csv")) as stream:
         stream.write(text.getvalue().encode())

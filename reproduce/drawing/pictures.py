@@ -14,10 +14,20 @@ Maps = npt.NDArray[np.float32]
 Image = npt.NDArray[np.uint8]
 
 # colour-blind safe (Okabe and Ito), for limbs and parts, B, G, R
-_PALETTE = ((0, 159, 230), (233, 180, 86), (115, 158, 0), (66, 228, 240), (178, 114, 0), (0, 94, 213), (167, 121, 204))
+_PALETTE = (
+    (0, 159, 230),
+    (233, 180, 86),
+    (115, 158, 0),
+    (66, 228, 240),
+    (178, 114, 0),
+    (0, 94, 213),
+    (167, 121, 204),
+)
 
 
-def overlay(image: Image, belief: Maps, *, low: float | None = None, high: float | None = None) -> Image:
+def overlay(
+    image: Image, belief: Maps, *, low: float | None = None, high: float | None = None
+) -> Image:
     """A belief map in false colours over a grey copy of the image.
 
     Parameters
@@ -30,14 +40,18 @@ def overlay(image: Image, belief: Maps, *, low: float | None = None, high: float
 
     low = float(belief.min()) if low is None else low
     high = float(belief.max()) if high is None else high
-    wide = cv2.resize(belief.astype(np.float32), (image.shape[1], image.shape[0]), interpolation=cv2.INTER_CUBIC)
+    wide = cv2.resize(
+        belief.astype(np.float32), (image.shape[1], image.shape[0]), interpolation=cv2.INTER_CUBIC
+    )
     level = np.clip((wide - low) / max(high - low, 1e-12), 0, 1)
     heat = cv2.applyColorMap((level * 255).astype(np.uint8), cv2.COLORMAP_VIRIDIS)
     grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
     return np.asarray(cv2.addWeighted(grey, 0.4, heat, 0.6, 0), np.uint8)
 
 
-def montage(image: Image, stages: Sequence[Maps], names: Sequence[str], *, tile: int = 120) -> Image:
+def montage(
+    image: Image, stages: Sequence[Maps], names: Sequence[str], *, tile: int = 120
+) -> Image:
     """Belief maps of every part (columns) and stage (rows), as the paper's Figure 1 shows them.
 
     Parameters
@@ -51,7 +65,9 @@ def montage(image: Image, stages: Sequence[Maps], names: Sequence[str], *, tile:
     height = round(tile * image.shape[0] / image.shape[1])
     small = np.asarray(cv2.resize(image, (tile, height), interpolation=cv2.INTER_AREA), np.uint8)
     margin, head = 64, 22
-    out = np.full((head + len(stages) * (height + 4), margin + len(names) * (tile + 4), 3), 255, np.uint8)
+    out = np.full(
+        (head + len(stages) * (height + 4), margin + len(names) * (tile + 4), 3), 255, np.uint8
+    )
     for column, name in enumerate(names):
         _write(out, name, margin + column * (tile + 4) + 2, 15)
     for row, maps in enumerate(stages):
@@ -61,7 +77,9 @@ def montage(image: Image, stages: Sequence[Maps], names: Sequence[str], *, tile:
         for column, belief in enumerate(maps[: len(names)]):
             left = margin + column * (tile + 4)
             last = column == len(maps) - 1
-            tile_image = overlay(small, belief, low=None if last else low, high=None if last else high)
+            tile_image = overlay(
+                small, belief, low=None if last else low, high=None if last else high
+            )
             out[top : top + height, left : left + tile] = tile_image
     return out
 

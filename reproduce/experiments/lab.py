@@ -1,7 +1,8 @@
-"""Runs the experiments: trains by ``cpm-train``'s code, tests on LSP by the seven-scale protocol, writes a result for each.
+"""Runs the experiments: trains by ``cpm-train``'s code, tests on LSP by the seven-scale protocol,
+writes a result for each.
 
-A result is a JSON file; what is there is not done again, and a training that was stopped goes on from its last snapshot.
-Several processes may share a plan.
+A result is a JSON file; what is there is not done again, and a training that was stopped goes on
+from its last snapshot. Several processes may share a plan.
 """
 
 from __future__ import annotations
@@ -48,7 +49,8 @@ class Lab:
 
     Parameters
     ----------
-    data : folder with lsp/ and lspet/. work : trainings and records. results : what was measured, one file per experiment.
+    data : folder with lsp/ and lspet/. work : trainings and records. results : what was measured,
+        one file per experiment.
     command : of ``cpm-reproduce`` that made it, for the record.
     """
 
@@ -80,8 +82,10 @@ class Lab:
             people = self._people
             if not people:
                 raise CaffeCompatError(
-                    f"{self.data}: no training images of LSP or LSPET in it (lsp/images, lspet/images, each beside its "
-                    f"joints.mat). To be had: {'; '.join(published()['where'][k] for k in ('lsp', 'lspet'))}"
+                    f"{self.data}: no training images of LSP or LSPET in it (lsp/images, "
+                    "lspet/images, each beside its "
+                    "joints.mat). To be had: "
+                    f"{'; '.join(published()['where'][k] for k in ('lsp', 'lspet'))}"
                 )
             if self.profile.people is not None and len(people) > self.profile.people:
                 chosen = np.linspace(0, len(people) - 1, self.profile.people).round().astype(int)
@@ -98,7 +102,8 @@ class Lab:
     def run(self, experiments: Sequence[Experiment]) -> bool:
         """Run what has no result yet; False when it was interrupted.
 
-        Several processes may run one plan in one work folder: what one of them works on the others leave alone and wait for.
+        Several processes may run one plan in one work folder: what one of them works on the others
+        leave alone and wait for.
         """
         names = [e.name for e in experiments]
         waiting = list(experiments)
@@ -124,7 +129,8 @@ class Lab:
 
     @contextlib.contextmanager
     def _claim(self, experiment: Experiment) -> Iterator[Literal["done", "taken", "ours"]]:
-        """Whether an experiment has its result, is another process's (or waits for one), or is now ours."""
+        """Whether an experiment has its result, is another process's (or waits for one), or is now
+        ours."""
         state: Literal["done", "taken", "ours"] = "ours"
         with contextlib.ExitStack() as stack:
             if self.group.first:
@@ -135,30 +141,39 @@ class Lab:
                     state = "done"
                 elif not free:
                     state = "taken"
-            if self.group.any(state == "done"):  # all processes of a group do what its first one found
+            if self.group.any(
+                state == "done"
+            ):  # all processes of a group do what its first one found
                 state = "done"
             elif self.group.any(state == "taken"):
                 state = "taken"
             yield state
 
     def _check(self, experiment: Experiment) -> None:
-        """A result that is there must be of this plan: numbers of two plans in one figure would be compared wrongly."""
+        """A result that is there must be of this plan: numbers of two plans in one figure would be
+        compared wrongly."""
         path = self.result(experiment)
         found = result_of(path)
         wanted = {
-            "config": json.loads(json.dumps(asdict(experiment.config))), "iterations": experiment.iterations,
-            "seed": experiment.seed, "scheme": experiment.scheme, "profile": self.profile.name, "batch": self.profile.batch,
-        }  # fmt: skip
+            "config": json.loads(json.dumps(asdict(experiment.config))),
+            "iterations": experiment.iterations,
+            "seed": experiment.seed,
+            "scheme": experiment.scheme,
+            "profile": self.profile.name,
+            "batch": self.profile.batch,
+        }
         other = [name for name, value in wanted.items() if found[name] != value]
         if other:
             name = other[0]
             raise CaffeCompatError(
-                f"{path}: was made with another {name} ({found[name]}) than this plan's ({wanted[name]}); "
+                f"{path}: was made with another {name} ({found[name]}) than this plan's "
+                f"({wanted[name]}); "
                 "give another --work or --results, or remove it to make it again"
             )
 
     def _locked(self, stack: contextlib.ExitStack, name: str) -> bool:
-        """Hold an experiment's lock until the stack ends; it ends with the process, however that ends."""
+        """Hold an experiment's lock until the stack ends; it ends with the process, however that
+        ends."""
         self.work.mkdir(parents=True, exist_ok=True)
         stream = stack.enter_context((self.work / f"{name}.lock").open("a", encoding="utf-8"))
         try:
@@ -194,17 +209,27 @@ class Lab:
         from reproduce.experiments import pose_machine
 
         if find_spec("sklearn") is None:
-            self.say("the Pose Machine is left out: it needs scikit-learn (pip install scikit-learn)")
+            self.say(
+                "the Pose Machine is left out: it needs scikit-learn (pip install scikit-learn)"
+            )
             return
         size = experiment.config.input_size
         config = replace(self.profile.baseline, stages=experiment.config.stages)
         start = time.monotonic()
         machine = pose_machine.PoseMachine(config, experiment.config.parts)
-        machine.fit(pose_machine.training_samples(records, size, config.images), experiment.seed, self.say)
+        machine.fit(
+            pose_machine.training_samples(records, size, config.images), experiment.seed, self.say
+        )
         predictor = pose_machine.PoseMachinePredictor(machine, Setting.for_boxsize(size))
-        self._test(experiment, predictor, {
-            "machine": asdict(config), "final_losses": {}, "seconds": round(time.monotonic() - start),
-        })  # fmt: skip
+        self._test(
+            experiment,
+            predictor,
+            {
+                "machine": asdict(config),
+                "final_losses": {},
+                "seconds": round(time.monotonic() - start),
+            },
+        )
 
     def _write(self, experiment: Experiment, folder: Path, records: Path) -> list[str]:
         """The definitions; their suffixes in the order of training."""
@@ -213,25 +238,39 @@ class Lab:
         profile, config = self.profile, experiment.config
         setting = Setting.for_boxsize(config.input_size)
         data = netgen.DataConfig(
-            source=os.path.relpath(records, folder), batch_size=profile.batch, target_dist=round(setting.target_dist, 5),
+            source=os.path.relpath(records, folder),
+            batch_size=profile.batch,
+            target_dist=round(setting.target_dist, 5),
             sigma_center=round(setting.sigma, 4),
-        )  # fmt: skip
+        )
         nets = netgen.plan(config, data, experiment.scheme)
         if self.group.first:
             (folder / "snap").mkdir(parents=True, exist_ok=True)
             for suffix, net in nets.items():
                 _keep(folder / f"pose_train_test{suffix}.prototxt", net.to_text())
                 solver = netgen.solver(
-                    f"pose_train_test{suffix}.prototxt", f"snap/pose{suffix}",
-                    **{"max_iter": experiment.iterations, "snapshot": profile.snapshot, "display": _DISPLAY,
-                       "average_loss": _DISPLAY, "random_seed": experiment.seed, **profile.solver},
-                )  # fmt: skip
+                    f"pose_train_test{suffix}.prototxt",
+                    f"snap/pose{suffix}",
+                    **{
+                        "max_iter": experiment.iterations,
+                        "snapshot": profile.snapshot,
+                        "display": _DISPLAY,
+                        "average_loss": _DISPLAY,
+                        "random_seed": experiment.seed,
+                        **profile.solver,
+                    },
+                )
                 _keep(folder / f"pose_solver{suffix}.prototxt", textformat.dump(solver.message))
         self.group.any(False)
         return list(nets)
 
     def _train(
-        self, experiment: Experiment, folder: Path, suffix: str, before: list[str], histograms: dict[str, Any]
+        self,
+        experiment: Experiment,
+        folder: Path,
+        suffix: str,
+        before: list[str],
+        histograms: dict[str, Any],
     ) -> bool:
         from caffe_compat import read_weights
         from reproduce.samples.schedule import Order
@@ -246,15 +285,21 @@ class Lab:
             return True
         weights = None
         if before:
-            weights = read_weights(folder / "snap" / f"pose{before[-1]}_iter_{experiment.iterations}.caffemodel")
+            weights = read_weights(
+                folder / "snap" / f"pose{before[-1]}_iter_{experiment.iterations}.caffemodel"
+            )
         elif experiment.after:
             weights = read_weights(self.weights_of(experiment.after))
         group = self.group
         options = run.Options(
-            workers=self.workers, device=group.device, amp=self.profile.amp,
+            workers=self.workers,
+            device=group.device,
+            amp=self.profile.amp,
             warmup=min(self.profile.warmup, experiment.iterations),
-            order=Order(shuffle=True, dice="numpy", seed=experiment.seed, rank=group.rank, world=group.world),
-        )  # fmt: skip
+            order=Order(
+                shuffle=True, dice="numpy", seed=experiment.seed, rank=group.rank, world=group.world
+            ),
+        )
         solver = run.make_solver(spec, root, options, weights)
         state = run.latest(folder / "snap" / f"pose{suffix}")
         if state is not None:
@@ -282,10 +327,15 @@ class Lab:
         """
         found = list((self.work / name / "snap").glob("pose*_iter_*.caffemodel"))
         if not found or not (self.results / f"{name}.json").exists():
-            raise CaffeCompatError(f"{self.work / name}: the weights of this experiment are needed and not there; run it first")
+            raise CaffeCompatError(
+                f"{self.work / name}: the weights of this experiment are needed and not there; "
+                "run it first"
+            )
         return max(found, key=lambda p: p.stat().st_mtime)
 
-    def _finish(self, experiment: Experiment, folder: Path, suffix: str, histograms: dict[str, Any]) -> None:
+    def _finish(
+        self, experiment: Experiment, folder: Path, suffix: str, histograms: dict[str, Any]
+    ) -> None:
         from reproduce.predict.protocol import Predictor
 
         model = folder / "snap" / f"pose{suffix}_iter_{experiment.iterations}.caffemodel"
@@ -295,10 +345,16 @@ class Lab:
         samples = self.profile.batch * self.group.world * _DISPLAY
         last = logs[f"pose{suffix}_log.jsonl"]
         course = {one["iteration"]: round(one["loss"], 4) for one in last}
-        self._test(experiment, predictor, {
-            "final_losses": last[-1]["losses"], "seconds": round(sum(samples / one["speed"] for one in lines)),
-            "course": sorted(course.items())[:: max(1, len(course) // 40)], "gradients": histograms,
-        })  # fmt: skip
+        self._test(
+            experiment,
+            predictor,
+            {
+                "final_losses": last[-1]["losses"],
+                "seconds": round(sum(samples / one["speed"] for one in lines)),
+                "course": sorted(course.items())[:: max(1, len(course) // 40)],
+                "gradients": histograms,
+            },
+        )
 
     def _test(self, experiment: Experiment, predictor: Predictor, more: dict[str, Any]) -> None:
         """LSP's test people by the protocol, and the result's file."""
@@ -306,7 +362,9 @@ class Lab:
         from reproduce.predict.job import load_person
         from reproduce.runtime.prefetch import prefetch
 
-        test = open_set("lsp", self.data, predictor.setting, self.profile.search, self.profile.tested)
+        test = open_set(
+            "lsp", self.data, predictor.setting, self.profile.search, self.profile.tested
+        )
         joints = []
         for one in prefetch(load_person, test.people, self.workers if len(test.people) > 50 else 0):
             if isinstance(one, str):
@@ -316,26 +374,47 @@ class Lab:
         predicted = np.stack(joints)
         result = measures.score_lsp(predicted, truth)
         content = {
-            "experiment": experiment.name, "profile": self.profile.name, "scheme": experiment.scheme, "after": experiment.after,
-            "config": asdict(experiment.config), "iterations": experiment.iterations, "batch": self.profile.batch,
-            "seed": experiment.seed, "people": len(joints), "search": list(self.profile.search),
-            "thresholds": result.thresholds.tolist(), "total": result.total.tolist(), "table": measures.lsp_table(result),
-            "hits_of_people": {str(t): measures.lsp_hits(predicted, truth, t).tolist() for t in (0.1, 0.2)},
-            **more, "provenance": self._provenance(),
-        }  # fmt: skip
+            "experiment": experiment.name,
+            "profile": self.profile.name,
+            "scheme": experiment.scheme,
+            "after": experiment.after,
+            "config": asdict(experiment.config),
+            "iterations": experiment.iterations,
+            "batch": self.profile.batch,
+            "seed": experiment.seed,
+            "people": len(joints),
+            "search": list(self.profile.search),
+            "thresholds": result.thresholds.tolist(),
+            "total": result.total.tolist(),
+            "table": measures.lsp_table(result),
+            "hits_of_people": {
+                str(t): measures.lsp_hits(predicted, truth, t).tolist() for t in (0.1, 0.2)
+            },
+            **more,
+            "provenance": self._provenance(),
+        }
         self.results.mkdir(parents=True, exist_ok=True)
         _replace(self.result(experiment), _json(content))
-        self.say(f"{experiment.name}: PCK@0.2 {result.total[result.at(0.2)]:.2f} on {len(joints)} people")
+        self.say(
+            f"{experiment.name}: PCK@0.2 {result.total[result.at(0.2)]:.2f} on {len(joints)} people"
+        )
 
     def _provenance(self) -> dict[str, Any]:
         import torch
 
         count = len(self._people)
         return provenance(
-            f"cpm-reproduce {self.command}", f"LSP 1-1000 and LSPET, {count} people with images", torch=torch.__version__,
-            device=torch.cuda.get_device_name(self.device) if self.device.startswith("cuda") else self.device,
-            processes=self.group.world, threads=torch.get_num_threads(), solver=self.profile.solver, amp=self.profile.amp,
-        )  # fmt: skip
+            f"cpm-reproduce {self.command}",
+            f"LSP 1-1000 and LSPET, {count} people with images",
+            torch=torch.__version__,
+            device=torch.cuda.get_device_name(self.device)
+            if self.device.startswith("cuda")
+            else self.device,
+            processes=self.group.world,
+            threads=torch.get_num_threads(),
+            solver=self.profile.solver,
+            amp=self.profile.amp,
+        )
 
 
 def _magnitudes(gradient: Any) -> list[int]:
@@ -347,9 +426,13 @@ def _magnitudes(gradient: Any) -> list[int]:
 def _json(content: Mapping[str, Any]) -> str:
     """A line for each entry: readable, and lists of numbers do not fill the screen."""
     inner = {
-        key: "{\n" + ",\n".join(f"  {json.dumps(k)}: {json.dumps(v)}" for k, v in value.items()) + "\n }"
-        if isinstance(value, Mapping) and value else json.dumps(value) for key, value in content.items()
-    }  # fmt: skip
+        key: "{\n"
+        + ",\n".join(f"  {json.dumps(k)}: {json.dumps(v)}" for k, v in value.items())
+        + "\n }"
+        if isinstance(value, Mapping) and value
+        else json.dumps(value)
+        for key, value in content.items()
+    }
     return "{\n" + ",\n".join(f" {json.dumps(k)}: {v}" for k, v in inner.items()) + "\n}\n"
 
 
@@ -366,7 +449,8 @@ def _keep(path: Path, text: str) -> None:
     """Write a definition; one that is there already must be the same."""
     if path.exists() and path.read_text(encoding="utf-8") != text:
         raise CaffeCompatError(
-            f"{path}: this training was begun with other settings; give another --work, or remove {path.parent} to begin anew"
+            f"{path}: this training was begun with other settings; give another --work, or "
+            f"remove {path.parent} to begin anew"
         )
     _replace(path, text)
 

@@ -1,14 +1,16 @@
-"""The Pose Machine of Figure 6a: boosted trees on HOG-like features, each stage seeing the one before.
+"""The Pose Machine of Figure 6a: boosted trees on HOG-like features, each stage seeing the one
+before.
 
-A stage classifies every cell of the stride-8 grid (parts and background) from the gradients and colours around it; later stages
-also see the previous stage's belief maps around the cell and the way to each part's best place. As in the original, a stage is
-trained on context that its predecessor gave for images it had not seen (two halves, each predicted by the other's trees).
+A stage classifies every cell of the stride-8 grid (parts and background) from the gradients and
+colours around it; later stages also see the previous stage's belief maps around the cell and the
+way to each part's best place. As in the original, a stage is trained on context that its
+predecessor gave for images it had not seen (two halves, each predicted by the other's trees).
 Training crops, scales and the testing protocol are those of the networks that it is compared with.
 
 Needs scikit-learn (``pip install 'convolutional-pose-machines[baseline]'``).
 
-Source: Ramakrishna, Munoz, Hebert, Bagnell, Sheikh, "Pose Machines: Articulated Pose Estimation via Inference Machines", ECCV
-2014 (method; features and trees here are a library's, not theirs).
+Source: Ramakrishna, Munoz, Hebert, Bagnell, Sheikh, "Pose Machines: Articulated Pose Estimation via
+Inference Machines", ECCV 2014 (method; features and trees here are a library's, not theirs).
 """
 
 from __future__ import annotations
@@ -52,7 +54,8 @@ class PoseMachineConfig:
 
 
 def features(data: Floats) -> Floats:
-    """Per cell: nine orientations of the gradient (normalised by the neighbourhood's), and the mean colour.
+    """Per cell: nine orientations of the gradient (normalised by the neighbourhood's), and the mean
+    colour.
 
     Parameters
     ----------
@@ -81,11 +84,14 @@ def features(data: Floats) -> Floats:
     energy = np.pad((oriented**2).sum(0), 1, mode="edge")
     around = sum(energy[i : i + size, j : j + size] for i in range(3) for j in range(3))
     oriented = (oriented / np.sqrt(around + 1e-6)).astype(np.float32)
-    return np.ascontiguousarray(np.concatenate([oriented, per_cell(data[:3])]).transpose(1, 2, 0), np.float32)
+    return np.ascontiguousarray(
+        np.concatenate([oriented, per_cell(data[:3])]).transpose(1, 2, 0), np.float32
+    )
 
 
 def _around(maps: Floats, cells: npt.NDArray[np.int64], reach: int, step: int) -> Floats:
-    """What lies around cells: (H, W, C) at every ``step`` up to ``reach``, zeros outside; (N, C · (2 reach / step + 1)²)."""
+    """What lies around cells: (H, W, C) at every ``step`` up to ``reach``, zeros outside; (N, C ·
+    (2 reach / step + 1)²)."""
     padded = np.pad(maps, ((reach, reach), (reach, reach), (0, 0)))
     offsets = range(0, 2 * reach + 1, step)
     found = [padded[cells[:, 0] + i, cells[:, 1] + j] for i in offsets for j in offsets]
@@ -93,7 +99,8 @@ def _around(maps: Floats, cells: npt.NDArray[np.int64], reach: int, step: int) -
 
 
 def describe(image: Floats, belief: Floats | None, cells: npt.NDArray[np.int64]) -> Floats:
-    """What a stage sees of cells (N, 2 row and column): features, place in the crop, and context."""
+    """What a stage sees of cells (N, 2 row and column): features, place in the crop, and
+    context."""
     size = image.shape[0]
     place = cells.astype(np.float32) / size - 0.5
     parts = [_around(image, cells, _NEAR, 1), place]
@@ -126,18 +133,25 @@ class PoseMachine:
     def _beliefs(
         self, models: Sequence[Any], images: Sequence[Floats], before: Sequence[Floats | None]
     ) -> list[Floats]:
-        """Belief maps (S, S, P + 1) of images, many at a time: a library's trees cost a fixed time for each call."""
+        """Belief maps (S, S, P + 1) of images, many at a time: a library's trees cost a fixed time
+        for each call."""
         size = images[0].shape[0]
-        cells = np.stack(np.meshgrid(np.arange(size), np.arange(size), indexing="ij"), 2).reshape(-1, 2)
+        cells = np.stack(np.meshgrid(np.arange(size), np.arange(size), indexing="ij"), 2).reshape(
+            -1, 2
+        )
         found: list[Floats] = []
         for first in range(0, len(images), _TOGETHER):
             some = slice(first, first + _TOGETHER)
-            rows = np.concatenate([describe(i, b, cells) for i, b in zip(images[some], before[some], strict=True)])
+            rows = np.concatenate(
+                [describe(i, b, cells) for i, b in zip(images[some], before[some], strict=True)]
+            )
             mean = np.mean([self._predict(m, rows) for m in models], axis=0)
             found += list(np.asarray(mean, np.float32).reshape(-1, size, size, self.parts + 1))
         return found
 
-    def fit(self, samples: Sequence[tuple[Floats, Floats]], seed: int = 1, say: Any = lambda text: None) -> None:
+    def fit(
+        self, samples: Sequence[tuple[Floats, Floats]], seed: int = 1, say: Any = lambda text: None
+    ) -> None:
         """Train on (features (S, S, 12), labels (P + 1, S, S)) of images.
 
         Raises
@@ -147,9 +161,13 @@ class PoseMachine:
         try:
             from sklearn.ensemble import HistGradientBoostingClassifier  # type: ignore[import-untyped]
         except ImportError:
-            raise CaffeCompatError("the Pose Machine needs scikit-learn: pip install scikit-learn") from None
+            raise CaffeCompatError(
+                "the Pose Machine needs scikit-learn: pip install scikit-learn"
+            ) from None
         if len(samples) < 2:
-            raise CaffeCompatError("the Pose Machine is trained on two halves: give at least two images")
+            raise CaffeCompatError(
+                "the Pose Machine is trained on two halves: give at least two images"
+            )
         rng = np.random.default_rng(seed)
         halves = rng.permutation(len(samples)) % 2
         chosen = [self._cells(label, rng) for _, label in samples]
@@ -158,24 +176,39 @@ class PoseMachine:
             models: list[Any] = []
             for half in (0, 1):
                 mine = [i for i in range(len(samples)) if halves[i] == half]
-                rows = np.concatenate([describe(samples[i][0], beliefs[i], chosen[i][0]) for i in mine])
+                rows = np.concatenate(
+                    [describe(samples[i][0], beliefs[i], chosen[i][0]) for i in mine]
+                )
                 classes = np.concatenate([chosen[i][1] for i in mine])
                 model = HistGradientBoostingClassifier(
-                    max_iter=self.config.trees, max_leaf_nodes=self.config.leaves, max_bins=63, early_stopping=False,
+                    max_iter=self.config.trees,
+                    max_leaf_nodes=self.config.leaves,
+                    max_bins=63,
+                    early_stopping=False,
                     random_state=seed,
-                )  # fmt: skip
+                )
                 models.append(model.fit(rows, classes))
-                say(f"stage {stage + 1}, half {half + 1}: {len(rows)} cells, {rows.shape[1]} features")
+                say(
+                    f"stage {stage + 1}, half {half + 1}: {len(rows)} cells, {rows.shape[1]} "
+                    "features"
+                )
             self.stages.append(models)
             if stage + 1 == self.config.stages:
                 break
-            for half in (0, 1):  # context for the next stage: from the trees that did not see the image
+            for half in (
+                0,
+                1,
+            ):  # context for the next stage: from the trees that did not see the image
                 mine = [i for i in range(len(samples)) if halves[i] == half]
-                made = self._beliefs([models[1 - half]], [samples[i][0] for i in mine], [beliefs[i] for i in mine])
+                made = self._beliefs(
+                    [models[1 - half]], [samples[i][0] for i in mine], [beliefs[i] for i in mine]
+                )
                 for i, belief in zip(mine, made, strict=True):
                     beliefs[i] = belief
 
-    def _cells(self, label: Floats, rng: np.random.Generator) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    def _cells(
+        self, label: Floats, rng: np.random.Generator
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """Cells of a training image and their classes: all near a joint, some of the background."""
         best = label[:-1].argmax(0)
         near = label[:-1].max(0) > 0.5
@@ -186,7 +219,8 @@ class PoseMachine:
         return np.concatenate([part_cells, some]), classes.astype(np.int64)
 
     def maps(self, data: Floats) -> list[Floats]:
-        """Belief maps (N, P + 1, S / 8, S / 8) of every stage for a network's input (N, 4, S, S)."""
+        """Belief maps (N, P + 1, S / 8, S / 8) of every stage for a network's input (N, 4, S,
+        S)."""
         images = [features(one) for one in data]
         beliefs: Sequence[Floats | None] = [None] * len(images)
         found = []
@@ -220,14 +254,24 @@ class PoseMachinePredictor(Predictor):
 
 
 def training_samples(records: Path, size: int, count: int) -> list[tuple[Floats, Floats]]:
-    """Features and labels of people as the networks see them, without augmentation, at equal distances in the records."""
+    """Features and labels of people as the networks see them, without augmentation, at equal
+    distances in the records."""
     from reproduce.samples.schedule import CPMDataset
 
     setting = Setting.for_boxsize(size)
     plain = Settings(
-        stride=CELL, crop_size_x=size, crop_size_y=size, target_dist=setting.target_dist, sigma_center=setting.sigma,
-        scale_prob=0, scale_min=1, scale_max=1, max_rotate_degree=0, center_perterb_max=0, flip_prob=0,
-    )  # fmt: skip
+        stride=CELL,
+        crop_size_x=size,
+        crop_size_y=size,
+        target_dist=setting.target_dist,
+        sigma_center=setting.sigma,
+        scale_prob=0,
+        scale_min=1,
+        scale_max=1,
+        max_rotate_degree=0,
+        center_perterb_max=0,
+        flip_prob=0,
+    )
     people = CPMDataset(records, plain)
     chosen = np.linspace(0, len(people) - 1, min(count, len(people))).round().astype(int)
     found = []

@@ -54,7 +54,8 @@ def config(run: Mapping[str, Any]) -> netgen.CPMConfig:
 
 
 def epoch(run: Mapping[str, Any], iteration: int) -> int:
-    """The epoch, from 1, in which an iteration (from 0) falls; 1 where the number of people is not told."""
+    """The epoch, from 1, in which an iteration (from 0) falls; 1 where the number of people is not
+    told."""
     found = re.search(r"(\d+) people", run["provenance"]["data"])
     return iteration * run["batch"] // int(found[1]) + 1 if found else 1
 
@@ -85,18 +86,42 @@ def read_one(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read as a result of an experiment ({error}); remove it to make it again") from None
+        raise DataError(
+            f"{path}: cannot be read as a result of an experiment ({error}); remove it to make "
+            "it again"
+        ) from None
     needed = {
-        "experiment", "profile", "config", "iterations", "batch", "seed", "scheme", "people", "thresholds", "total",
+        "experiment",
+        "profile",
+        "config",
+        "iterations",
+        "batch",
+        "seed",
+        "scheme",
+        "people",
+        "thresholds",
+        "total",
         "provenance",
-    }  # fmt: skip
+    }
     if not isinstance(content, dict) or (lacking := sorted(needed - content.keys())):
         lacks = ", ".join(lacking) if isinstance(content, dict) else "everything"
-        raise DataError(f"{path}: is no result of an experiment, it lacks {lacks}; remove it to make it again")
+        raise DataError(
+            f"{path}: is no result of an experiment, it lacks {lacks}; remove it to make it again"
+        )
     return content
 
 
-HEAD = ("experiment", "scheme", "stages", "iterations × batch", "minutes", "PCK@0.1", "PCK@0.2", "people", "made")
+HEAD = (
+    "experiment",
+    "scheme",
+    "stages",
+    "iterations × batch",
+    "minutes",
+    "PCK@0.1",
+    "PCK@0.2",
+    "people",
+    "made",
+)
 
 
 def rows(results: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, ...]]:
@@ -105,11 +130,18 @@ def rows(results: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, ...]]:
     for name, r in sorted(results.items()):
         about, by, scheme = r["provenance"], f"{r['iterations']} × {r['batch']}", r["scheme"]
         if "machine" in r:
-            by, scheme = f"{r['machine']['trees']} rounds, {r['machine']['images']} images", "boosted trees"
+            by, scheme = (
+                f"{r['machine']['trees']} rounds, {r['machine']['images']} images",
+                "boosted trees",
+            )
         minutes = f"{r['seconds'] / 60:.0f}" if "seconds" in r else "-"
-        made = ", ".join(str(about[k]) for k in ("machine", "device", "date", "commit") if about.get(k))
+        made = ", ".join(
+            str(about[k]) for k in ("machine", "device", "date", "commit") if about.get(k)
+        )
         scores = [f"{at([r], t):.2f}" for t in (0.1, 0.2)]
-        found.append((name, scheme, str(r["config"]["stages"]), by, minutes, *scores, str(r["people"]), made))
+        found.append(
+            (name, scheme, str(r["config"]["stages"]), by, minutes, *scores, str(r["people"]), made)
+        )
     return found
 
 
@@ -129,13 +161,20 @@ def at(runs: Sequence[Mapping[str, Any]], threshold: float) -> float:
     return float(np.interp(threshold, x, y))
 
 
-def noise(results: Mapping[str, Mapping[str, Any]], threshold: float = 0.2) -> tuple[float, int, int]:
-    """Standard deviation of the PCK between trainings that differ in their seed, pooled; how many trainings and networks.
+def noise(
+    results: Mapping[str, Mapping[str, Any]], threshold: float = 0.2
+) -> tuple[float, int, int]:
+    """Standard deviation of the PCK between trainings that differ in their seed, pooled; how many
+    trainings and networks.
 
     Without any network that was trained more than once it is :data:`ASSUMED`, of 0 trainings.
     """
     runs = [seeds_of(results, name) for name in results if "-seed" not in name]
-    several = [[float(np.interp(threshold, r["thresholds"], r["total"])) for r in group] for group in runs if len(group) > 1]
+    several = [
+        [float(np.interp(threshold, r["thresholds"], r["total"])) for r in group]
+        for group in runs
+        if len(group) > 1
+    ]
     if not several:
         return ASSUMED, 0, 0
     freedom = sum(len(v) - 1 for v in several)
@@ -148,16 +187,21 @@ def noise_text(results: Mapping[str, Mapping[str, Any]]) -> str:
     deviation, trainings, networks = noise(results)
     if not trainings:
         return f"Seeds are assumed to differ by {deviation:g} points; none was repeated"
-    return f"Seeds differ by {deviation:.2f} points (standard deviation, {trainings} trainings of {networks} networks)"
+    return (
+        f"Seeds differ by {deviation:.2f} points (standard deviation, {trainings} trainings "
+        f"of {networks} networks)"
+    )
 
 
 def margin(
-    results: Mapping[str, Mapping[str, Any]], one: Sequence[Mapping[str, Any]], other: Sequence[Mapping[str, Any]]
+    results: Mapping[str, Mapping[str, Any]],
+    one: Sequence[Mapping[str, Any]],
+    other: Sequence[Mapping[str, Any]],
 ) -> float:
     """What two networks' PCK may differ by although they are equally good, 95 times of 100.
 
-    Student's quantile, so that a deviation estimated from few repeated trainings does not pass for a sure one; an assumed
-    deviation counts twice.
+    Student's quantile, so that a deviation estimated from few repeated trainings does not pass for
+    a sure one; an assumed deviation counts twice.
     """
     from scipy.stats import t
 
@@ -166,14 +210,20 @@ def margin(
     return factor * deviation * math.sqrt(1 / len(one) + 1 / len(other))
 
 
-def gap(one: Sequence[Mapping[str, Any]], other: Sequence[Mapping[str, Any]], threshold: float = 0.2) -> tuple[float, float]:
-    """Difference of two networks' PCK, and its standard error over the test people (nan where they are not stored).
+def gap(
+    one: Sequence[Mapping[str, Any]], other: Sequence[Mapping[str, Any]], threshold: float = 0.2
+) -> tuple[float, float]:
+    """Difference of two networks' PCK, and its standard error over the test people (nan where they
+    are not stored).
 
-    The error is of the paired differences: what another thousand people would change, not what another training would.
+    The error is of the paired differences: what another thousand people would change, not what
+    another training would.
     """
     difference = at(one, threshold) - at(other, threshold)
     key = str(threshold)
-    people = [[r["hits_of_people"][key] for r in runs if "hits_of_people" in r] for runs in (one, other)]
+    people = [
+        [r["hits_of_people"][key] for r in runs if "hits_of_people" in r] for runs in (one, other)
+    ]
     if not all(people):
         return difference, math.nan
     first, second = (100 * np.mean(hits, axis=0) / len(LSP_JOINTS) for hits in people)
@@ -183,13 +233,17 @@ def gap(one: Sequence[Mapping[str, Any]], other: Sequence[Mapping[str, Any]], th
 def gap_text(one: Sequence[Mapping[str, Any]], other: Sequence[Mapping[str, Any]]) -> str:
     """``-2.1 points (± 0.5 over people)``."""
     difference, error = gap(one, other)
-    return f"{difference:+.1f} points" + ("" if math.isnan(error) else f" (± {error:.1f} over people)")
+    return f"{difference:+.1f} points" + (
+        "" if math.isnan(error) else f" (± {error:.1f} over people)"
+    )
 
 
 def text_of(runs: Sequence[Mapping[str, Any]], threshold: float = 0.2) -> str:
     """``61.3`` or, with several seeds, ``61.3 ± 0.4``."""
     values = [float(np.interp(threshold, r["thresholds"], r["total"])) for r in runs]
-    return f"{np.mean(values):.1f}" + (f" ± {np.std(values, ddof=1):.1f}" if len(values) > 1 else "")
+    return f"{np.mean(values):.1f}" + (
+        f" ± {np.std(values, ddof=1):.1f}" if len(values) > 1 else ""
+    )
 
 
 def absent(figure: str, text: str, published: str, why: str) -> Claim:

@@ -1,4 +1,5 @@
-"""The paper's statements that need no training of ours: from released predictions, from the graph, or not to be tested here."""
+"""The paper's statements that need no training of ours: from released predictions, from the graph,
+or not to be tested here."""
 
 from __future__ import annotations
 
@@ -22,28 +23,60 @@ Found = tuple[str, Verdict, str]
 def without_training(data: Benchmarks) -> list[Claim]:
     """Claims of section 3 and of Figures 6a, 8, 9, 11 and 12."""
     said = published()
-    test, flic, lead, field = said["mpii_test"], said["flic"], said["fig6"]["lead"], said["receptive"]
+    test, flic, lead, field = (
+        said["mpii_test"],
+        said["flic"],
+        said["fig6"]["lead"],
+        said["receptive"],
+    )
     hidden = "the test set's truth is not public"
-    leads = f"{test['total']:g} ({test['total_with_lsp']:g} with LSP), +{test['lead']:g}, ankle +{test['ankle_lead']:g}"
+    leads = (
+        f"{test['total']:g} ({test['total_with_lsp']:g} with LSP), +{test['lead']:g}, ankle "
+        f"+{test['ankle_lead']:g}"
+    )
     return [
-        _tested("section 3", "receptive field: pixels after stage 1, cells of the belief maps and pixels after stage 2",
-                f"{field['stage1']}, {field['belief']}×{field['belief']}, {field['stage2']}", _fields,
-                "the network's graph", "cpm-models rf pose_deploy.prototxt"),
-        _tested("Figure 6", "(a) the authors' network leads the Pose Machine at 0.1 and 0.2, from released predictions",
-                f"+{lead[0]}, +{lead[1]}", lambda: _pose_machine(data, lead)),
+        _tested(
+            "section 3",
+            "receptive field: pixels after stage 1, cells of the belief maps and pixels after "
+            "stage 2",
+            f"{field['stage1']}, {field['belief']}×{field['belief']}, {field['stage2']}",
+            _fields,
+            "the network's graph",
+            "cpm-models rf pose_deploy.prototxt",
+        ),
+        _tested(
+            "Figure 6",
+            "(a) the authors' network leads the Pose Machine at 0.1 and 0.2, from released "
+            "predictions",
+            f"+{lead[0]}, +{lead[1]}",
+            lambda: _pose_machine(data, lead),
+        ),
         absent("Figure 8", "best on MPII, most of all at the ankle", leads, hidden),
-        _tested("Figure 9", "PCK@0.2 on Leeds, trained on Leeds alone and with MPII",
-                ", ".join(f"{v:g}" for v in said["lsp"]["total"]), lambda: _leeds(data, said["lsp"]["total"])),
+        _tested(
+            "Figure 9",
+            "PCK@0.2 on Leeds, trained on Leeds alone and with MPII",
+            ", ".join(f"{v:g}" for v in said["lsp"]["total"]),
+            lambda: _leeds(data, said["lsp"]["total"]),
+        ),
         absent("Figure 11", "ahead of the others from nearly all viewpoints of MPII", "-", hidden),
-        _tested("Figure 12", "FLIC: lead over the closest competitor at 0.1, elbow and wrist",
-                f"+{flic['elbow_lead']}, +{flic['wrist_lead']}", lambda: _flic(data), again="cpm-reproduce fig12 --data DIR"),
-    ]  # fmt: skip
+        _tested(
+            "Figure 12",
+            "FLIC: lead over the closest competitor at 0.1, elbow and wrist",
+            f"+{flic['elbow_lead']}, +{flic['wrist_lead']}",
+            lambda: _flic(data),
+            again="cpm-reproduce fig12 --data DIR",
+        ),
+    ]
 
 
 def _tested(
-    figure: str, text: str, wanted: str, find: Callable[[], Found], source: str = "released predictions",
+    figure: str,
+    text: str,
+    wanted: str,
+    find: Callable[[], Found],
+    source: str = "released predictions",
     again: str = "cpm-reproduce check --data DIR",
-) -> Claim:  # fmt: skip
+) -> Claim:
     """The claim with what is found, or with the file that is missing."""
     try:
         ours, said, why = find()
@@ -58,18 +91,24 @@ def _fields() -> Found:
     counted, released = receptive.stages(graph, small_pools=True), receptive.stages(graph)
     belief = counted[1][2].size if counted[1][2] is not None else 0
     values = counted[0][1].size, belief, counted[1][1].size
-    why = f"counting pools as 2×2; with the released 3×3 pools {released[0][1].size} and {released[1][1].size} px"
+    why = (
+        f"counting pools as 2×2; with the released 3×3 pools {released[0][1].size} and "
+        f"{released[1][1].size} px"
+    )
     ours = f"{values[0]}, {values[1]}×{values[1]}, {values[2]}"
     return ours, verdict(values == (wanted["stage1"], wanted["belief"], wanted["stage2"])), why
 
 
 def _pose_machine(data: Benchmarks, lead: list[float]) -> Found:
     network, machine = data.lsp_score(LSP), data.lsp_score(MACHINE)
-    values = [float(network.total[network.at(t)] - machine.total[machine.at(t)]) for t in (0.1, 0.2)]
+    values = [
+        float(network.total[network.at(t)] - machine.total[machine.at(t)]) for t in (0.1, 0.2)
+    ]
     own = data.lsp_score(MACHINE, "oc")
     fair = [float(network.total[network.at(t)] - own.total[own.at(t)]) for t in (0.1, 0.2)]
     why = (
-        "equal for the 6-stage model and the Pose Machine's observer-centric predictions against the person-centric truth; "
+        "equal for the 6-stage model and the Pose Machine's observer-centric predictions "
+        "against the person-centric truth; "
         f"each against a truth of its own kind, the leads are {fair[0]:+.1f} and {fair[1]:+.1f}"
     )
     good = all(abs(v - w) <= _ENOUGH for v, w in zip(values, lead, strict=True))
@@ -79,18 +118,30 @@ def _pose_machine(data: Benchmarks, lead: list[float]) -> Found:
 def _leeds(data: Benchmarks, wanted: list[float]) -> Found:
     values = [float(r.total[r.at(0.2)]) for r in (data.lsp_score(LSP), data.lsp_score(_BOTH))]
     good = all(abs(v - w) <= _ENOUGH for v, w in zip(values, wanted, strict=True))
-    return ", ".join(f"{v:.2f}" for v in values), verdict(good), "the LSP model, the MPII and LSP model"
+    return (
+        ", ".join(f"{v:.2f}" for v in values),
+        verdict(good),
+        "the LSP model, the MPII and LSP model",
+    )
 
 
 def _flic(data: Benchmarks) -> Found:
     results = fig12.by_truth(data)
     ours = results.pop(fig12.OWN)
-    earlier = {n: r for n, r in results.items() if (year := re.search(r"'(\d\d)$", n)) and int(year[1]) < 16}
+    earlier = {
+        n: r
+        for n, r in results.items()
+        if (year := re.search(r"'(\d\d)$", n)) and int(year[1]) < 16
+    }
     why = "the closest competitor of the time (Tompson et al.) published no predictions"
     if not earlier:
-        raise Missing("no earlier method's predictions on FLIC (predictions/*/pred_keypoints_flic_oc.mat)")
+        raise Missing(
+            "no earlier method's predictions on FLIC (predictions/*/pred_keypoints_flic_oc.mat)"
+        )
     texts = []
     for joints in fig12.PARTS.values():
-        name, best = max(((n, r.group(joints, 0.1)) for n, r in earlier.items()), key=lambda pair: pair[1])
+        name, best = max(
+            ((n, r.group(joints, 0.1)) for n, r in earlier.items()), key=lambda pair: pair[1]
+        )
         texts.append(f"{ours.group(joints, 0.1) - best:+.1f} over {name}")
     return "; ".join(texts), "not testable here", why

@@ -1,4 +1,5 @@
-"""Figure 4: accuracy against the size of the receptive field, one-stage networks with about the same number of parameters."""
+"""Figure 4: accuracy against the size of the receptive field, one-stage networks with about the
+same number of parameters."""
 
 from __future__ import annotations
 
@@ -16,13 +17,20 @@ from reproduce.network import netgen, receptive
 
 
 def fields(results: Mapping[str, Mapping[str, Any]]) -> list[tuple[int, float, str]]:
-    """(receptive field in input pixels, PCK@0.2, experiment), by size; the field is computed from the graph."""
+    """(receptive field in input pixels, PCK@0.2, experiment), by size; the field is computed from
+    the graph."""
     found = []
     for name, run in results.items():
         if not (name == "joint-1" or name.startswith("kernel-")) or "-seed" in name:
             continue
         graph = build(netgen.deploy(trained.config(run)))
-        found.append((receptive.stages(graph)[0][1].size, trained.at(trained.seeds_of(results, name), 0.2), name))
+        found.append(
+            (
+                receptive.stages(graph)[0][1].size,
+                trained.at(trained.seeds_of(results, name), 0.2),
+                name,
+            )
+        )
     return sorted(found)
 
 
@@ -41,27 +49,56 @@ def claims(results: Mapping[str, Mapping[str, Any]], stages: int) -> list[Claim]
     side = trained.config(first[0]).input_size
     best = int(values.argmax())
     widths = [trained.config(results[points[i][2]]).towers[-1] for i in (best, -1)]
-    why = f"input of {side} px; confirmed where the last is above the first and the last step smaller than the first step"
+    why = (
+        f"input of {side} px; confirmed where the last is above the first and the last step "
+        "smaller than the first step"
+    )
     if best != len(points) - 1:
         why += (
-            f"; here it is best at {sizes[best]} px and falls beyond: with equal parameters conv3 has {widths[0]} channels "
+            f"; here it is best at {sizes[best]} px and falls beyond: with equal parameters "
+            f"conv3 has {widths[0]} channels "
             f"there, {widths[1]} at {sizes[-1]} px"
         )
     why += f". {trained.noise_text(results)}"
-    return [Claim("Figure 4", text, "grows, saturates near 250 of 304 px", ours, trained.verdict(grows and saturates), why)]
+    return [
+        Claim(
+            "Figure 4",
+            text,
+            "grows, saturates near 250 of 304 px",
+            ours,
+            trained.verdict(grows and saturates),
+            why,
+        )
+    ]
 
 
 def make(
-    results: Mapping[str, Mapping[str, Any]], out: Path, about: Mapping[str, Any], stages: int = 3, data: Path | None = None
+    results: Mapping[str, Mapping[str, Any]],
+    out: Path,
+    about: Mapping[str, Any],
+    stages: int = 3,
+    data: Path | None = None,
 ) -> list[Path]:
-    """Numbers and picture of what there is; ``data`` is for Figure 6, which shows released predictions beside ours."""
+    """Numbers and picture of what there is; ``data`` is for Figure 6, which shows released
+    predictions beside ours."""
     points = fields(results)
     if not points:
         return []
-    line = Curve("one stage, about equal parameters", np.array([p[0] for p in points], float), np.array([p[1] for p in points]))
+    line = Curve(
+        "one stage, about equal parameters",
+        np.array([p[0] for p in points], float),
+        np.array([p[1] for p in points]),
+    )
     path = out / "fig04"
     panels = {"PCK@0.2 on Leeds Sports Pose, one stage": [line]}
     write_numbers(panels, path, about)
-    draw(panels, path, xlabel="receptive field, pixels of the input", ylabel="PCK@0.2, %", columns=1, at=float(line.x[-1]),
-         points=True)  # fmt: skip
+    draw(
+        panels,
+        path,
+        xlabel="receptive field, pixels of the input",
+        ylabel="PCK@0.2, %",
+        columns=1,
+        at=float(line.x[-1]),
+        points=True,
+    )
     return [path.with_suffix(e) for e in (".json", ".csv", ".png", ".pdf", ".svg")]

@@ -1,7 +1,8 @@
 """Figure 8 on the validation split: PCKh curves of MPII.
 
-The paper's figure is on the test set, whose truth is not public. Here are the predictions that there are on Tompson's
-validation split (2,958 people); the published test numbers stand in the JSON beside them and are not the same measurement.
+The paper's figure is on the test set, whose truth is not public. Here are the predictions that
+there are on Tompson's validation split (2,958 people); the published test numbers stand in the JSON
+beside them and are not the same measurement.
 """
 
 from __future__ import annotations
@@ -34,13 +35,22 @@ def make(data: Benchmarks, out: Path) -> list[Path]:
     panels = {"total": [Curve(n, results[n].thresholds, results[n].total) for n in order]}
     for part, joints in MPII_GROUPS.items():
         columns = [MPII_COUNTED.index(j) for j in joints]
-        panels[part] = [Curve(n, results[n].thresholds, results[n].per_joint[:, columns].mean(1)) for n in order]
+        panels[part] = [
+            Curve(n, results[n].thresholds, results[n].per_joint[:, columns].mean(1)) for n in order
+        ]
     path = out / "fig08"
     about = {
         **provenance("cpm-reproduce fig8", str(data.root)),
         "published test set (not comparable)": published()["mpii_test"],
     }
     write_numbers(panels, path, about)
-    draw(panels, path, xlabel="distance / head size", ylabel="detection rate, %", columns=4, at=0.5,
-         title="PCKh on MPII, validation split (the paper's figure is on the test set)")  # fmt: skip
+    draw(
+        panels,
+        path,
+        xlabel="distance / head size",
+        ylabel="detection rate, %",
+        columns=4,
+        at=0.5,
+        title="PCKh on MPII, validation split (the paper's figure is on the test set)",
+    )
     return [path.with_suffix(e) for e in (".json", ".csv", ".png", ".pdf", ".svg")]

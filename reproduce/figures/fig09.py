@@ -32,13 +32,26 @@ def make(data: Benchmarks, out: Path) -> list[Path]:
             continue  # the authors' own file once more
         results[method.label] = data.lsp_score(str(method.path.relative_to(data.root)))
     if not results:
-        raise Missing(f"no prediction files on LSP in {data.root} (release/*.mat, predictions/*/pred_keypoints_lsp_pc.mat)")
+        raise Missing(
+            f"no prediction files on LSP in {data.root} (release/*.mat, "
+            "predictions/*/pred_keypoints_lsp_pc.mat)"
+        )
     order = sorted(results, key=lambda label: -results[label].total[-1])
     panels = {"total": [Curve(n, results[n].thresholds, results[n].total) for n in order]}
     for part, joints in measures.LSP_GROUPS.items():
-        panels[part] = [Curve(n, results[n].thresholds, results[n].per_joint[:, list(joints)].mean(1)) for n in order]
+        panels[part] = [
+            Curve(n, results[n].thresholds, results[n].per_joint[:, list(joints)].mean(1))
+            for n in order
+        ]
     path = out / "fig09"
     write_numbers(panels, path, provenance("cpm-reproduce fig9", str(data.root)))
-    draw(panels, path, xlabel="normalised distance", ylabel="detection rate, %", columns=4, at=0.2,
-         title="PCK on Leeds Sports Pose, person-centric")  # fmt: skip
+    draw(
+        panels,
+        path,
+        xlabel="normalised distance",
+        ylabel="detection rate, %",
+        columns=4,
+        at=0.2,
+        title="PCK on Leeds Sports Pose, person-centric",
+    )
     return [path.with_suffix(e) for e in (".json", ".csv", ".png", ".pdf", ".svg")]

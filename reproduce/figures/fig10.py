@@ -1,6 +1,7 @@
 """Figure 10: predictions drawn on test images of LSP and FLIC.
 
-The people are taken at equal distances from the test sets, not by how good they look; the JSON says which.
+The people are taken at equal distances from the test sets, not by how good they look; the JSON says
+which.
 """
 
 from __future__ import annotations
@@ -31,16 +32,21 @@ _Image = npt.NDArray[np.uint8]
 
 
 def _tile(image: _Image, joints: npt.NDArray[np.float64], skeletal: Skeleton) -> _Image:
-    """The person with some room around, skeleton drawn, in a tile of fixed size (white outside the image)."""
+    """The person with some room around, skeleton drawn, in a tile of fixed size (white outside the
+    image)."""
     import cv2
 
     low, high = joints.min(0), joints.max(0)
     center, (width, height) = (low + high) / 2, TILE
     side = 1.35 * max((high - low)[0] / width, (high - low)[1] / height, 20 / height)
     scale = 1 / side
-    move = np.array([[scale, 0, width / 2 - scale * center[0]], [0, scale, height / 2 - scale * center[1]]])
+    move = np.array(
+        [[scale, 0, width / 2 - scale * center[0]], [0, scale, height / 2 - scale * center[1]]]
+    )
     kind = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
-    cut = cv2.warpAffine(image, move, TILE, flags=kind, borderMode=cv2.BORDER_CONSTANT, borderValue=(255, 255, 255))
+    cut = cv2.warpAffine(
+        image, move, TILE, flags=kind, borderMode=cv2.BORDER_CONSTANT, borderValue=(255, 255, 255)
+    )
     points = joints * scale + move[:, 2]
     return draw_skeleton(np.asarray(cut, np.uint8), points, skeletal)
 
@@ -64,13 +70,25 @@ def make(data: Benchmarks, out: Path) -> list[Path]:
         order = [LSP_JOINTS.index(part) for part in SKELETON_14.parts]
         guess = files.read_mat(data.need(LSP_FILE))[:, order] - 1
         images = [data.root / "lsp" / "images" / f"im{1001 + i:04d}.jpg" for i in range(len(guess))]
-        there = [(f"LSP {p.stem}", p, g, SKELETON_14) for p, g in zip(images, guess, strict=True) if p.exists()]
+        there = [
+            (f"LSP {p.stem}", p, g, SKELETON_14)
+            for p, g in zip(images, guess, strict=True)
+            if p.exists()
+        ]
         rows += _spread(there, 2 * COLUMNS)
     if (data.root / FLIC_FILE).exists() and (data.root / "flic" / "examples.mat").exists():
-        tests = [e for e in flic_files.read_examples(data.need("flic/examples.mat")) if matfile.number(e.istest)]
+        tests = [
+            e
+            for e in flic_files.read_examples(data.need("flic/examples.mat"))
+            if matfile.number(e.istest)
+        ]
         guess = files.read_mat(data.need(FLIC_FILE)) - 1
         images = [data.root / "flic" / "images" / matfile.text(e.filepath) for e in tests]
-        there = [(f"FLIC {p.stem}", p, g, SKELETON_9) for p, g in zip(images, guess, strict=True) if p.exists()]
+        there = [
+            (f"FLIC {p.stem}", p, g, SKELETON_9)
+            for p, g in zip(images, guess, strict=True)
+            if p.exists()
+        ]
         rows += _spread(there, COLUMNS)
     if not rows:
         pairs = f"{LSP_FILE} with lsp/images, {FLIC_FILE} with flic/images"
@@ -85,7 +103,9 @@ def make(data: Benchmarks, out: Path) -> list[Path]:
         shown.append({"person": name})
     width, height = TILE
     lines = -(-len(tiles) // COLUMNS)
-    sheet = np.full((lines * (height + 4), min(len(tiles), COLUMNS) * (width + 4), 3), 255, np.uint8)
+    sheet = np.full(
+        (lines * (height + 4), min(len(tiles), COLUMNS) * (width + 4), 3), 255, np.uint8
+    )
     for i, tile in enumerate(tiles):
         y, x = i // COLUMNS * (height + 4), i % COLUMNS * (width + 4)
         sheet[y : y + height, x : x + width] = tile

@@ -1,7 +1,7 @@
 """Figure 12: PCK of elbows and wrists on FLIC, observer-centric.
 
-The paper normalises by the truth's left shoulder to right hip; the released script by the prediction's own. Both are drawn;
-the paper's is the first row.
+The paper normalises by the truth's left shoulder to right hip; the released script by the
+prediction's own. Both are drawn; the paper's is the first row.
 """
 
 from __future__ import annotations
@@ -41,7 +41,9 @@ def by_truth(data: Benchmarks) -> dict[str, measures.EvalResult]:
     if modec.exists():
         (guess,) = matfile.load(modec, "pred_coords")
         points = np.asarray(guess, np.float64).transpose(2, 1, 0)
-        found["MODEC, Sapp & Taskar CVPR'13"] = measures.pck(points, raw[:, :6], reference, names=measures.FLIC_JOINTS[:6])
+        found["MODEC, Sapp & Taskar CVPR'13"] = measures.pck(
+            points, raw[:, :6], reference, names=measures.FLIC_JOINTS[:6]
+        )
     return found
 
 
@@ -60,10 +62,18 @@ def make(data: Benchmarks, out: Path) -> list[Path]:
         for part, joints in PARTS.items():
             names = [n for n in order if n in results]
             panels[f"{part}, {how}"] = [
-                Curve(n, results[n].thresholds, results[n].per_joint[:, list(joints)].mean(1)) for n in names
+                Curve(n, results[n].thresholds, results[n].per_joint[:, list(joints)].mean(1))
+                for n in names
             ]
     path = out / "fig12"
     write_numbers(panels, path, provenance("cpm-reproduce fig12", str(data.root)))
-    draw(panels, path, xlabel="normalised distance", ylabel="detection rate, %", columns=2, at=0.2,
-         title="PCK on FLIC (the paper normalises by the truth)")  # fmt: skip
+    draw(
+        panels,
+        path,
+        xlabel="normalised distance",
+        ylabel="detection rate, %",
+        columns=2,
+        at=0.2,
+        title="PCK on FLIC (the paper normalises by the truth)",
+    )
     return [path.with_suffix(e) for e in (".json", ".csv", ".png", ".pdf", ".svg")]

@@ -1,4 +1,5 @@
-"""What makes a network a Convolutional Pose Machine, told from its graph; and the released models."""
+"""What makes a network a Convolutional Pose Machine, told from its graph; and the released
+models."""
 
 from __future__ import annotations
 
@@ -57,12 +58,20 @@ class Identity:
         """One line for people."""
         if not self.stages:
             return "not a Convolutional Pose Machine"
-        what = f"Convolutional Pose Machine, {self.stages} stage(s), {self.parts} parts + background"
+        what = (
+            f"Convolutional Pose Machine, {self.stages} stage(s), {self.parts} parts + background"
+        )
         if self.named:
-            return f"{what}: released model {self.named.id} ({self.named.title}) by structure and file name"
+            return (
+                f"{what}: released model {self.named.id} ({self.named.title}) by structure "
+                "and file name"
+            )
         if self.candidates:
             ids = " or ".join(f"{m.id} ({m.title})" for m in self.candidates)
-            return f"{what}: has the structure of released model {ids}; the file name is none of theirs"
+            return (
+                f"{what}: has the structure of released model {ids}; the file name is none "
+                "of theirs"
+            )
         return what
 
 
@@ -91,7 +100,8 @@ def _released_toml() -> dict[str, Any]:
 
 
 def weight_folders() -> list[Path]:
-    """Folders that are searched for released weights: ``CPM_MODELS`` (several with the path separator), then here."""
+    """Folders that are searched for released weights: ``CPM_MODELS`` (several with the path
+    separator), then here."""
     given = os.environ.get("CPM_MODELS", "")
     return [Path(p) for p in given.split(os.pathsep) if p] or [Path.cwd()]
 
@@ -100,7 +110,8 @@ _OUTPUT = re.compile(r"(?:M?conv\d+_stage|conv\d+_stage)(\d+)$")
 
 
 def stage_outputs(graph: Graph) -> tuple[str, ...]:
-    """For each stage, its belief maps: the last convolution's blob whose name ends in ``stage<N>``, stage 1 first.
+    """For each stage, its belief maps: the last convolution's blob whose name ends in ``stage<N>``,
+    stage 1 first.
 
     Empty where the network has no such blobs.
     """
@@ -128,7 +139,9 @@ def identify(graph: Graph, path: str = "") -> Identity:
         return Identity(0, 0, (), None, ())
     parts = channels.pop() - 1
     candidates = tuple(
-        m for m in released() if (m.stages, m.parts, m.parameters) == (len(outputs), parts, graph.count)
+        m
+        for m in released()
+        if (m.stages, m.parts, m.parameters) == (len(outputs), parts, graph.count)
     )
     base = os.path.basename(path)
     named = next((m for m in candidates if base == m.file), None)

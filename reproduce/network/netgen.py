@@ -1,9 +1,11 @@
-"""Generates the prototxts of Convolutional Pose Machines: train_test, deploy and solver, for any size.
+"""Generates the prototxts of Convolutional Pose Machines: train_test, deploy and solver, for any
+size.
 
-With the defaults the definitions equal in meaning those that the release's ``genProto.py`` writes, and the official
-deploy nets.
+With the defaults the definitions equal in meaning those that the release's ``genProto.py`` writes,
+and the official deploy nets.
 
-Source: paper section 3 and the files that the release ships (FLIC label slice at P + 1 as training needs it).
+Source: paper section 3 and the files that the release ships (FLIC label slice at P + 1 as training
+needs it).
 """
 
 from __future__ import annotations
@@ -29,7 +31,8 @@ class CPMConfig:
     features : channels of the stage's image features (conv4_stage1, conv4_stage2, conv1_stage_t).
     wide : channels of conv5 and conv6 of stage 1.
     belief : channels of Mconv1..4.
-    tower_kernel, stage_kernel : kernels of conv1..3 (and conv5) and of Mconv1..3; feature_kernel : of conv4.
+    tower_kernel, stage_kernel : kernels of conv1..3 (and conv5) and of Mconv1..3; feature_kernel :
+        of conv4.
     dropout : of stage 1 in training; 0 leaves the layers out.
     filler : weight filler ("gaussian" with std 0.01 as released, or "msra" for narrow networks).
     first_mult : lr_mult of stage 1's weights (its biases have twice that).
@@ -84,7 +87,9 @@ class _Builder:
         layer.top.extend(tops)
         return layer
 
-    def conv(self, name: str, bottom: str, outputs: int, kernel: int, mult: float, *, last: bool = False) -> str:
+    def conv(
+        self, name: str, bottom: str, outputs: int, kernel: int, mult: float, *, last: bool = False
+    ) -> str:
         layer = self.add(name, "Convolution", [bottom], [name])
         for lr, decay in ((mult, 1.0), (2 * mult, 0.0)):
             layer.param.add(lr_mult=lr, decay_mult=decay)
@@ -120,7 +125,9 @@ class _Builder:
     def tower(self, stage: int) -> str:
         blob = "image"
         for i, channels in enumerate(self.config.towers, 1):
-            blob = self.conv(f"conv{i}_stage{stage}", blob, channels, self.config.tower_kernel, self.mult(stage))
+            blob = self.conv(
+                f"conv{i}_stage{stage}", blob, channels, self.config.tower_kernel, self.mult(stage)
+            )
             self.relu(f"relu{i}_stage{stage}", blob)
             blob = self.pool(f"pool{i}_stage{stage}", blob, 0, 3, 2)
         return blob
@@ -131,7 +138,11 @@ class _Builder:
         self.cut("image", "data", ["image", "center_map"], 3)
         self.pool("pool_center_lower", "center_map", 1, 9, 8)
         blob = self.tower(1)
-        for i, channels, kernel in ((4, c.features, c.feature_kernel), (5, c.wide, c.tower_kernel), (6, c.wide, 1)):
+        for i, channels, kernel in (
+            (4, c.features, c.feature_kernel),
+            (5, c.wide, c.tower_kernel),
+            (6, c.wide, 1),
+        ):
             blob = self.conv(f"conv{i}_stage1", blob, channels, kernel, self.mult(1))
             self.relu(f"relu{i}_stage1", blob)
             if train and c.dropout and i > 4 and not self.frozen:
@@ -192,7 +203,14 @@ def train_test(
     layer = builder.add("data", "CPMData", [], ["data", "label"])
     t = layer.transform_param
     t.stride = 8
-    for name in ("max_rotate_degree", "scale_prob", "scale_min", "scale_max", "target_dist", "center_perterb_max"):
+    for name in (
+        "max_rotate_degree",
+        "scale_prob",
+        "scale_min",
+        "scale_max",
+        "target_dist",
+        "center_perterb_max",
+    ):
         setattr(t, name, getattr(data, name))
     t.crop_size_x = t.crop_size_y = config.input_size
     t.do_clahe = data.do_clahe
@@ -206,17 +224,22 @@ def train_test(
     p.source, p.batch_size, p.backend = data.source, data.batch_size, 1
     builder.cut("label_lower", "label", ["label_lower", "label_1st_lower"], config.parts + 1)
     builder.body(train=True)
-    for blob, used in (("label_1st_lower", 1 in chosen), ("label_lower", any(s > 1 for s in chosen))):
+    for blob, used in (
+        ("label_1st_lower", 1 in chosen),
+        ("label_lower", any(s > 1 for s in chosen)),
+    ):
         if not used and len(chosen) < config.stages:  # Caffe would print an unused blob as a result
             builder.add(f"silence_{blob}", "Silence", [blob], [])
     return net_from_message(builder.net)
 
 
 def plan(config: CPMConfig, data: DataConfig, scheme: Scheme) -> dict[str, NetSpec]:
-    """The training nets of a scheme of the paper's Figure 6b, in the order in which they are trained.
+    """The training nets of a scheme of the paper's Figure 6b, in the order in which they are
+    trained.
 
-    "joint": all stages at once, a loss at each; "stage-wise": one stage after the other, those before it frozen;
-    "fine-tuned": joint training that starts from the stage-wise weights; "no-supervision": only the last stage has a loss.
+    "joint": all stages at once, a loss at each; "stage-wise": one stage after the other, those
+    before it frozen; "fine-tuned": joint training that starts from the stage-wise weights;
+    "no-supervision": only the last stage has a loss.
 
     Returns
     -------
@@ -234,8 +257,11 @@ def plan(config: CPMConfig, data: DataConfig, scheme: Scheme) -> dict[str, NetSp
     return nets if scheme == "stage-wise" else {**nets, "": train_test(config, data)}
 
 
-def solver(net: str = "pose_train_test.prototxt", prefix: str = "caffemodel/pose", **settings: Any) -> SolverSpec:
-    """The solver definition of the release; ``settings`` override or add fields of ``SolverParameter``."""
+def solver(
+    net: str = "pose_train_test.prototxt", prefix: str = "caffemodel/pose", **settings: Any
+) -> SolverSpec:
+    """The solver definition of the release; ``settings`` override or add fields of
+    ``SolverParameter``."""
     message = schema.new("SolverParameter")
     defaults: dict[str, Any] = {
         "net": net,

@@ -1,8 +1,10 @@
 """Receptive fields, computed from the graph.
 
-Of every blob: how many input pixels one of its values sees, and how many values of the previous stage's belief maps.
+Of every blob: how many input pixels one of its values sees, and how many values of the previous
+stage's belief maps.
 
-Source: paper, section 3 (160 pixels after stage 1, 31×31 on the belief maps, 400 pixels after stage 2).
+Source: paper, section 3 (160 pixels after stage 1, 31×31 on the belief maps, 400 pixels after stage
+2).
 """
 
 from __future__ import annotations
@@ -40,7 +42,8 @@ class Row:
 
     Attributes
     ----------
-    image : field on the image. belief : field on the previous stage's belief maps (None: it sees none).
+    image : field on the image. belief : field on the previous stage's belief maps (None: it sees
+        none).
     """
 
     layer: str
@@ -68,7 +71,8 @@ def table(graph: Graph, *, small_pools: bool = False) -> list[Row]:
 
     Parameters
     ----------
-    small_pools : count pools of 3 with stride 2 as 2×2, as the paper does; the released networks have 3×3.
+    small_pools : count pools of 3 with stride 2 as 2×2, as the paper does; the released networks
+        have 3×3.
     """
     image: dict[str, Field] = {name: Field() for name in graph.inputs}
     belief: dict[str, Field] = {}
@@ -101,4 +105,8 @@ def table(graph: Graph, *, small_pools: bool = False) -> list[Row]:
 def stages(graph: Graph, *, small_pools: bool = False) -> list[tuple[str, Field, Field | None]]:
     """(blob, field on the image, field on the previous belief maps) of each stage's output."""
     found = {row.layer: row for row in table(graph, small_pools=small_pools)}
-    return [(name, found[name].image, found[name].belief) for name in stage_outputs(graph) if name in found]
+    return [
+        (name, found[name].image, found[name].belief)
+        for name in stage_outputs(graph)
+        if name in found
+    ]

@@ -1,7 +1,8 @@
 """One person in one image, as all readers give it and all writers take it; and the authors' JSON.
 
-Coordinates in an :class:`Annotation` are 1-based MATLAB pixels, as in the data sets' files and in the authors' JSON
-and LMDB: pixel (1, 1) is the top left one. They become 0-based when the data layer reads a record.
+Coordinates in an :class:`Annotation` are 1-based MATLAB pixels, as in the data sets' files and in
+the authors' JSON and LMDB: pixel (1, 1) is the top left one. They become 0-based when the data
+layer reads a record.
 """
 
 from __future__ import annotations
@@ -61,17 +62,34 @@ class Annotation:
     def same(self, other: Annotation) -> bool:
         """Equal in every field."""
         return (
-            (self.image, self.dataset, self.scale, self.size, self.validation, self.annolist_index, self.people_index)
-            == (other.image, other.dataset, other.scale, other.size, other.validation, other.annolist_index,
-                other.people_index)
+            (
+                self.image,
+                self.dataset,
+                self.scale,
+                self.size,
+                self.validation,
+                self.annolist_index,
+                self.people_index,
+            )
+            == (
+                other.image,
+                other.dataset,
+                other.scale,
+                other.size,
+                other.validation,
+                other.annolist_index,
+                other.people_index,
+            )
             and np.array_equal(self.joints, other.joints)
             and np.array_equal(self.objpos, other.objpos)
             and len(self.others) == len(other.others)
             and all(
-                np.array_equal(a.joints, b.joints) and np.array_equal(a.objpos, b.objpos) and a.scale == b.scale
+                np.array_equal(a.joints, b.joints)
+                and np.array_equal(a.objpos, b.objpos)
+                and a.scale == b.scale
                 for a, b in zip(self.others, other.others, strict=True)
             )
-        )  # fmt: skip
+        )
 
 
 # ---------------------------------------------------------------- the authors' JSON
@@ -93,30 +111,68 @@ def _matrix(rows: Iterable[Any], tabs: int) -> str:
 
 def _empty(tabs: int) -> str:
     pad = "\t" * tabs
-    inner = (f'{pad}\t"_ArrayType_": "double"', f'{pad}\t"_ArraySize_": [0,0]', f'{pad}\t"_ArrayData_": null')
+    inner = (
+        f'{pad}\t"_ArrayType_": "double"',
+        f'{pad}\t"_ArraySize_": [0,0]',
+        f'{pad}\t"_ArrayData_": null',
+    )
     return "{\n" + ",\n".join(inner) + f"\n{pad}}}"
 
 
 # Field order of each data set's records, as the original scripts happened to fill them in.
 _ORDERS = {
     "MPI": (
-        "dataset", "isValidation", "img_paths", "img_width", "img_height", "objpos", "joint_self", "scale_provided",
-        "joint_others", "scale_provided_other", "objpos_other", "annolist_index", "people_index", "numOtherPeople",
+        "dataset",
+        "isValidation",
+        "img_paths",
+        "img_width",
+        "img_height",
+        "objpos",
+        "joint_self",
+        "scale_provided",
+        "joint_others",
+        "scale_provided_other",
+        "objpos_other",
+        "annolist_index",
+        "people_index",
+        "numOtherPeople",
     ),
     "LEEDS": (
-        "dataset", "isValidation", "img_paths", "numOtherPeople", "annolist_index", "people_index", "img_width",
-        "img_height", "joint_self", "objpos", "scale_provided",
+        "dataset",
+        "isValidation",
+        "img_paths",
+        "numOtherPeople",
+        "annolist_index",
+        "people_index",
+        "img_width",
+        "img_height",
+        "joint_self",
+        "objpos",
+        "scale_provided",
     ),
     "FLIC": (
-        "dataset", "isValidation", "img_paths", "numOtherPeople", "annolist_index", "people_index", "joint_self",
-        "img_width", "img_height", "objpos", "scale_provided", "joint_others", "scale_provided_other", "objpos_other",
+        "dataset",
+        "isValidation",
+        "img_paths",
+        "numOtherPeople",
+        "annolist_index",
+        "people_index",
+        "joint_self",
+        "img_width",
+        "img_height",
+        "objpos",
+        "scale_provided",
+        "joint_others",
+        "scale_provided_other",
+        "objpos_other",
     ),
-}  # fmt: skip
+}
 _OTHERS = ("joint_others", "scale_provided_other", "objpos_other")
 
 
 def _fields(a: Annotation) -> dict[str, str]:
-    """Every field as jsonlab would print it three tabs deep; for one other person it unwraps the list and indents more."""
+    """Every field as jsonlab would print it three tabs deep; for one other person it unwraps the
+    list and indents more."""
     fields = {
         "dataset": json.dumps(a.dataset),
         "isValidation": _number(a.validation),
@@ -157,8 +213,9 @@ def to_json(annotations: Sequence[Annotation], *, stub: bool | None = None) -> s
 
     Parameters
     ----------
-    stub : the original script left a last record with nothing but ``dataset`` and ``isValidation`` where the MPII
-        file ends with people that have no annotation; this is its ``isValidation``, None for no such record.
+    stub : the original script left a last record with nothing but ``dataset`` and ``isValidation``
+        where the MPII file ends with people that have no annotation; this is its ``isValidation``,
+        None for no such record.
 
     Source: recorded output of the original genJSON and its bundled jsonlab.
     """
@@ -174,7 +231,9 @@ def to_json(annotations: Sequence[Annotation], *, stub: bool | None = None) -> s
     return '{\n\t"root": [\n' + ",\n".join(records) + "\n\t]\n}\n"
 
 
-def write_json(path: str | os.PathLike[str], annotations: Sequence[Annotation], *, stub: bool | None = None) -> None:
+def write_json(
+    path: str | os.PathLike[str], annotations: Sequence[Annotation], *, stub: bool | None = None
+) -> None:
     """Write :func:`to_json` to a file, whole or not at all."""
     with atomic_write(path) as stream:
         stream.write(to_json(annotations, stub=stub).encode())
@@ -198,12 +257,18 @@ def _people(record: dict[str, Any], count: int) -> tuple[Other, ...]:
     elif count == 1 and len(joints) != 1:
         joints = [joints]
     if not len(joints) == len(scales) == len(positions) == count:
-        raise ValueError(f"numOtherPeople is {count}, but the lists have {len(joints)}, {len(scales)}, {len(positions)}")
-    return tuple(Other(_array(j, 3), p, float(s)) for j, p, s in zip(joints, positions, scales, strict=True))
+        raise ValueError(
+            f"numOtherPeople is {count}, but the lists have {len(joints)}, {len(scales)}, "
+            f"{len(positions)}"
+        )
+    return tuple(
+        Other(_array(j, 3), p, float(s)) for j, p, s in zip(joints, positions, scales, strict=True)
+    )
 
 
 def from_record(record: dict[str, Any]) -> Annotation | None:
-    """One record of the authors' JSON; None for the stub that the original script leaves at the end.
+    """One record of the authors' JSON; None for the stub that the original script leaves at the
+    end.
 
     Raises
     ------
@@ -244,7 +309,9 @@ def read_json(path: str | os.PathLike[str]) -> list[Annotation]:
     except OSError as error:
         raise DataError(f"{name}: cannot be read: {error.strerror}") from None
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise DataError(f'{name}: is no annotation file ({error}): expected {{"root": [records]}}') from None
+        raise DataError(
+            f'{name}: is no annotation file ({error}): expected {{"root": [records]}}'
+        ) from None
     if isinstance(root, dict):  # jsonlab unwraps a list of one
         root = [root]
     found = []

@@ -1,9 +1,10 @@
 """COCO keypoints JSON, in and out, so that people can train on data of their own.
 
-Into the 16 joints of a record (MPII order): ankles, knees, hips, wrists, elbows and shoulders are COCO's; pelvis is the middle
-of the hips, thorax and upper neck the middle of the shoulders; the head top is not annotated in COCO, so the nose stands there
-(the middle of the eyes where there is none). A point that COCO does not label (v = 0) becomes (0, 0), not visible.
-objpos is the middle of the box, scale its larger side / 200. Coordinates become 1-based.
+Into the 16 joints of a record (MPII order): ankles, knees, hips, wrists, elbows and shoulders are
+COCO's; pelvis is the middle of the hips, thorax and upper neck the middle of the shoulders; the
+head top is not annotated in COCO, so the nose stands there (the middle of the eyes where there is
+none). A point that COCO does not label (v = 0) becomes (0, 0), not visible. objpos is the middle of
+the box, scale its larger side / 200. Coordinates become 1-based.
 """
 
 from __future__ import annotations
@@ -21,17 +22,43 @@ from reproduce.people.annotation import Annotation, Floats, Other
 from reproduce.people.skeletons import MPII_JOINTS
 
 KEYPOINTS = (
-    "nose", "left_eye", "right_eye", "left_ear", "right_ear", "left_shoulder", "right_shoulder", "left_elbow", "right_elbow",
-    "left_wrist", "right_wrist", "left_hip", "right_hip", "left_knee", "right_knee", "left_ankle", "right_ankle",
-)  # fmt: skip
+    "nose",
+    "left_eye",
+    "right_eye",
+    "left_ear",
+    "right_ear",
+    "left_shoulder",
+    "right_shoulder",
+    "left_elbow",
+    "right_elbow",
+    "left_wrist",
+    "right_wrist",
+    "left_hip",
+    "right_hip",
+    "left_knee",
+    "right_knee",
+    "left_ankle",
+    "right_ankle",
+)
 # MPII joint -> the COCO points it is the mean of
 _SOURCES: dict[str, tuple[str, ...]] = {
-    "Rank": ("right_ankle",), "Rkne": ("right_knee",), "Rhip": ("right_hip",), "Lhip": ("left_hip",),
-    "Lkne": ("left_knee",), "Lank": ("left_ankle",), "pelvis": ("left_hip", "right_hip"),
-    "thorax": ("left_shoulder", "right_shoulder"), "neck": ("left_shoulder", "right_shoulder"), "head": ("nose",),
-    "Rwri": ("right_wrist",), "Relb": ("right_elbow",), "Rsho": ("right_shoulder",), "Lsho": ("left_shoulder",),
-    "Lelb": ("left_elbow",), "Lwri": ("left_wrist",),
-}  # fmt: skip
+    "Rank": ("right_ankle",),
+    "Rkne": ("right_knee",),
+    "Rhip": ("right_hip",),
+    "Lhip": ("left_hip",),
+    "Lkne": ("left_knee",),
+    "Lank": ("left_ankle",),
+    "pelvis": ("left_hip", "right_hip"),
+    "thorax": ("left_shoulder", "right_shoulder"),
+    "neck": ("left_shoulder", "right_shoulder"),
+    "head": ("nose",),
+    "Rwri": ("right_wrist",),
+    "Relb": ("right_elbow",),
+    "Rsho": ("right_shoulder",),
+    "Lsho": ("left_shoulder",),
+    "Lelb": ("left_elbow",),
+    "Lwri": ("left_wrist",),
+}
 
 
 def to_joints(keypoints: Sequence[float]) -> Floats:
@@ -67,11 +94,18 @@ def keypoint_names(path: str | os.PathLike[str]) -> tuple[str, ...]:
     """
     try:
         with open(path, encoding="utf-8") as stream:
-            found = {tuple(map(str, c["keypoints"])) for c in json.load(stream)["categories"] if c.get("keypoints")}
+            found = {
+                tuple(map(str, c["keypoints"]))
+                for c in json.load(stream)["categories"]
+                if c.get("keypoints")
+            }
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{os.fspath(path)}: its categories name no keypoints: {error!r}") from None
     if len(found) != 1:
-        raise DataError(f"{os.fspath(path)}: expected one list of keypoints in its categories, found {len(found)}")
+        raise DataError(
+            f"{os.fspath(path)}: expected one list of keypoints in its categories, found "
+            f"{len(found)}"
+        )
     return found.pop()
 
 
@@ -80,15 +114,20 @@ def _person(entry: dict[str, Any], own: int | None) -> Other:
     if not (width > 0 and height > 0):
         raise ValueError(f"bbox {entry['bbox']} has no area")
     joints = to_joints(entry["keypoints"]) if own is None else own_joints(entry["keypoints"], own)
-    return Other(joints, np.array([x + width / 2 + 1, y + height / 2 + 1]), max(width, height) / 200)
+    return Other(
+        joints, np.array([x + width / 2 + 1, y + height / 2 + 1]), max(width, height) / 200
+    )
 
 
-def read(path: str | os.PathLike[str], *, validation: bool = False, own: bool = False) -> list[Annotation]:
+def read(
+    path: str | os.PathLike[str], *, validation: bool = False, own: bool = False
+) -> list[Annotation]:
     """People with keypoints; crowds are left out.
 
     Parameters
     ----------
-    own : keep the file's own key points, whatever they are, instead of the 16 joints made of COCO's 17.
+    own : keep the file's own key points, whatever they are, instead of the 16 joints made of COCO's
+        17.
 
     Raises
     ------
@@ -100,7 +139,11 @@ def read(path: str | os.PathLike[str], *, validation: bool = False, own: bool = 
         with open(name, encoding="utf-8") as stream:
             content = json.load(stream)
         images = {image["id"]: image for image in content["images"]}
-        entries = [e for e in content["annotations"] if not e.get("iscrowd") and any(e.get("keypoints", [])[2::3])]
+        entries = [
+            e
+            for e in content["annotations"]
+            if not e.get("iscrowd") and any(e.get("keypoints", [])[2::3])
+        ]
     except OSError as error:
         raise DataError(f"{name}: cannot be read: {error.strerror}") from None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -122,34 +165,64 @@ def read(path: str | os.PathLike[str], *, validation: bool = False, own: bool = 
         mates = by_image[image]
         found.append(
             Annotation(
-                str(info["file_name"]), "COCO", person.joints, person.objpos, person.scale,
-                (int(info["width"]), int(info["height"])), tuple(people[j][1] for j in mates if j != i), validation,
-                order[image], mates.index(i) + 1,
+                str(info["file_name"]),
+                "COCO",
+                person.joints,
+                person.objpos,
+                person.scale,
+                (int(info["width"]), int(info["height"])),
+                tuple(people[j][1] for j in mates if j != i),
+                validation,
+                order[image],
+                mates.index(i) + 1,
             )
-        )  # fmt: skip
+        )
     return found
 
 
 def write(path: str | os.PathLike[str], annotations: Sequence[Annotation]) -> None:
-    """Write people as COCO keypoints JSON; joints that COCO does not have (pelvis, neck, head top) are left out."""
+    """Write people as COCO keypoints JSON; joints that COCO does not have (pelvis, neck, head top)
+    are left out."""
     images: dict[str, int] = {}
     records, entries = [], []
     for number, a in enumerate(annotations, 1):
         if a.image not in images:
             images[a.image] = len(images) + 1
-            records.append({"id": images[a.image], "file_name": a.image, "width": a.size[0], "height": a.size[1]})
+            records.append(
+                {
+                    "id": images[a.image],
+                    "file_name": a.image,
+                    "width": a.size[0],
+                    "height": a.size[1],
+                }
+            )
         points = np.zeros((17, 3))
         if len(a.joints) == 16:
             for row, name in enumerate(MPII_JOINTS):
                 source = _SOURCES[name]
                 if len(source) == 1 and name != "head" and a.joints[row, :2].any():
-                    points[KEYPOINTS.index(source[0])] = [*(a.joints[row, :2] - 1), 2 if a.joints[row, 2] else 1]
+                    points[KEYPOINTS.index(source[0])] = [
+                        *(a.joints[row, :2] - 1),
+                        2 if a.joints[row, 2] else 1,
+                    ]
         side = a.scale * 200
         box = [float(a.objpos[0] - 1 - side / 2), float(a.objpos[1] - 1 - side / 2), side, side]
-        entries.append({
-            "id": number, "image_id": images[a.image], "category_id": 1, "iscrowd": 0, "bbox": box, "area": side * side,
-            "keypoints": points.ravel().tolist(), "num_keypoints": int((points[:, 2] > 0).sum()),
-        })  # fmt: skip
+        entries.append(
+            {
+                "id": number,
+                "image_id": images[a.image],
+                "category_id": 1,
+                "iscrowd": 0,
+                "bbox": box,
+                "area": side * side,
+                "keypoints": points.ravel().tolist(),
+                "num_keypoints": int((points[:, 2] > 0).sum()),
+            }
+        )
     category = {"id": 1, "name": "person", "keypoints": list(KEYPOINTS), "skeleton": []}
     with atomic_write(path) as stream:
-        stream.write(json.dumps({"images": records, "annotations": entries, "categories": [category]}).encode())
+        stream.write(
+            json.dumps(
+                {"images": records, "annotations": entries, "categories": [category]}
+            ).encode()
+        )

@@ -1,7 +1,8 @@
 """FLIC (Frames Labeled In Cinema): ``examples.mat`` and images.
 
-Of each example's 29 coordinates the 11 that are not nan, less the eyes: both shoulders, elbows, wrists, hips and the nose
-("head"). Where the right shoulder lies right of the left one the sides change places: observer-centric.
+Of each example's 29 coordinates the 11 that are not nan, less the eyes: both shoulders, elbows,
+wrists, hips and the nose ("head"). Where the right shoulder lies right of the left one the sides
+change places: observer-centric.
 
 Source: genJSON of the CPM release (recorded output).
 """
@@ -66,7 +67,9 @@ def read_training(
     for example in examples:
         if matfile.number(example.istrain):
             objpos, scale = place_of(example)
-            people.append((matfile.text(example.filepath), Other(joints_of(example)[0], objpos, scale)))
+            people.append(
+                (matfile.text(example.filepath), Other(joints_of(example)[0], objpos, scale))
+            )
     by_image: dict[str, list[int]] = {}
     for i, (name, _) in enumerate(people):
         by_image.setdefault(name, []).append(i)
@@ -77,9 +80,18 @@ def read_training(
             continue
         others = tuple(people[j][1] for j in by_image[name] if j != i)
         found.append(
-            Annotation(f"images/{name}", "FLIC", person.joints, person.objpos, person.scale, image_size(path), others,
-                       annolist_index=i + 1, people_index=1)
-        )  # fmt: skip
+            Annotation(
+                f"images/{name}",
+                "FLIC",
+                person.joints,
+                person.objpos,
+                person.scale,
+                image_size(path),
+                others,
+                annolist_index=i + 1,
+                people_index=1,
+            )
+        )
     return found
 
 

@@ -9,7 +9,8 @@ from caffe_compat.errors import DataError
 
 
 def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
-    """(width, height) of a JPEG or PNG as stored (EXIF rotation is not applied, as MATLAB's imread).
+    """(width, height) of a JPEG or PNG as stored (EXIF rotation is not applied, as MATLAB's
+    imread).
 
     Raises
     ------

@@ -1,8 +1,9 @@
 """Leeds Sports Pose and its extended training set.
 
-Folders as they unpack: ``lsp/joints.mat`` (3, 14, 2000) with ``lsp/images/im0001.jpg`` .., and ``lspet/joints.mat``
-(14, 3, 10000) with ``lspet/images/im00001.jpg`` ... (also under the original names ``lsp_dataset``,
-``lspet_dataset``). Visibility is inverted in LSP (1 = occluded) and not in LSPET.
+Folders as they unpack: ``lsp/joints.mat`` (3, 14, 2000) with ``lsp/images/im0001.jpg`` .., and
+``lspet/joints.mat`` (14, 3, 10000) with ``lspet/images/im00001.jpg`` ... (also under the original
+names ``lsp_dataset``, ``lspet_dataset``). Visibility is inverted in LSP (1 = occluded) and not in
+LSPET.
 """
 
 from __future__ import annotations
@@ -23,18 +24,34 @@ from reproduce.people.skeletons import LSP_TO_MPII
 BOXSIZE = 368
 TARGET_DIST = 41 / 35
 HEAD = (13, 12)
-# The limbs (LSP joint order) whose lengths measure a person. The original script pairs the joints of the left arm and
-# leg in the wrong direction (knee and hip twice, ankle and wrist with the neck); the published training data were made
-# with it, so it stays.
+# The limbs (LSP joint order) whose lengths measure a person. The original script pairs the joints
+# of the left arm and leg in the wrong direction (knee and hip twice, ankle and wrist with the
+# neck); the published training data were made with it, so it stays.
 LIMBS = (
-    (0, 1), (1, 2), (2, 12), (3, 4), (4, 3), (5, 12), (6, 7), (7, 8), (8, 12), (9, 10), (10, 9), (11, 12), HEAD,
-)  # fmt: skip
+    (0, 1),
+    (1, 2),
+    (2, 12),
+    (3, 4),
+    (4, 3),
+    (5, 12),
+    (6, 7),
+    (7, 8),
+    (8, 12),
+    (9, 10),
+    (10, 9),
+    (11, 12),
+    HEAD,
+)
+
 
 def _folder(root: str | os.PathLike[str], *names: str) -> Path:
     for name in names:
         if (Path(root) / name / "joints.mat").exists():
             return Path(root) / name
-    raise DataError(f"{os.fspath(root)}: no folder {' or '.join(names)} with a joints.mat (Leeds Sports Pose download)")
+    raise DataError(
+        f"{os.fspath(root)}: no folder {' or '.join(names)} with a joints.mat (Leeds Sports "
+        "Pose download)"
+    )
 
 
 def read_joints(root: str | os.PathLike[str], which: str) -> tuple[Floats, Path]:
@@ -48,7 +65,9 @@ def read_joints(root: str | os.PathLike[str], which: str) -> tuple[Floats, Path]
     (joints,) = load(folder / "joints.mat", "joints")
     wanted = (3, 14) if which == "lsp" else (14, 3)
     if joints.ndim != 3 or joints.shape[:2] != wanted:
-        raise DataError(f"{folder / 'joints.mat'}: joints have shape {joints.shape}, expected {wanted} × images")
+        raise DataError(
+            f"{folder / 'joints.mat'}: joints have shape {joints.shape}, expected {wanted} × images"
+        )
     return arrange(joints, which), folder
 
 
@@ -78,9 +97,10 @@ def _lengths(joints: Floats) -> tuple[Floats, npt.NDArray[np.bool_]]:
 def scales(joints: Floats) -> Floats:
     """``scale_provided`` of every person (N, 14, 3 in LSP order, visible = 1).
 
-    Limb lengths are divided by the limb's median ratio to the head-neck limb (over the people in whom both are
-    visible), the 0.75 quantile of the visible ones is the person's size in head-neck units, / 35 the scale. It is
-    enlarged where the visible joints would not fit into boxsize - 64 otherwise.
+    Limb lengths are divided by the limb's median ratio to the head-neck limb (over the people in
+    whom both are visible), the 0.75 quantile of the visible ones is the person's size in head-neck
+    units, / 35 the scale. It is enlarged where the visible joints would not fit into boxsize - 64
+    otherwise.
     """
     length, seen = _lengths(joints)
     head = LIMBS.index(HEAD)
@@ -103,10 +123,12 @@ def scales(joints: Floats) -> Floats:
 
 
 def annotate(
-    lspet: Floats, lsp: Floats, sizes: Sequence[tuple[int, int]], names: tuple[str, str] = (
-        "lspet_dataset/images/im%05d.jpg", "lsp_dataset/images/im%04d.jpg"
-    ), numbers: tuple[Sequence[int], Sequence[int]] | None = None,
-) -> list[Annotation]:  # fmt: skip
+    lspet: Floats,
+    lsp: Floats,
+    sizes: Sequence[tuple[int, int]],
+    names: tuple[str, str] = ("lspet_dataset/images/im%05d.jpg", "lsp_dataset/images/im%04d.jpg"),
+    numbers: tuple[Sequence[int], Sequence[int]] | None = None,
+) -> list[Annotation]:
     """The training set as the authors made it: LSPET people first, then LSP's.
 
     Parameters
@@ -118,7 +140,8 @@ def annotate(
     both = np.concatenate([lspet, lsp])
     scale = scales(both)
     mapped = to_mpii(both)
-    # the script inverts LSP's visibility after filling in pelvis and thorax, which makes these "visible" at (0, 0)
+    # the script inverts LSP's visibility after filling in pelvis and thorax, which makes these
+    # "visible" at (0, 0)
     mapped[len(lspet) :, [6, 7], 2] = 1
     numbers = numbers or (range(1, len(lspet) + 1), range(1, len(lsp) + 1))
     paths = [names[0] % n for n in numbers[0]] + [names[1] % n for n in numbers[1]]
@@ -130,7 +153,16 @@ def annotate(
         else:
             objpos = np.array([size[0] / 2, size[1] / 2])
         found.append(
-            Annotation(path, "LEEDS", mapped[i], objpos, float(scale[i]), size, annolist_index=i + 1, people_index=1)
+            Annotation(
+                path,
+                "LEEDS",
+                mapped[i],
+                objpos,
+                float(scale[i]),
+                size,
+                annolist_index=i + 1,
+                people_index=1,
+            )
         )
     return found
 
@@ -138,7 +170,8 @@ def annotate(
 def read_training(root: str | os.PathLike[str], *, skip_missing: bool = False) -> list[Annotation]:
     """The training annotations: LSPET, then LSP 1 to 1000.
 
-    Scales are computed over all people of the joints files, as the authors did, whether or not their image is here.
+    Scales are computed over all people of the joints files, as the authors did, whether or not
+    their image is here.
 
     Parameters
     ----------

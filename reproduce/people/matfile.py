@@ -50,7 +50,8 @@ def number(value: Any) -> float | None:
             return None
         value = value.reshape(-1)[0]
     if isinstance(value, str):
-        # MATLAB code that assigns '1' into a numeric array stores the number of the character; digits mean themselves
+        # MATLAB code that assigns '1' into a numeric array stores the number of the character;
+        # digits mean themselves
         return float(value) if value.strip() else None
     return float(value)
 

@@ -1,7 +1,9 @@
-"""MPII Human Pose: ``mpii_human_pose_v1_u12_1.mat`` with all its gaps, images, and Tompson's validation split.
+"""MPII Human Pose: ``mpii_human_pose_v1_u12_1.mat`` with all its gaps, images, and Tompson's
+validation split.
 
-People without points are passed over; ``is_visible`` may be a number, a character, empty or missing (missing and empty count
-as visible); short point lists are padded to 16 joints for the person itself, not for the others in the image.
+People without points are passed over; ``is_visible`` may be a number, a character, empty or missing
+(missing and empty count as visible); short point lists are padded to 16 joints for the person
+itself, not for the others in the image.
 
 Source: genJSON of the CPM release (recorded output).
 """
@@ -26,7 +28,9 @@ MAT = "mpii_human_pose_v1_u12_1.mat"
 def _points(person: Any) -> Floats | None:
     """Joints (n, 3) up to the highest id there is; None for a person without points."""
     holder = matfile.field(person, "annopoints")
-    points = matfile.field(np.asarray(holder).reshape(-1)[0], "point") if holder is not None else None
+    points = (
+        matfile.field(np.asarray(holder).reshape(-1)[0], "point") if holder is not None else None
+    )
     if points is None:
         return None
     rows: dict[int, tuple[float, float, float]] = {}
@@ -34,7 +38,9 @@ def _points(person: Any) -> Floats | None:
         number = matfile.number(point.id)
         x, y = matfile.number(point.x), matfile.number(point.y)
         if number is None or x is None or y is None or not 0 <= number < JOINTS:
-            raise DataError(f"a point has id {number}, x {x}, y {y}; expected an id from 0 to 15 and a place")
+            raise DataError(
+                f"a point has id {number}, x {x}, y {y}; expected an id from 0 to 15 and a place"
+            )
         visible = matfile.number(matfile.field(point, "is_visible"))
         rows[int(number)] = (x, y, 1.0 if visible is None else visible)
     joints = np.zeros((max(rows) + 1, 3))
@@ -46,7 +52,11 @@ def _points(person: Any) -> Floats | None:
 def _other(person: Any) -> Other | None:
     joints = _points(person)
     place, scale = _objpos(person), matfile.number(matfile.field(person, "scale"))
-    return Other(joints, place, scale) if joints is not None and place is not None and scale is not None else None
+    return (
+        Other(joints, place, scale)
+        if joints is not None and place is not None and scale is not None
+        else None
+    )
 
 
 def _objpos(person: Any) -> Floats | None:
@@ -65,7 +75,11 @@ def read_split(path: str | os.PathLike[str]) -> set[tuple[int, int]]:
 
 
 def read(
-    mat: str | os.PathLike[str], images: str | os.PathLike[str], split: set[tuple[int, int]], *, skip_missing: bool = False
+    mat: str | os.PathLike[str],
+    images: str | os.PathLike[str],
+    split: set[tuple[int, int]],
+    *,
+    skip_missing: bool = False,
 ) -> tuple[list[Annotation], bool | None]:
     """The training people, as the authors' script took them.
 
@@ -77,7 +91,8 @@ def read(
 
     Returns
     -------
-    Annotations, and what the script left as a last, empty record: its ``isValidation`` (None: no such record).
+    Annotations, and what the script left as a last, empty record: its ``isValidation`` (None: no
+    such record).
 
     Raises
     ------
@@ -108,13 +123,29 @@ def read(
             joints[: len(person.joints)] = person.joints
             others = tuple(p for i, p in enumerate(made, 1) if p is not None and i != index)
             held_out = (number, index) in split
-            found.append(Annotation(name, "MPI", joints, person.objpos, person.scale, size, others, held_out, number, index))
+            found.append(
+                Annotation(
+                    name,
+                    "MPI",
+                    joints,
+                    person.objpos,
+                    person.scale,
+                    size,
+                    others,
+                    held_out,
+                    number,
+                    index,
+                )
+            )
             stub = None
     return found, stub
 
 
-def read_folder(root: str | os.PathLike[str], *, skip_missing: bool = False) -> tuple[list[Annotation], bool | None]:
-    """Read a folder with the annotation file, ``images/`` and ``detections.mat`` somewhere in it."""
+def read_folder(
+    root: str | os.PathLike[str], *, skip_missing: bool = False
+) -> tuple[list[Annotation], bool | None]:
+    """Read a folder with the annotation file, ``images/`` and ``detections.mat`` somewhere in
+    it."""
     mats = sorted(Path(root).rglob(MAT)) or sorted(Path(root).rglob("mpii*release*.mat"))
     splits = sorted(Path(root).rglob("detections.mat"))
     if not mats:

@@ -1,6 +1,8 @@
-"""Parts, joint orders, flip pairs and limbs. Everything that says "joint" takes its order from here.
+"""Parts, joint orders, flip pairs and limbs. Everything that says "joint" takes its order from
+here.
 
-Source: genJSON, the CPM data layer and the testing scripts of the CPM release (facts: orders and index lists).
+Source: genJSON, the CPM data layer and the testing scripts of the CPM release (facts: orders and
+index lists).
 """
 
 from __future__ import annotations
@@ -8,17 +10,57 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 PARTS_14 = (
-    "head", "neck", "Rsho", "Relb", "Rwri", "Lsho", "Lelb", "Lwri", "Rhip", "Rkne", "Rank", "Lhip", "Lkne", "Lank",
-)  # fmt: skip
+    "head",
+    "neck",
+    "Rsho",
+    "Relb",
+    "Rwri",
+    "Lsho",
+    "Lelb",
+    "Lwri",
+    "Rhip",
+    "Rkne",
+    "Rank",
+    "Lhip",
+    "Lkne",
+    "Lank",
+)
 PARTS_9 = ("Lsho", "Lelb", "Lwri", "Rsho", "Relb", "Rwri", "Lhip", "Rhip", "head")
 
 MPII_JOINTS = (
-    "Rank", "Rkne", "Rhip", "Lhip", "Lkne", "Lank", "pelvis", "thorax", "neck", "head", "Rwri", "Relb", "Rsho", "Lsho",
-    "Lelb", "Lwri",
-)  # fmt: skip
+    "Rank",
+    "Rkne",
+    "Rhip",
+    "Lhip",
+    "Lkne",
+    "Lank",
+    "pelvis",
+    "thorax",
+    "neck",
+    "head",
+    "Rwri",
+    "Relb",
+    "Rsho",
+    "Lsho",
+    "Lelb",
+    "Lwri",
+)
 LSP_JOINTS = (
-    "Rank", "Rkne", "Rhip", "Lhip", "Lkne", "Lank", "Rwri", "Relb", "Rsho", "Lsho", "Lelb", "Lwri", "neck", "head",
-)  # fmt: skip
+    "Rank",
+    "Rkne",
+    "Rhip",
+    "Lhip",
+    "Lkne",
+    "Lank",
+    "Rwri",
+    "Relb",
+    "Rsho",
+    "Lsho",
+    "Lelb",
+    "Lwri",
+    "neck",
+    "head",
+)
 # LSP joint that stands at each MPII position (-1: none: zeros)
 LSP_TO_MPII = (0, 1, 2, 3, 4, 5, -1, -1, 12, 13, 6, 7, 8, 9, 10, 11)
 
@@ -34,7 +76,8 @@ class Skeleton:
     Attributes
     ----------
     parts : names in channel order, background not included.
-    sources : for each part, the two joints of a record that it is the mean of (twice the same for a plain joint).
+    sources : for each part, the two joints of a record that it is the mean of (twice the same for a
+        plain joint).
     flip : pairs of channels that change places in a mirror image.
     limbs : pairs of channels that a picture joins with a line.
     """
@@ -52,10 +95,25 @@ _FROM_MPII = tuple(MPII_JOINTS.index(p) for p in PARTS_14)
 _LIMBS_14 = ((0, 1), (2, 3), (3, 4), (5, 6), (6, 7), (8, 9), (9, 10), (11, 12), (12, 13))
 
 SKELETON_14 = Skeleton(PARTS_14, tuple((i, i) for i in _FROM_MPII), _pairs(PARTS_14), _LIMBS_14)
-SKELETON_9 = Skeleton(PARTS_9, tuple((i, i) for i in range(9)), _pairs(PARTS_9), ((0, 1), (1, 2), (3, 4), (4, 5)))
+SKELETON_9 = Skeleton(
+    PARTS_9, tuple((i, i) for i in range(9)), _pairs(PARTS_9), ((0, 1), (1, 2), (3, 4), (4, 5))
+)
 
 # 16 joints, then the middles of 12 limbs
-_MIDDLES = ((9, 8), (8, 12), (12, 11), (11, 10), (8, 13), (13, 14), (14, 15), (2, 1), (1, 0), (3, 4), (4, 5), (6, 7))
+_MIDDLES = (
+    (9, 8),
+    (8, 12),
+    (12, 11),
+    (11, 10),
+    (8, 13),
+    (13, 14),
+    (14, 15),
+    (2, 1),
+    (1, 0),
+    (3, 4),
+    (4, 5),
+    (6, 7),
+)
 SKELETON_28 = Skeleton(
     (*PARTS_14, "thorax", "pelvis", *(f"{MPII_JOINTS[a]}-{MPII_JOINTS[b]}" for a, b in _MIDDLES)),
     (*((i, i) for i in (*_FROM_MPII, 7, 6)), *_MIDDLES),
@@ -66,14 +124,18 @@ _BY_COUNT = {9: SKELETON_9, 14: SKELETON_14, 28: SKELETON_28}
 
 
 def skeleton(parts: int) -> Skeleton:
-    """The skeleton with this number of parts; others get plain parts without flip pairs and limbs."""
+    """The skeleton with this number of parts; others get plain parts without flip pairs and
+    limbs."""
     if parts in _BY_COUNT:
         return _BY_COUNT[parts]
-    return Skeleton(tuple(f"part{i}" for i in range(parts)), tuple((i, i) for i in range(parts)), (), ())
+    return Skeleton(
+        tuple(f"part{i}" for i in range(parts)), tuple((i, i) for i in range(parts)), (), ()
+    )
 
 
 def named(names: tuple[str, ...]) -> Skeleton:
-    """A skeleton of the user's own parts: those called left_x and right_x (or Lx and Rx) change places in a mirror image."""
+    """A skeleton of the user's own parts: those called left_x and right_x (or Lx and Rx) change
+    places in a mirror image."""
     pairs = []
     for i, name in enumerate(names):
         for right, left in (("right", "left"), ("Right", "Left"), ("R", "L")):

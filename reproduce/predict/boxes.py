@@ -31,9 +31,9 @@ _Row = tuple[str, str, Any]  # where it stands, image, box
 def read_boxes(path: str | os.PathLike[str]) -> dict[str, list[Box]]:
     """People's boxes of each image, by the name that the file gives it.
 
-    Four forms: JSON ``{"photo.jpg": [[x, y, w, h], ...]}``; CSV with a line ``photo.jpg,x,y,w,h`` per person, with or without
-    a heading; the authors' annotation JSON (``cpm-export json``: a square of 200 scales around objpos); COCO's annotation JSON
-    (``bbox``).
+    Four forms: JSON ``{"photo.jpg": [[x, y, w, h], ...]}``; CSV with a line ``photo.jpg,x,y,w,h``
+    per person, with or without a heading; the authors' annotation JSON (``cpm-export json``: a
+    square of 200 scales around objpos); COCO's annotation JSON (``bbox``).
 
     Raises
     ------
@@ -72,12 +72,18 @@ def _json_rows(name: str, text: str) -> Iterator[_Row]:
         if isinstance(found, dict) and "annotations" in found and "images" in found:
             names = {image["id"]: image["file_name"] for image in found["images"]}
             for annotation in found["annotations"]:
-                yield f"annotation {annotation.get('id')}", names[annotation["image_id"]], annotation["bbox"]
+                yield (
+                    f"annotation {annotation.get('id')}",
+                    names[annotation["image_id"]],
+                    annotation["bbox"],
+                )
             return
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(f"{name}: is no annotation file: {error!r}") from None
     if not isinstance(found, dict) or not all(isinstance(v, list) for v in found.values()):
-        raise DataError(f'{name}: expected an object of lists: {{"photo.jpg": [[x, y, w, h], ...]}}')
+        raise DataError(
+            f'{name}: expected an object of lists: {{"photo.jpg": [[x, y, w, h], ...]}}'
+        )
     for image, boxes in found.items():
         for i, box in enumerate(boxes):
             yield f"{image}, person {i + 1}", image, box
@@ -117,7 +123,11 @@ def of_image(boxes: Mapping[str, list[Box]], path: str | os.PathLike[str]) -> li
     named = [found for name, found in boxes.items() if Path(name).name == whole.name]
     if len(named) == 1:
         return named[0]
-    what = "names no person in it" if not named else f"has {len(named)} images of this name in different folders"
+    what = (
+        "names no person in it"
+        if not named
+        else f"has {len(named)} images of this name in different folders"
+    )
     raise DataError(f"{os.fspath(path)}: the boxes file {what}")
 
 
@@ -130,22 +140,31 @@ def detect_people(image: Image) -> list[Box]:
 
     Returns
     -------
-    Boxes around the people themselves, without the detector's margin; none where the image is smaller than its window.
+    Boxes around the people themselves, without the detector's margin; none where the image is
+    smaller than its window.
     """
     import cv2
 
     if not hasattr(cv2, "HOGDescriptor"):
-        raise CaffeCompatError(f"OpenCV {cv2.__version__} was built without the HOG people detector (objdetect module)")
+        raise CaffeCompatError(
+            f"OpenCV {cv2.__version__} was built without the HOG people detector (objdetect module)"
+        )
     if image.shape[0] < _WINDOW[1] or image.shape[1] < _WINDOW[0]:
         return []
     detector = cv2.HOGDescriptor()
     detector.setSVMDetector(cv2.HOGDescriptor_getDefaultPeopleDetector())  # type: ignore[attr-defined]
     # upright people fill the window; a large photograph is reduced, the pyramid would take minutes
     ratio = min(1.0, 800 / max(image.shape[:2]))
-    small = cv2.resize(image, None, fx=ratio, fy=ratio, interpolation=cv2.INTER_AREA) if ratio < 1 else image
+    small = (
+        cv2.resize(image, None, fx=ratio, fy=ratio, interpolation=cv2.INTER_AREA)
+        if ratio < 1
+        else image
+    )
     if small.shape[0] < _WINDOW[1] or small.shape[1] < _WINDOW[0]:
         return []
-    rectangles, weights = detector.detectMultiScale(small, winStride=(8, 8), padding=(16, 16), scale=1.05)
+    rectangles, weights = detector.detectMultiScale(
+        small, winStride=(8, 8), padding=(16, 16), scale=1.05
+    )
     if not len(rectangles):
         return []
     scores = np.asarray(weights, np.float32).ravel()

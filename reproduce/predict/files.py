@@ -46,7 +46,10 @@ def read_mat(path: str | os.PathLike[str]) -> Floats:
         return array.transpose(2, 1, 0)
     if array.ndim == 3 and array.shape[2] == 2:
         return array
-    raise DataError(f"{name}: predictions have shape {array.shape}, expected (joints, 2, people) or (2, joints, people)")
+    raise DataError(
+        f"{name}: predictions have shape {array.shape}, expected (joints, 2, people) or (2, "
+        "joints, people)"
+    )
 
 
 def _variable(name: str) -> Floats:
@@ -65,7 +68,9 @@ def _variable(name: str) -> Floats:
             with h5py.File(name, "r") as file:
                 for variable in wanted:
                     if variable in file:
-                        return np.asarray(file[variable], np.float64).transpose()  # v7.3 stores the axes reversed
+                        return np.asarray(
+                            file[variable], np.float64
+                        ).transpose()  # v7.3 stores the axes reversed
         except OSError as error:
             raise DataError(f"{name}: is no readable MATLAB file: {error}") from None
         raise DataError(f"{name}: has neither prediction_all nor pred")
@@ -87,7 +92,9 @@ def openpose(people: Sequence[tuple[Floats, Floats]]) -> dict[str, Any]:
     ----------
     people : (joints (P, 2) 0-based, scores (P,)) of each.
     """
-    rows = [np.column_stack([joints, scores]).round(3).ravel().tolist() for joints, scores in people]
+    rows = [
+        np.column_stack([joints, scores]).round(3).ravel().tolist() for joints, scores in people
+    ]
     return {"version": 1.0, "people": [{"pose_keypoints_2d": row} for row in rows]}
 
 
@@ -96,17 +103,20 @@ def write_all(path: Path, images: Sequence[Mapping[str, Any]], skeletal: Skeleto
 
     Parameters
     ----------
-    images : of each ``image`` (its name), ``size`` (width, height) and ``people`` as :func:`openpose` writes them.
+    images : of each ``image`` (its name), ``size`` (width, height) and ``people`` as
+        :func:`openpose` writes them.
 
-    ``.npz`` holds ``joints`` (N, P, 2) and ``scores`` (N, P), ``image`` (N,) and ``parts`` (P,); ``.mat`` holds
-    ``prediction_all`` (P, 2, N). Both count pixels from 1, as the data sets' files do; JSON counts from 0.
+    ``.npz`` holds ``joints`` (N, P, 2) and ``scores`` (N, P), ``image`` (N,) and ``parts`` (P,);
+    ``.mat`` holds ``prediction_all`` (P, 2, N). Both count pixels from 1, as the data sets' files
+    do; JSON counts from 0.
     """
     from scipy.io import savemat
 
     rows = [
         (image["image"], np.array(person["pose_keypoints_2d"], np.float64).reshape(-1, 3))
-        for image in images for person in image["people"]
-    ]  # fmt: skip
+        for image in images
+        for person in image["people"]
+    ]
     if not rows:
         return
     table = np.stack([values for _, values in rows])
@@ -114,33 +124,54 @@ def write_all(path: Path, images: Sequence[Mapping[str, Any]], skeletal: Skeleto
     write_json(path.with_name(path.name + "_coco.json"), coco(images, skeletal))
     parts = np.array(skeletal.parts)
     with atomic_write(path.with_name(path.name + ".npz")) as stream:
-        np.savez(stream, joints=table[:, :, :2] + 1, scores=table[:, :, 2], image=names, parts=parts)
+        np.savez(
+            stream, joints=table[:, :, :2] + 1, scores=table[:, :, 2], image=names, parts=parts
+        )
     with atomic_write(path.with_name(path.name + ".mat")) as stream:
         everything = {
-            "prediction_all": (table[:, :, :2] + 1).transpose(1, 2, 0), "scores": table[:, :, 2].T,
-            "image": np.array(names, object)[:, None], "parts": np.array(parts, object)[:, None],
-        }  # fmt: skip
+            "prediction_all": (table[:, :, :2] + 1).transpose(1, 2, 0),
+            "scores": table[:, :, 2].T,
+            "image": np.array(names, object)[:, None],
+            "parts": np.array(parts, object)[:, None],
+        }
         savemat(stream, everything)
 
 
 def coco(images: Sequence[Mapping[str, Any]], skeletal: Skeleton) -> dict[str, Any]:
-    """COCO's key-point JSON: images, one category with the parts' names, an annotation per person (pixels from 0)."""
+    """COCO's key-point JSON: images, one category with the parts' names, an annotation per person
+    (pixels from 0)."""
     limbs = [[a + 1, b + 1] for a, b in skeletal.limbs]
-    category = {"id": 1, "name": "person", "supercategory": "person", "keypoints": list(skeletal.parts), "skeleton": limbs}
+    category = {
+        "id": 1,
+        "name": "person",
+        "supercategory": "person",
+        "keypoints": list(skeletal.parts),
+        "skeleton": limbs,
+    }
     found: dict[str, Any] = {"images": [], "categories": [category], "annotations": []}
     for number, image in enumerate(images, 1):
         width, height = image["size"]
-        found["images"].append({"id": number, "file_name": image["image"], "width": width, "height": height})
+        found["images"].append(
+            {"id": number, "file_name": image["image"], "width": width, "height": height}
+        )
         for person in image["people"]:
             values = np.array(person["pose_keypoints_2d"], np.float64).reshape(-1, 3)
             left, top = values[:, :2].min(0)
             wide, high = values[:, :2].max(0) - (left, top)
             keypoints = [v for x, y, _ in values.tolist() for v in (x, y, 2)]
-            found["annotations"].append({
-                "id": len(found["annotations"]) + 1, "image_id": number, "category_id": 1, "keypoints": keypoints,
-                "num_keypoints": len(values), "score": round(float(values[:, 2].mean()), 4),
-                "bbox": [float(left), float(top), float(wide), float(high)], "area": float(wide * high), "iscrowd": 0,
-            })  # fmt: skip
+            found["annotations"].append(
+                {
+                    "id": len(found["annotations"]) + 1,
+                    "image_id": number,
+                    "category_id": 1,
+                    "keypoints": keypoints,
+                    "num_keypoints": len(values),
+                    "score": round(float(values[:, 2].mean()), 4),
+                    "bbox": [float(left), float(top), float(wide), float(high)],
+                    "area": float(wide * high),
+                    "iscrowd": 0,
+                }
+            )
     return found
 
 
@@ -153,9 +184,9 @@ def write_json(path: str | os.PathLike[str], value: Mapping[str, Any] | Sequence
 def read(path: str | os.PathLike[str]) -> Floats:
     """(N, J, 2) predictions, 1-based, from .mat, .h5, .npz or JSON.
 
-    ``.h5`` holds ``preds``, ``.npz`` ``joints`` or its only array, with the axes people × joints × 2 or reversed;
-    JSON is a list of people, each a list of joints. Numbers are taken as they are: 1-based, as the data sets'
-    files count.
+    ``.h5`` holds ``preds``, ``.npz`` ``joints`` or its only array, with the axes people × joints ×
+    2 or reversed; JSON is a list of people, each a list of joints. Numbers are taken as they are:
+    1-based, as the data sets' files count.
 
     Raises
     ------
@@ -185,5 +216,7 @@ def read(path: str | os.PathLike[str]) -> Floats:
     if array.ndim == 3 and array.shape[0] == 2 and array.shape[2] != 2:
         array = array.transpose(2, 1, 0)
     if array.ndim != 3 or array.shape[2] < 2:
-        raise DataError(f"{name}: predictions have shape {array.shape}, expected people × joints × 2")
+        raise DataError(
+            f"{name}: predictions have shape {array.shape}, expected people × joints × 2"
+        )
     return array[:, :, :2]

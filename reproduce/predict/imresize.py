@@ -1,9 +1,10 @@
 """MATLAB's imresize (bicubic, with antialiasing), as one linear map per axis.
 
 ``out = ceil(scale * in)`` for a scale, or the given size; output pixel u (from 1) is centred at
-``u / scale + (1 - 1 / scale) / 2``; with ``q = min(scale, 1)`` its taps are ``floor(c - 2 / q)`` and the next
-``ceil(4 / q) + 1``, weighted by Keys' cubic (a = -0.5) of ``q (c - i)``, normalised, mirrored at the borders. Axes go in the
-order of ascending scale, rows first on a tie; each pass is rounded to the input's class.
+``u / scale + (1 - 1 / scale) / 2``; with ``q = min(scale, 1)`` its taps are ``floor(c - 2 / q)``
+and the next ``ceil(4 / q) + 1``, weighted by Keys' cubic (a = -0.5) of ``q (c - i)``, normalised,
+mirrored at the borders. Axes go in the order of ascending scale, rows first on a tie; each pass is
+rounded to the input's class.
 
 Source: behaviour of MATLAB's imresize as recorded from MATLAB (R2015b to R2019b).
 """
@@ -98,7 +99,9 @@ def to_class(values: Floats, dtype: Any) -> Array:
     """Convert as MATLAB does: integers are rounded half away from zero and saturated."""
     if np.issubdtype(dtype, np.integer):
         info = np.iinfo(dtype)
-        return np.clip(np.copysign(np.floor(np.abs(values) + 0.5), values), info.min, info.max).astype(dtype)
+        return np.clip(
+            np.copysign(np.floor(np.abs(values) + 0.5), values), info.min, info.max
+        ).astype(dtype)
     return values.astype(dtype)
 
 

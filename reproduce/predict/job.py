@@ -1,4 +1,5 @@
-"""What is tested how: a person in an image becomes the network's inputs, in this process or in a worker."""
+"""What is tested how: a person in an image becomes the network's inputs, in this process or in a
+worker."""
 
 from __future__ import annotations
 
@@ -11,7 +12,17 @@ import numpy.typing as npt
 
 from caffe_compat.errors import CaffeCompatError
 from reproduce.predict.boxes import UNIT_HEIGHT, Box, detect_people
-from reproduce.predict.protocol import SEARCH, Prepared, Setting, Task, shrink, task_demo, task_flic, task_lsp, task_mpi
+from reproduce.predict.protocol import (
+    SEARCH,
+    Prepared,
+    Setting,
+    Task,
+    shrink,
+    task_demo,
+    task_flic,
+    task_lsp,
+    task_mpi,
+)
 from reproduce.records.store import read_image
 
 Image = npt.NDArray[np.uint8]
@@ -24,8 +35,8 @@ class How:
 
     Attributes
     ----------
-    setting : of the network. protocol : "demo" (box around the person), "lsp" (whole image, no box), "flic" (torso box),
-        "mpi" (box of the annotated centre and 200 × scale).
+    setting : of the network. protocol : "demo" (box around the person), "lsp" (whole image, no
+        box), "flic" (torso box), "mpi" (box of the annotated centre and 200 × scale).
     search : multiples of the protocol's own scale; None: the protocol's.
     detect : take the boxes that OpenCV's people detector gives.
     """
@@ -46,7 +57,9 @@ class How:
         search = self.search or SEARCH
         if self.protocol == "lsp":
             if box is not None:
-                raise CaffeCompatError("--protocol lsp tests the whole image, a box has no meaning in it")
+                raise CaffeCompatError(
+                    "--protocol lsp tests the whole image, a box has no meaning in it"
+                )
             return task_lsp(rgb, self.setting, search)
         if self.protocol == "demo":
             x, y, w, h = box if box is not None else (0.0, 0.0, float(width), float(height))
@@ -56,7 +69,9 @@ class How:
             raise CaffeCompatError(f"--protocol {self.protocol} needs {what} (--box or --boxes)")
         x, y, w, h = box
         if x >= width or y >= height or x + w <= 0 or y + h <= 0:
-            raise CaffeCompatError(f"box {box}: no part of it lies inside the {width}×{height} image")
+            raise CaffeCompatError(
+                f"box {box}: no part of it lies inside the {width}×{height} image"
+            )
         if self.protocol == "flic":
             return task_flic(rgb, (x + 1, y + 1, x + 1 + w, y + 1 + h), self.setting, search)
         return task_mpi(rgb, (x + 1 + w / 2, y + 1 + h / 2), h / UNIT_HEIGHT, self.setting, search)
@@ -100,16 +115,26 @@ class Loaded:
 def load(request: Request) -> Loaded | str:
     """Decode and resize; the message of what is wrong with it otherwise. For worker processes."""
     try:
-        image = read_image(request.image, upright=True) if isinstance(request.image, Path) else request.image
+        image = (
+            read_image(request.image, upright=True)
+            if isinstance(request.image, Path)
+            else request.image
+        )
         boxes: tuple[Box | None, ...] = request.boxes if request.boxes is not None else (None,)
         note = ""
         if request.boxes is None and request.how.detect:
             found = detect_people(image)
             boxes = tuple(found) if found else (None,)
-            note = f"{request.name}: no person detected, the whole image was taken" if not found else ""
+            note = (
+                f"{request.name}: no person detected, the whole image was taken"
+                if not found
+                else ""
+            )
         rgb = np.ascontiguousarray(image[:, :, ::-1])
         people = tuple(shrink(request.how.task(rgb, box), request.how.setting) for box in boxes)
-        return Loaded(image if request.keep else None, (image.shape[1], image.shape[0]), boxes, people, note)
+        return Loaded(
+            image if request.keep else None, (image.shape[1], image.shape[0]), boxes, people, note
+        )
     except CaffeCompatError as error:
         text = str(error)
         return text if text.startswith(request.name) else f"{request.name}: {text}"
@@ -133,7 +158,8 @@ class TestPerson:
 
 
 def load_person(person: TestPerson) -> Prepared | str:
-    """Decode and resize a test image (its pixels as stored); the message of what is wrong otherwise."""
+    """Decode and resize a test image (its pixels as stored); the message of what is wrong
+    otherwise."""
     try:
         rgb = np.ascontiguousarray(read_image(person.image)[:, :, ::-1])
     except CaffeCompatError as error:

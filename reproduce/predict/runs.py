@@ -43,7 +43,8 @@ class Run:
 
     Attributes
     ----------
-    out : folder of the results. resume : skip what is done. workers : processes that decode and resize.
+    out : folder of the results. resume : skip what is done. workers : processes that decode and
+        resize.
     about : what makes the results (model and settings), kept with them.
     group : the processes that share the work. limit : people or frames at most.
     """
@@ -77,7 +78,11 @@ def _boxes_of(boxes: Boxes, path: Path) -> tuple[Box, ...] | None:
 
 def _person(found: Prediction, box: Box | None) -> dict[str, Any]:
     row = files.openpose([(found.pixels, found.scores)])["people"][0]
-    return {**row, "score": round(float(found.scores.mean()), 4), "box": None if box is None else list(box)}
+    return {
+        **row,
+        "score": round(float(found.scores.mean()), 4),
+        "box": None if box is None else list(box),
+    }
 
 
 def _joints(people: Iterable[dict[str, Any]]) -> list[npt.NDArray[np.float64]]:
@@ -86,7 +91,8 @@ def _joints(people: Iterable[dict[str, Any]]) -> list[npt.NDArray[np.float64]]:
 
 
 def pictures(run: Run, paths: Sequence[Path], boxes: Boxes) -> tuple[int, list[str]]:
-    """Predict the people in each image; write skeletons, belief maps and JSON, and all predictions together at the end.
+    """Predict the people in each image; write skeletons, belief maps and JSON, and all predictions
+    together at the end.
 
     Returns
     -------
@@ -98,7 +104,10 @@ def pictures(run: Run, paths: Sequence[Path], boxes: Boxes) -> tuple[int, list[s
     bad: list[str] = []
     for path in paths:
         if shared[path.name] > 1:
-            bad.append(f"{path}: {shared[path.name]} inputs have this file name, their results would overwrite each other")
+            bad.append(
+                f"{path}: {shared[path.name]} inputs have this file name, their results would "
+                "overwrite each other"
+            )
         else:
             targets.append((path, run.out / (path.stem if stems[path.stem] == 1 else path.name)))
     todo: list[tuple[Path, Path]] = []
@@ -134,7 +143,8 @@ def pictures(run: Run, paths: Sequence[Path], boxes: Boxes) -> tuple[int, list[s
 
 
 class _Writer:
-    """Draws and writes in one other thread (OpenCV releases the interpreter's lock), a few images behind at most."""
+    """Draws and writes in one other thread (OpenCV releases the interpreter's lock), a few images
+    behind at most."""
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(1)
@@ -156,7 +166,9 @@ class _Writer:
                 self._waiting.popleft().result()
 
 
-def _write_image(path: Path, target: Path, loaded: Loaded, found: list[Prediction], names: list[str]) -> None:
+def _write_image(
+    path: Path, target: Path, loaded: Loaded, found: list[Prediction], names: list[str]
+) -> None:
     image = loaded.image
     assert image is not None
     skeletal = skeleton(len(names) - 1)
@@ -165,7 +177,10 @@ def _write_image(path: Path, target: Path, loaded: Loaded, found: list[Predictio
         assert person.small is not None
         drawn = draw_skeleton(drawn, person.pixels, skeletal)
         which = f"_{i + 1}" if len(found) > 1 else ""
-        save_png(montage(image, list(person.small), names, tile=TILE), Path(f"{target}_belief{which}.png"))
+        save_png(
+            montage(image, list(person.small), names, tile=TILE),
+            Path(f"{target}_belief{which}.png"),
+        )
     save_png(drawn, Path(f"{target}_skeleton.png"))
     people = [_person(p, box) for p, box in zip(found, loaded.boxes, strict=True)]
     content = {"version": 1.0, "image": str(path), "size": list(loaded.size), "people": people}
@@ -200,8 +215,14 @@ def _capture(source: str | int) -> Iterator[Any]:
     capture = cv2.VideoCapture(source)
     try:
         if not capture.isOpened():
-            what = f"camera {source} cannot be opened" if isinstance(source, int) else f"{source}: cannot be opened as a video"
-            raise DataError(f"{what} (missing, no permission, or a format that this OpenCV cannot decode)")
+            what = (
+                f"camera {source} cannot be opened"
+                if isinstance(source, int)
+                else f"{source}: cannot be opened as a video"
+            )
+            raise DataError(
+                f"{what} (missing, no permission, or a format that this OpenCV cannot decode)"
+            )
         yield capture
     finally:
         capture.release()
@@ -236,7 +257,8 @@ def _draw(frame: Image, people: Iterable[dict[str, Any]], skeletal: Skeleton) ->
 def video(run: Run, path: Path, boxes: Boxes) -> tuple[int, list[str]]:
     """Predict the people in each frame; write the skeletons as a video and all predictions as JSON.
 
-    Results of frames are kept as they are made (``--resume`` goes on); the video is drawn at the end.
+    Results of frames are kept as they are made (``--resume`` goes on); the video is drawn at the
+    end.
 
     Returns
     -------
@@ -253,7 +275,10 @@ def video(run: Run, path: Path, boxes: Boxes) -> tuple[int, list[str]]:
     own = _boxes_of(boxes, path)
     about = {**run.about, "input": path.name, "boxes": own}
     done, bad = 0, []
-    with _capture(str(path)) as capture, Journal(target, json.loads(json.dumps(about)), resume=run.resume) as journal:
+    with (
+        _capture(str(path)) as capture,
+        Journal(target, json.loads(json.dumps(about)), resume=run.resume) as journal,
+    ):
         rate = float(capture.get(cv2.CAP_PROP_FPS)) or 25.0
         promised = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
         total = min(promised, run.limit) if run.limit else promised
@@ -261,7 +286,10 @@ def video(run: Run, path: Path, boxes: Boxes) -> tuple[int, list[str]]:
         for _ in range(start):
             capture.grab()
         rest = None if run.limit is None else max(0, run.limit - start)
-        requests = (Request(f"{path}, frame {start + i}", f, own, run.how, False) for i, f in enumerate(_frames(capture, rest)))
+        requests = (
+            Request(f"{path}, frame {start + i}", f, own, run.how, False)
+            for i, f in enumerate(_frames(capture, rest))
+        )
         with run.bar(max(0, total - start) or None, "frames") as bar:
             for number, loaded in enumerate(prefetch(load, requests, run.workers), start):
                 journal.add(number, _frame_people(run, loaded))
@@ -271,11 +299,15 @@ def video(run: Run, path: Path, boxes: Boxes) -> tuple[int, list[str]]:
     if not read:
         return 0, [f"{path}: no frame of it can be decoded"]
     if read < total:
-        bad.append(f"{path}: {read} of {total} frames can be decoded, the rest is damaged or missing")
+        bad.append(
+            f"{path}: {read} of {total} frames can be decoded, the rest is damaged or missing"
+        )
     with _capture(str(path)) as capture:
         overlay: _Overlay | None = None
         for number, frame in enumerate(_frames(capture, read)):
-            overlay = overlay or _Overlay(Path(f"{target}_skeleton.mp4"), rate, (frame.shape[1], frame.shape[0]))
+            overlay = overlay or _Overlay(
+                Path(f"{target}_skeleton.mp4"), rate, (frame.shape[1], frame.shape[0])
+            )
             overlay.add(_draw(frame, journal.done[number], skeleton(run.predictor.parts)))
         assert overlay is not None
         overlay.close()
@@ -292,11 +324,15 @@ def _frame_people(run: Run, loaded: Loaded | str) -> list[dict[str, Any]]:
         raise DataError(loaded)
     if run.how.detect and loaded.boxes == (None,):
         return []
-    return [_person(run.predictor.run_prepared(p), box) for p, box in zip(loaded.people, loaded.boxes, strict=True)]
+    return [
+        _person(run.predictor.run_prepared(p), box)
+        for p, box in zip(loaded.people, loaded.boxes, strict=True)
+    ]
 
 
 def camera(run: Run, number: int, box: Box | None) -> int:
-    """Predict a camera's frames until Ctrl-C or the limit; write them with skeletons as a video, and all as JSON.
+    """Predict a camera's frames until Ctrl-C or the limit; write them with skeletons as a video,
+    and all as JSON.
 
     Returns
     -------
@@ -311,12 +347,24 @@ def camera(run: Run, number: int, box: Box | None) -> int:
     with _capture(number) as capture, contextlib.suppress(KeyboardInterrupt):
         start = time.monotonic()
         for i, frame in enumerate(_frames(capture, run.limit)):
-            loaded = load(Request(f"camera {number}, frame {i}", frame, None if box is None else (box,), run.how))
-            frames.append({"frame": i, "time": round(time.monotonic() - start, 3), "people": _frame_people(run, loaded)})
+            loaded = load(
+                Request(
+                    f"camera {number}, frame {i}", frame, None if box is None else (box,), run.how
+                )
+            )
+            frames.append(
+                {
+                    "frame": i,
+                    "time": round(time.monotonic() - start, 3),
+                    "people": _frame_people(run, loaded),
+                }
+            )
             first.append(_draw(frame, frames[-1]["people"], skeleton(run.predictor.parts)))
             if overlay is None and len(first) >= 10:
                 rate = len(first) / (time.monotonic() - start)
-                overlay = _Overlay(Path(f"{target}_skeleton.mp4"), rate, (frame.shape[1], frame.shape[0]))
+                overlay = _Overlay(
+                    Path(f"{target}_skeleton.mp4"), rate, (frame.shape[1], frame.shape[0])
+                )
             if overlay is not None:
                 for drawn in first:
                     overlay.add(drawn)
@@ -324,11 +372,15 @@ def camera(run: Run, number: int, box: Box | None) -> int:
     if not frames:
         raise DataError(f"camera {number}: gives no picture")
     if overlay is None:
-        overlay = _Overlay(Path(f"{target}_skeleton.mp4"), 10.0, (first[0].shape[1], first[0].shape[0]))
+        overlay = _Overlay(
+            Path(f"{target}_skeleton.mp4"), 10.0, (first[0].shape[1], first[0].shape[0])
+        )
         for drawn in first:
             overlay.add(drawn)
     overlay.close()
-    files.write_json(Path(f"{target}_keypoints.json"), {"version": 1.0, "camera": number, "frames": frames})
+    files.write_json(
+        Path(f"{target}_keypoints.json"), {"version": 1.0, "camera": number, "frames": frames}
+    )
     run.say(f"camera {number}: {len(frames)} frames")
     return sum(len(f["people"]) for f in frames)
 
@@ -340,8 +392,8 @@ def benchmark(run: Run, test: TestSet, name: str) -> tuple[int, list[str]]:
 
     Returns
     -------
-    How many people this process predicted, and which were not predicted and why; they are nan in the file and left out of
-    the score.
+    How many people this process predicted, and which were not predicted and why; they are nan in
+    the file and left out of the score.
     """
     prefix = run.out / f"{test.stem}_{name}"
     about = json.loads(json.dumps({**run.about, "set": test.stem}))
@@ -359,7 +411,10 @@ def benchmark(run: Run, test: TestSet, name: str) -> tuple[int, list[str]]:
                     bad.append(one)
                 else:
                     found = run.predictor.run_prepared(one)
-                    journal.add(i, {"joints": found.joints.tolist(), "scores": found.scores.round(5).tolist()})
+                    journal.add(
+                        i,
+                        {"joints": found.joints.tolist(), "scores": found.scores.round(5).tolist()},
+                    )
                     count += 1
                 bar.update()
         run.group.any(False)  # all processes have written their share
@@ -374,7 +429,10 @@ def benchmark(run: Run, test: TestSet, name: str) -> tuple[int, list[str]]:
 def _merge(run: Run, test: TestSet, name: str, results: dict[int, Any]) -> None:
     done = np.array(sorted(i for i in results if i < len(test.people)), np.int64)
     if not len(done):
-        raise DataError(f"{test.title}: none of the {len(test.people)} test images is there, nothing was predicted")
+        raise DataError(
+            f"{test.title}: none of the {len(test.people)} test images is there, nothing was "
+            "predicted"
+        )
     joints = [test.to_file(np.array(results[int(i)]["joints"])) for i in done]
     whole = np.full((len(test.people), *joints[0].shape), np.nan)
     whole[done] = joints
@@ -385,5 +443,10 @@ def _merge(run: Run, test: TestSet, name: str, results: dict[int, Any]) -> None:
         row = test.score(whole, done)
         content = {"people": len(done), "benchmark": test.title, **row, "made by": run.about}
         files.write_json(run.out / f"{test.stem}_score_{name}.json", content)
-        run.say(f"{test.title}: " + "  ".join(f"{k} {v:.1f}" for k, v in row.items() if k not in ("hits", "counted", "auc")))
+        run.say(
+            f"{test.title}: "
+            + "  ".join(
+                f"{k} {v:.1f}" for k, v in row.items() if k not in ("hits", "counted", "auc")
+            )
+        )
         run.say(f"{row['hits']} of {row['counted']} joints, AUC {row['auc']:.2f}")

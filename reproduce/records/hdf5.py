@@ -1,10 +1,12 @@
 """CPM records as HDF5: the same content as the LMDB, self-describing.
 
-Layout: ``images`` (variable-length uint8: raw B, G, R planes or the image file's own bytes), ``size`` (N, 2: height,
-width of the stored planes), and one array per annotation field: ``annotated_size`` (N, 2 width, height), ``objpos``,
-``scale``, ``joints`` (N, J, 3), ``validation``, ``annolist_index``, ``people_index``, ``dataset``, ``key``; other people
-of record i are rows ``others_start[i]`` to ``others_start[i + 1]`` of ``others_objpos``, ``others_scale`` and
-``others_joints``. Coordinates are 1-based float32, as in the LMDB. Attributes say all this in the file itself.
+Layout: ``images`` (variable-length uint8: raw B, G, R planes or the image file's own bytes),
+``size`` (N, 2: height, width of the stored planes), and one array per annotation field:
+``annotated_size`` (N, 2 width, height), ``objpos``, ``scale``, ``joints`` (N, J, 3),
+``validation``, ``annolist_index``, ``people_index``, ``dataset``, ``key``; other people of record i
+are rows ``others_start[i]`` to ``others_start[i + 1]`` of ``others_objpos``, ``others_scale`` and
+``others_joints``. Coordinates are 1-based float32, as in the LMDB. Attributes say all this in the
+file itself.
 """
 
 from __future__ import annotations
@@ -27,7 +29,8 @@ Progress = Callable[[int, int], None]
 _ABOUT = {
     "format": FORMAT,
     "coordinates": "1-based pixels (x, y), float32; joints are x, y, visible",
-    "images": "per record: raw B, G, R planes (3, height, width), or with encoded = 1 the image file's bytes",
+    "images": "per record: raw B, G, R planes (3, height, width), or with encoded = 1 the image "
+    "file's bytes",
     "others": "rows others_start[i]:others_start[i+1] belong to record i",
 }
 
@@ -65,7 +68,9 @@ class HDF5Store:
                 raise DataError(f"{self.path}: cannot be opened as HDF5: {error}") from None
             self._pid = os.getpid()
             if self._file.attrs.get("format") != FORMAT:
-                raise DataError(f"{self.path}: is no file of CPM records (attribute format is not '{FORMAT}')")
+                raise DataError(
+                    f"{self.path}: is no file of CPM records (attribute format is not '{FORMAT}')"
+                )
         return self._file
 
     def close(self) -> None:
@@ -94,10 +99,17 @@ class HDF5Store:
         )
         width, height = (int(v) for v in c["annotated_size"][index])
         return Annotation(
-            "", c["dataset"][index].decode(), c["joints"][index].astype(np.float64),
-            c["objpos"][index].astype(np.float64), float(c["scale"][index]), (width, height), others,
-            bool(c["validation"][index]), int(c["annolist_index"][index]), int(c["people_index"][index]),
-        )  # fmt: skip
+            "",
+            c["dataset"][index].decode(),
+            c["joints"][index].astype(np.float64),
+            c["objpos"][index].astype(np.float64),
+            float(c["scale"][index]),
+            (width, height),
+            others,
+            bool(c["validation"][index]),
+            int(c["annolist_index"][index]),
+            int(c["people_index"][index]),
+        )
 
     def record(self, index: int) -> Record:
         """The i-th record in key order."""
@@ -107,7 +119,9 @@ class HDF5Store:
             image = layout.decode_image(raw.tobytes(), height, width)
         else:
             if raw.size != 3 * height * width:
-                raise DataError(f"{self.path}: record {index} has {raw.size} bytes, expected 3×{height}×{width}")
+                raise DataError(
+                    f"{self.path}: record {index} has {raw.size} bytes, expected 3×{height}×{width}"
+                )
             image = np.ascontiguousarray(raw.reshape(3, height, width).transpose(1, 2, 0))
         number = int(self._columns["write_number"][index])
         return Record(image, self.annotation(index), number, self.total)
@@ -121,8 +135,11 @@ class HDF5Store:
         return bytes(self._columns["key"][index])
 
 
-def from_lmdb(store: LMDBStore, out: str | os.PathLike[str], progress: Progress = lambda done, total: None) -> None:
-    """Write the content of an LMDB as HDF5, whole or not at all; :func:`to_lmdb_values` gives the same records back.
+def from_lmdb(
+    store: LMDBStore, out: str | os.PathLike[str], progress: Progress = lambda done, total: None
+) -> None:
+    """Write the content of an LMDB as HDF5, whole or not at all; :func:`to_lmdb_values` gives the
+    same records back.
 
     Raises
     ------
@@ -131,14 +148,31 @@ def from_lmdb(store: LMDBStore, out: str | os.PathLike[str], progress: Progress 
     import h5py
 
     count = len(store)
-    rows: dict[str, list[Any]] = {name: [] for name in (
-        "key", "size", "annotated_size", "objpos", "scale", "joints", "validation", "annolist_index", "people_index",
-        "dataset", "write_number", "others_objpos", "others_scale", "others_joints",
-    )}  # fmt: skip
+    rows: dict[str, list[Any]] = {
+        name: []
+        for name in (
+            "key",
+            "size",
+            "annotated_size",
+            "objpos",
+            "scale",
+            "joints",
+            "validation",
+            "annolist_index",
+            "people_index",
+            "dataset",
+            "write_number",
+            "others_objpos",
+            "others_scale",
+            "others_joints",
+        )
+    }
     starts = [0]
     encoded, total = False, 0
     with atomic_write(out, stream=False) as target, h5py.File(target, "w") as file:
-        images = file.create_dataset("images", (count,), dtype=h5py.vlen_dtype(np.uint8), chunks=(1,))
+        images = file.create_dataset(
+            "images", (count,), dtype=h5py.vlen_dtype(np.uint8), chunks=(1,)
+        )
         for i in range(count):
             datum = store.reader[i]
             encoded = datum.encoded
@@ -151,21 +185,39 @@ def from_lmdb(store: LMDBStore, out: str | os.PathLike[str], progress: Progress 
             rows["annotated_size"].append(a.size)
             rows["dataset"].append(a.dataset.encode())
             rows["write_number"].append(record.write_number)
-            for name in ("objpos", "scale", "joints", "validation", "annolist_index", "people_index"):
+            for name in (
+                "objpos",
+                "scale",
+                "joints",
+                "validation",
+                "annolist_index",
+                "people_index",
+            ):
                 rows[name].append(getattr(a, name))
             for other in a.others:
                 for name in ("objpos", "scale", "joints"):
                     rows[f"others_{name}"].append(getattr(other, name))
             starts.append(len(rows["others_scale"]))
             progress(i + 1, count)
-        kinds = {"objpos": "f4", "scale": "f4", "joints": "f4", "validation": "u1", "key": "S7", "dataset": "S16"}
+        kinds = {
+            "objpos": "f4",
+            "scale": "f4",
+            "joints": "f4",
+            "validation": "u1",
+            "key": "S7",
+            "dataset": "S16",
+        }
         for name, values in rows.items():
             kind = kinds.get(name.removeprefix("others_"), "i4")
-            empty = {"others_objpos": (0, 2), "others_joints": (0, store.joints, 3)}.get(name, (len(values),))
+            empty = {"others_objpos": (0, 2), "others_joints": (0, store.joints, 3)}.get(
+                name, (len(values),)
+            )
             array = np.array(values, kind) if values else np.zeros(empty, kind)
             file.create_dataset(name, data=array)
         file.create_dataset("others_start", data=np.array(starts, "i8"))
-        file.attrs.update({**_ABOUT, "encoded": int(encoded), "total": total, "joints_per_person": store.joints})
+        file.attrs.update(
+            {**_ABOUT, "encoded": int(encoded), "total": total, "joints_per_person": store.joints}
+        )
 
 
 def to_lmdb_values(store: HDF5Store) -> Iterable[tuple[bytes, bytes | bytearray]]:
@@ -174,7 +226,12 @@ def to_lmdb_values(store: HDF5Store) -> Iterable[tuple[bytes, bytes | bytearray]
         annotation, record_number = store.annotation(i), int(store._columns["write_number"][i])
         if store.encoded:
             height, width = (int(v) for v in store._columns["size"][i])
-            yield store.key(i), layout.encode_stored(annotation, store.raw(i), (height, width), record_number, store.total)
+            yield (
+                store.key(i),
+                layout.encode_stored(
+                    annotation, store.raw(i), (height, width), record_number, store.total
+                ),
+            )
             continue
         image = store.record(i).image
         yield store.key(i), layout.encode(annotation, image, record_number, store.total)

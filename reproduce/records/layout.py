@@ -1,15 +1,15 @@
 """Annotations and images as CPM records: the authors' LMDB layout, byte for byte.
 
-A record is a Datum of four planes: B, G, R, and one whose rows carry the annotation from column 0 (float32 little
-endian unless said otherwise):
+A record is a Datum of four planes: B, G, R, and one whose rows carry the annotation from column 0
+(float32 little endian unless said otherwise):
 
 =======  ==================================================================================
 row      content
 =======  ==================================================================================
 0        dataset name, ASCII
 1        height, width of the image as annotated
-2        uint8 isValidation, numOtherPeople, people_index; from byte 3 annolist_index, write index, total count
-3        objpos x, y
+2        uint8 isValidation, numOtherPeople, people_index; from byte 3 annolist_index, write index,
+total count 3        objpos x, y
 4        scale_provided
 5, 6, 7  x, y, visible of the joints
 8 ...    with n other people: n rows objpos, one row of n scales, then 3 joint rows per person
@@ -45,7 +45,8 @@ class Record:
     Attributes
     ----------
     image : (H, W, 3) uint8 B, G, R.
-    annotation : coordinates 1-based, float32 precision; ``image`` (the path) is empty: records do not keep it.
+    annotation : coordinates 1-based, float32 precision; ``image`` (the path) is empty: records do
+        not keep it.
     write_number, total : the record's index in the file, and how many there are.
     """
 
@@ -59,7 +60,9 @@ def _floats(values: Any) -> bytes:
     return np.asarray(values, "<f4").tobytes()
 
 
-def metadata_plane(annotation: Annotation, height: int, width: int, number: int, total: int) -> Plane:
+def metadata_plane(
+    annotation: Annotation, height: int, width: int, number: int, total: int
+) -> Plane:
     """The fourth plane (height, width) of a record.
 
     Raises
@@ -72,7 +75,8 @@ def metadata_plane(annotation: Annotation, height: int, width: int, number: int,
     rows = [
         a.dataset.encode("ascii", "replace"),
         _floats([a.size[1], a.size[0]]),
-        bytes([int(a.validation), len(a.others), a.people_index]) + _floats([a.annolist_index, number, total]),
+        bytes([int(a.validation), len(a.others), a.people_index])
+        + _floats([a.annolist_index, number, total]),
         _floats(a.objpos),
         _floats([a.scale]),
         *(_floats(a.joints[:, c]) for c in range(3)),
@@ -85,7 +89,8 @@ def metadata_plane(annotation: Annotation, height: int, width: int, number: int,
     longest = max(map(len, rows))
     if len(rows) > height or longest > width:
         raise DataError(
-            f"{a.image}: the annotation needs {len(rows)} rows of {longest} bytes, the image has only {height} × {width}"
+            f"{a.image}: the annotation needs {len(rows)} rows of {longest} bytes, the image "
+            f"has only {height} × {width}"
         )
     plane = np.zeros((height, width), np.uint8)
     for i, row in enumerate(rows):
@@ -161,9 +166,17 @@ def read_metadata(plane: Plane, joints: int) -> tuple[Annotation, int, int]:
     if not np.isfinite(header).all() or (np.abs(header) > 1e9).any():
         raise DataError("the record's metadata hold no sensible numbers")
     annotation = Annotation(
-        "", name, person(5), _row(plane, 3, 2).astype(np.float64), float(_row(plane, 4, 1)[0]),
-        (int(width), int(height)), tuple(found), bool(validation), int(annolist), people,
-    )  # fmt: skip
+        "",
+        name,
+        person(5),
+        _row(plane, 3, 2).astype(np.float64),
+        float(_row(plane, 4, 1)[0]),
+        (int(width), int(height)),
+        tuple(found),
+        bool(validation),
+        int(annolist),
+        people,
+    )
     return annotation, int(number), int(total)
 
 
@@ -181,12 +194,14 @@ def decode(datum: Datum, joints: int = 16) -> Record:
     return Record(np.ascontiguousarray(planes[:3].transpose(1, 2, 0)), annotation, number, total)
 
 
-def encode_stored(annotation: Annotation, stored: bytes, size: tuple[int, int], number: int, total: int) -> bytes:
+def encode_stored(
+    annotation: Annotation, stored: bytes, size: tuple[int, int], number: int, total: int
+) -> bytes:
     """A small record: the image file's own bytes instead of planes, metadata rows behind them.
 
-    The Datum is marked ``encoded``; its data are the length of the image file (uint32 little endian), the file, and
-    the metadata plane's used part (uint16 rows, uint16 columns, then the bytes). Caffe's own CPMData layer reads planes
-    only; this toolkit reads both.
+    The Datum is marked ``encoded``; its data are the length of the image file (uint32 little
+    endian), the file, and the metadata plane's used part (uint16 rows, uint16 columns, then the
+    bytes). Caffe's own CPMData layer reads planes only; this toolkit reads both.
 
     Parameters
     ----------
@@ -225,7 +240,9 @@ def decode_image(stored: bytes, height: int, width: int) -> Image:
     """
     import cv2
 
-    image = cv2.imdecode(np.frombuffer(stored, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    image = cv2.imdecode(
+        np.frombuffer(stored, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+    )
     if image is None:
         raise DataError("the stored image cannot be decoded")
     wide = pad_narrow(np.asarray(image, np.uint8))

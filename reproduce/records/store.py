@@ -1,4 +1,5 @@
-"""Files of CPM records: LMDB as the authors wrote it, read by index and written so that a kill loses nothing."""
+"""Files of CPM records: LMDB as the authors wrote it, read by index and written so that a kill
+loses nothing."""
 
 from __future__ import annotations
 
@@ -71,9 +72,15 @@ class LMDBStore:
         """
         try:
             datum = self.reader[index]
-            return layout.decode_encoded(datum, self.joints) if datum.encoded else layout.decode(datum, self.joints)
+            return (
+                layout.decode_encoded(datum, self.joints)
+                if datum.encoded
+                else layout.decode(datum, self.joints)
+            )
         except DataError as error:
-            raise DataError(f"{self.reader.path}: record {self.reader.keys[index].decode()}: {error}") from None
+            raise DataError(
+                f"{self.reader.path}: record {self.reader.keys[index].decode()}: {error}"
+            ) from None
 
 
 @dataclass(frozen=True)
@@ -89,7 +96,9 @@ class Plan:
         return len(self.annotations)
 
 
-def plan(annotations: Sequence[Annotation], *, validation: bool = False, seed: int | None = None) -> Plan:
+def plan(
+    annotations: Sequence[Annotation], *, validation: bool = False, seed: int | None = None
+) -> Plan:
     """Put records into the order of the original script.
 
     Parameters
@@ -113,7 +122,8 @@ def read_image(path: str | os.PathLike[str], *, upright: bool = False) -> Image:
 
     Parameters
     ----------
-    upright : turn it as its EXIF data say, as people see it; data sets are annotated on the pixels as stored.
+    upright : turn it as its EXIF data say, as people see it; data sets are annotated on the pixels
+        as stored.
 
     Raises
     ------
@@ -129,7 +139,8 @@ def read_image(path: str | os.PathLike[str], *, upright: bool = False) -> Image:
 
 
 def image_path(root: str | os.PathLike[str], annotation: Annotation) -> Path:
-    """Where an annotation's image is: below the authors' folder of its data set, or directly below ``root``."""
+    """Where an annotation's image is: below the authors' folder of its data set, or directly below
+    ``root``."""
     folder = Path(root) / layout.ROOTS.get(annotation.dataset, "")
     path = folder / annotation.image
     return path if path.exists() else Path(root) / annotation.image
@@ -142,7 +153,11 @@ def _encode_one(job: tuple[str, Annotation, int, int, bool]) -> tuple[int, bytes
         if jpeg:
             height, width = layout.pad_narrow(read_image(path)).shape[:2]
             stored = Path(path).read_bytes()
-            return number, layout.encode_stored(annotation, stored, (height, width), number, total), ""
+            return (
+                number,
+                layout.encode_stored(annotation, stored, (height, width), number, total),
+                "",
+            )
         return number, layout.encode(annotation, read_image(path), number, total), ""
     except (DataError, OSError) as error:
         return number, b"", str(error)
@@ -160,13 +175,14 @@ def export_lmdb(
 ) -> list[str]:
     """Write an LMDB; an interrupted one goes on where it was committed last.
 
-    The database grows in ``OUT.partial`` and gets its name when it is complete: nothing that is called ``OUT`` is ever
-    half-written.
+    The database grows in ``OUT.partial`` and gets its name when it is complete: nothing that is
+    called ``OUT`` is ever half-written.
 
     Parameters
     ----------
     root : folder of the images.
-    jpeg : keep the images' original compressed bytes (an encoded Datum; Caffe's CPMData layer cannot read it).
+    jpeg : keep the images' original compressed bytes (an encoded Datum; Caffe's CPMData layer
+        cannot read it).
     skip_bad : leave out missing and damaged images (their numbers stay unused) instead of stopping.
     workers : threads that decode; 0 = none.
 
@@ -185,13 +201,16 @@ def export_lmdb(
     done, skipped = _resume(partial, note)
     _check_space(made, root, target, jpeg, done)
     jobs = [
-        (str(image_path(root, a)), a, i, made.total, jpeg) for i, a in enumerate(made.annotations) if i >= done
+        (str(image_path(root, a)), a, i, made.total, jpeg)
+        for i, a in enumerate(made.annotations)
+        if i >= done
     ]
     import lmdb
 
     partial.mkdir(parents=True, exist_ok=True)
     size = 1 << 40
-    # a killed process loses nothing without sync; the disk is synced once, before the database gets its name
+    # a killed process loses nothing without sync; the disk is synced once, before the database gets
+    # its name
     env = lmdb.open(str(partial), map_size=size, sync=False, metasync=False)
     try:
         transaction = env.begin(write=True)
@@ -222,8 +241,11 @@ def export_lmdb(
     return skipped
 
 
-def _commit(transaction: Any, partial: Path, note: dict[str, Any], done: int, skipped: list[str]) -> None:
-    """Commit, then say so: a kill in between repeats the last thousand, which gives the same bytes."""
+def _commit(
+    transaction: Any, partial: Path, note: dict[str, Any], done: int, skipped: list[str]
+) -> None:
+    """Commit, then say so: a kill in between repeats the last thousand, which gives the same
+    bytes."""
     transaction.commit()
     text = json.dumps({**note, "done": done, "skipped": skipped})
     temporary = partial / f"{_NOTE}.new"
@@ -232,7 +254,8 @@ def _commit(transaction: Any, partial: Path, note: dict[str, Any], done: int, sk
 
 
 def _resume(partial: Path, note: dict[str, Any]) -> tuple[int, list[str]]:
-    """How many records an interrupted export of the same plan has; another plan's leavings are removed."""
+    """How many records an interrupted export of the same plan has; another plan's leavings are
+    removed."""
     if not partial.exists():
         return 0, []
     try:
@@ -244,7 +267,8 @@ def _resume(partial: Path, note: dict[str, Any]) -> tuple[int, list[str]]:
     if not same:
         shutil.rmtree(partial)
         return 0, []
-    # records after the note's count were committed just before a kill: remove them, they are written again
+    # records after the note's count were committed just before a kill: remove them, they are
+    # written again
     import lmdb
 
     with lmdb.open(str(partial), map_size=1 << 40) as env, env.begin(write=True) as transaction:
@@ -255,7 +279,9 @@ def _resume(partial: Path, note: dict[str, Any]) -> tuple[int, list[str]]:
     return done, skipped
 
 
-def _check_space(made: Plan, root: str | os.PathLike[str], target: Path, jpeg: bool, done: int) -> None:
+def _check_space(
+    made: Plan, root: str | os.PathLike[str], target: Path, jpeg: bool, done: int
+) -> None:
     """Refuse when the disk cannot hold the rest, with 5 % to spare."""
     need = 0
     for a in made.annotations[done:]:
@@ -268,11 +294,14 @@ def _check_space(made: Plan, root: str | os.PathLike[str], target: Path, jpeg: b
     folder.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(folder).free
     if need * 1.05 > free:
-        raise DataError(f"{target}: needs {need / 1e9:.1f} GB, {folder} has {free / 1e9:.1f} GB free")
+        raise DataError(
+            f"{target}: needs {need / 1e9:.1f} GB, {folder} has {free / 1e9:.1f} GB free"
+        )
 
 
 def _results(jobs: list[Any], workers: int) -> Iterator[tuple[int, bytes | bytearray, str]]:
-    """Encoded records in order. Threads: decoding and copying release the interpreter's lock, and records are large."""
+    """Encoded records in order. Threads: decoding and copying release the interpreter's lock, and
+    records are large."""
     if workers < 1:
         yield from map(_encode_one, jobs)
         return
@@ -290,8 +319,9 @@ def _results(jobs: list[Any], workers: int) -> Iterator[tuple[int, bytes | bytea
                 future.cancel()
 
 
-
-def write_values(values: Iterable[tuple[bytes, bytes | bytearray]], out: str | os.PathLike[str]) -> None:
+def write_values(
+    values: Iterable[tuple[bytes, bytes | bytearray]], out: str | os.PathLike[str]
+) -> None:
     """Write (key, value) pairs, rising by key, as an LMDB that appears whole or not at all.
 
     Raises

@@ -1,4 +1,5 @@
-"""One static page: every figure, every claim with published and own numbers, the checks, receptive fields."""
+"""One static page: every figure, every claim with published and own numbers, the checks, receptive
+fields."""
 
 from __future__ import annotations
 
@@ -51,8 +52,13 @@ h2, h3 { break-after: avoid; } .scroll, figure > div { overflow: visible; }
 table, .claims { min-width: 0; width: 100%; font-size: 8.5pt; } th, td { padding: .2rem .3rem; overflow-wrap: break-word; } }
 """
 _CLASS = {
-    "confirmed": "yes", "equal": "yes", "not confirmed": "no", "differs": "no", "not testable here": "open", "missing": "open",
-}  # fmt: skip
+    "confirmed": "yes",
+    "equal": "yes",
+    "not confirmed": "no",
+    "differs": "no",
+    "not testable here": "open",
+    "missing": "open",
+}
 
 
 @dataclass
@@ -66,7 +72,9 @@ class Section:
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table; on a phone one of many columns becomes a list of cards."""
-    return _raw_table(head, [[_cell(c) for c in row] for row in rows], "cards" if len(head) > 4 else "")
+    return _raw_table(
+        head, [[_cell(c) for c in row] for row in rows], "cards" if len(head) > 4 else ""
+    )
 
 
 def _cell(text: str) -> str:
@@ -79,7 +87,9 @@ def _raw_table(head: Sequence[str], rows: Sequence[Sequence[str]], kind: str) ->
     labels = [html.escape(h, quote=True) for h in head]
     lines = []
     for row in rows:
-        cells = "".join(f'<td data-label="{label}">{cell}</td>' for label, cell in zip(labels, row, strict=True))
+        cells = "".join(
+            f'<td data-label="{label}">{cell}</td>' for label, cell in zip(labels, row, strict=True)
+        )
         lines.append(f"<tr>{cells}</tr>")
     table = f'<table class="{kind}"><thead><tr>{titles}</tr></thead><tbody>{"".join(lines)}</tbody></table>'
     return f'<div class="scroll">{table}</div>'
@@ -98,7 +108,9 @@ def _picture(path: Path, caption: str, number: str) -> str:
         # never so small that a label of 7 points cannot be read; a narrower window scrolls
         view = re.search(r'viewBox="0 0 ([\d.]+)', text)
         style = f' style="min-width: {1.1 * float(view[1]):.0f}px"' if view else ""
-        image = text.replace("<svg ", f'<svg role="img"{style} aria-label="{html.escape(caption, quote=True)}" ', 1)
+        image = text.replace(
+            "<svg ", f'<svg role="img"{style} aria-label="{html.escape(caption, quote=True)}" ', 1
+        )
     else:
         data = base64.b64encode(path.with_suffix(".png").read_bytes()).decode()
         image = f'<img alt="{html.escape(caption, quote=True)}" src="data:image/png;base64,{data}">'
@@ -109,9 +121,24 @@ def _from_predictions(data: Path, out: Path, say: Say) -> list[Section]:
     """Figures 8, 9, 10, 12."""
     found = []
     for number, module, title, caption in (
-        ("8", fig08, "Figure 8: MPII", "PCKh on MPII's validation split; the paper's figure is on the test set."),
-        ("9", fig09, "Figure 9: Leeds Sports Pose", "PCK, person-centric, from the released and others' predictions."),
-        ("10", fig10, "Figure 10: predictions", "The released predictions on test images, at equal distances in the sets."),
+        (
+            "8",
+            fig08,
+            "Figure 8: MPII",
+            "PCKh on MPII's validation split; the paper's figure is on the test set.",
+        ),
+        (
+            "9",
+            fig09,
+            "Figure 9: Leeds Sports Pose",
+            "PCK, person-centric, from the released and others' predictions.",
+        ),
+        (
+            "10",
+            fig10,
+            "Figure 10: predictions",
+            "The released predictions on test images, at equal distances in the sets.",
+        ),
         ("12", fig12, "Figure 12: FLIC", "PCK of elbows and wrists, observer-centric."),
     ):
         try:
@@ -127,24 +154,49 @@ def _from_predictions(data: Path, out: Path, say: Say) -> list[Section]:
     return found
 
 
-def _trained(data: Path, out: Path, results: Path, profile: str, stages: int, say: Say) -> tuple[list[Section], list[Claim]]:
+def _trained(
+    data: Path, out: Path, results: Path, profile: str, stages: int, say: Say
+) -> tuple[list[Section], list[Claim]]:
     """Figures 4, 5, 6 from stored results."""
     found, claims = [], []
     stored = trained.read(results)
     about = provenance(f"cpm-reproduce report --profile {profile}", str(results))
     for number, module, title, caption in (
-        ("4", fig04, "Figure 4: receptive field", "One-stage networks of about equal size; field computed from the graph."),
-        ("5", fig05, "Figure 5: gradients", "Distribution of |gradient| per layer; each row is a moment of the training."),
-        ("6", fig06, "Figure 6: training schemes and stages", "PCK on LSP's test images, person-centric."),
+        (
+            "4",
+            fig04,
+            "Figure 4: receptive field",
+            "One-stage networks of about equal size; field computed from the graph.",
+        ),
+        (
+            "5",
+            fig05,
+            "Figure 5: gradients",
+            "Distribution of |gradient| per layer; each row is a moment of the training.",
+        ),
+        (
+            "6",
+            fig06,
+            "Figure 6: training schemes and stages",
+            "PCK on LSP's test images, person-centric.",
+        ),
     ):
         found_claims = module.claims(stored, stages)
         if profile == "smoke":  # a few iterations prove that it runs, nothing else
-            found_claims = [trained.absent(c.figure, c.text, c.published, "smoke profile") for c in found_claims]
+            found_claims = [
+                trained.absent(c.figure, c.text, c.published, "smoke profile") for c in found_claims
+            ]
         again = f"cpm-reproduce fig{number} --profile {profile} --stages {stages} --data DIR"
-        claims += [dataclasses.replace(c, source=f"trainings of profile '{profile}'", again=again) for c in found_claims]
+        claims += [
+            dataclasses.replace(c, source=f"trainings of profile '{profile}'", again=again)
+            for c in found_claims
+        ]
         paths = module.make(stored, out, about, stages, data)
         if not paths:
-            text = f"no results of profile '{profile}' yet; cpm-reproduce fig{number} --profile {profile} --data DIR makes them"
+            text = (
+                f"no results of profile '{profile}' yet; cpm-reproduce fig{number} --profile "
+                f"{profile} --data DIR makes them"
+            )
             say(f"{title}: left out: {text}")
             found.append(Section(title, "", text))
             continue
@@ -162,15 +214,23 @@ def _trainings(profile: str, stored: Mapping[str, Mapping[str, Any]]) -> Section
     said = f"{plans.PROFILES[profile].about}. " if profile in plans.PROFILES else ""
     data = "; ".join(dict.fromkeys(r["provenance"]["data"] for r in stored.values()))
     table = _table(trained.HEAD, trained.rows(stored))
-    return Section(f"Trainings of profile '{profile}'", f"<p>{html.escape(said + data)}.</p>{table}")
+    return Section(
+        f"Trainings of profile '{profile}'", f"<p>{html.escape(said + data)}.</p>{table}"
+    )
 
 
 def _checks(data: Path) -> Section:
     rows, missing = [], []
     for o in check.run(data):
-        ours = "-" if o.ours is None else " ".join(f"{v:g}" if v == int(v) else f"{v:.2f}" for v in o.ours)
+        ours = (
+            "-"
+            if o.ours is None
+            else " ".join(f"{v:g}" if v == int(v) else f"{v:.2f}" for v in o.ours)
+        )
         difference = "-" if o.difference is None else f"{o.difference:+.3f}"
-        rows.append((o.name, " ".join(f"{v:g}" for v in o.published), ours, difference, o.verdict, o.source))
+        rows.append(
+            (o.name, " ".join(f"{v:g}" for v in o.published), ours, difference, o.verdict, o.source)
+        )
         missing += [o.missing] if o.missing else []
     body = _table(("number", "published", "ours", "difference", "verdict", "source"), rows)
     note = "".join(f"<p>Missing: {html.escape(text)}</p>" for text in dict.fromkeys(missing))
@@ -185,9 +245,19 @@ def _fields() -> Section:
     rows = []
     both = zip(receptive.stages(graph), receptive.stages(graph, small_pools=True), strict=True)
     for (name, own, maps), (_, paper, _) in both:
-        rows.append((name, str(own.size), str(paper.size), f"{maps.size}×{maps.size}" if maps else "-"))
-    head = ("output", "pixels, as released (3×3 pools)", "pixels, 2×2 pools as the paper counts", "of the previous belief maps")
-    text = "Computed from the graph of the released 6-stage network. The paper: 160 px after stage 1, 31×31 and 400 px after 2."
+        rows.append(
+            (name, str(own.size), str(paper.size), f"{maps.size}×{maps.size}" if maps else "-")
+        )
+    head = (
+        "output",
+        "pixels, as released (3×3 pools)",
+        "pixels, 2×2 pools as the paper counts",
+        "of the previous belief maps",
+    )
+    text = (
+        "Computed from the graph of the released 6-stage network. The paper: 160 px after "
+        "stage 1, 31×31 and 400 px after 2."
+    )
     return Section("Receptive fields", f"<p>{text}</p>" + _table(head, rows))
 
 
@@ -208,14 +278,17 @@ def _speed() -> Section | None:
         peers = [f"{r['peers'][n]:.3g}" if n in r["peers"] else "-" for n in names]
         best = max(r["peers"].values()) if r["more_is_better"] else min(r["peers"].values())
         times = r["ours"] / best if r["more_is_better"] else best / r["ours"]
-        rows.append((r["what"], r["unit"], f"{r['ours']:.3g}", *peers, f"{times:.1f} × the fastest peer"))
+        rows.append(
+            (r["what"], r["unit"], f"{r['ours']:.3g}", *peers, f"{times:.1f} × the fastest peer")
+        )
     about = content["provenance"]
     text = (
-        f"Medians, ours and the peers in turn in one run; {about['date']}, {about['machine']}, torch {about['torch']}, "
+        f"Medians, ours and the peers in turn in one run; {about['date']}, {about['machine']}, "
+        f"torch {about['torch']}, "
         f"OpenCV {about['opencv']}. Again: {about['command']} --data DIR"
     )
     table = _table(("what", "unit", "this toolkit", *names, "ratio"), rows)
-    return Section("Speed", f'<p>{html.escape(text)}</p>' + table)
+    return Section("Speed", f"<p>{html.escape(text)}</p>" + table)
 
 
 def _parity() -> Section | None:
@@ -223,9 +296,15 @@ def _parity() -> Section | None:
     content = _measured("parity")
     if content is None:
         return None
-    rows = [(r["what"], str(r["cases"]), f"{r['largest']:.1e}" if r["largest"] else "0") for r in content["rows"]]
+    rows = [
+        (r["what"], str(r["cases"]), f"{r['largest']:.1e}" if r["largest"] else "0")
+        for r in content["rows"]
+    ]
     about = content["provenance"]
-    text = f"Largest differences to recorded outputs; measured {about['date']}, {about['machine']}, by {about['command']}."
+    text = (
+        f"Largest differences to recorded outputs; measured {about['date']}, "
+        f"{about['machine']}, by {about['command']}."
+    )
     table = _table(("recorded from", "values compared", "largest difference"), rows)
     return Section("Equal to the original programs", f"<p>{html.escape(text)}</p>" + table)
 
@@ -251,7 +330,10 @@ def _claims(claims: Sequence[Claim]) -> str:
         cells = [html.escape(text) for text in (c.figure, c.text, c.published, c.ours)]
         cells += [_cell(c.verdict), html.escape(c.why)]
         if c.source:
-            cells[-1] += f"<small>From {html.escape(c.source)}. Again: <code>{html.escape(c.again)}</code></small>"
+            cells[-1] += (
+                f"<small>From {html.escape(c.source)}. Again: "
+                f"<code>{html.escape(c.again)}</code></small>"
+            )
         rows.append(cells)
     summary = ", ".join(f"{n} {verdict}" for verdict, n in counts.items())
     return f"<p>Of {len(claims)} claims: {summary}.</p>" + _raw_table(head, rows, "claims cards")
@@ -269,15 +351,22 @@ def make(data: Path, out: Path, results: Path, profile: str, say: Say, stages: i
     checks = _checks(data)
     sections = [checks, *_from_predictions(data, out, say), *trained, _fields()]
     claims = sorted([*without_training(Benchmarks(data)), *claims], key=_order)
-    sections.sort(key=lambda s: _number(s.title) if s.title.startswith("Figure") else -1 if s is checks else 100)
+    sections.sort(
+        key=lambda s: (
+            _number(s.title) if s.title.startswith("Figure") else -1 if s is checks else 100
+        )
+    )
     sections.insert(0, Section("The paper's claims, one by one", _claims(claims)))
     sections += [s for s in (_parity(), _speed()) if s is not None]
     about = provenance("cpm-reproduce report", str(data))
     parts = [
-        "<!doctype html><html lang='en'><head><meta charset='utf-8'><meta name='viewport' content='width=device-width, "
-        "initial-scale=1'><title>Convolutional Pose Machines, reproduced</title><link rel='icon' href='data:,'>"
+        "<!doctype html><html lang='en'><head><meta charset='utf-8'><meta name='viewport' "
+        "content='width=device-width, "
+        "initial-scale=1'><title>Convolutional Pose Machines, reproduced</title><link "
+        "rel='icon' href='data:,'>"
         f"<style>{_STYLE}</style></head><body><h1>Convolutional Pose Machines, reproduced</h1>",
-        f"<p>What was reproduced of Wei et al., CVPR 2016, how closely, and what not. Version {__version__}, "
+        "<p>What was reproduced of Wei et al., CVPR 2016, how closely, and what not. Version "
+        f"{__version__}, "
         f"{about['date']}, {html.escape(about['machine'])}.</p>",
     ]
     for section in sections:
@@ -287,9 +376,10 @@ def make(data: Path, out: Path, results: Path, profile: str, say: Say, stages: i
     with atomic_write(page) as stream:
         stream.write(("\n".join(parts) + "</body></html>\n").encode())
     summary: dict[str, Any] = {
-        "provenance": about, "claims": [c.__dict__ for c in claims],
+        "provenance": about,
+        "claims": [c.__dict__ for c in claims],
         "missing": {s.title: s.missing for s in sections if s.missing},
-    }  # fmt: skip
+    }
     with atomic_write(out / "report.json") as stream:
         stream.write(json.dumps(summary, indent=1).encode())
     return page

@@ -20,5 +20,7 @@ def choose(name: str) -> str:
     if kind not in ("cpu", "cuda") or (number and not number.isdigit()):
         raise CaffeCompatError(f"--device {name}: expected auto, cpu, cuda or cuda:N")
     if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
-        raise CaffeCompatError(f"--device {name}: there is no such GPU here ({torch.cuda.device_count()} found)")
+        raise CaffeCompatError(
+            f"--device {name}: there is no such GPU here ({torch.cuda.device_count()} found)"
+        )
     return name

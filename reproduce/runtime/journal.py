@@ -14,8 +14,8 @@ from caffe_compat.errors import DataError
 class Journal:
     """Numbered results below one prefix; several processes write a file each and read all of them.
 
-    The first line of a file says what made it; results of something else are refused, not mixed in. A line that was cut off
-    is made again.
+    The first line of a file says what made it; results of something else are refused, not mixed in.
+    A line that was cut off is made again.
 
     Parameters
     ----------
@@ -61,9 +61,14 @@ class Journal:
                 except ValueError:
                     continue
                 if "about" in entry and entry["about"] != self.about:
-                    changed = sorted(k for k in {*entry["about"], *self.about} if entry["about"].get(k) != self.about.get(k))
+                    changed = sorted(
+                        k
+                        for k in {*entry["about"], *self.about}
+                        if entry["about"].get(k) != self.about.get(k)
+                    )
                     raise DataError(
-                        f"{path}: was made with other settings ({', '.join(changed)}): run without --resume, or choose "
+                        f"{path}: was made with other settings ({', '.join(changed)}): run "
+                        "without --resume, or choose "
                         "another --out"
                     )
                 if "number" in entry:
@@ -83,6 +88,9 @@ class Journal:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self._file.close()

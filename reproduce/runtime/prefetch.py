@@ -11,8 +11,11 @@ Job = TypeVar("Job")
 Result = TypeVar("Result")
 
 
-def prefetch(work: Callable[[Job], Result], jobs: Iterable[Job], workers: int, ahead: int = 3) -> Iterator[Result]:
-    """``work(job)`` for each job, in order, up to ``ahead`` jobs per worker before they are asked for.
+def prefetch(
+    work: Callable[[Job], Result], jobs: Iterable[Job], workers: int, ahead: int = 3
+) -> Iterator[Result]:
+    """``work(job)`` for each job, in order, up to ``ahead`` jobs per worker before they are asked
+    for.
 
     Parameters
     ----------

@@ -1,4 +1,5 @@
-"""Several processes as ``torchrun`` starts them: torch's own process groups and DistributedDataParallel."""
+"""Several processes as ``torchrun`` starts them: torch's own process groups and
+DistributedDataParallel."""
 
 from __future__ import annotations
 
@@ -57,7 +58,8 @@ class Group:
 
 @contextlib.contextmanager
 def group(device: str) -> Iterator[Group]:
-    """Join the group that torchrun's environment describes (NCCL on GPUs, gloo on the CPU), and leave it at the end."""
+    """Join the group that torchrun's environment describes (NCCL on GPUs, gloo on the CPU), and
+    leave it at the end."""
     world, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
     if world == 1:
         yield Group(0, 1, device)

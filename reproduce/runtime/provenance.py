@@ -15,18 +15,23 @@ from caffe_compat import __version__
 
 @cache
 def commit() -> str:
-    """The commit of this source tree, ``+`` behind it where files differ from it; "" outside a checkout of this project."""
+    """The commit of this source tree, ``+`` behind it where files differ from it; "" outside a
+    checkout of this project."""
     root = Path(__file__).resolve().parents[2]
 
     def git(*args: str) -> str:
         command = ["git", "-C", str(root), *args]
         try:
-            return subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout.strip()
+            return subprocess.run(
+                command, capture_output=True, text=True, timeout=20, check=True
+            ).stdout.strip()
         except (OSError, subprocess.SubprocessError):
             return ""
 
     top = git("rev-parse", "--show-toplevel")
-    if not top or Path(top).resolve() != root:  # not ours: a virtual environment inside somebody's repository
+    if (
+        not top or Path(top).resolve() != root
+    ):  # not ours: a virtual environment inside somebody's repository
         return ""
     changed = git("status", "--porcelain", "--untracked-files=no")
     return git("rev-parse", "--short=10", "HEAD") + ("+" if changed else "")
@@ -38,17 +43,29 @@ def processor() -> str:
     name = ""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        name = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")
+        name = next(
+            (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), ""
+        )
     except OSError:
         pass
-    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return f"{name or platform.processor() or platform.machine()}, {count} core{'s' if count > 1 else ''}"
+    count = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
+    return (
+        f"{name or platform.processor() or platform.machine()}, {count} "
+        f"core{'s' if count > 1 else ''}"
+    )
 
 
 def provenance(command: str, data: str, **more: Any) -> dict[str, Any]:
     """What made some numbers: command, data, version, commit, machine, date."""
     machine = f"{platform.system()} {platform.machine()}, {processor()}"
     return {
-        "command": command, "data": data, "version": __version__, "commit": commit(), "machine": machine,
-        "date": datetime.date.today().isoformat(), **more,
-    }  # fmt: skip
+        "command": command,
+        "data": data,
+        "version": __version__,
+        "commit": commit(),
+        "machine": machine,
+        "date": datetime.date.today().isoformat(),
+        **more,
+    }

@@ -1,14 +1,17 @@
-"""The CPM data layer: a record and some dice make a training sample, pixel for pixel as the original did.
+"""The CPM data layer: a record and some dice make a training sample, pixel for pixel as the
+original did.
 
-Steps: optional CLAHE; resize by ``target_dist / scale × random``; rotate about the centre on a grown canvas; crop
-around the person; flip. Only the crop of the rotated canvas is computed, with the fixed-point coordinates that
-OpenCV 4's ``warpAffine`` uses, handed to ``remap``: the pixels are those of warping the whole canvas.
+Steps: optional CLAHE; resize by ``target_dist / scale × random``; rotate about the centre on a
+grown canvas; crop around the person; flip. Only the crop of the rotated canvas is computed, with
+the fixed-point coordinates that OpenCV 4's ``warpAffine`` uses, handed to ``remap``: the pixels are
+those of warping the whole canvas.
 
-The pixels must not depend on how OpenCV was built. IPP, which interpolates otherwise, is switched off. OpenCV 5 interpolates
-otherwise as well (in ``resize``, up to half a percent of the pixels change by some levels): it is refused.
+The pixels must not depend on how OpenCV was built. IPP, which interpolates otherwise, is switched
+off. OpenCV 5 interpolates otherwise as well (in ``resize``, up to half a percent of the pixels
+change by some levels): it is refused.
 
-Source: ``cpm_data_transformer.cpp`` of the CPM release (steps, constants; recorded samples in the golden data) and
-``imgwarp.cpp`` of OpenCV 4 (coordinate precision: 10 bits, rounded to 1/32 pixel).
+Source: ``cpm_data_transformer.cpp`` of the CPM release (steps, constants; recorded samples in the
+golden data) and ``imgwarp.cpp`` of OpenCV 4 (coordinate precision: 10 bits, rounded to 1/32 pixel).
 """
 
 from __future__ import annotations
@@ -62,13 +65,23 @@ class Settings:
     num_total_augs: int = 82
     transform_body_joint: bool = True
     put_gaussian: bool = True
-    parts: tuple[str, ...] = ()  # names of the user's own; empty: the authors' skeleton of this size
+    parts: tuple[
+        str, ...
+    ] = ()  # names of the user's own; empty: the authors' skeleton of this size
 
     @classmethod
     def of(cls, message: Any) -> Settings:
-        """From a ``transform_param`` (or ``cpm_transform_param``) message; its defaults are the schema's."""
-        values = {name: getattr(message, name) for name in cls.__dataclass_fields__ if hasattr(message, name)}
-        if getattr(message, "crop_size", 0) and message.DESCRIPTOR.name == "CPMTransformationParameter":
+        """From a ``transform_param`` (or ``cpm_transform_param``) message; its defaults are the
+        schema's."""
+        values = {
+            name: getattr(message, name)
+            for name in cls.__dataclass_fields__
+            if hasattr(message, name)
+        }
+        if (
+            getattr(message, "crop_size", 0)
+            and message.DESCRIPTOR.name == "CPMTransformationParameter"
+        ):
             values["crop_size_x"] = values["crop_size_y"] = message.crop_size
         return cls(**values)
 
@@ -149,12 +162,20 @@ class Sample:
 def read_scene(annotation: Annotation, settings: Settings) -> Scene:
     """Coordinates become 0-based, joints the network's parts, visibility 0, 1 or 2."""
     width, height = annotation.size
-    sources = np.array(settings.skeleton.sources if settings.transform_body_joint else
-                       [(i, i) for i in range(len(annotation.joints))])  # fmt: skip
+    sources = np.array(
+        settings.skeleton.sources
+        if settings.transform_body_joint
+        else [(i, i) for i in range(len(annotation.joints))]
+    )
 
     def person(rows: npt.NDArray[np.float64]) -> Person:
         joints = rows[:, :2].astype(_F) - _F(1)
-        outside = (joints[:, 0] < 0) | (joints[:, 1] < 0) | (joints[:, 0] >= width) | (joints[:, 1] >= height)
+        outside = (
+            (joints[:, 0] < 0)
+            | (joints[:, 1] < 0)
+            | (joints[:, 0] >= width)
+            | (joints[:, 1] >= height)
+        )
         visible = np.where(outside, 2, (rows[:, 2] != 0).astype(np.int8)).astype(np.int8)
         a, b = sources.T
         both = (joints[a] + joints[b]) * _F(0.5)
@@ -174,13 +195,18 @@ def roll(settings: Settings, dice: Dice, table: tuple[float, bool] | None = None
     """
     multiplier = _F(1)
     if dice.roll() <= _F(settings.scale_prob):
-        multiplier = (_F(settings.scale_max) - _F(settings.scale_min)) * dice.roll() + _F(settings.scale_min)
+        multiplier = (_F(settings.scale_max) - _F(settings.scale_min)) * dice.roll() + _F(
+            settings.scale_min
+        )
     if table is None:
         # the constant 0.5 makes this a double product, rounded once (unlike the scale, all float)
         degree = _F((float(dice.roll()) - 0.5) * 2 * float(_F(settings.max_rotate_degree)))
     else:
         degree = _F(table[0])
-    x, y = (int((float(dice.roll()) - 0.5) * 2 * float(_F(settings.center_perterb_max))) for _ in range(2))
+    x, y = (
+        int((float(dice.roll()) - 0.5) * 2 * float(_F(settings.center_perterb_max)))
+        for _ in range(2)
+    )
     flip = bool(dice.roll() <= _F(settings.flip_prob)) if table is None else table[1]
     return Choice(float(multiplier), float(degree), x, y, flip)
 
@@ -195,7 +221,9 @@ def clahe(image: Image, settings: Settings) -> Image:
 
 def resize(image: Image, scale: float) -> Image:
     """Bicubic, without IPP."""
-    return np.asarray(cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC), np.uint8)
+    return np.asarray(
+        cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC), np.uint8
+    )
 
 
 def _rotation(width: int, height: int, degree: float) -> tuple[npt.NDArray[np.float64], int, int]:
@@ -233,7 +261,9 @@ def _inverse(matrix: npt.NDArray[np.float64]) -> list[float]:
     return m
 
 
-def warp_region(image: Image, matrix: npt.NDArray[np.float64], left: int, top: int, width: int, height: int) -> Image:
+def warp_region(
+    image: Image, matrix: npt.NDArray[np.float64], left: int, top: int, width: int, height: int
+) -> Image:
     """A rectangle of what ``cv::warpAffine(image, matrix, bicubic, border 128)`` of OpenCV 4 gives.
 
     Parameters
@@ -256,13 +286,21 @@ def warp_region(image: Image, matrix: npt.NDArray[np.float64], left: int, top: i
     mask = (1 << _FRACTION) - 1
     fraction = ((py & mask) * (1 << _FRACTION) + (px & mask)).astype(np.uint16)
     return np.asarray(
-        cv2.remap(image, whole, fraction, cv2.INTER_CUBIC, borderMode=cv2.BORDER_CONSTANT, borderValue=(BORDER,) * 3),
+        cv2.remap(
+            image,
+            whole,
+            fraction,
+            cv2.INTER_CUBIC,
+            borderMode=cv2.BORDER_CONSTANT,
+            borderValue=(BORDER,) * 3,
+        ),
         np.uint8,
     )
 
 
 def _use_plain_opencv() -> None:
-    """IPP's bicubic differs by some grey levels; without it every OpenCV 4 gives the recorded pixels.
+    """IPP's bicubic differs by some grey levels; without it every OpenCV 4 gives the recorded
+    pixels.
 
     Raises
     ------
@@ -291,7 +329,9 @@ def augment(image: Image, annotation: Annotation, settings: Settings, choice: Ch
     if settings.do_clahe:
         image = clahe(image, settings)
     if settings.gray == 1:
-        image = np.asarray(cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR), np.uint8)
+        image = np.asarray(
+            cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR), np.uint8
+        )
     scale = float(_F(_F(settings.target_dist) / _F(scene.scale)) * _F(choice.scale_multiplier))
     image = resize(image, scale)
     scene = scene.map(lambda p: p * _F(scale))
@@ -301,7 +341,9 @@ def augment(image: Image, annotation: Annotation, settings: Settings, choice: Ch
     return _finish(pixels, scene, settings, choice)
 
 
-def _rotate_and_crop(image: Image, scene: Scene, settings: Settings, choice: Choice) -> tuple[Image, Scene]:
+def _rotate_and_crop(
+    image: Image, scene: Scene, settings: Settings, choice: Choice
+) -> tuple[Image, Scene]:
     matrix, width, height = _rotation(image.shape[1], image.shape[0], choice.degree)
 
     def rotate(points: Floats) -> Floats:
@@ -310,13 +352,18 @@ def _rotate_and_crop(image: Image, scene: Scene, settings: Settings, choice: Cho
     scene = scene.map(rotate)
     x, y = settings.crop_size_x, settings.crop_size_y
     # OpenCV converts a float point to an integer one by rounding, halves to even
-    cx, cy = int(np.rint(scene.objpos[0])) + choice.x_offset, int(np.rint(scene.objpos[1])) + choice.y_offset
+    cx, cy = (
+        int(np.rint(scene.objpos[0])) + choice.x_offset,
+        int(np.rint(scene.objpos[1])) + choice.y_offset,
+    )
     left, top = cx - x // 2, cy - y // 2
     pixels = np.full((y, x, 3), BORDER, np.uint8)
     x0, x1 = max(0, left), min(width, left + x)
     y0, y1 = max(0, top), min(height, top + y)
     if x0 < x1 and y0 < y1:
-        pixels[y0 - top : y1 - top, x0 - left : x1 - left] = warp_region(image, matrix, x0, y0, x1 - x0, y1 - y0)
+        pixels[y0 - top : y1 - top, x0 - left : x1 - left] = warp_region(
+            image, matrix, x0, y0, x1 - x0, y1 - y0
+        )
     offset = np.array([-left, -top], _F)
     return pixels, scene.map(lambda p: p + offset)
 
@@ -340,8 +387,9 @@ def _finish(pixels: Image, scene: Scene, settings: Settings, choice: Choice) -> 
     height, width = settings.grid
     everybody = [(p.joints, p.visible <= 1) for p in scene.people]
     own = labels.part_maps(everybody[:1], height, width, settings.stride, settings.sigma)
-    label_1st = own if len(everybody) == 1 else labels.part_maps(
-        everybody, height, width, settings.stride, settings.sigma
-    )  # fmt: skip
+    label_1st = (
+        own
+        if len(everybody) == 1
+        else labels.part_maps(everybody, height, width, settings.stride, settings.sigma)
+    )
     return Sample(data, own, label_1st, pixels, scene, choice)
-

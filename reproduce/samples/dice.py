@@ -1,6 +1,8 @@
-"""Where the augmentation's random numbers come from: the C library's ``rand()`` as Caffe used it, or numpy.
+"""Where the augmentation's random numbers come from: the C library's ``rand()`` as Caffe used it,
+or numpy.
 
-Source: ``random_r.c`` of the GNU C library (the TYPE_3 additive feedback generator), described in its manual pages.
+Source: ``random_r.c`` of the GNU C library (the TYPE_3 additive feedback generator), described in
+its manual pages.
 """
 
 from __future__ import annotations
@@ -16,11 +18,14 @@ _SEPARATION, _DEGREE = 3, 31
 
 
 def glibc_rand(seed: int = 1) -> Iterator[int]:
-    """The sequence of ``rand()`` after ``srand(seed)``; ``caffe`` never calls srand, which is seed 1."""
+    """The sequence of ``rand()`` after ``srand(seed)``; ``caffe`` never calls srand, which is seed
+    1."""
     state = [seed or 1]
     for _ in range(1, _DEGREE):
         # 16807 * x mod 2^31 - 1 with C's truncated division
-        high, low = divmod(abs(state[-1]), 127773) if state[-1] >= 0 else (-(-state[-1] // 127773), 0)
+        high, low = (
+            divmod(abs(state[-1]), 127773) if state[-1] >= 0 else (-(-state[-1] // 127773), 0)
+        )
         if state[-1] < 0:
             low = state[-1] - high * 127773
         word = 16807 * low - 2836 * high
@@ -74,7 +79,9 @@ class SampleDice:
     """Dice of one sample: the same for the same seed, epoch and index, whoever computes it."""
 
     def __init__(self, seed: int, epoch: int, index: int) -> None:
-        self._generator = np.random.Generator(np.random.Philox(key=[seed & (2**64 - 1), (epoch << 40) + index]))
+        self._generator = np.random.Generator(
+            np.random.Philox(key=[seed & (2**64 - 1), (epoch << 40) + index])
+        )
 
     def roll(self) -> np.float32:
         """The next die."""

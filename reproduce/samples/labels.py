@@ -1,10 +1,11 @@
 """Gaussian belief maps: the labels and the centre map.
 
-Cell g of a map with stride s is centred at pixel ``g s + (s - 1) / 2``; a joint adds ``exp(-d² / 2 σ²)`` where
-``d² / 2 σ² <= 4.6052``; sums are clipped at 1. All Gaussians of a map are separable products, made without a loop over
-pixels.
+Cell g of a map with stride s is centred at pixel ``g s + (s - 1) / 2``; a joint adds ``exp(-d² / 2
+σ²)`` where ``d² / 2 σ² <= 4.6052``; sums are clipped at 1. All Gaussians of a map are separable
+products, made without a loop over pixels.
 
-Source: the CPM data layer of the CPM release (formula and cut-off; recorded labels in the golden data).
+Source: the CPM data layer of the CPM release (formula and cut-off; recorded labels in the golden
+data).
 """
 
 from __future__ import annotations
@@ -38,13 +39,17 @@ def gaussians(centers: Floats, height: int, width: int, stride: int, sigma: floa
     square = dy[:, :, None] + dx[:, None, :]
     exponent = (square / 2.0 / sigma / sigma).astype(np.float32)
     scale = -1.0 / (2.0 * sigma * sigma)
-    maps = np.exp(dy.astype(np.float64) * scale)[:, :, None] * np.exp(dx.astype(np.float64) * scale)[:, None, :]
+    maps = (
+        np.exp(dy.astype(np.float64) * scale)[:, :, None]
+        * np.exp(dx.astype(np.float64) * scale)[:, None, :]
+    )
     maps[exponent > np.float32(CUTOFF)] = 0
     return maps.astype(np.float32)
 
 
 def center_map(center: Floats, height: int, width: int, sigma: float) -> Floats:
-    """The network's fourth input channel: one Gaussian, (height, width) float32, computed only where it is not 0."""
+    """The network's fourth input channel: one Gaussian, (height, width) float32, computed only
+    where it is not 0."""
     reach = int(np.ceil(sigma * np.sqrt(2 * CUTOFF))) + 1
     out = np.zeros((height, width), np.float32)
     x, y = float(center[0]), float(center[1])
@@ -57,14 +62,21 @@ def center_map(center: Floats, height: int, width: int, sigma: float) -> Floats:
     dx, dy = (gx - np.float32(x)) ** 2, (gy - np.float32(y)) ** 2
     exponent = ((dy[:, None] + dx[None]) / 2.0 / sigma / sigma).astype(np.float32)
     scale = -1.0 / (2.0 * sigma * sigma)
-    patch = np.exp(dy.astype(np.float64) * scale)[:, None] * np.exp(dx.astype(np.float64) * scale)[None]
+    patch = (
+        np.exp(dy.astype(np.float64) * scale)[:, None] * np.exp(dx.astype(np.float64) * scale)[None]
+    )
     patch[exponent > np.float32(CUTOFF)] = 0
     out[top:bottom, left:right] = np.minimum(patch, 1)
     return out
 
 
-def part_maps(people: list[tuple[Floats, npt.NDArray[np.bool_]]], height: int, width: int, stride: int,
-              sigma: float) -> Floats:  # fmt: skip
+def part_maps(
+    people: list[tuple[Floats, npt.NDArray[np.bool_]]],
+    height: int,
+    width: int,
+    stride: int,
+    sigma: float,
+) -> Floats:
     """Belief maps of the parts of some people, and the background.
 
     Parameters

@@ -44,13 +44,18 @@ def draw_record(record: Record, path: str | os.PathLike[str]) -> None:
 
 
 def draw_sample(sample: Sample, settings: Settings) -> Image:
-    """A sample's pixels with the person's label peaks in colour, everybody's background dimmed, joints and centre on top."""
+    """A sample's pixels with the person's label peaks in colour, everybody's background dimmed,
+    joints and centre on top."""
     heat = np.clip(sample.label[:-1].max(0), 0, 1)
     size = (settings.crop_size_x, settings.crop_size_y)
     wide = cv2.resize(heat, size, interpolation=cv2.INTER_LINEAR)[..., None]
-    others = cv2.resize(np.clip(sample.label_1st[:-1].max(0) - heat, 0, 1), size, interpolation=cv2.INTER_LINEAR)[..., None]
+    others = cv2.resize(
+        np.clip(sample.label_1st[:-1].max(0) - heat, 0, 1), size, interpolation=cv2.INTER_LINEAR
+    )[..., None]
     tint = np.array([0, 200, 255], np.float32) * wide + np.array([255, 128, 0], np.float32) * others
-    image = np.clip(sample.pixels * (1 - 0.5 * np.maximum(wide, others)) + 0.5 * tint, 0, 255).astype(np.uint8)
+    image = np.clip(
+        sample.pixels * (1 - 0.5 * np.maximum(wide, others)) + 0.5 * tint, 0, 255
+    ).astype(np.uint8)
     person = sample.scene.people[0]
     joints = np.where((person.visible <= 1)[:, None], person.joints, np.nan)
     image = draw_skeleton(image, joints, skeleton(settings.num_parts))
@@ -59,13 +64,17 @@ def draw_sample(sample: Sample, settings: Settings) -> Image:
     return image
 
 
-def contact_sheet(store: Store, settings: Settings, count: int, seed: int, path: str | os.PathLike[str]) -> None:
+def contact_sheet(
+    store: Store, settings: Settings, count: int, seed: int, path: str | os.PathLike[str]
+) -> None:
     """Augmented samples of the first records, side by side."""
     tiles = []
     for i in range(count):
         record = store.record(i % len(store))
         choice = roll(settings, SampleDice(seed, i // len(store), i % len(store)))
-        tiles.append(draw_sample(augment(record.image, record.annotation, settings, choice), settings))
+        tiles.append(
+            draw_sample(augment(record.image, record.annotation, settings, choice), settings)
+        )
     columns = min(count, max(1, round(np.sqrt(count) * 1.2)))
     rows = -(-count // columns)
     height, width = tiles[0].shape[:2]

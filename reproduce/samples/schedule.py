@@ -1,8 +1,10 @@
-"""Training samples from record files: which record comes when, what the dice say, and worker processes that make them.
+"""Training samples from record files: which record comes when, what the dice say, and worker
+processes that make them.
 
-Sample number ``k`` of a training is determined by the seed alone: record ``k mod N`` in key order as Caffe reads
-(or the epoch's permutation), and either the C library's ``rand()`` sequence or a generator of its own per sample.
-It does not depend on how many workers make it, or on where a training was interrupted.
+Sample number ``k`` of a training is determined by the seed alone: record ``k mod N`` in key order
+as Caffe reads (or the epoch's permutation), and either the C library's ``rand()`` sequence or a
+generator of its own per sample. It does not depend on how many workers make it, or on where a
+training was interrupted.
 """
 
 from __future__ import annotations
@@ -36,7 +38,8 @@ class Order:
     Attributes
     ----------
     shuffle : another permutation in each epoch instead of key order.
-    dice : "caffe" replays ``rand()`` from ``srand(seed)`` over all samples; "numpy" seeds each sample by itself.
+    dice : "caffe" replays ``rand()`` from ``srand(seed)`` over all samples; "numpy" seeds each
+        sample by itself.
     rank, world : this process's share of each global batch.
     """
 
@@ -49,7 +52,8 @@ class Order:
 
 @dataclass(frozen=True)
 class Job:
-    """One sample to make: record index, epoch, and the dice (None: roll them from the seed in the worker)."""
+    """One sample to make: record index, epoch, and the dice (None: roll them from the seed in the
+    worker)."""
 
     number: int
     index: int
@@ -74,7 +78,9 @@ class Schedule:
                 generator = np.random.Generator(np.random.Philox(key=[self.order.seed, epoch]))
                 self._permutation = epoch, generator.permutation(self.count)
             place = int(self._permutation[1][place])
-        return Job(number, place, epoch, self._caffe_choice(number) if self.order.dice == "caffe" else None)
+        return Job(
+            number, place, epoch, self._caffe_choice(number) if self.order.dice == "caffe" else None
+        )
 
     def _caffe_choice(self, number: int) -> Choice:
         """rand() is one sequence over all samples: those before ``number`` must roll first."""
@@ -94,11 +100,16 @@ class Schedule:
 
 
 class Tables:
-    """The rotation and flip tables of ``aug_way: "table"``: one row per record, one column per augmentation."""
+    """The rotation and flip tables of ``aug_way: "table"``: one row per record, one column per
+    augmentation."""
 
     def __init__(self, folder: Path, augmentations: int, count: int) -> None:
-        self.degrees = self._read(folder / f"rotate_{augmentations}_{count}.txt", (count, augmentations))
-        self.flips = self._read(folder / f"flip_{augmentations}_{count}.txt", (count, augmentations))
+        self.degrees = self._read(
+            folder / f"rotate_{augmentations}_{count}.txt", (count, augmentations)
+        )
+        self.flips = self._read(
+            folder / f"flip_{augmentations}_{count}.txt", (count, augmentations)
+        )
 
     @staticmethod
     def _read(path: Path, shape: tuple[int, int]) -> npt.NDArray[np.float64]:
@@ -107,7 +118,10 @@ class Tables:
         except (OSError, ValueError) as error:
             raise DataError(f"{path}: cannot be read as a table: {error}") from None
         if table.shape != shape:
-            raise DataError(f"{path}: has {table.shape[0]} × {table.shape[1]} numbers, expected {shape[0]} × {shape[1]}")
+            raise DataError(
+                f"{path}: has {table.shape[0]} × {table.shape[1]} numbers, expected {shape[0]} "
+                f"× {shape[1]}"
+            )
         return table
 
     def entry(self, write_number: int, epoch: int) -> tuple[float, bool]:
@@ -119,14 +133,18 @@ class Tables:
 class SampleMaker:
     """Makes samples; picklable, so that each worker process opens its own handle."""
 
-    def __init__(self, store: Store, settings: Settings, seed: int, tables: Tables | None = None) -> None:
+    def __init__(
+        self, store: Store, settings: Settings, seed: int, tables: Tables | None = None
+    ) -> None:
         self.store, self.settings, self.seed, self.tables = store, settings, seed, tables
 
     def __call__(self, job: Job) -> Sample:
         """Make one sample."""
         record = self.store.record(job.index)
         choice = job.choice or roll(
-            self.settings, SampleDice(self.seed, job.epoch, job.index), (0.0, False) if self.tables else None
+            self.settings,
+            SampleDice(self.seed, job.epoch, job.index),
+            (0.0, False) if self.tables else None,
         )
         if self.tables:
             degree, flip = self.tables.entry(record.write_number, job.epoch)
@@ -134,20 +152,23 @@ class SampleMaker:
         return augment(record.image, record.annotation, self.settings, choice)
 
     def batch(self, jobs: list[Job]) -> Batch:
-        """(N, 4, Y, X) data and (N, 2 (P + 1), Y / stride, X / stride) labels: own person first, then everybody."""
+        """(N, 4, Y, X) data and (N, 2 (P + 1), Y / stride, X / stride) labels: own person first,
+        then everybody."""
         samples = [self(job) for job in jobs]
         data = np.stack([s.data for s in samples])
         return data, np.stack([np.concatenate([s.label, s.label_1st]) for s in samples])
 
 
 class CPMDataset:
-    """A map-style data set for :class:`torch.utils.data.DataLoader`, one augmented sample per record.
+    """A map-style data set for :class:`torch.utils.data.DataLoader`, one augmented sample per
+    record.
 
-    >>> data = CPMDataset("lmdb/MPI", Settings(stride=8, target_dist=41 / 35))                 # doctest: +SKIP
-    >>> loader = DataLoader(data, batch_size=16, shuffle=True, num_workers=4)                  # doctest: +SKIP
+    >>> data = CPMDataset("lmdb/MPI", Settings(stride=8, target_dist=41 / 35))  # doctest: +SKIP
+    >>> loader = DataLoader(data, batch_size=16, shuffle=True, num_workers=4)  # doctest: +SKIP
 
-    Works with ``DistributedSampler`` and with forked or spawned workers, which open their own handles. The dice of a sample
-    follow from seed, epoch and index alone; call :meth:`set_epoch` as for a sampler.
+    Works with ``DistributedSampler`` and with forked or spawned workers, which open their own
+    handles. The dice of a sample follow from seed, epoch and index alone; call :meth:`set_epoch` as
+    for a sampler.
 
     Parameters
     ----------
@@ -155,8 +176,8 @@ class CPMDataset:
 
     Notes
     -----
-    An item is ``{"data": (4, Y, X), "label_1st": (P + 1, y, x), "label": (P + 1, y, x)}``, float32: label_1st of everybody
-    (stage 1), label of the own person (later stages).
+    An item is ``{"data": (4, Y, X), "label_1st": (P + 1, y, x), "label": (P + 1, y, x)}``, float32:
+    label_1st of everybody (stage 1), label of the own person (later stages).
     """
 
     def __init__(self, path: str | os.PathLike[str], settings: Settings, *, seed: int = 1) -> None:
@@ -188,7 +209,9 @@ class _Jobs:
     def __getitem__(self, jobs: list[Job]) -> Batch | CaffeCompatError:
         try:
             return self.maker.batch(jobs)
-        except CaffeCompatError as error:  # travels as a value: torch would wrap it in a page of traceback
+        except (
+            CaffeCompatError
+        ) as error:  # travels as a value: torch would wrap it in a page of traceback
             return error
 
     def __len__(self) -> int:
@@ -209,7 +232,8 @@ class _Sampler:
 
 
 def _start_worker(_: int) -> None:
-    """One thread; and Ctrl-C or a SIGTERM to the whole group is the training's business, which ends its workers itself."""
+    """One thread; and Ctrl-C or a SIGTERM to the whole group is the training's business, which ends
+    its workers itself."""
     import signal
 
     import cv2
@@ -243,9 +267,21 @@ class CPMSource:
     """
 
     def __init__(
-        self, maker: SampleMaker, size: int, order: Order, *, workers: int = 0, start_method: str | None = None
+        self,
+        maker: SampleMaker,
+        size: int,
+        order: Order,
+        *,
+        workers: int = 0,
+        start_method: str | None = None,
     ) -> None:
-        self.maker, self.size, self.order, self.workers, self.start_method = maker, size, order, workers, start_method
+        self.maker, self.size, self.order, self.workers, self.start_method = (
+            maker,
+            size,
+            order,
+            workers,
+            start_method,
+        )
         self._schedule = Schedule(len(maker.store), maker.settings, order)
         self._iterator: Iterator[Batch | CaffeCompatError] | None = None
         self._expected = -1
@@ -256,7 +292,8 @@ class CPMSource:
         )
 
     def batch(self, number: int) -> Batch:
-        """The batch with this number; asking in sequence is fast, anything else restarts the workers."""
+        """The batch with this number; asking in sequence is fast, anything else restarts the
+        workers."""
         if not self.workers:
             return self.maker.batch(self._schedule.batch(number, self.size))
         if number != self._expected or self._iterator is None:
@@ -274,13 +311,16 @@ class CPMSource:
                 multiprocessing_context=self.start_method,
             )
             self._iterator = iter(loader)
-            # before multiprocessing's own hook, which would wait for ever for workers that ignore SIGTERM
+            # before multiprocessing's own hook, which would wait for ever for workers that ignore
+            # SIGTERM
             atexit.register(_end, weakref.ref(self._iterator))
         self._expected = number + 1
         try:
             made = next(self._iterator)
         except RuntimeError as error:  # torch's word for a worker that died
-            raise DataError(f"a process that makes samples died ({str(error).splitlines()[0]})") from None
+            raise DataError(
+                f"a process that makes samples died ({str(error).splitlines()[0]})"
+            ) from None
         if isinstance(made, CaffeCompatError):
             raise made
         return made
@@ -297,9 +337,14 @@ def open_store(path: str | os.PathLike[str], joints: int) -> Store:
 
 
 def source_for(
-    layer: Layer, root: Path, order: Order | None = None, *, workers: int = 0, data: str | None = None,
+    layer: Layer,
+    root: Path,
+    order: Order | None = None,
+    *,
+    workers: int = 0,
+    data: str | None = None,
     parts: tuple[str, ...] = (),
-) -> CPMSource:  # fmt: skip
+) -> CPMSource:
     """The source of a CPMData layer.
 
     Parameters
@@ -310,22 +355,35 @@ def source_for(
 
     Raises
     ------
-    CaffeCompatError : the definition or the records cannot be used; a mirror image would mix up unknown sides.
+    CaffeCompatError : the definition or the records cannot be used; a mirror image would mix up
+        unknown sides.
     """
     message = layer.spec.message
     later = message.HasField("cpm_transform_param") and not message.HasField("transform_param")
     settings = Settings.of(message.cpm_transform_param if later else message.transform_param)
     if parts and len(parts) != settings.num_parts:
-        raise layer.error(f"{len(parts)} parts are named, the definition has num_parts {settings.num_parts}", "num_parts")
-    if not parts and settings.flip_prob > 0 and settings.transform_body_joint and not known(settings.num_parts):
         raise layer.error(
-            f"left and right of {settings.num_parts} parts are not known, mirror images would mix them up: name the parts "
-            "(cpm-train --parts left_shoulder,right_shoulder,...) or set flip_prob: 0", "flip_prob",
-        )  # fmt: skip
+            f"{len(parts)} parts are named, the definition has num_parts {settings.num_parts}",
+            "num_parts",
+        )
+    if (
+        not parts
+        and settings.flip_prob > 0
+        and settings.transform_body_joint
+        and not known(settings.num_parts)
+    ):
+        raise layer.error(
+            f"left and right of {settings.num_parts} parts are not known, mirror images would "
+            "mix them up: name the parts "
+            "(cpm-train --parts left_shoulder,right_shoulder,...) or set flip_prob: 0",
+            "flip_prob",
+        )
     settings = replace(settings, parts=parts)
     if layer.options.backend == 0 and layer.options.HasField("backend") and data is None:
         raise layer.error("LEVELDB is not supported: write the records as LMDB", "backend")
-    path = Path(data) if data else find_file(layer.options.source, root, f"layer '{layer.name}': LMDB")
+    path = (
+        Path(data) if data else find_file(layer.options.source, root, f"layer '{layer.name}': LMDB")
+    )
     store = open_store(path, settings.np_in_lmdb)
     tables = None
     if settings.aug_way == "table":

@@ -35,7 +35,8 @@ class Options:
     data : record file instead of the one that the definition names.
     workers : processes that make samples.
     amp : "" or "bf16".
-    warmup : iterations over which the rate rises linearly at the start (not a thing of Caffe's; 0 = none).
+    warmup : iterations over which the rate rises linearly at the start (not a thing of Caffe's; 0 =
+        none).
     max_iter : instead of the definition's.
     parts : names of the parts, where they are not the authors'.
     engine : how convolutions run on the CPU.
@@ -54,7 +55,8 @@ class Options:
 
 
 def find_root(solver: str | os.PathLike[str]) -> tuple[SolverSpec, Path]:
-    """A solver definition, and the folder its names count from: the current one as in Caffe, else the solver's own."""
+    """A solver definition, and the folder its names count from: the current one as in Caffe, else
+    the solver's own."""
     spec = read_solver(solver)
     name = spec.message.net or spec.message.train_net
     here, beside = Path("."), Path(solver).resolve().parent
@@ -66,11 +68,15 @@ def latest(prefix: Path) -> Path | None:
     pattern = re.compile(re.escape(prefix.name) + r"_iter_(\d+)\.solverstate(\.h5)?$")
     if not prefix.parent.is_dir():
         return None
-    found = [(int(m[1]), path) for path in prefix.parent.iterdir() if (m := pattern.match(path.name))]
+    found = [
+        (int(m[1]), path) for path in prefix.parent.iterdir() if (m := pattern.match(path.name))
+    ]
     return max(found)[1] if found else None
 
 
-def make_solver(spec: SolverSpec, root: Path, options: Options, weights: Weights | None = None) -> Solver:
+def make_solver(
+    spec: SolverSpec, root: Path, options: Options, weights: Weights | None = None
+) -> Solver:
     """A solver with its CPMData layers fed by worker processes.
 
     Raises
@@ -90,10 +96,21 @@ def make_solver(spec: SolverSpec, root: Path, options: Options, weights: Weights
         for layer in read_net(root / name).filter(TRAIN).layers:
             if layer.type == "CPMData":
                 sources[layer.name] = source_for(
-                    make(layer, TRAIN), root, options.order, workers=options.workers, data=options.data, parts=options.parts
+                    make(layer, TRAIN),
+                    root,
+                    options.order,
+                    workers=options.workers,
+                    data=options.data,
+                    parts=options.parts,
                 )
     made = Solver(
-        spec, root=root, weights=weights, sources=sources, device=options.device, amp=options.amp, engine=options.engine
+        spec,
+        root=root,
+        weights=weights,
+        sources=sources,
+        device=options.device,
+        amp=options.amp,
+        engine=options.engine,
     )
     if options.warmup:
         made.rate_scale = lambda iteration: min(1.0, (iteration + 1) / options.warmup)
@@ -115,7 +132,11 @@ def without(weights: Weights, patterns: Sequence[str]) -> Weights:
     for pattern in patterns:
         if not fnmatch.filter(names, pattern):
             raise SolverError(f"--fresh {pattern}: matches no layer of the weights")
-    kept = tuple(layer for layer in weights.layers if not any(fnmatch.fnmatchcase(layer.name, p) for p in patterns))
+    kept = tuple(
+        layer
+        for layer in weights.layers
+        if not any(fnmatch.fnmatchcase(layer.name, p) for p in patterns)
+    )
     return dataclasses.replace(weights, layers=kept)
 
 
@@ -146,7 +167,8 @@ class Report:
     Attributes
     ----------
     losses : of each stage, this iteration.
-    rate : learning rate. speed : samples per second since the last line. left : seconds to go at this speed.
+    rate : learning rate. speed : samples per second since the last line. left : seconds to go at
+        this speed.
     """
 
     iteration: int
@@ -158,7 +180,9 @@ class Report:
 
     def text(self) -> str:
         """For people."""
-        parts = " ".join(f"{name.removeprefix('loss_')} {value:.2f}" for name, value in self.losses.items())
+        parts = " ".join(
+            f"{name.removeprefix('loss_')} {value:.2f}" for name, value in self.losses.items()
+        )
         hours, minutes = divmod(int(self.left) // 60, 60)
         return (
             f"iteration {self.iteration}  loss {self.loss:.3f}  ({parts})  lr {self.rate:.3g}  "
@@ -222,7 +246,11 @@ def _reports(
     since, count = time.monotonic(), 0
     # all processes end between the same two iterations, whoever got the signal
     while solver.iteration < m.max_iter and not group.any(interrupted.asked):
-        if m.test_interval and solver.iteration % m.test_interval == 0 and (solver.iteration or m.test_initialization):
+        if (
+            m.test_interval
+            and solver.iteration % m.test_interval == 0
+            and (solver.iteration or m.test_initialization)
+        ):
             for i, result in enumerate(solver.test()):
                 say(f"test net {i}: " + ", ".join(f"{k} {v:.4g}" for k, v in result.items()))
         done = solver.step()
@@ -231,8 +259,18 @@ def _reports(
             now = time.monotonic()
             speed = count / max(now - since, 1e-9)
             since, count = now, 0
-            yield _report(done, group.mean(done.smoothed), speed, (m.max_iter - solver.iteration) * batch / speed)
-        if group.first and m.snapshot and solver.iteration % m.snapshot == 0 and solver.iteration < m.max_iter:
+            yield _report(
+                done,
+                group.mean(done.smoothed),
+                speed,
+                (m.max_iter - solver.iteration) * batch / speed,
+            )
+        if (
+            group.first
+            and m.snapshot
+            and solver.iteration % m.snapshot == 0
+            and solver.iteration < m.max_iter
+        ):
             model, _ = solver.snapshot()
             say(f"snapshot {model}")
 

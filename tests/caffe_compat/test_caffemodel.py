@@ -35,12 +35,32 @@ FLOATS = struct.pack("<3f", 1.0, -2.0, 0.5)
 @pytest.mark.parametrize(
     ("blob", "shape", "legacy"),
     [
-        (_len(5, FLOATS) + _len(7, b"\x0a\x02\x01\x03"), (1, 3), False),  # packed data, packed shape
+        (
+            _len(5, FLOATS) + _len(7, b"\x0a\x02\x01\x03"),
+            (1, 3),
+            False,
+        ),  # packed data, packed shape
         (_len(5, FLOATS) + _len(7, b"\x08\x01\x08\x03"), (1, 3), False),  # unpacked shape
-        (b"".join(b"\x2d" + FLOATS[i : i + 4] for i in (0, 4, 8)) + _len(7, b"\x0a\x01\x03"), (3,), False),  # unpacked data
-        (_len(5, FLOATS[:4]) + _len(5, FLOATS[4:]) + _len(7, b"\x0a\x01\x03"), (3,), False),  # two packed runs
-        (b"\x08\x01\x10\x01\x18\x01\x20\x03" + _len(5, FLOATS), (1, 1, 1, 3), True),  # num, channels, height, width
-        (_len(7, b"\x0a\x01\x03") + _len(8, struct.pack("<3d", 1.0, -2.0, 0.5)), (3,), False),  # double
+        (
+            b"".join(b"\x2d" + FLOATS[i : i + 4] for i in (0, 4, 8)) + _len(7, b"\x0a\x01\x03"),
+            (3,),
+            False,
+        ),  # unpacked data
+        (
+            _len(5, FLOATS[:4]) + _len(5, FLOATS[4:]) + _len(7, b"\x0a\x01\x03"),
+            (3,),
+            False,
+        ),  # two packed runs
+        (
+            b"\x08\x01\x10\x01\x18\x01\x20\x03" + _len(5, FLOATS),
+            (1, 1, 1, 3),
+            True,
+        ),  # num, channels, height, width
+        (
+            _len(7, b"\x0a\x01\x03") + _len(8, struct.pack("<3d", 1.0, -2.0, 0.5)),
+            (3,),
+            False,
+        ),  # double
     ],
 )
 def test_blob_forms(blob: bytes, shape: tuple[int, ...], legacy: bool) -> None:
@@ -54,8 +74,14 @@ def test_blob_forms(blob: bytes, shape: tuple[int, ...], legacy: bool) -> None:
 @pytest.mark.parametrize(
     ("blob", "says"),
     [
-        (_len(5, FLOATS) + _len(7, b"\x0a\x01\x04"), r"layer 'c', blob 0: shape 4 needs 4 values, the file holds 3"),
-        (_len(5, FLOATS) + _len(7, b"\x0a\x05\xff\xff\xff\xff\x07"), r"needs 2147483647 values, the file holds 3"),
+        (
+            _len(5, FLOATS) + _len(7, b"\x0a\x01\x04"),
+            r"layer 'c', blob 0: shape 4 needs 4 values, the file holds 3",
+        ),
+        (
+            _len(5, FLOATS) + _len(7, b"\x0a\x05\xff\xff\xff\xff\x07"),
+            r"needs 2147483647 values, the file holds 3",
+        ),
         (_len(5, FLOATS) + _len(7, b"\x0a\x0a" + b"\xff" * 9 + b"\x01"), r"negative dimension"),
         (_len(5, FLOATS[:6]), r"no whole number of 4-byte values"),
         (_len(5, FLOATS) + _len(7, b"\x0a\x21" + b"\x01" * 33), r"33 axes; Caffe allows 32"),
@@ -100,7 +126,9 @@ def test_double_stays_double(tmp_path: Path) -> None:
 
     net = parse_net('layer { name: "p" type: "PReLU" bottom: "a" top: "b" }')
     value = np.array([1 / 3], np.float64)
-    write_weights(tmp_path / "m.caffemodel", Weights((LayerBlobs("p", "PReLU", (Blob(value),)),)), net)
+    write_weights(
+        tmp_path / "m.caffemodel", Weights((LayerBlobs("p", "PReLU", (Blob(value),)),)), net
+    )
     (blob,) = read_weights(tmp_path / "m.caffemodel")["p"]
     assert blob.data.dtype == np.float64
     assert blob.data[0] == value[0]
@@ -160,7 +188,9 @@ def test_unwritable_targets(tmp_path: Path) -> None:
 def test_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
     path, net, spec = model_file(tmp_path)
     before = path.read_bytes()
-    lost = Weights((*net.weights().layers, LayerBlobs("other", "ReLU", (Blob(np.zeros(1, np.float32)),))))
+    lost = Weights(
+        (*net.weights().layers, LayerBlobs("other", "ReLU", (Blob(np.zeros(1, np.float32)),)))
+    )
     with pytest.raises(WeightError, match="other"):
         write_weights(path, lost, spec)
     assert path.read_bytes() == before
@@ -188,9 +218,14 @@ def test_memory_of_reading(tmp_path: Path) -> None:
     """Reading a model takes at most 1.5 times its size in extra memory."""
     from caffe_compat import parse_net
 
-    net = parse_net('layer { name: "p" type: "InnerProduct" bottom: "a" top: "b" inner_product_param { num_output: 4000 } }')
+    net = parse_net(
+        'layer { name: "p" type: "InnerProduct" bottom: "a" top: "b" inner_product_param { '
+        "num_output: 4000 } }"
+    )
     blobs = (Blob(np.zeros((4000, 4000), np.float32)), Blob(np.zeros(4000, np.float32)))
-    write_weights(tmp_path / "big.caffemodel", Weights((LayerBlobs("p", "InnerProduct", blobs),)), net)
+    write_weights(
+        tmp_path / "big.caffemodel", Weights((LayerBlobs("p", "InnerProduct", blobs),)), net
+    )
     path, _, _ = model_file(tmp_path)
     code = f"""
 from caffe_compat import read_weights
@@ -202,23 +237,32 @@ before = peak()
 weights = read_weights({str(tmp_path / "big.caffemodel")!r})
 print((peak() - before) * 1024 / {os.path.getsize(tmp_path / "big.caffemodel")})
 """
-    out = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    out = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True
+    ).stdout
     assert float(out) <= 1.5
 
 
 def test_oldest_binary_form() -> None:
     """V0: a layer inside a connection, its blobs inside that, old blob dimensions."""
-    net = schema.message_class("NetParameter", "upstream")(name="old", input=["data"], input_dim=[1, 2, 5, 6])
+    net = schema.message_class("NetParameter", "upstream")(
+        name="old", input=["data"], input_dim=[1, 2, 5, 6]
+    )
     connection = net.layers.add(bottom=["data"], top=["c"])
     connection.layer.name, connection.layer.type = "c", "conv"
     connection.layer.num_output, connection.layer.kernelsize = 3, 1
     for dims in ((3, 2, 1, 1), (1, 1, 1, 3)):
-        blob = connection.layer.blobs.add(num=dims[0], channels=dims[1], height=dims[2], width=dims[3])
+        blob = connection.layer.blobs.add(
+            num=dims[0], channels=dims[1], height=dims[2], width=dims[3]
+        )
         blob.data.extend(np.arange(np.prod(dims), dtype=np.float32).tolist())
     found = parse_weights(net.SerializeToString())
     assert found.source.format == "V0"
     assert found.net is not None
-    assert [(la.name, la.type) for la in found.net.layers] == [("input", "Input"), ("c", "Convolution")]
+    assert [(la.name, la.type) for la in found.net.layers] == [
+        ("input", "Input"),
+        ("c", "Convolution"),
+    ]
     assert [b.shape for b in found["c"]] == [(3, 2, 1, 1), (1, 1, 1, 3)]
     from caffe_compat import Net
 

@@ -43,7 +43,14 @@ def test_state_dict_names(tmp_path: Path) -> None:
     convert(path).write(tmp_path / "m.safetensors", "safetensors")
     loaded = load_file(tmp_path / "m.safetensors")
     assert set(loaded) == set(net.state_dict())
-    assert {"conv.weight", "conv.bias", "bn.mean", "bn.variance", "bn.scale_factor", "scale.weight"} <= set(loaded)
+    assert {
+        "conv.weight",
+        "conv.bias",
+        "bn.mean",
+        "bn.variance",
+        "bn.scale_factor",
+        "scale.weight",
+    } <= set(loaded)
     net.load_state_dict(loaded)
 
 
@@ -73,8 +80,12 @@ def test_pickles_are_not_run(tmp_path: Path) -> None:
 
 
 def test_python_layers_are_not_imported() -> None:
-    """A Python layer in a definition stays data: used in training only it is left out, needed it is an error."""
-    text = TEXT + 'layer { name: "py" type: "Python" bottom: "fc" top: "x" python_param { module: "antigravity" layer: "Boom" } }'
+    """A Python layer in a definition stays data: used in training only it is left out, needed it is
+    an error."""
+    text = (
+        TEXT + 'layer { name: "py" type: "Python" bottom: "fc" top: "x" python_param { module: '
+        '"antigravity" layer: "Boom" } }'
+    )
     import sys
 
     from caffe_compat import UnsupportedLayer
@@ -88,7 +99,9 @@ def test_all_problems_at_once() -> None:
     net = small()
     layers = [entry for entry in net.weights().layers if entry.name != "fc"]
     conv = next(entry for entry in layers if entry.name == "conv")
-    layers[layers.index(conv)] = LayerBlobs("conv", "Convolution", (Blob(np.zeros((4, 3, 5, 5), np.float32)), conv.blobs[1]))
+    layers[layers.index(conv)] = LayerBlobs(
+        "conv", "Convolution", (Blob(np.zeros((4, 3, 5, 5), np.float32)), conv.blobs[1])
+    )
     layers.append(LayerBlobs("extra", "Convolution", (Blob(np.zeros((2, 2), np.float32)),)))
     with pytest.raises(WeightError) as caught:
         Net(net.graph, Weights(tuple(layers)))
@@ -103,7 +116,9 @@ def test_old_blobs_fit_by_leading_ones() -> None:
     net = small()
     layers = []
     for entry in net.weights().layers:
-        blobs = tuple(Blob(b.data.reshape((1,) * (4 - b.data.ndim) + b.data.shape), True) for b in entry.blobs)
+        blobs = tuple(
+            Blob(b.data.reshape((1,) * (4 - b.data.ndim) + b.data.shape), True) for b in entry.blobs
+        )
         layers.append(LayerBlobs(entry.name, entry.type, blobs))
     found = match(net.graph, Weights(tuple(layers)))
     assert not found.problems
@@ -123,7 +138,8 @@ def test_a_blob_of_the_same_size_but_another_shape_is_refused() -> None:
 def test_odd_layer_names() -> None:
     """Dots, empty names and torch's own attribute names."""
     text = 'input: "a" input_shape { dim: 1 dim: 2 } ' + "".join(
-        f'layer {{ name: "{name}" type: "InnerProduct" bottom: "a" top: "t{i}" inner_product_param {{ num_output: 1 }} }} '
+        f'layer {{ name: "{name}" type: "InnerProduct" bottom: "a" top: "t{i}" '
+        f"inner_product_param {{ num_output: 1 }} }} "
         for i, name in enumerate(["fc.1", "", "forward", "fc_1", "a/b"])
     )
     net = Net(parse_net(text))
@@ -133,8 +149,13 @@ def test_odd_layer_names() -> None:
 
 
 def test_any_size_and_batch() -> None:
-    net = Net(parse_net('input: "a" input_shape { dim: 1 dim: 1 dim: 4 dim: 6 } layer { name: "p" type: "Pooling" bottom: "a" '
-                        'top: "t" pooling_param { kernel_size: 3 stride: 2 } }'))  # fmt: skip
+    net = Net(
+        parse_net(
+            'input: "a" input_shape { dim: 1 dim: 1 dim: 4 dim: 6 } layer { name: "p" type: '
+            '"Pooling" bottom: "a" '
+            'top: "t" pooling_param { kernel_size: 3 stride: 2 } }'
+        )
+    )
     assert net(torch.zeros(1, 1, 4, 6))["t"].shape == (1, 1, 2, 3)
     assert net(torch.zeros(5, 1, 9, 7))["t"].shape == (5, 1, 4, 3)
 
@@ -144,9 +165,11 @@ def test_unwanted_layers_do_not_run() -> None:
     ran = []
     for node in net.graph.nodes:
         if not node.layer.data:
+
             def watched(params, *bottoms, run=node.layer.forward, name=node.layer.name):  # type: ignore[no-untyped-def]
                 ran.append(name)
                 return run(params, *bottoms)
+
             node.layer.forward = watched  # type: ignore[method-assign]
     found = net(torch.zeros(1, 3, 9, 12), blobs=["pool"])
     assert list(found) == ["pool"]

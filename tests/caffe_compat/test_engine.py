@@ -16,7 +16,9 @@ from caffe_compat.engine import plan, tiled
 from caffe_compat.errors import CaffeCompatError
 from reproduce.network import netgen
 
-_SMALL = netgen.CPMConfig(stages=3, input_size=128, towers=(8, 8, 16), features=8, wide=16, belief=16, filler="msra")
+_SMALL = netgen.CPMConfig(
+    stages=3, input_size=128, towers=(8, 8, 16), features=8, wide=16, belief=16, filler="msra"
+)
 
 
 def _run(x: Tensor, weight: Tensor, bias: Tensor | None, pad: tuple[int, int], n: int) -> Tensor:
@@ -27,22 +29,32 @@ def _run(x: Tensor, weight: Tensor, bias: Tensor | None, pad: tuple[int, int], n
 @settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_equals_the_direct_convolution(data: st.DataObject) -> None:
-    """Any kernel, pad, tile and size, in float64 to its own rounding and in float32 to a few 1e-6 of the largest output."""
+    """Any kernel, pad, tile and size, in float64 to its own rounding and in float32 to a few 1e-6
+    of the largest output."""
     pick = data.draw
     kernel = pick(st.tuples(st.integers(1, 12), st.integers(1, 12)))
     pad = pick(st.tuples(st.integers(0, 12), st.integers(0, 12)))
     n = pick(st.integers(max(kernel) + 1, 26))
     size = tuple(pick(st.integers(max(1, k - 2 * p), 40)) for k, p in zip(kernel, pad, strict=True))
-    batch, inputs, outputs = pick(st.integers(1, 3)), pick(st.integers(1, 5)), pick(st.integers(1, 5))
+    batch, inputs, outputs = (
+        pick(st.integers(1, 3)),
+        pick(st.integers(1, 5)),
+        pick(st.integers(1, 5)),
+    )
     torch.manual_seed(pick(st.integers(0, 99)))
     x = torch.randn(batch, inputs, *size, dtype=torch.float64)
-    weight, bias = torch.randn(outputs, inputs, *kernel, dtype=torch.float64), torch.randn(outputs, dtype=torch.float64)
+    weight, bias = (
+        torch.randn(outputs, inputs, *kernel, dtype=torch.float64),
+        torch.randn(outputs, dtype=torch.float64),
+    )
     expected = F.conv2d(x, weight, bias, padding=pad)
     scale = max(1.0, float(expected.abs().max()))
     assert torch.allclose(_run(x, weight, bias, pad, n), expected, rtol=0, atol=1e-12 * scale)
     single = _run(x.float(), weight.float(), None, pad, n)
     assert single.dtype == torch.float32
-    assert torch.allclose(single.double() + bias[:, None, None], expected, rtol=0, atol=2e-5 * scale)
+    assert torch.allclose(
+        single.double() + bias[:, None, None], expected, rtol=0, atol=2e-5 * scale
+    )
 
 
 def test_gradients() -> None:
@@ -53,7 +65,9 @@ def test_gradients() -> None:
         x = torch.randn(2, 3, 9, 7, dtype=torch.float64, requires_grad=True)
         weight = torch.randn(2, 3, *kernel, dtype=torch.float64, requires_grad=True)
         bias = torch.randn(2, dtype=torch.float64, requires_grad=True)
-        assert torch.autograd.gradcheck(lambda x, w, b, t=tiling: plan._Tiled.apply(x, w, b, t), (x, weight, bias))
+        assert torch.autograd.gradcheck(
+            lambda x, w, b, t=tiling: plan._Tiled.apply(x, w, b, t), (x, weight, bias)
+        )
 
 
 def test_gradients_of_a_training_net() -> None:
@@ -89,7 +103,8 @@ def test_an_image_alone_and_in_a_batch() -> None:
 
 
 def test_large_maps_run_image_by_image(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The batch is taken apart for the towers and joined again; all blobs that are asked for are there."""
+    """The batch is taken apart for the towers and joined again; all blobs that are asked for are
+    there."""
     import caffe_compat.network.net
 
     net = Net(netgen.deploy(_SMALL), seed=2)
@@ -104,7 +119,8 @@ def test_large_maps_run_image_by_image(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_pooled_in_bands(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Convolution, ReLU and pooling in one step: the same as one by one; not done where the map between is asked for."""
+    """Convolution, ReLU and pooling in one step: the same as one by one; not done where the map
+    between is asked for."""
     monkeypatch.setattr(plan, "_BAND", 3000)
     net = Net(netgen.deploy(_SMALL), seed=2)
     for size in (128, 121):
@@ -160,20 +176,31 @@ def test_memory_is_kept_to() -> None:
 
 @pytest.mark.parametrize(
     ("change", "why"),
-    [({"stride": (2, 2)}, "stride 2x2"), ({"dilation": (2, 2)}, "dilation"), ({"group": 2}, "2 groups"),
-     ({"weight": (8, 8, 1, 1)}, "kernel 1"), ({"size": (9,)}, "not two spatial axes")],
-)  # fmt: skip
+    [
+        ({"stride": (2, 2)}, "stride 2x2"),
+        ({"dilation": (2, 2)}, "dilation"),
+        ({"group": 2}, "2 groups"),
+        ({"weight": (8, 8, 1, 1)}, "kernel 1"),
+        ({"size": (9,)}, "not two spatial axes"),
+    ],
+)
 def test_what_runs_direct(change: dict[str, object], why: str) -> None:
     shapes: dict[str, object] = {
-        "weight": (128, 128, 9, 9), "size": (92, 92), "stride": (1, 1), "pad": (4, 4), "dilation": (1, 1), "group": 1,
-    }  # fmt: skip
+        "weight": (128, 128, 9, 9),
+        "size": (92, 92),
+        "stride": (1, 1),
+        "pad": (4, 4),
+        "dilation": (1, 1),
+        "group": 1,
+    }
     chosen = plan.Engine("tiled").choose(plan.Convolution(**{**shapes, **change}))  # type: ignore[arg-type]
     assert chosen.kind == "direct"
     assert why in chosen.why
 
 
 def test_the_plan_of_the_released_network() -> None:
-    """Large kernels with many channels run tiled, the others direct; all transforms fit into the memory."""
+    """Large kernels with many channels run tiled, the others direct; all transforms fit into the
+    memory."""
     c = plan.Convolution((128, 128, 11, 11), (46, 46), (1, 1), (5, 5), (1, 1), 1)
     assert plan.Engine().choose(c).kind == "tiled"
     assert plan.Engine("direct").choose(c).kind == "direct"
@@ -187,13 +214,23 @@ def test_the_plan_of_the_released_network() -> None:
 @settings(max_examples=25, deadline=None)
 @given(st.data())
 def test_only_what_differs_from_the_background(data: st.DataObject) -> None:
-    """Images that equal a known one outside a rectangle: the same blobs as when all is computed; borders included."""
+    """Images that equal a known one outside a rectangle: the same blobs as when all is computed;
+    borders included."""
     import caffe_compat.network.net
     from caffe_compat.network.patches import Background
 
     size = 64
-    config = netgen.CPMConfig(stages=2, input_size=size, towers=(4, 4, 6), features=4, wide=8, belief=6, tower_kernel=5,
-                              stage_kernel=5, filler="msra")  # fmt: skip
+    config = netgen.CPMConfig(
+        stages=2,
+        input_size=size,
+        towers=(4, 4, 6),
+        features=4,
+        wide=8,
+        belief=6,
+        tower_kernel=5,
+        stage_kernel=5,
+        filler="msra",
+    )
     net = Net(netgen.deploy(config), seed=2)
     torch.manual_seed(0)
     base = torch.randn(1, 4, size, size)
@@ -220,6 +257,8 @@ def test_only_what_differs_from_the_background(data: st.DataObject) -> None:
             net.get_parameter("conv1_stage1.bias").add_(1)  # the kept maps are of other weights now
             expected = Net(net.graph, net.weights(), engine="direct")(x, blobs=names)
             found = net(x, blobs=names, background=known, rects=rects)
-            assert torch.allclose(found["Mconv5_stage2"], expected["Mconv5_stage2"], rtol=0, atol=1e-5)
+            assert torch.allclose(
+                found["Mconv5_stage2"], expected["Mconv5_stage2"], rtol=0, atol=1e-5
+            )
     finally:
         caffe_compat.network.net._LARGE = before

@@ -17,8 +17,28 @@ from caffe_compat.training.datum import decode
 from caffe_compat.weights.caffemodel import parse_weights
 from tests.nets import TEXT, model_file
 
-_FUZZ = settings(max_examples=300, deadline=2000, derandomize=True, suppress_health_check=list(HealthCheck))
-_WORDS = [*TEXT.split(), "layers", "{", "}", "[", "]", ":", "-1", "0", "99999999999", "inf", '"x', "true", "input_dim:", "<", ">", "#"]
+_FUZZ = settings(
+    max_examples=300, deadline=2000, derandomize=True, suppress_health_check=list(HealthCheck)
+)
+_WORDS = [
+    *TEXT.split(),
+    "layers",
+    "{",
+    "}",
+    "[",
+    "]",
+    ":",
+    "-1",
+    "0",
+    "99999999999",
+    "inf",
+    '"x',
+    "true",
+    "input_dim:",
+    "<",
+    ">",
+    "#",
+]
 
 
 @functools.cache
@@ -28,7 +48,13 @@ def _model() -> bytes:
 
 
 @_FUZZ
-@given(st.lists(st.tuples(st.integers(0, len(TEXT.split()) - 1), st.sampled_from(_WORDS)), min_size=1, max_size=4))
+@given(
+    st.lists(
+        st.tuples(st.integers(0, len(TEXT.split()) - 1), st.sampled_from(_WORDS)),
+        min_size=1,
+        max_size=4,
+    )
+)
 def test_mutated_words(changes: list[tuple[int, str]]) -> None:
     words = TEXT.split()
     for place, word in changes:
@@ -38,14 +64,17 @@ def test_mutated_words(changes: list[tuple[int, str]]) -> None:
 
 
 @_FUZZ
-@given(st.text(alphabet='layer{}[]<>:;,.-+0123456789xeEfF"\'\\#\n abntu\0é', max_size=80))
+@given(st.text(alphabet="layer{}[]<>:;,.-+0123456789xeEfF\"'\\#\n abntu\0é", max_size=80))
 def test_random_text(text: str) -> None:
     with contextlib.suppress(CaffeCompatError):
         parse_net(text)
 
 
 @_FUZZ
-@given(st.lists(st.tuples(st.integers(0, 100000), st.integers(0, 255)), min_size=1, max_size=6), st.integers(0, 100000))
+@given(
+    st.lists(st.tuples(st.integers(0, 100000), st.integers(0, 255)), min_size=1, max_size=6),
+    st.integers(0, 100000),
+)
 def test_mutated_model(changes: list[tuple[int, int]], cut: int) -> None:
     data = bytearray(_model())
     for place, value in changes:

@@ -1,4 +1,5 @@
-"""What Caffe refuses we refuse, with a message that says where; what it accepts we accept, with its shapes."""
+"""What Caffe refuses we refuse, with a message that says where; what it accepts we accept, with its
+shapes."""
 
 from __future__ import annotations
 
@@ -25,7 +26,8 @@ def test_refusal(case: dict[str, Any]) -> None:
         message = str(caught.value)
         assert message.startswith(str(path))
         assert "\n" not in message
-        # a layer's own mistake carries the layer's line; only whole-file mistakes (mixed formats) have none
+        # a layer's own mistake carries the layer's line; only whole-file mistakes (mixed formats)
+        # have none
         assert caught.value.line or not caught.value.layer
         return
     net = Net(read_net(path))
@@ -33,8 +35,12 @@ def test_refusal(case: dict[str, Any]) -> None:
     assert {name: list(graph.blobs[name]) for name in case["blobs"]} == case["blobs"]
     layers = [[node.layer.name, node.layer.type] for node in graph.nodes]
     assert layers == case["layers"]
-    params = {node.layer.name: [list(p.shape) for p in node.params] for node in graph.nodes if node.params}
+    params = {
+        node.layer.name: [list(p.shape) for p in node.params] for node in graph.nodes if node.params
+    }
     assert params == case["params"]
     with torch.no_grad():
         found = net(*(torch.zeros(graph.blobs[name]) for name in graph.inputs))
-    assert {name: tuple(t.shape) for name, t in found.items()} == {name: graph.blobs[name] for name in graph.outputs}
+    assert {name: tuple(t.shape) for name, t in found.items()} == {
+        name: graph.blobs[name] for name in graph.outputs
+    }

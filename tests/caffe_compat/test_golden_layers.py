@@ -48,16 +48,25 @@ def test_layer(case: dict[str, Any], engine: Mode = "auto") -> None:
             errors[key] = relative_error(run.blobs[name].detach().numpy(), recorded)
         elif kind == "paramafter":
             errors[key] = relative_error(run.param(layer, int(index)).detach().numpy(), recorded)
-        elif kind == "diff" and name not in outputs - in_place and name not in run.touched_by_clearing:
+        elif (
+            kind == "diff"
+            and name not in outputs - in_place
+            and name not in run.touched_by_clearing
+        ):
             errors[key] = relative_error(run.diff(name), recorded)
         elif kind == "diff" and name in run.touched_by_clearing:
             assert not recorded.any(), "the recorder cleared the margins, the gradient must be 0"
         elif kind == "pdiff":
             errors[key] = relative_error(run.param_diff(layer, int(index)), recorded)
     if "total_loss" in case and net.losses:
-        errors["total_loss"] = relative_error(np.array(net.loss(run.blobs).item()), np.array(case["total_loss"]))
+        errors["total_loss"] = relative_error(
+            np.array(net.loss(run.blobs).item()), np.array(case["total_loss"])
+        )
     if errors:
-        measured.note("Caffe: small nets, every blob and gradient (of the blob's largest value)", max(errors.values()))
+        measured.note(
+            "Caffe: small nets, every blob and gradient (of the blob's largest value)",
+            max(errors.values()),
+        )
     wrong = {key: value for key, value in errors.items() if not value <= tolerances.LAYER}
     assert errors
     assert not wrong
@@ -71,7 +80,9 @@ def test_recorded_types_are_registered() -> None:
     assert types <= set(registry())
 
 
-@pytest.mark.parametrize("path", listed((p, p.stem) for p in sorted((GOLDEN / "layers").glob("*.prototxt"))))
+@pytest.mark.parametrize(
+    "path", listed((p, p.stem) for p in sorted((GOLDEN / "layers").glob("*.prototxt")))
+)
 def test_text_round_trip(path: Path) -> None:
     from caffe_compat import parse_net
 

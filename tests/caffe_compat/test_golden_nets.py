@@ -1,4 +1,5 @@
-"""Whole networks against the real Caffe: the official deploy nets, small pose machines, public models."""
+"""Whole networks against the real Caffe: the official deploy nets, small pose machines, public
+models."""
 
 from __future__ import annotations
 
@@ -20,7 +21,11 @@ from tests.replay import relative_error
 
 def _deploy_net(path: Path, engine: Mode = "auto") -> tuple[Net, np.ndarray, dict[str, np.ndarray]]:
     case = json.loads(path.read_text())
-    spec = read_net(GOLDEN / case["prototxt"] if (GOLDEN / case["prototxt"]).exists() else path.parent / case["prototxt"])
+    spec = read_net(
+        GOLDEN / case["prototxt"]
+        if (GOLDEN / case["prototxt"]).exists()
+        else path.parent / case["prototxt"]
+    )
     weights, x = recipe.make(build(spec), case["seed"], tuple(case["input_shape"]))
     with np.load(path.with_suffix(".npz")) as file:
         return Net(spec, weights, engine=engine), x, {key: file[key] for key in file.files}
@@ -33,7 +38,9 @@ def test_deploy(path: Path, engine: Mode) -> None:
     with torch.no_grad():
         ours = net(torch.from_numpy(x), blobs=recorded)
     worst = max(float(np.abs(ours[name].numpy() - blob).max()) for name, blob in recorded.items())
-    measured.note("Caffe: official deploy nets, belief maps (absolute; standard deviation 2 to 4)", worst)
+    measured.note(
+        "Caffe: official deploy nets, belief maps (absolute; standard deviation 2 to 4)", worst
+    )
     assert worst <= tolerances.DEPLOY
 
 
@@ -44,29 +51,43 @@ def test_deploy_cuda(path: Path) -> None:
     net = net.cuda()
     with torch.no_grad():
         ours = net(torch.from_numpy(x).cuda(), blobs=recorded)
-    worst = max(float(np.abs(ours[name].cpu().numpy() - blob).max()) for name, blob in recorded.items())
+    worst = max(
+        float(np.abs(ours[name].cpu().numpy() - blob).max()) for name, blob in recorded.items()
+    )
     assert worst <= tolerances.DEPLOY
 
 
 @pytest.mark.parametrize("path", cases("tiny", "*.npz"))
-@pytest.mark.parametrize("ending", [".caffemodel", ".caffemodel.h5", "_v1.caffemodel", "_double.caffemodel"])
+@pytest.mark.parametrize(
+    "ending", [".caffemodel", ".caffemodel.h5", "_v1.caffemodel", "_double.caffemodel"]
+)
 @pytest.mark.parametrize("engine", ["auto", "tiled"])
 def test_tiny(path: Path, ending: str, engine: Mode) -> None:
     """The same weights in four containers; every blob, Caffe's split copies included."""
     with np.load(path) as file:
         recorded = {key: file[key] for key in file.files}
-    net = Net(read_net(path.with_suffix(".prototxt")), read_weights(path.with_name(path.stem + ending)), engine=engine)
+    net = Net(
+        read_net(path.with_suffix(".prototxt")),
+        read_weights(path.with_name(path.stem + ending)),
+        engine=engine,
+    )
     with torch.no_grad():
         ours = net.all_blobs(torch.from_numpy(recorded.pop("x")))
-    errors = {key: relative_error(ours[key.removeprefix("blob:")].numpy(), blob) for key, blob in recorded.items()}
+    errors = {
+        key: relative_error(ours[key.removeprefix("blob:")].numpy(), blob)
+        for key, blob in recorded.items()
+    }
     assert errors
-    measured.note("Caffe: small pose machines, every blob (of the blob's largest value)", max(errors.values()))
+    measured.note(
+        "Caffe: small pose machines, every blob (of the blob's largest value)", max(errors.values())
+    )
     assert max(errors.values()) <= tolerances.TINY
 
 
 @pytest.mark.parametrize("path", cases("tiny", "*/snap/*.caffemodel"))
 def test_snapshot_of_a_training_net(path: Path) -> None:
-    """The deploy net inside a snapshot gives what Caffe's separate deploy file gave with its weights."""
+    """The deploy net inside a snapshot gives what Caffe's separate deploy file gave with its
+    weights."""
     folder = path.parent.parent
     with np.load(folder / "deploy_io.npz") as file:
         recorded = {key: file[key] for key in file.files}
@@ -79,7 +100,9 @@ def test_snapshot_of_a_training_net(path: Path) -> None:
         for net in (official, own):
             ours = net.all_blobs(torch.from_numpy(x))
             for key, blob in recorded.items():
-                assert relative_error(ours[key.removeprefix("blob:")].numpy(), blob) <= tolerances.TINY
+                assert (
+                    relative_error(ours[key.removeprefix("blob:")].numpy(), blob) <= tolerances.TINY
+                )
 
 
 @needs_data
@@ -92,9 +115,10 @@ def test_public_model(path: Path, engine: Mode) -> None:
     root = DATA / "caffemodels"
     inputs = {key[3:]: torch.from_numpy(a) for key, a in recorded.items() if key.startswith("in:")}
     made = convert(
-        root / case["model"], prototxt=root / case["prototxt"],
+        root / case["model"],
+        prototxt=root / case["prototxt"],
         input_shapes={name: tuple(t.shape) for name, t in inputs.items()},
-    )  # fmt: skip
+    )
     params = {n.layer.name: [list(p.shape) for p in n.params] for n in made.graph.nodes if n.params}
     assert params == case["params"]
     assert sorted(made.graph.outputs) == sorted(case["outputs"])
@@ -106,5 +130,7 @@ def test_public_model(path: Path, engine: Mode) -> None:
     blobs = {key[5:]: blob for key, blob in recorded.items() if key.startswith("blob:")}
     errors = {name: relative_error(ours[name].numpy(), blob) for name, blob in blobs.items()}
     assert errors
-    measured.note("Caffe: public models, every blob (of the blob's largest value)", max(errors.values()))
+    measured.note(
+        "Caffe: public models, every blob (of the blob's largest value)", max(errors.values())
+    )
     assert max(errors.values()) <= tolerances.MODEL

@@ -1,4 +1,5 @@
-"""Every recorded training: weights, losses, rates, tests, snapshots and resumes equal to the real Caffe's."""
+"""Every recorded training: weights, losses, rates, tests, snapshots and resumes equal to the real
+Caffe's."""
 
 from __future__ import annotations
 
@@ -34,7 +35,11 @@ def _weights(solver: Solver) -> Weights_:
 
 
 def _recorded(recorded: dict[str, np.ndarray], step: int) -> Weights_:
-    return {key.partition(":")[2]: a.astype(np.float64) for key, a in recorded.items() if key.startswith(f"w{step}:")}
+    return {
+        key.partition(":")[2]: a.astype(np.float64)
+        for key, a in recorded.items()
+        if key.startswith(f"w{step}:")
+    }
 
 
 def _distance(a: Weights_, b: Weights_) -> float:
@@ -52,9 +57,13 @@ def _double(solver: Solver) -> Solver:
 
 
 def _check(ours: Weights_, caffe: Weights_, twin: Callable[[], Solver], step: int) -> None:
-    """Within 1e-5 of Caffe; in a training that amplifies rounding, as near to the float64 run as Caffe is."""
+    """Within 1e-5 of Caffe; in a training that amplifies rounding, as near to the float64 run as
+    Caffe is."""
     assert caffe
-    measured.note("Caffe: trainings, weights after k steps (relative; one run amplifies rounding)", _distance(ours, caffe))
+    measured.note(
+        "Caffe: trainings, weights after k steps (relative; one run amplifies rounding)",
+        _distance(ours, caffe),
+    )
     if _distance(ours, caffe) <= tolerances.SOLVER:
         return
     exact = _double(twin())
@@ -79,7 +88,9 @@ def test_trajectory(path: Path) -> None:
         if i == 0:
             for key, tensor in _named(solver):
                 if (update := recorded.get(f"update1:{key}")) is not None:
-                    np.testing.assert_allclose((before[key] - tensor.detach()).numpy(), update, atol=1e-6)
+                    np.testing.assert_allclose(
+                        (before[key] - tensor.detach()).numpy(), update, atol=1e-6
+                    )
         if i + 1 in recorded_steps:
             _check(_weights(solver), _recorded(recorded, i + 1), lambda: _open(path)[2], i + 1)
     _check_losses(apart, printed["printed_loss"], _double(_open(path)[2]))
@@ -96,12 +107,17 @@ def _check_losses(apart: dict[int, float], printed: np.ndarray, exact: Solver) -
 
 def _named(solver: Solver) -> list[tuple[str, Any]]:
     net = solver.net
-    return [(f"{node.layer.name}/{p.key[1]}", net.param(p)) for node in net.graph.nodes for p in node.params]
+    return [
+        (f"{node.layer.name}/{p.key[1]}", net.param(p))
+        for node in net.graph.nodes
+        for p in node.params
+    ]
 
 
 @pytest.mark.parametrize("path", cases("solver", "*/case.json"))
 def test_resume(path: Path, tmp_path: Path) -> None:
-    """From Caffe's snapshot; and from ours of the same moment, which must hold what Caffe's holds."""
+    """From Caffe's snapshot; and from ours of the same moment, which must hold what Caffe's
+    holds."""
     case, recorded, _ = _open(path)
     name = next(n for n in case["snapshot"] if "solverstate" in n)
     last = max(int(key[1:].split(":")[0]) for key in recorded if key.startswith("w"))
@@ -136,7 +152,9 @@ def test_printed_tests(path: Path) -> None:
 
 
 @needs_data
-@pytest.mark.parametrize("path", sorted(DATA.glob("caffemodels/*/*.solverstate")), ids=lambda p: f"{p.parent.name}")
+@pytest.mark.parametrize(
+    "path", sorted(DATA.glob("caffemodels/*/*.solverstate")), ids=lambda p: f"{p.parent.name}"
+)
 def test_real_state_loads(path: Path) -> None:
     state = read_state(path)
     weights = read_weights(next(path.parent.glob("*.caffemodel")))

@@ -20,39 +20,64 @@ def _params(text: str) -> object:
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [("0.5", 0.5), (".5", 0.5), ("5.", 5.0), ("1e-2", 0.01), ("1.e-2f", 0.01), ("-3", -3.0), ("2F", 2.0), ("inf", math.inf)],
+    [
+        ("0.5", 0.5),
+        (".5", 0.5),
+        ("5.", 5.0),
+        ("1e-2", 0.01),
+        ("1.e-2f", 0.01),
+        ("-3", -3.0),
+        ("2F", 2.0),
+        ("inf", math.inf),
+    ],
 )
 def test_float_forms(text: str, value: float) -> None:
-    layer = parse_net(f'layer {{ name: "r" type: "ReLU" relu_param {{ negative_slope: {text} }} }}').layers[0]
+    layer = parse_net(
+        f'layer {{ name: "r" type: "ReLU" relu_param {{ negative_slope: {text} }} }}'
+    ).layers[0]
     assert layer.message.relu_param.negative_slope == pytest.approx(value)
 
 
 @pytest.mark.parametrize(("text", "value"), [("12", 12), ("0x1F", 31), ("017", 15), ("0", 0)])
 def test_integer_forms(text: str, value: int) -> None:
-    layer = parse_net(f'layer {{ name: "r" type: "X" convolution_param {{ num_output: {text} }} }}').layers[0]
+    layer = parse_net(
+        f'layer {{ name: "r" type: "X" convolution_param {{ num_output: {text} }} }}'
+    ).layers[0]
     assert layer.message.convolution_param.num_output == value
 
 
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ('layer { name: "a" type: "ReLU" relu_param { negative_slop: 1 } }', r"n\.prototxt:1: layer 'a': negative_slop: .*did you mean"),
-        ('layer {\n name: "a"\n convolution_param {\n num_output: -1 } }', r"n\.prototxt:4: layer 'a': num_output: -1 is out of range"),
-        ('layer {\n name: "a"\n pooling_param {\n pool: MEAN } }', r":4: layer 'a': pool: unknown value 'MEAN'; allowed: MAX, AVE"),
+        (
+            'layer { name: "a" type: "ReLU" relu_param { negative_slop: 1 } }',
+            r"n\.prototxt:1: layer 'a': negative_slop: .*did you mean",
+        ),
+        (
+            'layer {\n name: "a"\n convolution_param {\n num_output: -1 } }',
+            r"n\.prototxt:4: layer 'a': num_output: -1 is out of range",
+        ),
+        (
+            'layer {\n name: "a"\n pooling_param {\n pool: MEAN } }',
+            r":4: layer 'a': pool: unknown value 'MEAN'; allowed: MAX, AVE",
+        ),
         ('layer {\n name: "a"\n name: "b" }', r":3: layer 'a': name: given twice"),
         ('layer { name: "a"', r"end of file"),
         ('layer { name: "a }', r":1: a string that is not closed"),
-        ('layer { name: a }', r"name: expected a quoted string"),
-        ('layer { relu_param: 3 }', r"relu_param: expected '\{'"),
-        ('layer { convolution_param { num_output: 3.0 } }', r"expected an integer, found '3.0'"),
-        ('layer { convolution_param { bias_term: yes } }', r"expected true or false"),
-        ('layer { convolution_param { num_output: 5x } }', r"need a space"),
-        ('layer } ', r"found '\}'|expected"),
+        ("layer { name: a }", r"name: expected a quoted string"),
+        ("layer { relu_param: 3 }", r"relu_param: expected '\{'"),
+        ("layer { convolution_param { num_output: 3.0 } }", r"expected an integer, found '3.0'"),
+        ("layer { convolution_param { bias_term: yes } }", r"expected true or false"),
+        ("layer { convolution_param { num_output: 5x } }", r"need a space"),
+        ("layer } ", r"found '\}'|expected"),
         ('layer { name: "\\q" }', r"unknown escape"),
-        ('force_backward: true force_backward: true', r"force_backward: given twice"),
-        ('layer { clip_param { min: 1 } }', r"clip_param: ClipParameter needs max"),
+        ("force_backward: true force_backward: true", r"force_backward: given twice"),
+        ("layer { clip_param { min: 1 } }", r"clip_param: ClipParameter needs max"),
         ("{" * 300, r"expected a field name"),
-        ("layer {" * 1 + " convolution_param {" * 1 + " weight_filler <" * 1 + " std: 0x3 > } }", r"expected a number"),
+        (
+            "layer {" * 1 + " convolution_param {" * 1 + " weight_filler <" * 1 + " std: 0x3 > } }",
+            r"expected a number",
+        ),
     ],
 )
 def test_errors_say_where(text: str, says: str) -> None:
@@ -64,8 +89,12 @@ def test_errors_say_where(text: str, says: str) -> None:
 def test_layer_errors_after_parsing_have_lines() -> None:
     from caffe_compat.network.graph import build
 
-    text = 'input: "a" input_shape { dim: 1 dim: 3 dim: 9 dim: 9 }\nlayer {\n  name: "c"\n  type: "Convolution"\n  bottom: "a"\n' \
-           '  top: "b"\n  convolution_param {\n    num_output: 4\n    kernel_size: 3\n    group: 2\n  }\n}\n'  # fmt: skip
+    text = (
+        'input: "a" input_shape { dim: 1 dim: 3 dim: 9 dim: 9 }\nlayer {\n  name: "c"\n  type: '
+        '"Convolution"\n  bottom: "a"\n'
+        '  top: "b"\n  convolution_param {\n    num_output: 4\n    kernel_size: 3\n    group: '
+        "2\n  }\n}\n"
+    )
     with pytest.raises(PrototxtError) as caught:
         build(parse_net(text, "deploy.prototxt"))
     assert str(caught.value).startswith("deploy.prototxt:10: layer 'c': group: ")
@@ -85,7 +114,14 @@ def test_v0() -> None:
     """)
     from caffe_compat.network.graph import build
 
-    assert [layer.type for layer in spec.layers] == ["Input", "Convolution", "ReLU", "Pooling", "LRN", "InnerProduct"]
+    assert [layer.type for layer in spec.layers] == [
+        "Input",
+        "Convolution",
+        "ReLU",
+        "Pooling",
+        "LRN",
+        "InnerProduct",
+    ]
     conv = spec.layers[1]
     assert conv.bottoms == ("data",)
     assert list(conv.message.convolution_param.pad) == [2]
@@ -107,12 +143,18 @@ def test_v1_data_transformation() -> None:
 
 
 def test_batch_norm_upgrade() -> None:
-    spec = parse_net('layer { name: "b" type: "BatchNorm" param { lr_mult: 0 } param { lr_mult: 0 } param { lr_mult: 0 } }')
+    spec = parse_net(
+        'layer { name: "b" type: "BatchNorm" param { lr_mult: 0 } param { lr_mult: 0 } param { '
+        "lr_mult: 0 } }"
+    )
     assert spec.layers[0].params == ()
 
 
 def test_fork_fields_in_text() -> None:
-    layer = parse_net('layer { name: "d" type: "CPMData" cpm_transform_param { stride: 8 crop_size: 368 num_parts: 56 } }').layers[0]
+    layer = parse_net(
+        'layer { name: "d" type: "CPMData" cpm_transform_param { stride: 8 crop_size: 368 '
+        "num_parts: 56 } }"
+    ).layers[0]
     assert layer.message.cpm_transform_param.crop_size == 368
 
 
@@ -120,10 +162,13 @@ def test_rules_by_state() -> None:
     text = "".join(
         f'layer {{ name: "{n}" type: "Silence" {rule} }}'
         for n, rule in (
-            ("always", ""), ("train", "include { phase: TRAIN }"), ("deep", "include { min_level: 2 }"),
-            ("not_one", 'exclude { stage: "one" }'), ("either", 'include { stage: "one" } include { phase: TRAIN }'),
+            ("always", ""),
+            ("train", "include { phase: TRAIN }"),
+            ("deep", "include { min_level: 2 }"),
+            ("not_one", 'exclude { stage: "one" }'),
+            ("either", 'include { stage: "one" } include { phase: TRAIN }'),
         )
-    )  # fmt: skip
+    )
 
     def names(**state: object) -> list[str]:
         return [layer.name for layer in parse_net(text).filter(**state).layers]  # type: ignore[arg-type]
@@ -157,7 +202,9 @@ def test_files_of_another_kind(tmp_path: Path) -> None:
 
 
 def _everything() -> list[Path]:
-    found = sorted(_SHARED.glob("golden/**/*.prototxt")) + sorted(_SHARED.glob("data/**/*.prototxt"))
+    found = sorted(_SHARED.glob("golden/**/*.prototxt")) + sorted(
+        _SHARED.glob("data/**/*.prototxt")
+    )
     return [p for p in found if "golden/errors" not in p.as_posix()]
 
 

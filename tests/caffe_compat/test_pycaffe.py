@@ -44,7 +44,12 @@ def test_recorded_nets(case: dict[str, Any]) -> None:
     with np.load(GOLDEN / "layers" / f"{case['name']}.npz") as file:
         arrays = {key: file[key] for key in file.files}
     phase = caffe.TRAIN if case["phase"] == "TRAIN" else caffe.TEST
-    net = caffe.Net(GOLDEN / "layers" / f"{case['name']}.prototxt", phase, level=case["level"], stages=case["stages"])
+    net = caffe.Net(
+        GOLDEN / "layers" / f"{case['name']}.prototxt",
+        phase,
+        level=case["level"],
+        stages=case["stages"],
+    )
     for key, value in arrays.items():
         layer, _, index = key.partition(":")[2].rpartition("/")
         if key.startswith("in:"):
@@ -59,7 +64,9 @@ def test_recorded_nets(case: dict[str, Any]) -> None:
         if key.startswith("blob:") and name in net.blobs:
             errors[key] = relative_error(net.blobs[name].data.copy(), value)
     if case["backward"]:
-        in_place = {n for layer, tops in net.top_names.items() for n in tops if n in net.bottom_names[layer]}
+        in_place = {
+            n for layer, tops in net.top_names.items() for n in tops if n in net.bottom_names[layer]
+        }
         ends = {key[8:] for key in arrays if key.startswith("topdiff:")}
         for name in ends & set(net.blobs):
             start = arrays[f"topdiff:{name}"] if name in in_place else arrays[f"diff:{name}"]
@@ -70,7 +77,12 @@ def test_recorded_nets(case: dict[str, Any]) -> None:
         for key, value in arrays.items():
             kind, _, name = key.partition(":")
             layer, _, index = name.rpartition("/")
-            if kind == "diff" and name in net.blobs and name not in ends - in_place and name not in cleared:
+            if (
+                kind == "diff"
+                and name in net.blobs
+                and name not in ends - in_place
+                and name not in cleared
+            ):
                 errors[key] = relative_error(net.blobs[name].diff.copy(), value)
             elif kind == "pdiff":
                 errors[key] = relative_error(net.params[layer][int(index)].diff.copy(), value)
@@ -92,7 +104,13 @@ def test_arrays_are_what_the_net_computes_with(small: caffe.Net) -> None:
     assert small.blobs["data"].data is kept
     assert small.inputs == ["data"]
     assert small.outputs == ["prob"]
-    assert [layer.type for layer in small.layers] == ["Input", "Convolution", "ReLU", "InnerProduct", "Softmax"]
+    assert [layer.type for layer in small.layers] == [
+        "Input",
+        "Convolution",
+        "ReLU",
+        "InnerProduct",
+        "Softmax",
+    ]
     blob = small.blobs["conv"]
     assert (blob.num, blob.channels, blob.height, blob.width, blob.count) == (2, 4, 4, 3, 96)
 
@@ -102,7 +120,9 @@ def test_inner_blobs_are_those_of_the_last_pass(small: caffe.Net) -> None:
     small.forward(data=np.ones((2, 3, 6, 5)))
     small.blobs["data"].data[...] = 5
     late = small.blobs["ip"].data.copy()
-    np.testing.assert_array_equal(small.forward(blobs=["ip"], data=np.ones((2, 3, 6, 5)))["ip"], late)
+    np.testing.assert_array_equal(
+        small.forward(blobs=["ip"], data=np.ones((2, 3, 6, 5)))["ip"], late
+    )
 
 
 def test_other_sizes(small: caffe.Net) -> None:
@@ -130,7 +150,9 @@ def test_parts_of_a_net(small: caffe.Net) -> None:
     gradient = small.params["ip"][0].diff.copy()
     assert np.abs(found).max() > 0
     small.backward(prob=np.array([[1, 0], [0, 1]]))
-    np.testing.assert_allclose(small.params["ip"][0].diff, 2 * gradient, rtol=1e-5)  # they add up, as in Caffe
+    np.testing.assert_allclose(
+        small.params["ip"][0].diff, 2 * gradient, rtol=1e-5
+    )  # they add up, as in Caffe
     small.clear_param_diffs()
     assert not small.params["ip"][0].diff.any()
     inner = small.blobs["ip"].diff.copy()
@@ -158,10 +180,16 @@ def test_old_constructor_saving_and_copying(small: caffe.Net, tmp_path: Path) ->
 def test_mistakes_are_told(small: caffe.Net, tmp_path: Path) -> None:
     for run, said in (
         (lambda: caffe.Net(str(tmp_path / "small.prototxt")), "give the phase"),
-        (lambda: small.forward(data=np.zeros((1, 3, 6, 5))), r"\(2, 3, 6, 5\), \(1, 3, 6, 5\) was given"),
+        (
+            lambda: small.forward(data=np.zeros((1, 3, 6, 5))),
+            r"\(2, 3, 6, 5\), \(1, 3, 6, 5\) was given",
+        ),
         (lambda: small.forward(image=np.zeros(1)), "'image' is none of data"),
         (lambda: small.forward(blobs=["nothing"]), "no blob is called nothing"),
-        (lambda: small.forward(start="nothing"), "no layer is called 'nothing'; layers: data, conv"),
+        (
+            lambda: small.forward(start="nothing"),
+            "no layer is called 'nothing'; layers: data, conv",
+        ),
         (lambda: small.forward(start="prob", end="conv"), "comes after"),
     ):
         with pytest.raises(CaffeCompatError, match=said):
@@ -171,12 +199,22 @@ def test_mistakes_are_told(small: caffe.Net, tmp_path: Path) -> None:
 def test_solver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Steps, snapshots, going on; blobs after a step are those from before the update."""
     monkeypatch.chdir(tmp_path)
-    net = _TEXT.replace('type: "Input" top: "data" input_param {', 'type: "DummyData" top: "data" dummy_data_param { data_filler { type: "constant" value: 0.5 }')
+    net = _TEXT.replace(
+        'type: "Input" top: "data" input_param {',
+        'type: "DummyData" top: "data" dummy_data_param { data_filler { type: "constant" value: '
+        "0.5 }",
+    )
     net += 'layer { name: "loss" type: "EuclideanLoss" bottom: "ip" bottom: "label" top: "loss" }'
-    net = net.replace('layer { name: "conv"', 'layer { name: "label" type: "DummyData" top: "label" dummy_data_param { shape { dim: 2 dim: 2 } data_filler { type: "constant" value: 1 } } }\nlayer { name: "conv"', 1)
+    net = net.replace(
+        'layer { name: "conv"',
+        'layer { name: "label" type: "DummyData" top: "label" dummy_data_param { shape { dim: 2 '
+        'dim: 2 } data_filler { type: "constant" value: 1 } } }\nlayer { name: "conv"',
+        1,
+    )
     Path("train.prototxt").write_text(net)
     Path("solver.prototxt").write_text(
-        'net: "train.prototxt" base_lr: 0.01 momentum: 0.9 lr_policy: "fixed" max_iter: 6 snapshot: 3 snapshot_prefix: "s" random_seed: 3 type: "Adam"'
+        'net: "train.prototxt" base_lr: 0.01 momentum: 0.9 lr_policy: "fixed" max_iter: 6 '
+        'snapshot: 3 snapshot_prefix: "s" random_seed: 3 type: "Adam"'
     )
     with pytest.raises(CaffeCompatError, match="use get_solver"):
         caffe.SGDSolver("solver.prototxt")
@@ -188,7 +226,9 @@ def test_solver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert solver.iter == 1
     assert np.abs(weights - before).max() > 1e-3  # the same memory
     ip = solver.net.blobs["ip"].data
-    assert float(solver.net.blobs["loss"].data) == pytest.approx(((ip - 1) ** 2).sum() / 4, rel=1e-5)
+    assert float(solver.net.blobs["loss"].data) == pytest.approx(
+        ((ip - 1) ** 2).sum() / 4, rel=1e-5
+    )
     expected = solver.net.blobs["conv"].data.reshape(2, -1) @ before.T + 0
     np.testing.assert_allclose(ip, expected, rtol=1e-4, atol=1e-6)
     solver.solve()

@@ -26,10 +26,19 @@ def test_table_equals_the_published_schema(dialect: str, key: str) -> None:
             field = descriptor.fields_by_name[fact["name"]]
             assert field.number == fact["number"]
             assert schema.is_repeated(field) == (fact["label"] == "repeated")
-            kind = kinds.get(field.type) or f"caffe.{(field.message_type or field.enum_type).full_name.removeprefix('caffe.')}"
+            kind = (
+                kinds.get(field.type)
+                or f"caffe.{(field.message_type or field.enum_type).full_name.removeprefix('caffe.')}"
+            )
             assert kind == fact["type"]
-            if "default" in fact and field.enum_type is None and not isinstance(field.default_value, str):
-                assert float(field.default_value) == pytest.approx(float(str(fact["default"]).replace("true", "1").replace("false", "0")))
+            if (
+                "default" in fact
+                and field.enum_type is None
+                and not isinstance(field.default_value, str)
+            ):
+                assert float(field.default_value) == pytest.approx(
+                    float(str(fact["default"]).replace("true", "1").replace("false", "0"))
+                )
             elif "default" in fact and field.enum_type is not None:
                 assert field.enum_type.values_by_number[field.default_value].name == fact["default"]
             elif "default" in fact:
@@ -37,15 +46,25 @@ def test_table_equals_the_published_schema(dialect: str, key: str) -> None:
     for name, values in facts["enums"].items():
         scope, _, short = name.rpartition(".")
         owner = schema.message_class(scope, dialect).DESCRIPTOR if scope else None
-        enum = owner.enum_types_by_name[short] if owner else schema._pool(dialect).FindEnumTypeByName(f"caffe.{short}")
+        enum = (
+            owner.enum_types_by_name[short]
+            if owner
+            else schema._pool(dialect).FindEnumTypeByName(f"caffe.{short}")
+        )
         assert {v.name: v.number for v in enum.values} == values
 
 
 def test_numbers_that_the_dialects_share() -> None:
-    up, fork = (schema.message_class("LayerParameter", d).DESCRIPTOR.fields_by_number for d in schema.DIALECTS)
+    up, fork = (
+        schema.message_class("LayerParameter", d).DESCRIPTOR.fields_by_number
+        for d in schema.DIALECTS
+    )
     assert (up[147].name, fork[147].name) == ("swish_param", "cpmdata_param")
     assert (up[148].name, fork[148].name) == ("clip_param", "roi_pooling_param")
-    up, fork = (schema.message_class("TransformationParameter", d).DESCRIPTOR.fields_by_number for d in schema.DIALECTS)
+    up, fork = (
+        schema.message_class("TransformationParameter", d).DESCRIPTOR.fields_by_number
+        for d in schema.DIALECTS
+    )
     assert (up[6].name, fork[6].name) == ("force_color", "stride")
     assert (up[7].name, fork[7].name) == ("force_gray", "scale_cvg")
 
@@ -75,7 +94,9 @@ def _model(dialect: schema.Dialect, **layer: object) -> bytes:
         ("upstream", {"type": "Clip", "clip_param__min": 0.0, "clip_param__max": 6.0}),
     ],
 )
-def test_dialect_is_read_off_the_contents(dialect: schema.Dialect, settings: dict[str, object]) -> None:
+def test_dialect_is_read_off_the_contents(
+    dialect: schema.Dialect, settings: dict[str, object]
+) -> None:
     data = _model(dialect, **settings)
     found = parse_weights(data)
     assert found.source.dialect == dialect
@@ -98,8 +119,9 @@ def test_no_evidence_is_said() -> None:
 
 
 def test_contradiction_asks() -> None:
-    both = _model("fork", type="CPMData", cpmdata_param__batch_size=4) + _model("upstream", type="Clip", clip_param__min=0.0,
-                                                                               clip_param__max=1.0)  # fmt: skip
+    both = _model("fork", type="CPMData", cpmdata_param__batch_size=4) + _model(
+        "upstream", type="Clip", clip_param__min=0.0, clip_param__max=1.0
+    )
     with pytest.raises(WeightError, match="--dialect"):
         parse_weights(both)
 

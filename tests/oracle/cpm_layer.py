@@ -1,4 +1,5 @@
-"""The CPM data layer, step by step as the original goes: whole canvases, loops over grid cells. Slow, and plain to read."""
+"""The CPM data layer, step by step as the original goes: whole canvases, loops over grid cells.
+Slow, and plain to read."""
 
 from __future__ import annotations
 
@@ -21,23 +22,39 @@ def put_gaussian(plane: np.ndarray, x: float, y: float, stride: int, sigma: floa
             plane[gy, gx] = min(1.0, plane[gy, gx] + np.exp(-exponent))
 
 
-def sample(image: np.ndarray, annotation: Annotation, settings: Settings, choice: Choice) -> tuple[np.ndarray, np.ndarray]:
+def sample(
+    image: np.ndarray, annotation: Annotation, settings: Settings, choice: Choice
+) -> tuple[np.ndarray, np.ndarray]:
     """Data (4, Y, X) and label (2 (P + 1), Y / stride, X / stride)."""
     cv2.ipp.setUseIPP(False)
     scene = read_scene(annotation, settings)
-    scale = float(np.float32(np.float32(settings.target_dist) / np.float32(scene.scale)) * np.float32(choice.scale_multiplier))
+    scale = float(
+        np.float32(np.float32(settings.target_dist) / np.float32(scene.scale))
+        * np.float32(choice.scale_multiplier)
+    )
     image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
     people = [(p.joints * np.float32(scale), p.visible) for p in scene.people]
     objpos = scene.objpos * np.float32(scale)
 
     height, width = image.shape[:2]
     matrix = cv2.getRotationMatrix2D((width / 2.0, height / 2.0), choice.degree, 1.0)
-    box = cv2.RotatedRect((width / 2.0, height / 2.0), (float(width), float(height)), choice.degree).boundingRect()
+    box = cv2.RotatedRect(
+        (width / 2.0, height / 2.0), (float(width), float(height)), choice.degree
+    ).boundingRect()
     matrix[0, 2] += box[2] / 2.0 - width / 2.0
     matrix[1, 2] += box[3] / 2.0 - height / 2.0
-    image = cv2.warpAffine(image, matrix, (box[2], box[3]), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_CONSTANT,
-                           borderValue=(128, 128, 128))  # fmt: skip
-    people = [((j.astype(np.float64) @ matrix[:, :2].T + matrix[:, 2]).astype(np.float32), v) for j, v in people]
+    image = cv2.warpAffine(
+        image,
+        matrix,
+        (box[2], box[3]),
+        flags=cv2.INTER_CUBIC,
+        borderMode=cv2.BORDER_CONSTANT,
+        borderValue=(128, 128, 128),
+    )
+    people = [
+        ((j.astype(np.float64) @ matrix[:, :2].T + matrix[:, 2]).astype(np.float32), v)
+        for j, v in people
+    ]
     objpos = (matrix[:, :2] @ objpos.astype(np.float64) + matrix[:, 2]).astype(np.float32)
 
     crop_x, crop_y = settings.crop_size_x, settings.crop_size_y
@@ -72,7 +89,13 @@ def sample(image: np.ndarray, annotation: Annotation, settings: Settings, choice
     for number, (joints, visible) in enumerate(people):
         for part in range(settings.num_parts):
             if visible[part] <= 1:
-                for which in ((0, 1) if number == 0 else (1,)):
-                    put_gaussian(label[which, part], float(joints[part, 0]), float(joints[part, 1]), settings.stride, settings.sigma)
+                for which in (0, 1) if number == 0 else (1,):
+                    put_gaussian(
+                        label[which, part],
+                        float(joints[part, 0]),
+                        float(joints[part, 1]),
+                        settings.stride,
+                        settings.sigma,
+                    )
     label[:, -1] = np.maximum(1 - label[:, :-1].max(1), 0)
     return data, label.reshape(-1, rows, columns)

@@ -8,8 +8,15 @@ import numpy.typing as npt
 Array = npt.NDArray[np.float64]
 
 
-def convolution(x: Array, weight: Array, bias: Array | None, stride: tuple[int, int], pad: tuple[int, int],
-                dilation: tuple[int, int], group: int) -> Array:  # fmt: skip
+def convolution(
+    x: Array,
+    weight: Array,
+    bias: Array | None,
+    stride: tuple[int, int],
+    pad: tuple[int, int],
+    dilation: tuple[int, int],
+    group: int,
+) -> Array:
     """N×C×H×W cross-correlation."""
     n, _, h, w = x.shape
     o, per, kh, kw = weight.shape
@@ -40,11 +47,17 @@ def _pooled(size: int, kernel: int, stride: int, pad: int, padded: bool) -> int:
     return out
 
 
-def pooling(x: Array, method: str, kernel: tuple[int, int], stride: tuple[int, int], pad: tuple[int, int]) -> Array:
-    """Caffe's windows: rounded up, clipped; MAX from -FLT_MAX, AVE over the window inside image plus padding."""
+def pooling(
+    x: Array, method: str, kernel: tuple[int, int], stride: tuple[int, int], pad: tuple[int, int]
+) -> Array:
+    """Caffe's windows: rounded up, clipped; MAX from -FLT_MAX, AVE over the window inside image
+    plus padding."""
     n, c, h, w = x.shape
     padded = any(pad)
-    oh, ow = _pooled(h, kernel[0], stride[0], pad[0], padded), _pooled(w, kernel[1], stride[1], pad[1], padded)
+    oh, ow = (
+        _pooled(h, kernel[0], stride[0], pad[0], padded),
+        _pooled(w, kernel[1], stride[1], pad[1], padded),
+    )
     out = np.zeros((n, c, oh, ow))
     for i in range(n):
         for ch in range(c):
@@ -53,7 +66,9 @@ def pooling(x: Array, method: str, kernel: tuple[int, int], stride: tuple[int, i
                     y0, x0 = y * stride[0] - pad[0], q * stride[1] - pad[1]
                     y1, x1 = min(y0 + kernel[0], h + pad[0]), min(x0 + kernel[1], w + pad[1])
                     area = (y1 - y0) * (x1 - x0)
-                    window = x[i, ch, max(y0, 0) : max(min(y1, h), 0), max(x0, 0) : max(min(x1, w), 0)]
+                    window = x[
+                        i, ch, max(y0, 0) : max(min(y1, h), 0), max(x0, 0) : max(min(x1, w), 0)
+                    ]
                     if method == "MAX":
                         out[i, ch, y, q] = window.max() if window.size else -3.4028234663852886e38
                     else:

@@ -47,7 +47,15 @@ def test_formats(tmp_path: Path, to: str) -> None:
     path, _, _ = model_file(tmp_path)
     (tmp_path / "small.prototxt").write_text(TEXT)
     made = json.loads(_run(path, "--to", to, "--json").stdout)["output"]
-    back = _run(made, "--to", "caffemodel", "-o", tmp_path / "back.caffemodel", "--prototxt", tmp_path / "small.prototxt")
+    back = _run(
+        made,
+        "--to",
+        "caffemodel",
+        "-o",
+        tmp_path / "back.caffemodel",
+        "--prototxt",
+        tmp_path / "small.prototxt",
+    )
     assert back.exit_code == 0, back.output
     assert same_blobs(read_weights(tmp_path / "back.caffemodel"), read_weights(path))
 
@@ -64,7 +72,9 @@ def _bad_inputs(tmp_path: Path) -> dict[str, tuple[list[object], str]]:
     }
     for name, content in files.items():
         (tmp_path / f"{name}.caffemodel").write_bytes(content)
-    (tmp_path / "wrong.prototxt").write_text(TEXT.replace("num_output: 5", "num_output: 6").replace('"conv"', '"other"', 1))
+    (tmp_path / "wrong.prototxt").write_text(
+        TEXT.replace("num_output: 5", "num_output: 6").replace('"conv"', '"other"', 1)
+    )
     (tmp_path / "typo.prototxt").write_text(TEXT.replace("kernel_size", "kernel_sise"))
     (tmp_path / "right.prototxt").write_text(TEXT)
     return {
@@ -74,7 +84,10 @@ def _bad_inputs(tmp_path: Path) -> dict[str, tuple[list[object], str]]:
         "prototxt as model": ([tmp_path / "text.caffemodel"], "is text"),
         "picture": ([tmp_path / "png.caffemodel"], "damaged|no caffemodel"),
         "wrong prototxt": ([path, "--prototxt", tmp_path / "wrong.prototxt"], "3 problem"),
-        "typo": ([path, "--prototxt", tmp_path / "typo.prototxt"], "typo.prototxt:5: .*did you mean 'kernel_size'"),
+        "typo": (
+            [path, "--prototxt", tmp_path / "typo.prototxt"],
+            "typo.prototxt:5: .*did you mean 'kernel_size'",
+        ),
         "model as prototxt": ([path, "--prototxt", path], "binary file"),
         "directory": ([tmp_path], "directory"),
         "missing": ([tmp_path / "none.caffemodel"], "No such file"),
@@ -86,10 +99,26 @@ def _bad_inputs(tmp_path: Path) -> dict[str, tuple[list[object], str]]:
     }
 
 
-@pytest.mark.parametrize("case", [
-    "truncated", "empty", "html", "prototxt as model", "picture", "wrong prototxt", "typo", "model as prototxt", "directory",
-    "missing", "unwritable", "target is a directory", "onto itself", "bad input shape", "unknown input",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "case",
+    [
+        "truncated",
+        "empty",
+        "html",
+        "prototxt as model",
+        "picture",
+        "wrong prototxt",
+        "typo",
+        "model as prototxt",
+        "directory",
+        "missing",
+        "unwritable",
+        "target is a directory",
+        "onto itself",
+        "bad input shape",
+        "unknown input",
+    ],
+)
 def test_bad_input(tmp_path: Path, case: str) -> None:
     args, says = _bad_inputs(tmp_path)[case]
     before = sorted(os.listdir(tmp_path))
@@ -115,7 +144,10 @@ def test_full_disk(tmp_path: Path) -> None:
     for to in ("safetensors", "npz", "caffemodel"):
         code = "from reproduce.cli.convert import main; main()"
         result = subprocess.run(
-            [sys.executable, "-B", "-c", code, str(path), "--to", to], preexec_fn=limit, capture_output=True, text=True
+            [sys.executable, "-B", "-c", code, str(path), "--to", to],
+            preexec_fn=limit,
+            capture_output=True,
+            text=True,
         )
         assert result.returncode == 2, result.stderr
         assert "cannot be written" in result.stderr
@@ -125,7 +157,9 @@ def test_full_disk(tmp_path: Path) -> None:
 def test_strict(tmp_path: Path) -> None:
     path, _, _ = model_file(tmp_path)
     (tmp_path / "more.prototxt").write_text(
-        TEXT + 'layer { name: "new" type: "InnerProduct" bottom: "fc" top: "new" inner_product_param { num_output: 2 '
+        TEXT
+        + 'layer { name: "new" type: "InnerProduct" bottom: "fc" top: "new" inner_product_param '
+        "{ num_output: 2 "
         'weight_filler { type: "xavier" } } }'
     )
     refused = _run(path, "--prototxt", tmp_path / "more.prototxt")
@@ -164,13 +198,18 @@ def test_verify_names_the_cause(tmp_path: Path) -> None:
 
     from caffe_compat import Net, parse_net, write_weights
 
-    text = 'input: "a" input_shape { dim: 1 dim: 3 dim: 7 dim: 9 } layer { name: "c" type: "Convolution" bottom: "a" top: "c" ' \
-           'convolution_param { num_output: 2 kernel_size: 3 weight_filler { type: "msra" } } }'  # fmt: skip
+    text = (
+        'input: "a" input_shape { dim: 1 dim: 3 dim: 7 dim: 9 } layer { name: "c" type: '
+        '"Convolution" bottom: "a" top: "c" '
+        'convolution_param { num_output: 2 kernel_size: 3 weight_filler { type: "msra" } } }'
+    )
     net = Net(parse_net(text))
     write_weights(tmp_path / "m.caffemodel", net.weights(), net.graph.spec)
     x = torch.randn(1, 3, 7, 9)
     with torch.no_grad():
-        np.savez(tmp_path / "rgb.npz", **{"in:a": x.numpy(), "blob:c": net(x[:, [2, 1, 0]])["c"].numpy()})
+        np.savez(
+            tmp_path / "rgb.npz", **{"in:a": x.numpy(), "blob:c": net(x[:, [2, 1, 0]])["c"].numpy()}
+        )
         weight = net.param(net.graph.nodes[1].params[0])
         weight.copy_(weight.flip(2, 3).clone())
         np.savez(tmp_path / "flipped.npz", **{"in:a": x.numpy(), "blob:c": net(x)["c"].numpy()})
@@ -190,16 +229,23 @@ def test_snapshot_needs_nothing_else(path: Path, tmp_path: Path) -> None:
 
 
 @needs_data
-@pytest.mark.parametrize("path", sorted(DATA.glob("caffemodels/*/*.caffemodel")), ids=lambda p: p.stem)
+@pytest.mark.parametrize(
+    "path", sorted(DATA.glob("caffemodels/*/*.caffemodel")), ids=lambda p: p.stem
+)
 def test_public_models_against_opencv(path: Path, tmp_path: Path) -> None:
-    """Each public model converts, and gives what OpenCV's own Caffe importer gives on the same input."""
+    """Each public model converts, and gives what OpenCV's own Caffe importer gives on the same
+    input."""
     import cv2
     import torch
 
     from caffe_compat import Net
     from caffe_compat.conversion.convert import convert as convert_file
 
-    prototxts = [p for p in path.parent.glob("*.prototxt") if "solver" not in p.name and "train" not in p.name]
+    prototxts = [
+        p
+        for p in path.parent.glob("*.prototxt")
+        if "solver" not in p.name and "train" not in p.name
+    ]
     exact = [p for p in prototxts if p.stem == path.stem]
     prototxt = (exact or prototxts)[0]
     result = _run(path, "--prototxt", prototxt, "-o", tmp_path / "m.safetensors")
@@ -208,7 +254,10 @@ def test_public_models_against_opencv(path: Path, tmp_path: Path) -> None:
     net = Net(made.graph, made.weights)
     name = net.graph.inputs[0]
     x = np.random.default_rng(0).standard_normal(net.graph.blobs[name]).astype(np.float32)
-    given = {n: torch.from_numpy(x) if n == name else torch.zeros(net.graph.blobs[n]) for n in net.graph.inputs}
+    given = {
+        n: torch.from_numpy(x) if n == name else torch.zeros(net.graph.blobs[n])
+        for n in net.graph.inputs
+    }
     outputs = [n for n in net.graph.outputs if n not in net.graph.inputs]
     with torch.no_grad():
         ours = net(blobs=outputs, **given)
@@ -219,7 +268,9 @@ def test_public_models_against_opencv(path: Path, tmp_path: Path) -> None:
     for output in outputs:
         maker = next(n.layer.name for n in reversed(net.graph.nodes) if output in n.tops)
         theirs = peer.forward(maker)
-        np.testing.assert_allclose(ours[output].numpy().reshape(-1), theirs.reshape(-1), rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(
+            ours[output].numpy().reshape(-1), theirs.reshape(-1), rtol=1e-4, atol=1e-5
+        )
 
 
 def test_models_command() -> None:
@@ -256,12 +307,16 @@ def test_released_models_are_identified_by_structure() -> None:
     assert identify.identify(small().graph).stages == 0
 
 
-@pytest.mark.parametrize("name", ["convert", "models", "export", "train", "predict", "reproduce", "evaluate"])
+@pytest.mark.parametrize(
+    "name", ["convert", "models", "export", "train", "predict", "reproduce", "evaluate"]
+)
 def test_help_is_quick(name: str) -> None:
     """No command imports torch, OpenCV or matplotlib to show its help."""
     code = (
-        f"import sys\nfrom reproduce.cli.{name} import main\ntry:\n    main(['--help'])\nexcept SystemExit as e:\n"
-        "    assert not e.code\nheavy = {'torch', 'cv2', 'matplotlib', 'h5py', 'scipy'} & set(sys.modules)\n"
+        f"import sys\nfrom reproduce.cli.{name} import main\ntry:\n    main(['--help'])\nexcept "
+        "SystemExit as e:\n"
+        "    assert not e.code\nheavy = {'torch', 'cv2', 'matplotlib', 'h5py', 'scipy'} & "
+        "set(sys.modules)\n"
         "assert not heavy, heavy"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
@@ -281,15 +336,21 @@ def test_plan(tmp_path: Path) -> None:
     from reproduce.cli import models
 
     out = tmp_path / "net.caffemodel"
-    assert CliRunner().invoke(models.main, ["random", "--stages", "2", "-o", str(out)]).exit_code == 0
+    assert (
+        CliRunner().invoke(models.main, ["random", "--stages", "2", "-o", str(out)]).exit_code == 0
+    )
     result = CliRunner().invoke(models.main, ["plan", str(out)])
     assert result.exit_code == 0, result.output
     assert "Mconv3_stage2" in result.output
-    rows = json.loads(CliRunner().invoke(models.main, ["plan", str(out), "--json", "--input", "184x368"]).stdout)
+    rows = json.loads(
+        CliRunner().invoke(models.main, ["plan", str(out), "--json", "--input", "184x368"]).stdout
+    )
     kinds = {row["layer"]: row["kind"] for row in rows}
     assert kinds["Mconv3_stage2"] == "tiled"
     assert kinds["conv1_stage1"] == kinds["Mconv4_stage2"] == "direct"
     assert next(row for row in rows if row["layer"] == "conv2_stage1")["input"] == [92, 184]
-    direct = json.loads(CliRunner().invoke(models.main, ["plan", str(out), "--json", "--engine", "direct"]).stdout)
+    direct = json.loads(
+        CliRunner().invoke(models.main, ["plan", str(out), "--json", "--engine", "direct"]).stdout
+    )
     assert {row["kind"] for row in direct} == {"direct"}
     assert CliRunner().invoke(models.main, ["plan", str(out), "--input", "184"]).exit_code == 2

@@ -22,8 +22,17 @@ from tests import tolerances
 from tests.oracle import cpm_layer
 from tests.people import annotation, dataset
 
-_SETTINGS = Settings(stride=8, crop_size_x=96, crop_size_y=80, target_dist=1.171, scale_prob=1, scale_min=0.7, scale_max=1.3,
-                     max_rotate_degree=40, center_perterb_max=10)  # fmt: skip
+_SETTINGS = Settings(
+    stride=8,
+    crop_size_x=96,
+    crop_size_y=80,
+    target_dist=1.171,
+    scale_prob=1,
+    scale_min=0.7,
+    scale_max=1.3,
+    max_rotate_degree=40,
+    center_perterb_max=10,
+)
 
 
 @settings(max_examples=25, deadline=None, derandomize=True)
@@ -31,14 +40,18 @@ _SETTINGS = Settings(stride=8, crop_size_x=96, crop_size_y=80, target_dist=1.171
 def test_against_the_step_by_step_port(seed: int, others: int) -> None:
     rng = np.random.default_rng(seed)
     width, height = int(rng.integers(64, 130)), int(rng.integers(50, 120))
-    image = cv2.resize(rng.integers(0, 256, (9, 9, 3), np.uint8), (width, height), interpolation=cv2.INTER_CUBIC)
+    image = cv2.resize(
+        rng.integers(0, 256, (9, 9, 3), np.uint8), (width, height), interpolation=cv2.INTER_CUBIC
+    )
     who = annotation(rng, "x", width, height, others)
     choice = roll(_SETTINGS, SampleDice(seed, 0, 0))
     ours = augment(image, who, _SETTINGS, choice)
     data, label = cpm_layer.sample(image, who, _SETTINGS, choice)
     np.testing.assert_array_equal(ours.data[:3], data[:3])
     np.testing.assert_allclose(ours.data[3], data[3], rtol=0, atol=tolerances.LABEL)
-    np.testing.assert_allclose(np.concatenate([ours.label, ours.label_1st]), label, rtol=0, atol=tolerances.LABEL)
+    np.testing.assert_allclose(
+        np.concatenate([ours.label, ours.label_1st]), label, rtol=0, atol=tolerances.LABEL
+    )
 
 
 @pytest.mark.parametrize(
@@ -63,9 +76,13 @@ def test_one_white_pixel(choice: Choice) -> None:
     who = Annotation("x", "MPI", joints, np.array([76.0, 61.0]), 0.5, (150, 120))
     config = Settings(stride=8, crop_size_x=368, crop_size_y=280, target_dist=1.171)
     sample = augment(image, who, config, choice)
-    # brighter than the grey outside, which bicubic interpolation carries a little into the black image
+    # brighter than the grey outside, which bicubic interpolation carries a little into the black
+    # image
     heavy = np.clip(sample.pixels.min(2).astype(int) - 160, 0, None)
-    centre = np.array([(heavy * np.arange(368)[None]).sum(), (heavy * np.arange(280)[:, None]).sum()]) / heavy.sum()
+    centre = (
+        np.array([(heavy * np.arange(368)[None]).sum(), (heavy * np.arange(280)[:, None]).sum()])
+        / heavy.sum()
+    )
     joint = sample.scene.people[0].joints[0]
     # the canvas' pixels lie half a scaled pixel off the joint's own rounding at most
     assert np.abs(centre - joint).max() < 1.6
@@ -88,7 +105,13 @@ def test_flip_exchanges_sides() -> None:
 def test_c_library_rand() -> None:
     """The first values after srand(1), as every C program on Linux prints them."""
     sequence = glibc_rand(1)
-    assert [next(sequence) for _ in range(5)] == [1804289383, 846930886, 1681692777, 1714636915, 1957747793]
+    assert [next(sequence) for _ in range(5)] == [
+        1804289383,
+        846930886,
+        1681692777,
+        1714636915,
+        1957747793,
+    ]
     dice = CaffeDice(1)
     for _ in range(7):
         dice.roll()
@@ -102,7 +125,10 @@ def _source(folder: Path, workers: int, order: Order, method: str | None = None)
     return CPMSource(maker, 3, order, workers=workers, start_method=method)
 
 
-@pytest.mark.parametrize("order", [Order(), Order(shuffle=True, seed=5), Order(dice="caffe"), Order(dice="caffe", shuffle=True)])
+@pytest.mark.parametrize(
+    "order",
+    [Order(), Order(shuffle=True, seed=5), Order(dice="caffe"), Order(dice="caffe", shuffle=True)],
+)
 def test_samples_do_not_depend_on_workers_or_start(tmp_path: Path, order: Order) -> None:
     plain = [_source(tmp_path, 0, order).batch(i) for i in range(6)]
     for workers, method in ((1, "fork"), (2, "fork"), (2, "spawn")):
@@ -149,7 +175,8 @@ def test_another_opencv_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_torch_data_set(tmp_path: Path, method: str) -> None:
-    """Through torch's own loader and distributed sampler: every record once, the same samples from any worker."""
+    """Through torch's own loader and distributed sampler: every record once, the same samples from
+    any worker."""
     import torch
     from torch.utils.data import DataLoader, DistributedSampler
 
@@ -160,13 +187,19 @@ def test_torch_data_set(tmp_path: Path, method: str) -> None:
     hdf5.from_lmdb(store.LMDBStore(tmp_path / "out"), tmp_path / "out.h5")
     plain = CPMDataset(tmp_path / "out", _SETTINGS, seed=3)
     expected = [plain[i] for i in range(len(plain))]
-    assert {k: v.shape for k, v in expected[0].items()} == {"data": (4, 80, 96), "label_1st": (15, 10, 12), "label": (15, 10, 12)}
+    assert {k: v.shape for k, v in expected[0].items()} == {
+        "data": (4, 80, 96),
+        "label_1st": (15, 10, 12),
+        "label": (15, 10, 12),
+    }
     for path in ("out", "out.h5"):
         seen = {}
         for rank in (0, 1):
             data = CPMDataset(tmp_path / path, _SETTINGS, seed=3)
             sampler = DistributedSampler(data, 2, rank, shuffle=False)  # type: ignore[var-annotated, arg-type]
-            loader = DataLoader(data, 2, sampler=sampler, num_workers=1, multiprocessing_context=method)  # type: ignore[var-annotated, arg-type]
+            loader = DataLoader(
+                data, 2, sampler=sampler, num_workers=1, multiprocessing_context=method
+            )  # type: ignore[var-annotated, arg-type]
             found = torch.cat([batch["data"] for batch in loader])
             seen.update(zip(list(sampler), found.numpy(), strict=True))
         assert sorted(seen) == list(range(8))
@@ -177,15 +210,20 @@ def test_torch_data_set(tmp_path: Path, method: str) -> None:
 
 
 def test_a_program_that_keeps_its_source_ends(tmp_path: Path) -> None:
-    """Workers ignore SIGTERM (it is the training's business); they still end with a program that never let go of them."""
+    """Workers ignore SIGTERM (it is the training's business); they still end with a program that
+    never let go of them."""
     _source(tmp_path, 0, Order())
     text = (
         "import sys\nfrom pathlib import Path\nfrom tests.reproduce import test_data_layer as t\n"
-        "from reproduce.samples.schedule import CPMSource, Order, SampleMaker\nfrom reproduce.records import store\n"
-        "source = CPMSource(SampleMaker(store.LMDBStore(sys.argv[1]), t._SETTINGS, 1), 3, Order(), workers=1)\n"
+        "from reproduce.samples.schedule import CPMSource, Order, SampleMaker\nfrom "
+        "reproduce.records import store\n"
+        "source = CPMSource(SampleMaker(store.LMDBStore(sys.argv[1]), t._SETTINGS, 1), 3, "
+        "Order(), workers=1)\n"
         "kept = [source, source.batch(0)]\nprint(kept[1][0].shape)\n"
     )
     command = [sys.executable, "-c", text, str(tmp_path / "out")]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=Path(__file__).parents[2])
+    result = subprocess.run(
+        command, capture_output=True, text=True, timeout=120, cwd=Path(__file__).parents[2]
+    )
     assert result.returncode == 0, result.stderr
     assert result.stdout.strip() == "(3, 4, 80, 96)"

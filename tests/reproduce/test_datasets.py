@@ -80,7 +80,14 @@ def test_sizes_of_real_photographs() -> None:
 
 def _coco() -> dict[str, object]:
     points = [0.0] * 51
-    for i, (x, y, v) in {0: (50, 20, 2), 5: (60, 40, 2), 6: (40, 40, 1), 11: (58, 80, 2), 12: (42, 80, 2), 16: (41, 130, 1)}.items():
+    for i, (x, y, v) in {
+        0: (50, 20, 2),
+        5: (60, 40, 2),
+        6: (40, 40, 1),
+        11: (58, 80, 2),
+        12: (42, 80, 2),
+        16: (41, 130, 1),
+    }.items():
         points[3 * i : 3 * i + 3] = [x, y, v]
     return {
         "images": [{"id": 7, "file_name": "a.jpg", "width": 100, "height": 150}],
@@ -121,7 +128,16 @@ def test_coco_out_and_in(tmp_path: Path) -> None:
         np.testing.assert_allclose([a.scale, *a.objpos], [b.scale, *b.objpos])
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"images": 3, "annotations": []}', '{"images": [], "annotations": [{"keypoints": [1,2,2]}]}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "{}",
+        '{"images": 3, "annotations": []}',
+        '{"images": [], "annotations": [{"keypoints": [1,2,2]}]}',
+    ],
+)
 def test_coco_damaged(tmp_path: Path, text: str) -> None:
     (tmp_path / "c.json").write_text(text)
     with pytest.raises(DataError, match=r"c\.json"):
@@ -136,7 +152,9 @@ def test_missing_downloads_say_what_is_missing(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="FLIC"):
         flic_files.read_folder(tmp_path)
     (tmp_path / "lsp").mkdir()
-    (tmp_path / "lsp" / "joints.mat").write_bytes(b"not a mat file, but long enough to have a header of 128 bytes" * 4)
+    (tmp_path / "lsp" / "joints.mat").write_bytes(
+        b"not a mat file, but long enough to have a header of 128 bytes" * 4
+    )
     with pytest.raises(DataError, match="no readable MATLAB file"):
         lsp_files.read_joints(tmp_path, "lsp")
 

@@ -36,14 +36,17 @@ def _truth(mode: str) -> np.ndarray:
 
 def _file(case: dict[str, Any]) -> Path:
     if case["name"].startswith("release_"):
-        return DATA / "release" / f"LSP_prediction_model_{case['name'].removeprefix('release_')}.mat"
+        return (
+            DATA / "release" / f"LSP_prediction_model_{case['name'].removeprefix('release_')}.mat"
+        )
     return DATA / "predictions" / case["name"] / f"pred_keypoints_lsp_{case['mode']}.mat"
 
 
 @needs_data
 @pytest.mark.parametrize("case", _lsp_cases())
 def test_lsp_tables(case: dict[str, Any]) -> None:
-    """Every competitor's prediction file: the whole PCK curve of each joint and in total, and the area under it."""
+    """Every competitor's prediction file: the whole PCK curve of each joint and in total, and the
+    area under it."""
     result = measures.score_lsp(files.read_mat(_file(case)), _truth(case["mode"]))
     recorded = np.array(case["pck"])
     np.testing.assert_allclose(result.per_joint, recorded[:, :-1], atol=1e-9)
@@ -60,14 +63,18 @@ def test_lsp_pcp_and_pdj(case: dict[str, Any]) -> None:
     np.testing.assert_allclose(measures.pcp(prediction, truth), np.array(case["pcp"]), atol=1e-7)
     wide = measures.pck(prediction, truth, measures.lsp_reference(truth), measures.WIDE_THRESHOLDS)
     order = ("ankle", "knee", "hip", "wrist", "elbow", "shoulder", "head")
-    pdj = np.stack([wide.per_joint[:, list(measures.LSP_GROUPS[g])].mean(1) for g in order], 1) / 100
+    pdj = (
+        np.stack([wide.per_joint[:, list(measures.LSP_GROUPS[g])].mean(1) for g in order], 1) / 100
+    )
     np.testing.assert_allclose(pdj, np.array(case["pdj"]), atol=1e-9)
 
 
 def _flic_cases() -> list[Any]:
     if not _TABLES.exists():
         return listed(iter(()))
-    return listed((v, k) for k, v in json.loads(_TABLES.read_text()).items() if v["dataset"] == "flic")
+    return listed(
+        (v, k) for k, v in json.loads(_TABLES.read_text()).items() if v["dataset"] == "flic"
+    )
 
 
 @needs_data
@@ -76,7 +83,12 @@ def test_flic_kit(case: dict[str, Any]) -> None:
     (joints,) = matfile.load(DATA / "predictions" / "FLIC-joints-OC.mat", "joints")
     truth = np.asarray(joints, np.float64).transpose(2, 1, 0)
     old = case["name"].endswith("_old")
-    path = DATA / "predictions" / case["name"].removesuffix("_old") / f"pred_keypoints_flic_oc{'_old' if old else ''}.mat"
+    path = (
+        DATA
+        / "predictions"
+        / case["name"].removesuffix("_old")
+        / f"pred_keypoints_flic_oc{'_old' if old else ''}.mat"
+    )
     result = measures.score_flic_kit(files.read_mat(path), truth)
     recorded = np.array(case["pck"])
     np.testing.assert_allclose(result.per_joint, recorded[:, :-1], atol=1e-7)
@@ -90,13 +102,27 @@ def test_flic_pcp_and_pdj(case: dict[str, Any]) -> None:
     (joints,) = matfile.load(DATA / "predictions" / "FLIC-joints-OC.mat", "joints")
     truth = np.asarray(joints, np.float64).transpose(2, 1, 0)
     old = case["name"].endswith("_old")
-    path = DATA / "predictions" / case["name"].removesuffix("_old") / f"pred_keypoints_flic_oc{'_old' if old else ''}.mat"
+    path = (
+        DATA
+        / "predictions"
+        / case["name"].removesuffix("_old")
+        / f"pred_keypoints_flic_oc{'_old' if old else ''}.mat"
+    )
     prediction = files.read_mat(path)
     found = measures.pcp(prediction, truth[:, :11], sticks=measures.FLIC_STICKS)
     np.testing.assert_allclose(found, np.array(case["pcp"]), atol=1e-7)
     reference = np.linalg.norm(truth[:, 3] - truth[:, 6], axis=1)
-    wide = measures.pck(prediction, truth[:, :11], reference, measures.WIDE_THRESHOLDS, measures.FLIC_JOINTS)
-    groups = ((8, 9), (10,), (0, 3), (1, 4), (2, 5), (6, 7))  # eyes, nose, shoulders, elbows, wrists, hips
+    wide = measures.pck(
+        prediction, truth[:, :11], reference, measures.WIDE_THRESHOLDS, measures.FLIC_JOINTS
+    )
+    groups = (
+        (8, 9),
+        (10,),
+        (0, 3),
+        (1, 4),
+        (2, 5),
+        (6, 7),
+    )  # eyes, nose, shoulders, elbows, wrists, hips
     pdj = np.stack([wide.per_joint[:, list(g)].mean(1) for g in groups], 1) / 100
     np.testing.assert_allclose(pdj, np.array(case["pdj"]), atol=1e-9)
 
@@ -104,9 +130,15 @@ def test_flic_pcp_and_pdj(case: dict[str, Any]) -> None:
 def _flic_truth() -> tuple[np.ndarray, np.ndarray, list[int]]:
     from reproduce.people import flic_files
 
-    tests = [e for e in flic_files.read_examples(DATA / "flic" / "examples.mat") if matfile.number(e.istest)]
+    tests = [
+        e
+        for e in flic_files.read_examples(DATA / "flic" / "examples.mat")
+        if matfile.number(e.istest)
+    ]
     made = [flic_files.joints_of(e) for e in tests]
-    raw = np.stack([c[:, ~np.isnan(c[0])].T for c in (np.asarray(e.coords, np.float64) for e in tests)])
+    raw = np.stack(
+        [c[:, ~np.isnan(c[0])].T for c in (np.asarray(e.coords, np.float64) for e in tests)]
+    )
     return np.stack([m[0][:, :2] for m in made]), raw, [i + 1 for i, m in enumerate(made) if m[1]]
 
 
@@ -120,7 +152,8 @@ def _special(name: str) -> dict[str, Any]:
 @needs_data
 @pytest.mark.golden
 def test_flic_release() -> None:
-    """In both normalisations; elbow and wrist give the published 97.59 / 95.03 and the script's 97.54 / 94.98."""
+    """In both normalisations; elbow and wrist give the published 97.59 / 95.03 and the script's
+    97.54 / 94.98."""
     case = _special("flic_release|release_FLIC_4s|oc")
     truth, _, swapped = _flic_truth()
     assert swapped == [int(i) for i in case["swapped"]]
@@ -129,10 +162,20 @@ def test_flic_release() -> None:
     for normalise, key in (("truth", "pck_gt_norm"), ("prediction", "pck_pred_norm")):
         result = measures.score_flic(prediction, truth, normalise=normalise)
         np.testing.assert_allclose(result.per_joint, np.array(case[key]), atol=1e-7)
-        assert (round(result.group((1, 4), 0.2), 2), round(result.group((2, 5), 0.2), 2)) == published[normalise]
+        assert (
+            round(result.group((1, 4), 0.2), 2),
+            round(result.group((2, 5), 0.2), 2),
+        ) == published[normalise]
     gt = measures.score_flic(prediction, truth)
-    for threshold, elbow, wrist in ((0.05, 62.70, 67.52), (0.10, 89.76, 87.80), (0.20, 97.59, 95.03)):
-        assert (round(gt.group((1, 4), threshold), 2), round(gt.group((2, 5), threshold), 2)) == (elbow, wrist)
+    for threshold, elbow, wrist in (
+        (0.05, 62.70, 67.52),
+        (0.10, 89.76, 87.80),
+        (0.20, 97.59, 95.03),
+    ):
+        assert (round(gt.group((1, 4), threshold), 2), round(gt.group((2, 5), threshold), 2)) == (
+            elbow,
+            wrist,
+        )
     with pytest.raises(CaffeCompatError, match="paper"):
         measures.score_flic(prediction, truth, normalise="torso")
 
@@ -143,7 +186,9 @@ def test_modec() -> None:
     case = _special("modec|MODEC|oc")
     _, raw, _ = _flic_truth()
     (guess,) = matfile.load(DATA / "predictions" / "MODEC" / "results.mat", "pred_coords")
-    paper, own = matfile.load(DATA / "predictions" / "MODEC" / "results_paper.mat", "pred_coords", "gt_coords")
+    paper, own = matfile.load(
+        DATA / "predictions" / "MODEC" / "results_paper.mat", "pred_coords", "gt_coords"
+    )
     guess, paper, own = (np.asarray(a, np.float64).transpose(2, 1, 0) for a in (guess, paper, own))
     own = own[:, ~np.isnan(own[0, :, 0])]
     names = measures.FLIC_JOINTS[:6]
@@ -184,8 +229,11 @@ def test_mpii_validation(name: str, total: float) -> None:
 )
 def test_published_lsp_numbers(name: str, hits: int, total: float, row: list[float]) -> None:
     """The authors' released predictions give the published numbers to the last digit."""
-    found = measures.lsp_table(measures.score_lsp(files.read_mat(DATA / "release" / f"LSP_prediction_model_{name}.mat"),
-                                                      _truth("pc")))  # fmt: skip
+    found = measures.lsp_table(
+        measures.score_lsp(
+            files.read_mat(DATA / "release" / f"LSP_prediction_model_{name}.mat"), _truth("pc")
+        )
+    )
     assert (found["hits"], found["counted"]) == (hits, 14000)
     assert round(found["total"], 2) == total
     assert [round(found[part], 2) for part in measures.LSP_GROUPS] == row
@@ -230,29 +278,51 @@ def test_evaluate_command(tmp_path: Path) -> None:
     assert {p.suffix for p in tmp_path.iterdir()} == {".png", ".pdf", ".svg", ".csv", ".json"}
     flic = DATA / "release" / "FLIC_prediction_model_FLIC_4s.mat"
     for protocol, elbow in (("paper", 97.59), ("release", 97.54)):
-        rows = json.loads(_evaluate(flic, "--dataset", "flic", "--data", DATA, "--protocol", protocol, "--json").stdout)
+        rows = json.loads(
+            _evaluate(
+                flic, "--dataset", "flic", "--data", DATA, "--protocol", protocol, "--json"
+            ).stdout
+        )
         assert rows[0]["elbow"] == elbow
-    rows = json.loads(_evaluate(DATA / "mpii" / "newell.h5", "--dataset", "mpi", "--data", DATA, "--json").stdout)
+    rows = json.loads(
+        _evaluate(DATA / "mpii" / "newell.h5", "--dataset", "mpi", "--data", DATA, "--json").stdout
+    )
     assert rows[0]["total"] == 88.43
 
 
 @needs_data
 @pytest.mark.golden
 def test_evaluate_measures_and_norms(tmp_path: Path) -> None:
-    """PCP and the other reference lengths through the command, against the recorded tables; any threshold, several at once."""
+    """PCP and the other reference lengths through the command, against the recorded tables; any
+    threshold, several at once."""
     if not _TABLES.exists():
         pytest.skip(f"no recorded outputs at {GOLDEN}")
-    tables = [t for t in json.loads(_TABLES.read_text()).values() if not t["name"].startswith(("release", "MODEC"))]
+    tables = [
+        t
+        for t in json.loads(_TABLES.read_text()).values()
+        if not t["name"].startswith(("release", "MODEC"))
+    ]
     of_lsp = [t for t in tables if t["dataset"] == "lsp" and t["mode"] == "pc"]
     of_flic = [t for t in tables if t["dataset"] == "flic" and not t["name"].endswith("_old")]
     for case in (of_lsp[0], of_flic[0]):
-        path = DATA / "predictions" / case["name"] / f"pred_keypoints_{case['dataset']}_{case['mode']}.mat"
+        path = (
+            DATA
+            / "predictions"
+            / case["name"]
+            / f"pred_keypoints_{case['dataset']}_{case['mode']}.mat"
+        )
         common = [path, "--dataset", case["dataset"], "--data", DATA, "--json"]
-        rows = json.loads(_evaluate(*common, "--measure", "pcp", "--threshold", "0.3", "--threshold", "0.5").stdout)
+        rows = json.loads(
+            _evaluate(
+                *common, "--measure", "pcp", "--threshold", "0.3", "--threshold", "0.5"
+            ).stdout
+        )
         assert [r["total"] for r in rows] == [round(case["pcp"][i][-1], 2) for i in (30, 50)]
         if case["dataset"] == "flic":
             box = json.loads(_evaluate(*common, "--norm", "box").stdout)
-            assert box[0]["total"] == pytest.approx(case["pck"][20][-1], abs=0.2)  # the kit's own boxes differ a little
+            assert box[0]["total"] == pytest.approx(
+                case["pck"][20][-1], abs=0.2
+            )  # the kit's own boxes differ a little
             rows = json.loads(_evaluate(*common, "--norm", "pdj").stdout)
             assert rows[0]["wrist"] == round(100 * case["pdj"][20][4], 2)
         else:
@@ -263,17 +333,25 @@ def test_evaluate_measures_and_norms(tmp_path: Path) -> None:
     zero = [(files.read(path) - 1).tolist(), tmp_path / "zero.json"]
     zero[1].write_text(json.dumps(zero[0]))
     one = json.loads(_evaluate(path, "--dataset", "flic", "--data", DATA, "--json").stdout)[0]
-    other = json.loads(_evaluate(zero[1], "--dataset", "flic", "--data", DATA, "--json", "--base", "0").stdout)[0]
+    other = json.loads(
+        _evaluate(zero[1], "--dataset", "flic", "--data", DATA, "--json", "--base", "0").stdout
+    )[0]
     assert {**one, "predictions": ""} == {**other, "predictions": ""}
     result = _evaluate(path, "--dataset", "flic", "--norm", "head", "--data", DATA)
     assert result.exit_code == 2
     assert "flic has torso" in result.stderr
-    assert _evaluate(path, "--dataset", "flic", "--norm", "box", "--measure", "pcp", "--data", DATA).exit_code == 2
+    assert (
+        _evaluate(
+            path, "--dataset", "flic", "--norm", "box", "--measure", "pcp", "--data", DATA
+        ).exit_code
+        == 2
+    )
 
 
 @needs_data
 def test_other_annotation_is_noticed() -> None:
-    """Person-centric predictions against observer-centric truth give 72.64 instead of 90.50: said, not swallowed."""
+    """Person-centric predictions against observer-centric truth give 72.64 instead of 90.50: said,
+    not swallowed."""
     path = DATA / "release" / "LSP_prediction_model_MPII_LSP_6s.mat"
     result = _evaluate(path, "--dataset", "lsp", "--data", DATA, "--annotation", "oc")
     assert "72.64" in result.stdout

@@ -1,4 +1,5 @@
-"""Figures 4, 5 and 6 by training, at the smallest size; stops and goes on; the report; receptive fields."""
+"""Figures 4, 5 and 6 by training, at the smallest size; stops and goes on; the report; receptive
+fields."""
 
 from __future__ import annotations
 
@@ -29,7 +30,8 @@ def _run(*args: object) -> Result:
 
 
 def test_receptive_fields_of_the_paper() -> None:
-    """160 pixels after stage 1, 31×31 on the belief maps, 400 pixels after stage 2, counting 2×2 pools as the paper does."""
+    """160 pixels after stage 1, 31×31 on the belief maps, 400 pixels after stage 2, counting 2×2
+    pools as the paper does."""
     graph = build(netgen.deploy(netgen.CPMConfig()))
     paper = receptive.stages(graph, small_pools=True)
     assert [f.size for _, f, _ in paper[:2]] == [160, 400]
@@ -54,7 +56,9 @@ def test_kernel_networks_have_about_equal_sizes() -> None:
 
 def test_dry_run_trains_nothing(tmp_path: Path) -> None:
     for figure in ("fig4", "fig5", "fig6"):
-        result = _run(figure, "--profile", "paper", "--dry-run", "--work", tmp_path / "w", "--seeds", 2)
+        result = _run(
+            figure, "--profile", "paper", "--dry-run", "--work", tmp_path / "w", "--seeds", 2
+        )
         assert result.exit_code == 0, result.output
         assert "in all" in result.output
     assert "stage-wise-3-seed2" in result.output
@@ -63,8 +67,19 @@ def test_dry_run_trains_nothing(tmp_path: Path) -> None:
 
 @needs_data
 def test_everything_at_the_smallest_size(tmp_path: Path) -> None:
-    """All trainings, figures and the page, on a hundred images; run again, nothing is trained again."""
-    args = ["all", "--profile", "smoke", "--data", DATA, "--work", tmp_path / "w", "-o", tmp_path / "report"]
+    """All trainings, figures and the page, on a hundred images; run again, nothing is trained
+    again."""
+    args = [
+        "all",
+        "--profile",
+        "smoke",
+        "--data",
+        DATA,
+        "--work",
+        tmp_path / "w",
+        "-o",
+        tmp_path / "report",
+    ]
     result = _run(*args, "--workers", 0)
     assert result.exit_code == 0, result.output
     results = trained.read(tmp_path / "w" / "smoke" / "results")
@@ -77,7 +92,9 @@ def test_everything_at_the_smallest_size(tmp_path: Path) -> None:
     run = results["joint-3"]
     assert run["provenance"]["data"].startswith("LSP 1-1000 and LSPET")
     assert len(run["gradients"]) >= 2
-    assert fig05.claims(results, 3)[0].verdict == "confirmed"  # the gradients vanish from the first iteration on
+    assert (
+        fig05.claims(results, 3)[0].verdict == "confirmed"
+    )  # the gradients vanish from the first iteration on
     page = (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
     assert page.count("<svg") >= 6
     assert "Not here" not in page
@@ -89,20 +106,44 @@ def test_everything_at_the_smallest_size(tmp_path: Path) -> None:
     again = _run(*args)
     assert again.output.count("has its result") == len(results)
     assert {p: p.stat().st_mtime for p in (tmp_path / "w").rglob("*.caffemodel")} == before
-    drawn = _run("fig6", "--profile", "smoke", "--data", DATA, "--work", tmp_path / "w", "-o", tmp_path / "figures")
+    drawn = _run(
+        "fig6",
+        "--profile",
+        "smoke",
+        "--data",
+        DATA,
+        "--work",
+        tmp_path / "w",
+        "-o",
+        tmp_path / "figures",
+    )
     assert drawn.exit_code == 0, drawn.output
     assert (tmp_path / "figures" / "fig06.pdf").stat().st_size > 1000
 
 
 def _start(work: Path, out: Path, *args: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "reproduce.cli.reproduce", "fig6", "--profile", "smoke", "--data", str(DATA), "--workers", "0"]
+    command = [
+        sys.executable,
+        "-m",
+        "reproduce.cli.reproduce",
+        "fig6",
+        "--profile",
+        "smoke",
+        "--data",
+        str(DATA),
+        "--workers",
+        "0",
+    ]
     command += ["--work", str(work), "-o", str(out), "--device", "cpu", *args]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT)
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT
+    )
 
 
 @needs_data
 def test_a_killed_plan_goes_on_and_two_share_it(tmp_path: Path) -> None:
-    """SIGKILL in the middle of a training: the same command goes on from the snapshot and ends with the same numbers."""
+    """SIGKILL in the middle of a training: the same command goes on from the snapshot and ends with
+    the same numbers."""
     whole = _start(tmp_path / "whole", tmp_path / "f", "--only", "joint-[23]")
     killed = _start(tmp_path / "w", tmp_path / "f", "--only", "joint-[23]")
     assert killed.stdout is not None
@@ -129,11 +170,17 @@ def test_a_killed_plan_goes_on_and_two_share_it(tmp_path: Path) -> None:
 
 
 def test_pose_machine_learns() -> None:
-    """A dot of a colour of its own for each part: three stages of trees find them, and later stages do not lose them."""
+    """A dot of a colour of its own for each part: three stages of trees find them, and later stages
+    do not lose them."""
     pytest.importorskip("sklearn")
     import numpy as np
 
-    from reproduce.experiments.pose_machine import PoseMachine, PoseMachineConfig, PoseMachinePredictor, features
+    from reproduce.experiments.pose_machine import (
+        PoseMachine,
+        PoseMachineConfig,
+        PoseMachinePredictor,
+        features,
+    )
     from reproduce.predict.protocol import Setting
 
     rng = np.random.default_rng(0)
@@ -161,14 +208,31 @@ def test_pose_machine_learns() -> None:
             right[stage] += (maps[:2].reshape(2, -1).argmax(1) == places).sum()
     assert (right >= 36).all(), right
     predictor = PoseMachinePredictor(machine, Setting.for_boxsize(size))
-    assert predictor.predict(rng.integers(0, 256, (70, 50, 3), np.uint8), keep=True).maps.shape == (3, 3, 70, 50)
+    assert predictor.predict(rng.integers(0, 256, (70, 50, 3), np.uint8), keep=True).maps.shape == (
+        3,
+        3,
+        70,
+        50,
+    )
 
 
 def test_missing_data_are_said(tmp_path: Path) -> None:
-    result = _run("fig6", "--profile", "smoke", "--data", tmp_path, "--work", tmp_path / "w", "-o", tmp_path / "f")
+    result = _run(
+        "fig6",
+        "--profile",
+        "smoke",
+        "--data",
+        tmp_path,
+        "--work",
+        tmp_path / "w",
+        "-o",
+        tmp_path / "f",
+    )
     assert result.exit_code == 2
     assert "Traceback" not in result.output
-    page = _run("report", "--data", tmp_path, "--results", tmp_path / "none", "-o", tmp_path / "report")
+    page = _run(
+        "report", "--data", tmp_path, "--results", tmp_path / "none", "-o", tmp_path / "report"
+    )
     assert page.exit_code == 0, page.output
     said = json.loads((tmp_path / "report" / "report.json").read_text())["missing"]
     assert {t.split(":")[0] for t in said} == {f"Figure {n}" for n in (4, 5, 6, 8, 9, 10, 12)}
@@ -177,14 +241,30 @@ def test_missing_data_are_said(tmp_path: Path) -> None:
 
 @needs_data
 def test_results_of_another_plan_are_refused(tmp_path: Path) -> None:
-    """Other settings than those of a begun or finished experiment, or a damaged result: one line, nothing is lost."""
-    args = ("fig6", "--profile", "smoke", "--data", DATA, "--work", tmp_path / "w", "-o", tmp_path / "f", "--workers", 0)
+    """Other settings than those of a begun or finished experiment, or a damaged result: one line,
+    nothing is lost."""
+    args = (
+        "fig6",
+        "--profile",
+        "smoke",
+        "--data",
+        DATA,
+        "--work",
+        tmp_path / "w",
+        "-o",
+        tmp_path / "f",
+        "--workers",
+        0,
+    )
     only = ("--only", "joint-1")
     assert _run(*args, *only).exit_code == 0
     result = tmp_path / "w" / "smoke" / "results" / "joint-1.json"
     whole = result.read_text()
     for text, said in (
-        (whole.replace('"iterations": 6', '"iterations": 7'), "another iterations (7) than this plan's (6)"),
+        (
+            whole.replace('"iterations": 6', '"iterations": 7'),
+            "another iterations (7) than this plan's (6)",
+        ),
         (whole[:100], "cannot be read as a result"),
         ('{"experiment": "joint-1"}', "it lacks batch, config, iterations"),
     ):
@@ -204,10 +284,37 @@ def test_results_of_another_plan_are_refused(tmp_path: Path) -> None:
 @needs_data
 def test_several_processes_train_one_network(tmp_path: Path) -> None:
     """As the paper profile runs on several GPUs: torchrun, here two processes on the CPU."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "reproduce.cli.reproduce", "fig6"]
-    command += ["--profile", "smoke", "--data", str(DATA), "--workers", "0", "--work", str(tmp_path), "--device", "cpu"]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc-per-node",
+        "2",
+        "-m",
+        "reproduce.cli.reproduce",
+        "fig6",
+    ]
+    command += [
+        "--profile",
+        "smoke",
+        "--data",
+        str(DATA),
+        "--workers",
+        "0",
+        "--work",
+        str(tmp_path),
+        "--device",
+        "cpu",
+    ]
     command += ["--only", "joint-2", "-o", str(tmp_path / "f")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("joint-2: PCK@0.2") == 1
     assert done.stdout.count("fig06.json") == 1
@@ -215,10 +322,13 @@ def test_several_processes_train_one_network(tmp_path: Path) -> None:
 
 
 @needs_data
-@pytest.mark.skipif(shutil.which("chromium") is None, reason="no Chromium on the path (Debian's package chromium)")
+@pytest.mark.skipif(
+    shutil.which("chromium") is None, reason="no Chromium on the path (Debian's package chromium)"
+)
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_report_in_a_browser(tmp_path: Path) -> None:
-    """At the width of a desk and of a phone: no console error, no missing picture, nothing too wide or too small to read."""
+    """At the width of a desk and of a phone: no console error, no missing picture, nothing too wide
+    or too small to read."""
     made = _run("report", "--data", DATA, "-o", tmp_path / "report")
     assert made.exit_code == 0, made.output
     look = [sys.executable, str(ROOT / "tools" / "look_at_page.py")]
@@ -226,7 +336,11 @@ def test_report_in_a_browser(tmp_path: Path) -> None:
     seen = subprocess.run([*look, str(page)], capture_output=True, text=True, timeout=300)
     assert seen.returncode == 0, seen.stdout + seen.stderr
     assert seen.stdout.count("nothing wrong") == 2
-    page.write_text(page.read_text().replace("</body>", '<img alt="x" src="gone.png"><script>console.error("no")</script></body>'))
+    page.write_text(
+        page.read_text().replace(
+            "</body>", '<img alt="x" src="gone.png"><script>console.error("no")</script></body>'
+        )
+    )
     wrong = subprocess.run([*look, str(page)], capture_output=True, text=True, timeout=300)
     assert wrong.returncode == 1
     assert "pictures are missing" in wrong.stdout
@@ -235,7 +349,11 @@ def test_report_in_a_browser(tmp_path: Path) -> None:
 
 def _result(name: str, value: float) -> dict[str, object]:
     thresholds = [i / 100 for i in range(21)]
-    return {"experiment": name, "thresholds": thresholds, "total": [value * t / 0.2 for t in thresholds]}
+    return {
+        "experiment": name,
+        "thresholds": thresholds,
+        "total": [value * t / 0.2 for t in thresholds],
+    }
 
 
 @pytest.mark.parametrize(
@@ -251,36 +369,50 @@ def test_verdicts_on_the_schemes(values: tuple[float, ...], verdicts: list[str])
     found = fig06.claims(results, 3)
     assert [c.verdict for c in found[:4]] == verdicts
     assert found[4].verdict == "not testable here"
-    results |= {f"joint-{t}": _result(f"joint-{t}", v) for t, v in enumerate((50, 55, 60, 61, 62, 62), 1)}
+    results |= {
+        f"joint-{t}": _result(f"joint-{t}", v) for t, v in enumerate((50, 55, 60, 61, 62, 62), 1)
+    }
     assert fig06.claims(results, 3)[4].verdict == "confirmed"
     results["joint-6"] = _result("joint-6", 70)
     assert fig06.claims(results, 3)[4].verdict == "not confirmed"
 
 
 def test_margins_come_from_seeds() -> None:
-    """Two networks of two seeds each: the pooled deviation; without repeats an assumed one, and it is said."""
+    """Two networks of two seeds each: the pooled deviation; without repeats an assumed one, and it
+    is said."""
     once = {n: _result(n, v) for n, v in (("joint-1", 50.0), ("joint-3", 52.0))}
     assert trained.noise(once) == (trained.ASSUMED, 0, 0)
     assert "assumed" in trained.noise_text(once)
-    twice = {**once, "joint-1-seed2": _result("joint-1-seed2", 51.0), "joint-3-seed2": _result("joint-3-seed2", 55.0)}
+    twice = {
+        **once,
+        "joint-1-seed2": _result("joint-1-seed2", 51.0),
+        "joint-3-seed2": _result("joint-3-seed2", 55.0),
+    }
     # deviations of (50, 51) and (52, 55): 0.5 and 4.5, over 2 degrees of freedom
     deviation, trainings, networks = trained.noise(twice)
     assert deviation == pytest.approx((5.0 / 2) ** 0.5)
     assert (trainings, networks) == (4, 2)
     one, other = (trained.seeds_of(twice, n) for n in ("joint-3", "joint-1"))
-    assert trained.margin(twice, one, other) == pytest.approx(4.303 * deviation, rel=1e-3)  # Student's, 2 degrees
+    assert trained.margin(twice, one, other) == pytest.approx(
+        4.303 * deviation, rel=1e-3
+    )  # Student's, 2 degrees
     assert trained.margin(once, [{}], [{}]) == pytest.approx(2 * trained.ASSUMED * 2**0.5)
     assert trained.gap(one, other)[0] == pytest.approx(3.0)
     assert trained.gap_text(one, other) == "+3.0 points"
     assert trained.text_of(one) == "53.5 ± 2.1"
-    people = [{**_result("x", 50.0), "hits_of_people": {"0.2": hits}} for hits in ([14, 7, 7, 0], [7, 7, 0, 0])]
+    people = [
+        {**_result("x", 50.0), "hits_of_people": {"0.2": hits}}
+        for hits in ([14, 7, 7, 0], [7, 7, 0, 0])
+    ]
     # differences of 7, 0, 7, 0 of 14 joints: 25 % on average, deviation 28.9 % over four people
     assert trained.gap(people[:1], people[1:])[1] == pytest.approx(100 * 0.5 / 3**0.5 / 2)
 
 
 def test_verdict_on_the_receptive_field() -> None:
     results = {}
-    for e, value in zip(plans.of_fig4(plans.PROFILES["smoke"], 3, 1), (30, 40, 45, 47, 48), strict=True):
+    for e, value in zip(
+        plans.of_fig4(plans.PROFILES["smoke"], 3, 1), (30, 40, 45, 47, 48), strict=True
+    ):
         results[e.name] = {**_result(e.name, value), "config": asdict(e.config)}
     assert fig04.claims(results, 3)[0].verdict == "confirmed"
     assert [v for _, v, _ in fig04.fields(results)] == pytest.approx([30, 40, 45, 47, 48])
@@ -288,11 +420,13 @@ def test_verdict_on_the_receptive_field() -> None:
 
 
 def test_stored_results_and_their_report(tmp_path: Path) -> None:
-    """What comes with the package says where it is from, is of the profile's plan, and makes the page on any machine."""
+    """What comes with the package says where it is from, is of the profile's plan, and makes the
+    page on any machine."""
     plan = {
-        e.name: e for make in (plans.stages_of_fig6, plans.of_fig4)
+        e.name: e
+        for make in (plans.stages_of_fig6, plans.of_fig4)
         for e in make(plans.PROFILES["cpu"], 3, 3)
-    }  # fmt: skip
+    }
     stored = trained.read(trained.stored("cpu"))
     for name, result in stored.items():
         assert name in plan

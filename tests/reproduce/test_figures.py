@@ -33,7 +33,9 @@ def test_missing_data_are_named(tmp_path: Path) -> None:
     assert "missing: release/LSP_prediction_model_MPII_LSP_6s.mat is not in" in result.output
     assert "To be had" in result.output
     for figure in ("fig8", "fig9", "fig10", "fig12"):
-        made = CliRunner().invoke(reproduce.main, [figure, "--data", str(tmp_path), "-o", str(tmp_path / "out")])
+        made = CliRunner().invoke(
+            reproduce.main, [figure, "--data", str(tmp_path), "-o", str(tmp_path / "out")]
+        )
         assert made.exit_code == 2
         assert "Traceback" not in made.output
 
@@ -61,13 +63,18 @@ def test_a_wrong_number_fails(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @needs_data
-@pytest.mark.parametrize(("name", "file", "panel", "label", "at", "value"), [
-    ("fig9", "fig09", "total", "CPM (MPII + LSP)", 20, 90.5),
-    ("fig12", "fig12", "elbow, by the truth", "CPM (FLIC)", 20, 97.59),
-    ("fig8", "fig08", "total", "Newell et al., ECCV'16", 50, 88.43),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "file", "panel", "label", "at", "value"),
+    [
+        ("fig9", "fig09", "total", "CPM (MPII + LSP)", 20, 90.5),
+        ("fig12", "fig12", "elbow, by the truth", "CPM (FLIC)", 20, 97.59),
+        ("fig8", "fig08", "total", "Newell et al., ECCV'16", 50, 88.43),
+    ],
+)
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_figures(tmp_path: Path, name: str, file: str, panel: str, label: str, at: int, value: float) -> None:
+def test_figures(
+    tmp_path: Path, name: str, file: str, panel: str, label: str, at: int, value: float
+) -> None:
     result = CliRunner().invoke(reproduce.main, [name, "--data", str(DATA), "-o", str(tmp_path)])
     assert result.exit_code == 0, result.output
     content = json.loads((tmp_path / f"{file}.json").read_text())
@@ -75,7 +82,6 @@ def test_figures(tmp_path: Path, name: str, file: str, panel: str, label: str, a
     assert content["provenance"]["command"] == f"cpm-reproduce {name}"
     for ending in ("png", "pdf", "csv"):
         assert (tmp_path / f"{file}.{ending}").stat().st_size > 1000
-
 
     rows = json.loads((tmp_path / f"{file}_published.json").read_text())
     assert rows

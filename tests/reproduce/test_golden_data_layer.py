@@ -1,4 +1,5 @@
-"""The CPM data layer against recorded samples of the real one: pixels identical, maps within float32 rounding."""
+"""The CPM data layer against recorded samples of the real one: pixels identical, maps within
+float32 rounding."""
 
 from __future__ import annotations
 
@@ -46,19 +47,33 @@ def test_samples_from_recorded_dice(path: Path) -> None:
         choice = roll(settings, GivenDice(iter(recorded["rand"][first:last].tolist())), table)
         assert choice.scale_multiplier == recorded["scale_multiplier"][i]
         assert choice.degree == recorded["degree"][i]
-        assert (choice.x_offset, choice.y_offset) == (recorded["x_offset"][i], recorded["y_offset"][i])
+        assert (choice.x_offset, choice.y_offset) == (
+            recorded["x_offset"][i],
+            recorded["y_offset"][i],
+        )
         assert choice.flip == bool(recorded["flip"][i])
         sample = augment(record.image, record.annotation, settings, choice)
         np.testing.assert_array_equal(sample.pixels.transpose(2, 0, 1), recorded["pixels"][i])
         expected = (recorded["pixels"][i].astype(np.float32) - 128) / np.float32(256)
         np.testing.assert_array_equal(sample.data[:3], expected)
         if i < centre_batch:
-            np.testing.assert_allclose(sample.data[3], recorded["center"][i], rtol=0, atol=tolerances.LABEL)
-        np.testing.assert_allclose(sample.data[3], recorded["center16"][i], rtol=0, atol=tolerances.HALF)
+            np.testing.assert_allclose(
+                sample.data[3], recorded["center"][i], rtol=0, atol=tolerances.LABEL
+            )
+        np.testing.assert_allclose(
+            sample.data[3], recorded["center16"][i], rtol=0, atol=tolerances.HALF
+        )
         label = np.concatenate([sample.label, sample.label_1st])
-        measured.note("Caffe: CPM data layer, pixels (levels)", float(
-            np.abs(sample.pixels.transpose(2, 0, 1).astype(int) - recorded["pixels"][i]).max()))  # fmt: skip
-        measured.note("Caffe: CPM data layer, label maps (absolute)", float(np.abs(label - recorded["label"][i]).max()))
+        measured.note(
+            "Caffe: CPM data layer, pixels (levels)",
+            float(
+                np.abs(sample.pixels.transpose(2, 0, 1).astype(int) - recorded["pixels"][i]).max()
+            ),
+        )
+        measured.note(
+            "Caffe: CPM data layer, label maps (absolute)",
+            float(np.abs(label - recorded["label"][i]).max()),
+        )
         np.testing.assert_allclose(label, recorded["label"][i], rtol=0, atol=tolerances.LABEL)
 
 
@@ -73,7 +88,8 @@ def test_rand_sequence(path: Path) -> None:
 @pytest.mark.parametrize("path", cases(_DUMPS, "*.json"))
 @pytest.mark.parametrize("workers", [0, 2])
 def test_source_replays_caffe(path: Path, workers: int) -> None:
-    """The layer's source, dice replayed from the seed, gives the recorded batches, in worker processes too."""
+    """The layer's source, dice replayed from the seed, gives the recorded batches, in worker
+    processes too."""
     from caffe_compat.layers import make
 
     case, recorded, _, _, layer = _open(path)
@@ -84,7 +100,9 @@ def test_source_replays_caffe(path: Path, workers: int) -> None:
     for number in range(case["batches"]):
         data, label = source.batch(number)
         part = slice(number * size, (number + 1) * size)
-        np.testing.assert_array_equal(data[:, :3] * 256 + 128, recorded["pixels"][part].astype(np.float32))
+        np.testing.assert_array_equal(
+            data[:, :3] * 256 + 128, recorded["pixels"][part].astype(np.float32)
+        )
         np.testing.assert_allclose(label, recorded["label"][part], rtol=0, atol=tolerances.LABEL)
 
 

@@ -33,14 +33,20 @@ def test_imresize(case: dict[str, Any]) -> None:
     with np.load(_RESIZE) as file:
         source, target, out = (file[f"{case['case']}_{name}"] for name in ("in", "target", "out"))
     target = target.ravel()
-    ours = imresize(source, float(target[0]) if len(target) == 1 else (int(target[0]), int(target[1])))
+    ours = imresize(
+        source, float(target[0]) if len(target) == 1 else (int(target[0]), int(target[1]))
+    )
     assert ours.dtype == out.dtype
     kind = "levels" if out.dtype == np.uint8 else str(out.dtype)
-    measured.note(f"MATLAB: imresize ({kind})", float(np.abs(ours.astype(float) - out.astype(float)).max()))
+    measured.note(
+        f"MATLAB: imresize ({kind})", float(np.abs(ours.astype(float) - out.astype(float)).max())
+    )
     if out.dtype == np.uint8:
         np.testing.assert_array_equal(ours, out)
     else:
-        np.testing.assert_allclose(ours, out, rtol=0, atol=1e-10 if out.dtype == np.float64 else 1e-4)
+        np.testing.assert_allclose(
+            ours, out, rtol=0, atol=1e-10 if out.dtype == np.float64 else 1e-4
+        )
 
 
 @pytest.mark.golden
@@ -56,13 +62,17 @@ def test_taps() -> None:
 
 
 _INPUTS = {
-    "down_down": np.arange(64.0).reshape(8, 8), "down_down_irregular": np.arange(64.0).reshape(8, 8),
-    "up_up_irregular": np.arange(64.0).reshape(8, 8), "down_down_small": np.arange(16.0).reshape(4, 4),
-    "down_down_x2": np.arange(64.0).reshape(8, 8), "down_down_x4": np.arange(64.0).reshape(8, 8),
-    "down_down_x3": np.arange(225.0).reshape(15, 15), "down_down_x5": np.arange(225.0).reshape(15, 15),
+    "down_down": np.arange(64.0).reshape(8, 8),
+    "down_down_irregular": np.arange(64.0).reshape(8, 8),
+    "up_up_irregular": np.arange(64.0).reshape(8, 8),
+    "down_down_small": np.arange(16.0).reshape(4, 4),
+    "down_down_x2": np.arange(64.0).reshape(8, 8),
+    "down_down_x4": np.arange(64.0).reshape(8, 8),
+    "down_down_x3": np.arange(225.0).reshape(15, 15),
+    "down_down_x5": np.arange(225.0).reshape(15, 15),
     "up_up_topleft": np.array([[100.0, 1, 0, 100], [10, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]]),
     "up_up_bottomright": np.array([[0.0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 10], [100, 0, 1, 100]]),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("path", cases("matlab/imresize/matlab_reference", "*.mat"))
@@ -88,7 +98,9 @@ def test_eight_bit_images_made_by_matlab(path: Path) -> None:
     source = cv2.imread(str(path.with_name("lena_512x512.png")), cv2.IMREAD_UNCHANGED)
     out = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
     if "double" in path.stem:
-        ours = np.clip(np.floor(imresize(source / 255.0, (123, 234)) * 255 + 0.5), 0, 255).astype(np.uint8)
+        ours = np.clip(np.floor(imresize(source / 255.0, (123, 234)) * 255 + 0.5), 0, 255).astype(
+            np.uint8
+        )
     else:
         ours = imresize(source, (123, 234))
     np.testing.assert_array_equal(ours, out)
@@ -144,19 +156,28 @@ def _load(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
 def _read(path: Path) -> np.ndarray:
     import cv2
 
-    return np.ascontiguousarray(cv2.imread(str(path), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)[:, :, ::-1])
+    return np.ascontiguousarray(
+        cv2.imread(str(path), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)[:, :, ::-1]
+    )
 
 
 def _predictor(arrays: dict[str, np.ndarray], info: dict[str, Any]) -> Predictor:
     if info.get("network") != "caffe":
         return _Recorded(arrays, info)
-    loaded = Predictor.load(str(_FOLDER / "pipeline" / "tiny.caffemodel"), prototxt=str(_FOLDER / "pipeline" / "tiny_deploy.prototxt"))
+    loaded = Predictor.load(
+        str(_FOLDER / "pipeline" / "tiny.caffemodel"),
+        prototxt=str(_FOLDER / "pipeline" / "tiny_deploy.prototxt"),
+    )
     loaded.setting = Setting(int(info["boxsize"]), float(info["sigma"]))
     return loaded
 
 
-def _check_maps(maps: np.ndarray, arrays: dict[str, np.ndarray], name: str, scale: float = 1.0) -> None:
-    assert list(maps.shape) == arrays[f"{name}_shape"].tolist() if f"{name}_shape" in arrays else True
+def _check_maps(
+    maps: np.ndarray, arrays: dict[str, np.ndarray], name: str, scale: float = 1.0
+) -> None:
+    assert (
+        list(maps.shape) == arrays[f"{name}_shape"].tolist() if f"{name}_shape" in arrays else True
+    )
     at = maps[:, arrays[f"{name}_sample_y"], arrays[f"{name}_sample_x"]]
     worst = float(np.abs(at - arrays[f"{name}_samples"]).max()) / scale
     measured.note("MATLAB: belief maps in the image, both protocols (absolute, per scale)", worst)
@@ -165,10 +186,14 @@ def _check_maps(maps: np.ndarray, arrays: dict[str, np.ndarray], name: str, scal
         stride = int(arrays[f"{name}_sub_stride"])
         sub = maps[arrays[f"{name}_sub_channels"]][:, ::stride, ::stride]
         np.testing.assert_allclose(sub, arrays[f"{name}_sub"], rtol=0, atol=1e-5 * scale)
-    np.testing.assert_allclose(maps.reshape(len(maps), -1).max(1), arrays[f"{name}_max"].ravel(), rtol=0, atol=1e-5 * scale)
+    np.testing.assert_allclose(
+        maps.reshape(len(maps), -1).max(1), arrays[f"{name}_max"].ravel(), rtol=0, atol=1e-5 * scale
+    )
 
 
-def _check_task(task: Task, predictor: Predictor, arrays: dict[str, np.ndarray], first: int) -> tuple[np.ndarray, list[Any]]:
+def _check_task(
+    task: Task, predictor: Predictor, arrays: dict[str, np.ndarray], first: int
+) -> tuple[np.ndarray, list[Any]]:
     prepared = protocol.shrink(task, predictor.setting)
     data = protocol.network_input(prepared.boxes, predictor.setting)
     geometry = prepared.geometry
@@ -179,7 +204,9 @@ def _check_task(task: Task, predictor: Predictor, arrays: dict[str, np.ndarray],
             np.testing.assert_array_equal(box, arrays[f"padded_{number}"])
     if first == 1:
         stride = max(1, data.shape[-1] // arrays["net_input_1"].shape[-1])
-        np.testing.assert_allclose(data[0][:, ::stride, ::stride], arrays["net_input_1"], rtol=0, atol=1e-7)
+        np.testing.assert_allclose(
+            data[0][:, ::stride, ::stride], arrays["net_input_1"], rtol=0, atol=1e-7
+        )
         row = data[0, 3, data.shape[-1] // 2 - 1]
         np.testing.assert_allclose(row, arrays["center_map_row"].ravel(), rtol=0, atol=1e-7)
     stages = predictor.forward(data, predictor.outputs)
@@ -188,7 +215,9 @@ def _check_task(task: Task, predictor: Predictor, arrays: dict[str, np.ndarray],
         number = first + i
         for s in range(len(predictor.outputs)):
             if f"net_output_{number}_stage{s + 1}" in arrays:
-                np.testing.assert_allclose(stages[s, i], arrays[f"net_output_{number}_stage{s + 1}"], rtol=0, atol=2e-5)
+                np.testing.assert_allclose(
+                    stages[s, i], arrays[f"net_output_{number}_stage{s + 1}"], rtol=0, atol=2e-5
+                )
         back = protocol.to_image(stages[-1, i], place, size, predictor.setting.boxsize).numpy()
         _check_maps(back, arrays, f"resized_{number}")
     return stages, geometry
@@ -199,7 +228,12 @@ def _check_task(task: Task, predictor: Predictor, arrays: dict[str, np.ndarray],
 def test_demo_protocol(path: Path) -> None:
     arrays, info = _load(path)
     predictor = _predictor(arrays, info)
-    task = protocol.task_demo(_read(DATA / info["image"]), arrays["rect"].ravel().tolist(), predictor.setting, float(info["octave"]))
+    task = protocol.task_demo(
+        _read(DATA / info["image"]),
+        arrays["rect"].ravel().tolist(),
+        predictor.setting,
+        float(info["octave"]),
+    )
     np.testing.assert_allclose(task.center, arrays["center"].ravel(), rtol=0, atol=1e-12)
     np.testing.assert_allclose(task.scales, arrays["multiplier"].ravel(), rtol=1e-14)
     _check_task(task, predictor, arrays, 1)
@@ -218,19 +252,26 @@ def test_benchmark_protocol(path: Path) -> None:
     np.testing.assert_allclose(protocol.SEARCH, arrays["scale_search"].ravel(), rtol=1e-15)
     tasks = _tasks(info, predictor.setting, arrays)
     np.testing.assert_allclose([t.center for t in tasks], arrays["center"], rtol=1e-13)
-    np.testing.assert_allclose([s for t in tasks for s in t.scales], arrays["scale"].ravel(), rtol=1e-14)
+    np.testing.assert_allclose(
+        [s for t in tasks for s in t.scales], arrays["scale"].ravel(), rtol=1e-14
+    )
     for person, task in enumerate(tasks):
         _check_task(task, predictor, arrays, 1 + person * len(task.scales))
         found = predictor.run(task, keep=True)
         assert found.maps is not None
-        np.testing.assert_array_equal(predictor.run(task).joints, found.joints)  # without keeping maps, by parts
+        np.testing.assert_array_equal(
+            predictor.run(task).joints, found.joints
+        )  # without keeping maps, by parts
         # sums over seven scales
         _check_maps(found.maps[-1], arrays, f"final_{person + 1}", len(task.scales))
         if "prediction" in arrays:
             ours = found.joints
             if "source" in info:  # stored in LSP's joint order
                 ours = ours[[PARTS_14.index(j) for j in LSP_JOINTS]]
-            measured.note("MATLAB: predicted joints (pixels)", float(np.abs(ours - arrays["prediction"][:, :, person]).max()))
+            measured.note(
+                "MATLAB: predicted joints (pixels)",
+                float(np.abs(ours - arrays["prediction"][:, :, person]).max()),
+            )
             np.testing.assert_array_equal(ours, arrays["prediction"][:, :, person])
 
 
@@ -238,14 +279,19 @@ def _tasks(info: dict[str, Any], setting: Setting, arrays: dict[str, np.ndarray]
     from reproduce.people import matfile
 
     if "source" in info:
-        return [protocol.task_lsp(_read(DATA / "lsp" / "images" / f"{s}.jpg"), setting) for s in info["source"].split(",")]
+        return [
+            protocol.task_lsp(_read(DATA / "lsp" / "images" / f"{s}.jpg"), setting)
+            for s in info["source"].split(",")
+        ]
     names = [Path(p).name for p in info["images"]]
     if "FLIC" in info["images"][0]:
         (examples,) = matfile.load(_FOLDER / "datasets" / "flic_examples.mat", "examples")
         tests = [e for e in examples.ravel() if matfile.number(e.istest)]
         assert [matfile.text(e.filepath) for e in tests] == names
         return [
-            protocol.task_flic(_read(DATA / "flic" / "images" / n), np.asarray(e.torsobox).ravel(), setting)
+            protocol.task_flic(
+                _read(DATA / "flic" / "images" / n), np.asarray(e.torsobox).ravel(), setting
+            )
             for n, e in zip(names, tests, strict=True)
         ]
     scales = arrays["scale"].reshape(len(names), -1)[:, 0] / protocol.SEARCH[0]
@@ -268,13 +314,19 @@ def test_mpii_result_file(path: Path, tmp_path: Path) -> None:
         pytest.skip(f"no {recorded.name} beside it")
     arrays, info = _load(path)
     predictor = _predictor(arrays, info)
-    test = testsets.mpi_test(_FOLDER / "datasets" / "mpii_release.mat", predictor.setting, protocol.SEARCH)
+    test = testsets.mpi_test(
+        _FOLDER / "datasets" / "mpii_release.mat", predictor.setting, protocol.SEARCH
+    )
     images = [DATA / "mpii" / "images" / person.image.name for person in test.people]
     tasks = [
         protocol.task_mpi(_read(image), person.objpos, person.scale, predictor.setting)
-        for image, person in zip(images, test.people, strict=True) if person.objpos is not None
-    ]  # fmt: skip
-    test.write(tmp_path / "ours.mat", np.stack([test.to_file(predictor.run(task).joints) for task in tasks]))
+        for image, person in zip(images, test.people, strict=True)
+        if person.objpos is not None
+    ]
+    test.write(
+        tmp_path / "ours.mat",
+        np.stack([test.to_file(predictor.run(task).joints) for task in tasks]),
+    )
     ours, theirs = (loadmat(p)["RELEASE_predicted"] for p in (tmp_path / "ours.mat", recorded))
     _same_struct(ours, theirs, "RELEASE_predicted")
 
@@ -302,15 +354,25 @@ def test_units() -> None:
         units = {key: file[key] for key in file.files}
     box = int(units["pad_box"].ravel()[0])
     for k in range(1, 1 + sum(key.startswith("pad_in_") for key in units)):
-        padded, pad = protocol.pad_around(units[f"pad_in_{k}"], box, tuple(units[f"pad_center_{k}"].ravel()))
+        padded, pad = protocol.pad_around(
+            units[f"pad_in_{k}"], box, tuple(units[f"pad_center_{k}"].ravel())
+        )
         assert list(pad) == units[f"pad_{k}"].ravel().tolist()
         if units[f"pad_ok_{k}"].ravel()[0]:
             np.testing.assert_array_equal(padded, units[f"pad_out_{k}"])
     for k in range(1, 1 + sum(key.startswith("max_map_") for key in units)):
         maps = units[f"max_map_{k}"][None].astype(np.float32)
-        assert protocol.find_maximum(maps, "benchmark")[0].tolist() == units[f"max_bench_{k}"].ravel().tolist()
-        assert protocol.find_maximum(maps, "demo")[0].tolist() == units[f"max_apply_{k}"].ravel().tolist()
+        assert (
+            protocol.find_maximum(maps, "benchmark")[0].tolist()
+            == units[f"max_bench_{k}"].ravel().tolist()
+        )
+        assert (
+            protocol.find_maximum(maps, "demo")[0].tolist()
+            == units[f"max_apply_{k}"].ravel().tolist()
+        )
     sigma = float(units["centermap_16_sigma"].ravel()[0])
-    np.testing.assert_allclose(protocol.center_map(16, sigma), units["centermap_16"], rtol=0, atol=1e-7)
+    np.testing.assert_allclose(
+        protocol.center_map(16, sigma), units["centermap_16"], rtol=0, atol=1e-7
+    )
     row = protocol.center_map(368, 21.0)[183]
     np.testing.assert_allclose(row, units["centermap_368_row184"].ravel(), rtol=0, atol=1e-7)

@@ -20,7 +20,9 @@ def test_lmdb(path: Path, tmp_path: Path) -> None:
     case = json.loads(path.read_text())
     people = []
     for name in case["datasets"]:
-        people += annotation.read_json(GOLDEN / "cpmdata" / "training" / "json" / f"{name}_annotations.json")
+        people += annotation.read_json(
+            GOLDEN / "cpmdata" / "training" / "json" / f"{name}_annotations.json"
+        )
     plan = store.plan(people, validation=bool(case["validation"]), seed=case["np_random_seed"])
     assert plan.total == case["entries"]
     store.export_lmdb(plan, GOLDEN / "cpmdata" / "dataset", tmp_path / "out")
@@ -32,7 +34,9 @@ def test_lmdb(path: Path, tmp_path: Path) -> None:
     stored = GOLDEN / "cpmdata" / "training" / "lmdb" / case["lmdb"]
     if stored.is_dir():
         original = LMDBReader(stored)
-        assert [original.raw(i) for i in range(len(original))] == [reader.raw(i) for i in range(len(reader))]
+        assert [original.raw(i) for i in range(len(original))] == [
+            reader.raw(i) for i in range(len(reader))
+        ]
 
 
 @pytest.mark.parametrize("path", cases("matlab/genjson", "*.json"))
@@ -58,7 +62,10 @@ def test_leeds_json() -> None:
         lspet = lsp_files.arrange(file["joints_lspet"], "lspet")
         first = lsp_files.arrange(file["joints_lsp"], "lsp")
     sizes = [tuple(s) for s in json.loads((folder / "leeds_image_sizes.json").read_text()).values()]
-    assert annotation.to_json(lsp_files.annotate(lspet, first, sizes)) == (folder / "leeds.json").read_text()
+    assert (
+        annotation.to_json(lsp_files.annotate(lspet, first, sizes))
+        == (folder / "leeds.json").read_text()
+    )
 
 
 @needs_data
@@ -72,5 +79,9 @@ def test_leeds_at_full_scale() -> None:
     people = {a.annolist_index - 1: a for a in lsp_files.read_training(DATA, skip_missing=True)}
     here = [(i, k) for i, k in enumerate(index.tolist()) if k in people]
     assert len(here) > 0.8 * len(index)
-    np.testing.assert_allclose([people[k].scale for _, k in here], scale[[i for i, _ in here]], rtol=1e-12)
-    np.testing.assert_allclose([people[k].objpos for _, k in here], objpos[[i for i, _ in here]], rtol=1e-12)
+    np.testing.assert_allclose(
+        [people[k].scale for _, k in here], scale[[i for i, _ in here]], rtol=1e-12
+    )
+    np.testing.assert_allclose(
+        [people[k].objpos for _, k in here], objpos[[i for i, _ in here]], rtol=1e-12
+    )

@@ -16,7 +16,11 @@ from tests.paths import cases
 
 
 def _deterministic() -> list[object]:
-    return [p for p in cases("tiny", "*/losses.json") if p.values[0] is None or (p.values[0].parent / "init.caffemodel").exists()]
+    return [
+        p
+        for p in cases("tiny", "*/losses.json")
+        if p.values[0] is None or (p.values[0].parent / "init.caffemodel").exists()
+    ]
 
 
 @pytest.mark.parametrize("path", _deterministic())
@@ -24,7 +28,12 @@ def test_training(path: Path) -> None:
     folder = path.parent
     recorded = json.loads(path.read_text())
     options = Options(order=Order(dice="caffe"))
-    solver = make_solver(read_solver(folder / "pose_solver.prototxt"), folder, options, read_weights(folder / "init.caffemodel"))
+    solver = make_solver(
+        read_solver(folder / "pose_solver.prototxt"),
+        folder,
+        options,
+        read_weights(folder / "init.caffemodel"),
+    )
     steps = solver.spec.message.max_iter
     for entry in recorded["iterations"][:steps]:
         assert solver.step().loss == pytest.approx(entry["loss"], rel=tolerances.PRINTED)

@@ -21,8 +21,17 @@ from tests.paths import DATA, needs_data
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small untrained pose machine."""
-    config = netgen.CPMConfig(stages=2, input_size=96, towers=(4, 4, 8), features=4, wide=8, belief=8, tower_kernel=5,
-                              stage_kernel=5, filler="msra")  # fmt: skip
+    config = netgen.CPMConfig(
+        stages=2,
+        input_size=96,
+        towers=(4, 4, 8),
+        features=4,
+        wide=8,
+        belief=8,
+        tower_kernel=5,
+        stage_kernel=5,
+        filler="msra",
+    )
     net = Net(netgen.deploy(config), seed=2)
     path = tmp_path_factory.mktemp("model") / "small.caffemodel"
     write_weights(path, net.weights(), net.graph.spec)
@@ -36,7 +45,9 @@ def _run(*args: object) -> Result:
 def test_photograph(model: Path, tmp_path: Path) -> None:
     image = np.random.default_rng(0).integers(0, 256, (120, 90, 3), np.uint8)
     cv2.imwrite(str(tmp_path / "a.png"), image)
-    result = _run(tmp_path / "a.png", "--model", model, "--out", tmp_path / "out", "--box", "10,10,60,100")
+    result = _run(
+        tmp_path / "a.png", "--model", model, "--out", tmp_path / "out", "--box", "10,10,60,100"
+    )
     assert result.exit_code == 0, result.output
     found = json.loads((tmp_path / "out" / "a_keypoints.json").read_text())
     assert len(found["people"][0]["pose_keypoints_2d"]) == 42
@@ -48,17 +59,22 @@ def test_photograph(model: Path, tmp_path: Path) -> None:
 
 
 def test_boxes_file(model: Path, tmp_path: Path) -> None:
-    """Several people in a picture, each as if alone; CSV and JSON say the same; an image without boxes is listed."""
+    """Several people in a picture, each as if alone; CSV and JSON say the same; an image without
+    boxes is listed."""
     rng = np.random.default_rng(0)
     for name in ("two.png", "none.png"):
         cv2.imwrite(str(tmp_path / name), rng.integers(0, 256, (120, 90, 3), np.uint8))
     boxes = [[10, 10, 40, 90], [30.5, 20, 50, 70]]
     (tmp_path / "b.json").write_text(json.dumps({"two.png": boxes}))
-    (tmp_path / "b.csv").write_text("image,x,y,w,h\n" + "".join(f"two.png,{x},{y},{w},{h}\n" for x, y, w, h in boxes))
+    (tmp_path / "b.csv").write_text(
+        "image,x,y,w,h\n" + "".join(f"two.png,{x},{y},{w},{h}\n" for x, y, w, h in boxes)
+    )
     found = []
     for kind in ("json", "csv"):
         out = tmp_path / kind
-        result = _run(tmp_path / "*.png", "--model", model, "--boxes", tmp_path / f"b.{kind}", "--out", out)
+        result = _run(
+            tmp_path / "*.png", "--model", model, "--boxes", tmp_path / f"b.{kind}", "--out", out
+        )
         assert result.exit_code == 1
         assert "names no person in it" in result.stderr
         assert "none.png" in result.stderr
@@ -68,8 +84,18 @@ def test_boxes_file(model: Path, tmp_path: Path) -> None:
         found.append(json.loads((out / "two_keypoints.json").read_text())["people"])
     assert found[0] == found[1]
     for i, box in enumerate(boxes):
-        _run(tmp_path / "two.png", "--model", model, "--box", ",".join(map(str, box)), "--out", tmp_path / "alone")
-        assert json.loads((tmp_path / "alone" / "two_keypoints.json").read_text())["people"] == [found[0][i]]
+        _run(
+            tmp_path / "two.png",
+            "--model",
+            model,
+            "--box",
+            ",".join(map(str, box)),
+            "--out",
+            tmp_path / "alone",
+        )
+        assert json.loads((tmp_path / "alone" / "two_keypoints.json").read_text())["people"] == [
+            found[0][i]
+        ]
 
 
 @pytest.mark.parametrize(
@@ -85,11 +111,15 @@ def test_boxes_file(model: Path, tmp_path: Path) -> None:
         ("missing.csv", None, "cannot be read"),
     ],
 )
-def test_bad_boxes_file(model: Path, tmp_path: Path, file: str, text: str | None, said: str) -> None:
+def test_bad_boxes_file(
+    model: Path, tmp_path: Path, file: str, text: str | None, said: str
+) -> None:
     cv2.imwrite(str(tmp_path / "a.png"), np.zeros((20, 20, 3), np.uint8))
     if text is not None:
         (tmp_path / file).write_text(text)
-    result = _run(tmp_path / "a.png", "--model", model, "--boxes", tmp_path / file, "--out", tmp_path / "out")
+    result = _run(
+        tmp_path / "a.png", "--model", model, "--boxes", tmp_path / file, "--out", tmp_path / "out"
+    )
     assert result.exit_code == 2
     assert said in result.stderr
     assert not (tmp_path / "out").exists()
@@ -97,7 +127,7 @@ def test_bad_boxes_file(model: Path, tmp_path: Path, file: str, text: str | None
 
 def test_a_failing_person_does_not_stop_the_others(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:  # fmt: skip
+) -> None:
     from caffe_compat.errors import CaffeCompatError
 
     for name, width in (("a.png", 40), ("b.png", 50)):
@@ -112,7 +142,9 @@ def test_a_failing_person_does_not_stop_the_others(
         return run(self, *args, **kwargs)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Predictor, "run_prepared", failing)
-    result = _run(tmp_path / "a.png", tmp_path / "b.png", "--model", model, "--out", tmp_path / "out")
+    result = _run(
+        tmp_path / "a.png", tmp_path / "b.png", "--model", model, "--out", tmp_path / "out"
+    )
     assert result.exit_code == 1
     assert "the network fails" in result.stderr
     assert [p.name for p in (tmp_path / "out").glob("*_keypoints.json")] == ["b_keypoints.json"]
@@ -126,12 +158,16 @@ def test_results_do_not_overwrite_each_other(model: Path, tmp_path: Path) -> Non
     inputs = [tmp_path / n for n in ("a.png", "a.jpg", "x/b.png", "y/b.png")]
     result = _run(*inputs, "--model", model, "--out", tmp_path / "out")
     assert result.exit_code == 1
-    assert {p.name for p in (tmp_path / "out").glob("*_keypoints.json")} == {"a.png_keypoints.json", "a.jpg_keypoints.json"}
+    assert {p.name for p in (tmp_path / "out").glob("*_keypoints.json")} == {
+        "a.png_keypoints.json",
+        "a.jpg_keypoints.json",
+    }
     assert "x/b.png: 2 inputs have this file name" in result.stderr
 
 
 def test_every_kind_of_picture(model: Path, tmp_path: Path) -> None:
-    """Grey, 16-bit, transparent and tiny images are read; damaged and missing ones are listed, the others done, exit 1."""
+    """Grey, 16-bit, transparent and tiny images are read; damaged and missing ones are listed, the
+    others done, exit 1."""
     rng = np.random.default_rng(0)
     folder = tmp_path / "in"
     folder.mkdir()
@@ -150,8 +186,13 @@ def test_every_kind_of_picture(model: Path, tmp_path: Path) -> None:
     result = _run(folder, "--model", model, "--out", tmp_path / "out")
     assert result.exit_code == 1
     assert {p.name.split("_")[0] for p in (tmp_path / "out").glob("*_keypoints.json")} == {
-        "grey", "deep", "clear", "plain", "print", "turned",
-    }  # fmt: skip
+        "grey",
+        "deep",
+        "clear",
+        "plain",
+        "print",
+        "turned",
+    }
     assert cv2.imread(str(tmp_path / "out" / "turned_skeleton.png")).shape == (60, 50, 3)
     assert json.loads((tmp_path / "out" / "turned_keypoints.json").read_text())["size"] == [50, 60]
     for name in ("broken.jpg", "empty.png"):
@@ -162,9 +203,14 @@ def test_every_kind_of_picture(model: Path, tmp_path: Path) -> None:
 def test_bad_requests(model: Path, tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "a.png"), np.zeros((20, 20, 3), np.uint8))
     for args in (
-        [], [tmp_path / "a.png", "--dataset", "lsp"], [tmp_path / "a.png", "--box", "1,2"], ["--dataset", "lsp"],
-        [tmp_path / "a.png", "--stages", "3"], [tmp_path / "a.png", "--device", "tpu"], [tmp_path],
-    ):  # fmt: skip
+        [],
+        [tmp_path / "a.png", "--dataset", "lsp"],
+        [tmp_path / "a.png", "--box", "1,2"],
+        ["--dataset", "lsp"],
+        [tmp_path / "a.png", "--stages", "3"],
+        [tmp_path / "a.png", "--device", "tpu"],
+        [tmp_path],
+    ):
         args = [*args, "--model", model, "--out", tmp_path / "out"]
         if args[0] == tmp_path:
             (tmp_path / "a.png").unlink()
@@ -201,7 +247,8 @@ def test_batches_do_not_matter(model: Path) -> None:
 
 
 def test_all_predictions_together(model: Path, tmp_path: Path) -> None:
-    """COCO's JSON, .npz and .mat say what the images' own files say; done images count when the work is resumed."""
+    """COCO's JSON, .npz and .mat say what the images' own files say; done images count when the
+    work is resumed."""
     from scipy.io import loadmat
 
     from reproduce.predict import files
@@ -212,13 +259,16 @@ def test_all_predictions_together(model: Path, tmp_path: Path) -> None:
     (tmp_path / "b.csv").write_text("one.png,5,5,40,60\ntwo.png,1,1,50,60\ntwo.png,10,5,40,50\n")
     out = tmp_path / "out"
     for inputs in ([tmp_path / "one.png"], [tmp_path / "one.png", tmp_path / "two.png"]):
-        result = _run(*inputs, "--model", model, "--boxes", tmp_path / "b.csv", "--out", out, "--resume")
+        result = _run(
+            *inputs, "--model", model, "--boxes", tmp_path / "b.csv", "--out", out, "--resume"
+        )
         assert result.exit_code == 0, result.output
     assert "2 people in" in result.output
     rows = [
-        person["pose_keypoints_2d"] for name in ("one", "two")
+        person["pose_keypoints_2d"]
+        for name in ("one", "two")
         for person in json.loads((out / f"{name}_keypoints.json").read_text())["people"]
-    ]  # fmt: skip
+    ]
     expected = np.array(rows).reshape(3, 14, 3)
     with np.load(out / "predictions.npz") as file:
         np.testing.assert_array_equal(file["joints"], expected[:, :, :2] + 1)
@@ -232,52 +282,84 @@ def test_all_predictions_together(model: Path, tmp_path: Path) -> None:
     assert len(coco["categories"][0]["keypoints"]) == 14
     found = np.array([a["keypoints"] for a in coco["annotations"]]).reshape(3, 14, 3)
     np.testing.assert_array_equal(found[:, :, :2], expected[:, :, :2])
-    assert coco["images"][0] == {"id": 1, "file_name": str(tmp_path / "one.png"), "width": 60, "height": 70}
+    assert coco["images"][0] == {
+        "id": 1,
+        "file_name": str(tmp_path / "one.png"),
+        "width": 60,
+        "height": 70,
+    }
 
 
 def test_annotation_files_as_boxes(tmp_path: Path) -> None:
     from reproduce.predict.boxes import of_image, read_boxes
 
     record = {"img_paths": "images/a.jpg", "objpos": [101, 201], "scale_provided": 0.5}
-    (tmp_path / "own.json").write_text(json.dumps({"root": [record, {"dataset": "MPI", "isValidation": 0}]}))
+    (tmp_path / "own.json").write_text(
+        json.dumps({"root": [record, {"dataset": "MPI", "isValidation": 0}]})
+    )
     assert read_boxes(tmp_path / "own.json") == {"images/a.jpg": [(50.0, 150.0, 100.0, 100.0)]}
-    coco = {"images": [{"id": 7, "file_name": "a.jpg"}], "annotations": [{"id": 1, "image_id": 7, "bbox": [1, 2, 3, 4]}]}
+    coco = {
+        "images": [{"id": 7, "file_name": "a.jpg"}],
+        "annotations": [{"id": 1, "image_id": 7, "bbox": [1, 2, 3, 4]}],
+    }
     (tmp_path / "coco.json").write_text(json.dumps(coco))
     boxes = read_boxes(tmp_path / "coco.json")
     assert boxes == {"a.jpg": [(1.0, 2.0, 3.0, 4.0)]}
     assert of_image(boxes, "/photos/a.jpg") == boxes["a.jpg"]
-    assert of_image({"images/a.jpg": [(1.0, 2.0, 3.0, 4.0)]}, "/photos/images/a.jpg") == boxes["a.jpg"]
+    assert (
+        of_image({"images/a.jpg": [(1.0, 2.0, 3.0, 4.0)]}, "/photos/images/a.jpg") == boxes["a.jpg"]
+    )
 
 
 def test_protocols_and_scales(model: Path, tmp_path: Path) -> None:
-    """An annotated square tested by MPII's protocol is the annotation's centre and scale; bad combinations say what is wrong."""
+    """An annotated square tested by MPII's protocol is the annotation's centre and scale; bad
+    combinations say what is wrong."""
     from reproduce.predict.job import How
     from reproduce.predict.protocol import task_mpi
 
     rgb = np.random.default_rng(0).integers(0, 256, (120, 90, 3), np.uint8)
     setting = Setting.for_boxsize(96)
-    assert How(setting, "mpi").task(rgb, (20, 10, 80, 80)).scales == task_mpi(rgb, (61, 51), 0.4, setting).scales
+    assert (
+        How(setting, "mpi").task(rgb, (20, 10, 80, 80)).scales
+        == task_mpi(rgb, (61, 51), 0.4, setting).scales
+    )
     assert How(setting, "mpi").task(rgb, (20, 10, 80, 80)).center == (61, 51)
     cv2.imwrite(str(tmp_path / "a.png"), rgb)
     common = ["--model", model, "--out", tmp_path / "out"]
-    for args in (["--protocol", "lsp"], ["--protocol", "flic", "--box", "30,20,30,40"], ["--protocol", "mpi", "--box", "9,9,60,60"]):
+    for args in (
+        ["--protocol", "lsp"],
+        ["--protocol", "flic", "--box", "30,20,30,40"],
+        ["--protocol", "mpi", "--box", "9,9,60,60"],
+    ):
         result = _run(tmp_path / "a.png", *common, *args, "--scales", "0.9,1.1")
         assert result.exit_code == 0, result.output
     for args, said in (
-        (["--protocol", "lsp", "--box", "1,2,3,4"], "has no meaning"), (["--protocol", "mpi"], "needs a box"),
-        (["--protocol", "flic", "--box", "300,300,5,5"], "no part of it lies inside"), (["--scales", "0.5,x"], "expected multiples"),
-        (["--protocol", "flic"], "needs the torso's box"), (["--box", "1,2,3,4", "--detect"], "exclude each other"),
-    ):  # fmt: skip
+        (["--protocol", "lsp", "--box", "1,2,3,4"], "has no meaning"),
+        (["--protocol", "mpi"], "needs a box"),
+        (["--protocol", "flic", "--box", "300,300,5,5"], "no part of it lies inside"),
+        (["--scales", "0.5,x"], "expected multiples"),
+        (["--protocol", "flic"], "needs the torso's box"),
+        (["--box", "1,2,3,4", "--detect"], "exclude each other"),
+    ):
         result = _run(tmp_path / "a.png", *common, *args)
         assert result.exit_code in (1, 2)
         assert said in result.stderr
 
 
 def test_detector(model: Path, tmp_path: Path) -> None:
-    """A picture without people is tested whole and that is said; one smaller than the detector's window too."""
+    """A picture without people is tested whole and that is said; one smaller than the detector's
+    window too."""
     for name, size in (("flat.png", (300, 200, 3)), ("small.png", (40, 40, 3))):
         cv2.imwrite(str(tmp_path / name), np.full(size, 90, np.uint8))
-    result = _run(tmp_path / "flat.png", tmp_path / "small.png", "--model", model, "--out", tmp_path / "out", "--detect")
+    result = _run(
+        tmp_path / "flat.png",
+        tmp_path / "small.png",
+        "--model",
+        model,
+        "--out",
+        tmp_path / "out",
+        "--detect",
+    )
     assert result.exit_code == 0, result.output
     assert result.output.count("no person detected, the whole image was taken") == 2
 
@@ -309,7 +391,8 @@ def _film(path: Path, seconds: float, rate: int = 25) -> None:
 
 
 def test_video(model: Path, tmp_path: Path) -> None:
-    """Thirty seconds of video: each frame's people, a video of the same length, and going on after a stop."""
+    """Thirty seconds of video: each frame's people, a video of the same length, and going on after
+    a stop."""
     _film(tmp_path / "walk.mp4", 30)
     args = [tmp_path / "walk.mp4", "--model", model, "--scales", "1", "--out", tmp_path / "out"]
     result = _run(*args)
@@ -321,7 +404,10 @@ def test_video(model: Path, tmp_path: Path) -> None:
     drawn = cv2.VideoCapture(str(tmp_path / "out" / "walk_skeleton.mp4"))
     assert drawn.get(cv2.CAP_PROP_FRAME_COUNT) == 750
     assert drawn.read()[1].shape == (48, 64, 3)
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["walk_keypoints.json", "walk_skeleton.mp4"]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
+        "walk_keypoints.json",
+        "walk_skeleton.mp4",
+    ]
     assert "0 people" in _run(*args, "--resume").output
 
 
@@ -347,7 +433,10 @@ def test_video_goes_on(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert "other settings (stages)" in other.stderr
     result = _run(*args, "--out", tmp_path / "part", "--resume")
     assert "16 people" in result.output
-    both = [json.loads((tmp_path / n / "walk_keypoints.json").read_text())["frames"] for n in ("whole", "part")]
+    both = [
+        json.loads((tmp_path / n / "walk_keypoints.json").read_text())["frames"]
+        for n in ("whole", "part")
+    ]
     assert both[0] == both[1]
 
 
@@ -401,16 +490,21 @@ def test_a_missing_file_among_many(model: Path, tmp_path: Path) -> None:
     result = _run(*names, *args, "--out", tmp_path / "out")
     assert result.exit_code == 1
     assert "999 people" in result.output
-    assert [line for line in result.stderr.splitlines() if "not done" in line] == [f"not done: {names[417]}: no such image"]
+    assert [line for line in result.stderr.splitlines() if "not done" in line] == [
+        f"not done: {names[417]}: no such image"
+    ]
     assert _run(*names[:3], *args, "--workers", "0", "--out", tmp_path / "alone").exit_code == 0
     for i in range(3):
-        files = [(tmp_path / where / f"{i:04d}_keypoints.json").read_text() for where in ("out", "alone")]
+        files = [
+            (tmp_path / where / f"{i:04d}_keypoints.json").read_text() for where in ("out", "alone")
+        ]
         assert files[0] == files[1]
 
 
 @needs_data
 def test_sample_photographs(model: Path, tmp_path: Path) -> None:
-    """The release's photographs of all kinds and sizes: a skeleton of the photograph's size, maps and 14 joints inside each."""
+    """The release's photographs of all kinds and sizes: a skeleton of the photograph's size, maps
+    and 14 joints inside each."""
     images = sorted(p for p in (DATA / "samples").rglob("*") if p.suffix in (".png", ".jpg"))
     result = _run(*images, "--model", model, "--scales", "0.8,1", "--out", tmp_path)
     assert result.exit_code == 0, result.output
@@ -428,38 +522,84 @@ def test_sample_photographs(model: Path, tmp_path: Path) -> None:
 
 @needs_data
 def test_shared_work(model: Path, tmp_path: Path) -> None:
-    """Two processes predict a data set and pictures together: the same files as one writes; a dead one's share is made up."""
+    """Two processes predict a data set and pictures together: the same files as one writes; a dead
+    one's share is made up."""
     import subprocess
     import sys
 
     from reproduce.predict import files
 
-    args = ["--dataset", "lsp", "--data", str(DATA), "--model", str(model), "--limit", "7", "--scales", "1"]
+    args = [
+        "--dataset",
+        "lsp",
+        "--data",
+        str(DATA),
+        "--model",
+        str(model),
+        "--limit",
+        "7",
+        "--scales",
+        "1",
+    ]
     assert _run(*args, "--out", tmp_path / "one").exit_code == 0
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "reproduce.cli.predict"]
-    subprocess.run([*torchrun, *args, "--out", str(tmp_path / "two")], check=True, capture_output=True, timeout=300)
+    torchrun = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc_per_node",
+        "2",
+        "-m",
+        "reproduce.cli.predict",
+    ]
+    subprocess.run(
+        [*torchrun, *args, "--out", str(tmp_path / "two")],
+        check=True,
+        capture_output=True,
+        timeout=300,
+    )
     one, two = (files.read(tmp_path / n / "LSP_prediction_model_small.mat") for n in ("one", "two"))
     np.testing.assert_array_equal(one, two)
-    (tmp_path / "two" / "LSP_small_journal1.jsonl").unlink()  # as if the second process had died at once
+    (
+        tmp_path / "two" / "LSP_small_journal1.jsonl"
+    ).unlink()  # as if the second process had died at once
     (tmp_path / "two" / "LSP_prediction_model_small.mat").unlink()
     result = _run(*args, "--out", tmp_path / "two", "--resume")
     assert "3 people in" in result.output
-    np.testing.assert_array_equal(files.read(tmp_path / "two" / "LSP_prediction_model_small.mat"), one)
+    np.testing.assert_array_equal(
+        files.read(tmp_path / "two" / "LSP_prediction_model_small.mat"), one
+    )
     images = sorted((DATA / "lsp" / "images").glob("im100*.jpg"))[:4]
     more = [*map(str, images), "--model", str(model), "--scales", "1", "--out"]
     assert _run(*more, tmp_path / "a").exit_code == 0
-    subprocess.run([*torchrun, *more, str(tmp_path / "b")], check=True, capture_output=True, timeout=300)
+    subprocess.run(
+        [*torchrun, *more, str(tmp_path / "b")], check=True, capture_output=True, timeout=300
+    )
     files = [{p.name: p.read_text() for p in (tmp_path / n).glob("*.json")} for n in ("a", "b")]
     assert files[0] == files[1]
 
 
 @needs_data
 def test_mpii_validation_benchmark(model: Path, tmp_path: Path) -> None:
-    """The images that are there are predicted and scored; the others are listed and nan in the file."""
+    """The images that are there are predicted and scored; the others are listed and nan in the
+    file."""
     from reproduce.cli import evaluate
     from reproduce.predict import files
 
-    result = _run("--dataset", "mpi-valid", "--data", DATA, "--model", model, "--scales", "1", "--limit", "7", "--out", tmp_path)
+    result = _run(
+        "--dataset",
+        "mpi-valid",
+        "--data",
+        DATA,
+        "--model",
+        model,
+        "--scales",
+        "1",
+        "--limit",
+        "7",
+        "--out",
+        tmp_path,
+    )
     assert result.exit_code == 1
     assert "not done" in result.stderr
     joints = files.read(tmp_path / "MPI_valid_prediction_model_small.mat")
@@ -471,11 +611,16 @@ def test_mpii_validation_benchmark(model: Path, tmp_path: Path) -> None:
 
 @needs_data
 def test_mpii_centres_are_the_annotations(model: Path) -> None:
-    """valid.h5 holds a moved centre and an enlarged scale; the test people have the annotation's own."""
+    """valid.h5 holds a moved centre and an enlarged scale; the test people have the annotation's
+    own."""
     from reproduce.benchmarks.testsets import open_set
 
     truth = json.loads((DATA / "mpii" / "test_mpii.json").read_text())
-    people = {p.image.name: p for p in open_set("mpi-valid", DATA, Setting(), (1.0,)).people if p.image.exists()}
+    people = {
+        p.image.name: p
+        for p in open_set("mpi-valid", DATA, Setting(), (1.0,)).people
+        if p.image.exists()
+    }
     for entry in truth:
         person = people[entry["image"]]
         assert person.objpos == pytest.approx(entry["center"], abs=1e-3)
@@ -486,17 +631,49 @@ def test_mpii_centres_are_the_annotations(model: Path) -> None:
 def test_flic_benchmark(tmp_path: Path) -> None:
     from reproduce.predict import files
 
-    config = netgen.CPMConfig(stages=1, parts=9, input_size=96, towers=(4, 4, 4), features=4, wide=4, belief=4, tower_kernel=3)
+    config = netgen.CPMConfig(
+        stages=1,
+        parts=9,
+        input_size=96,
+        towers=(4, 4, 4),
+        features=4,
+        wide=4,
+        belief=4,
+        tower_kernel=3,
+    )
     net = Net(netgen.deploy(config), seed=2)
     write_weights(tmp_path / "flic.caffemodel", net.weights(), net.graph.spec)
-    result = _run("--dataset", "flic", "--data", DATA, "--model", tmp_path / "flic.caffemodel", "--scales", "1", "--out", tmp_path)
+    result = _run(
+        "--dataset",
+        "flic",
+        "--data",
+        DATA,
+        "--model",
+        tmp_path / "flic.caffemodel",
+        "--scales",
+        "1",
+        "--out",
+        tmp_path,
+    )
     assert result.exit_code == 1  # most of its images are not there
     joints = files.read(tmp_path / "FLIC_prediction_model_flic.mat")
     assert joints.shape == (1016, 9, 2)
     score = json.loads((tmp_path / "FLIC_score_flic.json").read_text())
     assert score["people"] == int(np.isfinite(joints).all((1, 2)).sum()) > 0
     assert "all in" in result.stderr
-    assert _run("--dataset", "lsp", "--data", DATA, "--model", tmp_path / "flic.caffemodel", "--out", tmp_path).exit_code == 2
+    assert (
+        _run(
+            "--dataset",
+            "lsp",
+            "--data",
+            DATA,
+            "--model",
+            tmp_path / "flic.caffemodel",
+            "--out",
+            tmp_path,
+        ).exit_code
+        == 2
+    )
 
 
 def test_fast_mode_is_close(model: Path) -> None:
@@ -513,7 +690,9 @@ def test_fast_mode_is_close(model: Path) -> None:
 def test_lsp_benchmark(model: Path, tmp_path: Path) -> None:
     from reproduce.predict import files
 
-    result = _run("--dataset", "lsp", "--data", DATA, "--model", model, "--limit", "3", "--out", tmp_path)
+    result = _run(
+        "--dataset", "lsp", "--data", DATA, "--model", model, "--limit", "3", "--out", tmp_path
+    )
     assert result.exit_code == 0, result.output
     assert files.read_mat(tmp_path / "LSP_prediction_model_small.mat").shape == (3, 14, 2)
     score = json.loads((tmp_path / "LSP_score_small.json").read_text())

@@ -95,7 +95,8 @@ def _run_export(*args: object, kill_after: float | None = None) -> None:
 def test_a_hundred_kills(tmp_path: Path) -> None:
     """Killed at any moment, an export never reads as complete, and goes on to the same records.
 
-    Half of the kills come at a random time, wherever the program is then; half between two random records.
+    Half of the kills come at a random time, wherever the program is then; half between two random
+    records.
     """
     people = dataset(tmp_path, 30)
     root = str(tmp_path)
@@ -153,7 +154,18 @@ def test_commands(tmp_path: Path) -> None:
         assert result.exit_code == 0, result.output
         return result.output
 
-    run("lmdb", tmp_path / "a.json", "--data", tmp_path, "-o", tmp_path / "l", "--seed", 3, "--workers", 0)
+    run(
+        "lmdb",
+        tmp_path / "a.json",
+        "--data",
+        tmp_path,
+        "-o",
+        tmp_path / "l",
+        "--seed",
+        3,
+        "--workers",
+        0,
+    )
     assert "5 records" in run("hdf5", tmp_path / "l", "-o", tmp_path / "l.h5")
     run("hdf5", tmp_path / "l.h5", "-o", tmp_path / "again")
     assert _values(tmp_path / "again") == _values(tmp_path / "l")
@@ -162,8 +174,12 @@ def test_commands(tmp_path: Path) -> None:
     assert (tmp_path / "r.png").stat().st_size > 1000
     run("preview", tmp_path / "l.h5", "--n", 4, "-o", tmp_path / "p.png")
     assert (tmp_path / "p.png").stat().st_size > 1000
-    for bad in (["show", tmp_path / "l", "99"], ["show", tmp_path / "none"], ["hdf5", tmp_path / "a.json", "-o", tmp_path / "x.h5"],
-                ["lmdb", tmp_path / "none.json", "--data", tmp_path, "-o", tmp_path / "y"]):  # fmt: skip
+    for bad in (
+        ["show", tmp_path / "l", "99"],
+        ["show", tmp_path / "none"],
+        ["hdf5", tmp_path / "a.json", "-o", tmp_path / "x.h5"],
+        ["lmdb", tmp_path / "none.json", "--data", tmp_path, "-o", tmp_path / "y"],
+    ):
         result = runner.invoke(export.main, [str(a) for a in bad])
         assert result.exit_code == 2, bad
         assert "Traceback" not in result.output
@@ -176,8 +192,13 @@ def test_datum_by_bytes() -> None:
     assert back.data.tolist() == [[[0, 1, 2], [3, 4, 5]]]
 
 
-@settings(max_examples=200, deadline=2000, derandomize=True, suppress_health_check=list(HealthCheck))
-@given(st.lists(st.tuples(st.integers(0, 20000), st.integers(0, 255)), min_size=1, max_size=8), st.booleans())
+@settings(
+    max_examples=200, deadline=2000, derandomize=True, suppress_health_check=list(HealthCheck)
+)
+@given(
+    st.lists(st.tuples(st.integers(0, 20000), st.integers(0, 255)), min_size=1, max_size=8),
+    st.booleans(),
+)
 def test_damaged_records(changes: list[tuple[int, int]], jpeg: bool) -> None:
     value = bytearray(_RECORDS[jpeg])
     for place, byte in changes:

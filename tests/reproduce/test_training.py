@@ -1,4 +1,5 @@
-"""``cpm-train``: interrupted, resumed, spread over processes, and what it says when things go wrong."""
+"""``cpm-train``: interrupted, resumed, spread over processes, and what it says when things go
+wrong."""
 
 from __future__ import annotations
 
@@ -22,8 +23,17 @@ from reproduce.records import store
 from tests.nets import same_blobs
 from tests.people import dataset
 
-_CONFIG = netgen.CPMConfig(stages=2, input_size=64, towers=(4, 4, 8), features=4, wide=8, belief=8, tower_kernel=5, stage_kernel=5,
-                           filler="msra")  # fmt: skip
+_CONFIG = netgen.CPMConfig(
+    stages=2,
+    input_size=64,
+    towers=(4, 4, 8),
+    features=4,
+    wide=8,
+    belief=8,
+    tower_kernel=5,
+    stage_kernel=5,
+    filler="msra",
+)
 
 
 def _prepare(folder: Path, batch: int = 2, **settings: object) -> Path:
@@ -32,7 +42,14 @@ def _prepare(folder: Path, batch: int = 2, **settings: object) -> Path:
         store.export_lmdb(store.plan(dataset(folder, 10), seed=1), folder, folder / "records")
     data = netgen.DataConfig(source="records", batch_size=batch, target_dist=0.3)
     (folder / "net.prototxt").write_text(netgen.train_test(_CONFIG, data).to_text())
-    values = {"max_iter": 12, "snapshot": 3, "display": 1, "base_lr": 1e-4, "solver_mode": None, **settings}
+    values = {
+        "max_iter": 12,
+        "snapshot": 3,
+        "display": 1,
+        "base_lr": 1e-4,
+        "solver_mode": None,
+        **settings,
+    }
     spec = netgen.solver(net="net.prototxt", prefix=f"snap{batch}/pose", **values)
     from caffe_compat.definition.textformat import dump
 
@@ -41,14 +58,32 @@ def _prepare(folder: Path, batch: int = 2, **settings: object) -> Path:
 
 
 def _start(*args: object, processes: int = 0, **options: object) -> subprocess.Popen[str]:
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)] if processes else []
-    command = [sys.executable, *launcher, "-m", "reproduce.cli.train", *map(str, args), "--device", "cpu"]
+    launcher = (
+        ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
+        if processes
+        else []
+    )
+    command = [
+        sys.executable,
+        *launcher,
+        "-m",
+        "reproduce.cli.train",
+        *map(str, args),
+        "--device",
+        "cpu",
+    ]
     if "--workers" not in args:
         command += ["--workers", "0"]
     root = str(Path(__file__).resolve().parent.parent.parent)
     env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": root}
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env,
-                            start_new_session=True)  # fmt: skip
+    return subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=env,
+        start_new_session=True,
+    )
 
 
 def _train(*args: object, **options: object) -> str:
@@ -74,14 +109,22 @@ def test_killed_and_resumed_bit_for_bit(tmp_path: Path) -> None:
     child.communicate()
     _train(killed, "--shuffle", "--snapshot", "latest")
     a, b = (tmp_path / d / "snap2" for d in "ab")
-    assert same_blobs(read_weights(a / "pose_iter_12.caffemodel"), read_weights(b / "pose_iter_12.caffemodel"))
-    for x, y in zip(read_state(a / "pose_iter_12.solverstate").history, read_state(b / "pose_iter_12.solverstate").history, strict=True):
+    assert same_blobs(
+        read_weights(a / "pose_iter_12.caffemodel"), read_weights(b / "pose_iter_12.caffemodel")
+    )
+    for x, y in zip(
+        read_state(a / "pose_iter_12.solverstate").history,
+        read_state(b / "pose_iter_12.solverstate").history,
+        strict=True,
+    ):
         np.testing.assert_array_equal(x, y)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_signal_to_the_whole_group_snapshots_and_ends(tmp_path: Path, number: signal.Signals, workers: int) -> None:
+def test_a_signal_to_the_whole_group_snapshots_and_ends(
+    tmp_path: Path, number: signal.Signals, workers: int
+) -> None:
     """As Ctrl-C in a terminal: the worker processes get it too."""
     solver = _prepare(tmp_path, max_iter=100000, snapshot=0)
     child = _start(solver, "--workers", workers)
@@ -100,7 +143,10 @@ def test_data_that_fail_in_the_middle_lose_nothing(tmp_path: Path) -> None:
     solver = _prepare(tmp_path, max_iter=1000, snapshot=0)
     import lmdb
 
-    with lmdb.open(str(tmp_path / "records"), map_size=1 << 30) as env, env.begin(write=True) as transaction:
+    with (
+        lmdb.open(str(tmp_path / "records"), map_size=1 << 30) as env,
+        env.begin(write=True) as transaction,
+    ):
         transaction.put(b"0000007", b"\x08\x04damaged")
     result = CliRunner().invoke(train.main, [str(solver), "--workers", "0", "--device", "cpu"])
     assert result.exit_code == 2
@@ -126,8 +172,13 @@ def test_two_processes_equal_one(tmp_path: Path) -> None:
     b = read_weights(tmp_path / "snap2" / "pose_iter_6.caffemodel")
     for name in a.names:
         for x, y in zip(a[name], b[name], strict=True):
-            np.testing.assert_allclose(x.data, y.data, rtol=0, atol=2e-6 * np.abs(x.data).max() + 1e-9)
-    log = [json.loads(line) for line in (tmp_path / "snap2" / "pose_log.jsonl").read_text().splitlines()]
+            np.testing.assert_allclose(
+                x.data, y.data, rtol=0, atol=2e-6 * np.abs(x.data).max() + 1e-9
+            )
+    log = [
+        json.loads(line)
+        for line in (tmp_path / "snap2" / "pose_log.jsonl").read_text().splitlines()
+    ]
     assert [entry["iteration"] for entry in log] == list(range(6))
     assert {"loss_stage1", "loss_stage2"} <= set(log[0]["losses"])
 
@@ -143,10 +194,10 @@ def test_not_a_number_stops_with_iteration_and_layer(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (("lr_policy: \"step\"", "lr_policy: \"stairs\""), "unknown policy 'stairs'; known: fixed"),
-        (("net: \"net.prototxt\"", "net: \"nothing.prototxt\""), "nothing.prototxt"),
+        (('lr_policy: "step"', 'lr_policy: "stairs"'), "unknown policy 'stairs'; known: fixed"),
+        (('net: "net.prototxt"', 'net: "nothing.prototxt"'), "nothing.prototxt"),
         (("base_lr", "base_rl"), "did you mean 'base_lr'"),
-        (("snapshot_prefix", "type: \"Adamm\" snapshot_prefix"), "unknown solver 'Adamm'"),
+        (("snapshot_prefix", 'type: "Adamm" snapshot_prefix'), "unknown solver 'Adamm'"),
     ],
 )
 def test_bad_definitions(tmp_path: Path, change: tuple[str, str], says: str) -> None:
@@ -160,8 +211,13 @@ def test_bad_definitions(tmp_path: Path, change: tuple[str, str], says: str) -> 
 
 def test_missing_data_and_snapshot(tmp_path: Path) -> None:
     solver = _prepare(tmp_path)
-    for args, says in ((["--data", tmp_path / "none"], "no such LMDB"), (["--snapshot", "latest"], "no snapshot")):
-        result = CliRunner().invoke(train.main, [str(solver), *map(str, args), "--workers", "0", "--device", "cpu"])
+    for args, says in (
+        (["--data", tmp_path / "none"], "no such LMDB"),
+        (["--snapshot", "latest"], "no snapshot"),
+    ):
+        result = CliRunner().invoke(
+            train.main, [str(solver), *map(str, args), "--workers", "0", "--device", "cpu"]
+        )
         assert result.exit_code == 2
         assert says in result.stderr
 
@@ -169,33 +225,92 @@ def test_missing_data_and_snapshot(tmp_path: Path) -> None:
 def test_generated_definitions_train(tmp_path: Path) -> None:
     """``cpm-export proto`` writes what ``cpm-train`` runs."""
     store.export_lmdb(store.plan(dataset(tmp_path, 6), seed=1), tmp_path, tmp_path / "records")
-    args = ["proto", "-o", tmp_path / "net", "--stages", 1, "--input", 48, "--channels", "2,2,4,2,4,4", "--kernels", "3,3,3",
-            "--source", "../records", "--batch", 2, "--solver", "max_iter=2", "--solver", "snapshot_prefix=out/pose"]  # fmt: skip
+    args = [
+        "proto",
+        "-o",
+        tmp_path / "net",
+        "--stages",
+        1,
+        "--input",
+        48,
+        "--channels",
+        "2,2,4,2,4,4",
+        "--kernels",
+        "3,3,3",
+        "--source",
+        "../records",
+        "--batch",
+        2,
+        "--solver",
+        "max_iter=2",
+        "--solver",
+        "snapshot_prefix=out/pose",
+    ]
     made = CliRunner().invoke(export.main, [str(a) for a in args])
     assert made.exit_code == 0, made.output
-    result = CliRunner().invoke(train.main, [str(tmp_path / "net" / "pose_solver.prototxt"), "--workers", "0", "--device", "cpu"])
+    result = CliRunner().invoke(
+        train.main,
+        [str(tmp_path / "net" / "pose_solver.prototxt"), "--workers", "0", "--device", "cpu"],
+    )
     assert result.exit_code == 0, result.output
     assert (tmp_path / "net" / "out" / "pose_iter_2.caffemodel").exists()
 
 
 def _proto(folder: Path, *more: object) -> list[Path]:
-    args = ["proto", "-o", folder, "--stages", 2, "--input", 48, "--channels", "2,2,4,2,4,4", "--kernels", "3,3,3", "--dropout", 0.5,
-            "--batch", 2, "--filler", "msra", "--solver", "max_iter=3", "--solver", "snapshot=2", "--solver", "base_lr=0.001",
-            "--solver", "snapshot_prefix=out/pose", *more]  # fmt: skip
+    args = [
+        "proto",
+        "-o",
+        folder,
+        "--stages",
+        2,
+        "--input",
+        48,
+        "--channels",
+        "2,2,4,2,4,4",
+        "--kernels",
+        "3,3,3",
+        "--dropout",
+        0.5,
+        "--batch",
+        2,
+        "--filler",
+        "msra",
+        "--solver",
+        "max_iter=3",
+        "--solver",
+        "snapshot=2",
+        "--solver",
+        "base_lr=0.001",
+        "--solver",
+        "snapshot_prefix=out/pose",
+        *more,
+    ]
     made = CliRunner().invoke(export.main, [str(a) for a in args])
     assert made.exit_code == 0, made.output
-    return [folder / Path(word).name for word in made.output.split("cpm-train ")[-1].split() if "solver" in word and "/" in word]
+    return [
+        folder / Path(word).name
+        for word in made.output.split("cpm-train ")[-1].split()
+        if "solver" in word and "/" in word
+    ]
 
 
 def test_stage_wise_then_fine_tuned(tmp_path: Path) -> None:
-    """Each stage learns alone while those before it stay as they are; fine-tuning starts from all of them; a stop goes on."""
+    """Each stage learns alone while those before it stay as they are; fine-tuning starts from all
+    of them; a stop goes on."""
     store.export_lmdb(store.plan(dataset(tmp_path, 6), seed=1), tmp_path, tmp_path / "records")
     solvers = _proto(tmp_path / "net", "--source", "../records", "--scheme", "fine-tuned")
-    assert [s.name for s in solvers] == ["pose_solver_stage1.prototxt", "pose_solver_stage2.prototxt", "pose_solver.prototxt"]
+    assert [s.name for s in solvers] == [
+        "pose_solver_stage1.prototxt",
+        "pose_solver_stage2.prototxt",
+        "pose_solver.prototxt",
+    ]
     common = ["--workers", "0", "--device", "cpu"]
     result = CliRunner().invoke(train.main, [*map(str, solvers), *common])
     assert result.exit_code == 0, result.output
-    one, two, joint = (read_weights(tmp_path / "net" / "out" / f"pose{s}_iter_3.caffemodel") for s in ("_stage1", "_stage2", ""))
+    one, two, joint = (
+        read_weights(tmp_path / "net" / "out" / f"pose{s}_iter_3.caffemodel")
+        for s in ("_stage1", "_stage2", "")
+    )
     assert {n for n in one.names if n not in ("data",)} < set(two.names)
     for name in one.names:
         for x, y in zip(one[name], two[name], strict=True):
@@ -216,14 +331,21 @@ def test_stage_wise_then_fine_tuned(tmp_path: Path) -> None:
 def test_without_intermediate_supervision(tmp_path: Path) -> None:
     store.export_lmdb(store.plan(dataset(tmp_path, 6), seed=1), tmp_path, tmp_path / "records")
     _proto(tmp_path / "net", "--source", "../records", "--scheme", "no-supervision")
-    result = CliRunner().invoke(train.main, [str(tmp_path / "net" / "pose_solver.prototxt"), "--workers", "0", "--device", "cpu"])
+    result = CliRunner().invoke(
+        train.main,
+        [str(tmp_path / "net" / "pose_solver.prototxt"), "--workers", "0", "--device", "cpu"],
+    )
     assert result.exit_code == 0, result.output
-    log = [json.loads(line) for line in (tmp_path / "net" / "out" / "pose_log.jsonl").read_text().splitlines()]
+    log = [
+        json.loads(line)
+        for line in (tmp_path / "net" / "out" / "pose_log.jsonl").read_text().splitlines()
+    ]
     assert set(log[0]["losses"]) == {"loss_stage2"}
 
 
 def test_reports_for_tensorboard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where tensorboard is installed its writer gets every report; without it nothing is written and nothing fails."""
+    """Where tensorboard is installed its writer gets every report; without it nothing is written
+    and nothing fails."""
     import types
 
     written: list[tuple[str, float, int]] = []
@@ -243,37 +365,68 @@ def test_reports_for_tensorboard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
     args = [str(_prepare(tmp_path, max_iter=2, snapshot=0)), "--workers", "0", "--device", "cpu"]
     assert CliRunner().invoke(train.main, args).exit_code == 0
-    assert {(n, i) for n, _, i in written if n == "loss_stage2"} == {("loss_stage2", 0), ("loss_stage2", 1)}
+    assert {(n, i) for n, _, i in written if n == "loss_stage2"} == {
+        ("loss_stage2", 0),
+        ("loss_stage2", 1),
+    }
     assert written[-1][0] == "closed"
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     assert CliRunner().invoke(train.main, args).exit_code == 0
 
 
 def test_fine_tuning_on_own_key_points(tmp_path: Path) -> None:
-    """A released model goes on learning on COCO-style data with five key points of the user's own: docs/fine-tuning.md."""
+    """A released model goes on learning on COCO-style data with five key points of the user's own:
+    docs/fine-tuning.md."""
     import cv2
 
     rng = np.random.default_rng(0)
     names = ["nose", "left_hand", "right_hand", "left_foot", "right_foot"]
-    content: dict[str, list[object]] = {"images": [], "annotations": [], "categories": [{"id": 1, "keypoints": names}]}
+    content: dict[str, list[object]] = {
+        "images": [],
+        "annotations": [],
+        "categories": [{"id": 1, "keypoints": names}],
+    }
     (tmp_path / "images").mkdir()
     for i in range(4):
-        cv2.imwrite(str(tmp_path / "images" / f"{i}.jpg"), rng.integers(0, 256, (90, 80, 3), np.uint8))
+        cv2.imwrite(
+            str(tmp_path / "images" / f"{i}.jpg"), rng.integers(0, 256, (90, 80, 3), np.uint8)
+        )
         points = np.column_stack([rng.uniform(10, 70, (5, 2)), rng.integers(1, 3, 5)])
         points[i % 5] = 0
-        content["images"].append({"id": i, "file_name": f"images/{i}.jpg", "width": 80, "height": 90})
-        content["annotations"].append({"id": i, "image_id": i, "bbox": [5, 5, 70, 80], "keypoints": points.ravel().tolist()})
+        content["images"].append(
+            {"id": i, "file_name": f"images/{i}.jpg", "width": 80, "height": 90}
+        )
+        content["annotations"].append(
+            {"id": i, "image_id": i, "bbox": [5, 5, 70, 80], "keypoints": points.ravel().tolist()}
+        )
     (tmp_path / "own.json").write_text(json.dumps(content))
     released = _released(tmp_path)
 
     def run(command: object, *args: object) -> Result:
         return CliRunner().invoke(command, [str(a) for a in args])  # type: ignore[arg-type]
 
-    made = run(export.main, "json", "coco", "--data", tmp_path / "own.json", "--own-keypoints", "-o", tmp_path / "people.json")
+    made = run(
+        export.main,
+        "json",
+        "coco",
+        "--data",
+        tmp_path / "own.json",
+        "--own-keypoints",
+        "-o",
+        tmp_path / "people.json",
+    )
     assert made.exit_code == 0, made.output
     parts = made.output.split("--parts ")[-1].strip()
     assert parts == ",".join(names)
-    made = run(export.main, "lmdb", tmp_path / "people.json", "--data", tmp_path, "-o", tmp_path / "records")
+    made = run(
+        export.main,
+        "lmdb",
+        tmp_path / "people.json",
+        "--data",
+        tmp_path,
+        "-o",
+        tmp_path / "records",
+    )
     assert made.exit_code == 0, made.output
     _proto(tmp_path / "net", "--source", "../records", "--parts", 5, "--np-in-lmdb", 5)
     solver = tmp_path / "net" / "pose_solver.prototxt"
@@ -288,18 +441,36 @@ def test_fine_tuning_on_own_key_points(tmp_path: Path) -> None:
     fresh = ["--fresh", "conv7_stage1", "--fresh", "Mconv[15]_*"]
     result = run(train.main, *common, "--weights", released, "--parts", parts, *fresh)
     assert result.exit_code == 0, result.output
-    before, after = read_weights(released), read_weights(tmp_path / "net" / "out" / "pose_iter_3.caffemodel")
+    before, after = (
+        read_weights(released),
+        read_weights(tmp_path / "net" / "out" / "pose_iter_3.caffemodel"),
+    )
     assert np.abs(before["conv1_stage1"][0].data - after["conv1_stage1"][0].data).max() < 0.1
     assert after["conv7_stage1"][0].data.shape[0] == 6
-    assert run(train.main, *common, "--weights", released, "--parts", parts, "--fresh", "nothing*").exit_code == 2
+    assert (
+        run(
+            train.main, *common, "--weights", released, "--parts", parts, "--fresh", "nothing*"
+        ).exit_code
+        == 2
+    )
 
 
 def _released(folder: Path) -> Path:
     """Stands for a released model: 14 parts, the same channels."""
     from caffe_compat import Net, write_weights
 
-    config = netgen.CPMConfig(stages=2, input_size=48, towers=(2, 2, 4), features=2, wide=4, belief=4, tower_kernel=3,
-                              feature_kernel=3, stage_kernel=3, filler="msra")  # fmt: skip
+    config = netgen.CPMConfig(
+        stages=2,
+        input_size=48,
+        towers=(2, 2, 4),
+        features=2,
+        wide=4,
+        belief=4,
+        tower_kernel=3,
+        feature_kernel=3,
+        stage_kernel=3,
+        filler="msra",
+    )
     net = Net(netgen.deploy(config), seed=2)
     write_weights(folder / "released.caffemodel", net.weights(), net.graph.spec)
     return folder / "released.caffemodel"
