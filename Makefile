@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # plain 'torch' would pull gigabytes of CUDA packages where only a CPU is meant; TORCH_ARGS adds an index for others
 SETUP := $(VENV)/.ready
 
-.PHONY: demo test lint types docs clean
+.PHONY: demo test lint format types docs clean
 
 $(SETUP): constraints.txt setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -18,6 +18,11 @@ demo: $(SETUP)
 
 lint: $(SETUP)
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(SETUP)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
 
 types: $(SETUP)
 	$(BIN)/mypy

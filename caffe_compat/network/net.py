@@ -36,7 +36,7 @@ class _Blobs(nn.Module):
 class Net(nn.Module):
     """A network built from a Caffe definition.
 
-    >>> net = Net.from_files("pose_deploy.prototxt", "pose_iter_985000.caffemodel")  # doctest: +SKIP
+    >>> net = Net.from_files("pose_deploy.prototxt", "pose.caffemodel")  # doctest: +SKIP
     >>> maps = net(data)["Mconv5_stage6"]  # doctest: +SKIP
 
     Parameters

@@ -2,7 +2,7 @@
 
 >>> import caffe_compat.pycaffe as caffe  # doctest: +SKIP
 >>> caffe.set_mode_cpu()  # doctest: +SKIP
->>> net = caffe.Net("pose_deploy.prototxt", "pose_iter_985000.caffemodel", caffe.TEST)  # doctest: +SKIP
+>>> net = caffe.Net("pose_deploy.prototxt", "pose.caffemodel", caffe.TEST)  # doctest: +SKIP
 >>> net.blobs["data"].data[...] = image  # doctest: +SKIP
 >>> maps = net.forward()["Mconv5_stage6"]  # doctest: +SKIP
 

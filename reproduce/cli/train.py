@@ -21,7 +21,7 @@ Examples:
   cpm-train pose_solver.prototxt --weights released.caffemodel
   cpm-train pose_solver.prototxt --snapshot latest
   cpm-train pose_solver_stage1.prototxt pose_solver_stage2.prototxt pose_solver_stage3.prototxt
-  cpm-train pose_solver.prototxt --weights released.caffemodel --fresh 'conv7_*' --parts nose,left_eye,...
+  cpm-train pose_solver.prototxt --weights released.caffemodel --fresh 'conv7_*' --parts nose,...
   torchrun --nproc_per_node 4 -m reproduce.cli.train pose_solver.prototxt
 """
 

@@ -113,7 +113,7 @@ def test_pooling(
 def test_lrn(size: int) -> None:
     net = _net(
         f'layer {{ name: "l" type: "LRN" bottom: "a" top: "t" lrn_param {{ local_size: {size} '
-        "alpha: 0.3 k: 2 }} }}",
+        "alpha: 0.3 k: 2 } }",
         (2, 7, 3, 4),
     )
     x = torch.randn(2, 7, 3, 4)
