@@ -1,0 +1,141 @@
+"""Solvers as scripts see them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import ClassVar
+
+from torch import Tensor
+
+from caffe_compat.definition.prototxt import read_solver
+from caffe_compat.errors import CaffeCompatError
+from caffe_compat.pycaffe.mode import current_device
+from caffe_compat.pycaffe.nets import Net
+from caffe_compat.training.solver import Solver as _Solver
+
+
+class SGDSolver:
+    """A training, step by step.
+
+    Parameters
+    ----------
+    path : solver definition; names in it count from the current folder, as in Caffe.
+
+    Attributes
+    ----------
+    net : the training net; after :meth:`step` its blobs are those of the last batch, from before
+        the update.
+
+    Raises
+    ------
+    CaffeCompatError : the definition is of another type than this class; :func:`get_solver` takes
+        any.
+    """
+
+    type: ClassVar[str] = "SGD"
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        spec = read_solver(path)
+        if spec.message.type != self.type:
+            kind = spec.message.type
+            raise CaffeCompatError(
+                f"{os.fspath(path)}: is a solver of type {kind}, not {self.type}: use get_solver"
+            )
+        self._solver = _Solver(spec, root=Path("."), device=current_device())
+        self.net = Net._of(self._solver.net, self._solver.feed)
+        self._tests = [Net._of(net, feed) for net, feed, _ in self._solver._tests]
+
+    @property
+    def iter(self) -> int:
+        """Updates made so far."""
+        return self._solver.iteration
+
+    @property
+    def test_nets(self) -> list[Net]:
+        """The test nets, with the training net's present weights."""
+        for net, (inner, _, _) in zip(self._tests, self._solver._tests, strict=True):
+            self._solver._share(inner)
+            net._give_params()
+        return self._tests
+
+    def step(self, count: int) -> None:
+        """Make some updates."""
+        self.net._take_params()
+        for left in range(count, 0, -1):
+            self._solver.on_blobs = self._keep if left == 1 else None
+            self._solver.step()
+        self.net._give_params()
+
+    def solve(self, resume: str | os.PathLike[str] | None = None) -> None:
+        """Train to ``max_iter``, with the definition's snapshots."""
+        if resume is not None:
+            self.restore(resume)
+        m = self._solver.spec.message
+        while self.iter < m.max_iter:
+            self.step(1)
+            if m.snapshot and self.iter % m.snapshot == 0 and self.iter < m.max_iter:
+                self.snapshot()
+        if m.snapshot_after_train:
+            self.snapshot()
+
+    def snapshot(self) -> None:
+        """Write ``PREFIX_iter_N.caffemodel`` and ``.solverstate``."""
+        self._solver.snapshot()
+
+    def restore(self, path: str | os.PathLike[str]) -> None:
+        """Go on from a ``.solverstate``."""
+        self._solver.restore(path)
+        self.net._give_params()
+
+    def _keep(self, blobs: dict[str, Tensor]) -> None:
+        self.net._stale = set()
+        self.net._last = {name: blobs[name] for name in self._solver.feed.shapes}
+        self.net._leave(blobs)
+        for node, param, tensor in self._solver.net.owned_params():
+            if tensor.grad is not None:
+                self.net.params[node.layer.name][node.params.index(param)]._set_diff(
+                    tensor.grad.float().cpu().numpy()
+                )
+
+
+class NesterovSolver(SGDSolver):
+    """Nesterov's momentum."""
+
+    type = "Nesterov"
+
+
+class AdaGradSolver(SGDSolver):
+    """AdaGrad."""
+
+    type = "AdaGrad"
+
+
+class RMSPropSolver(SGDSolver):
+    """RMSProp."""
+
+    type = "RMSProp"
+
+
+class AdaDeltaSolver(SGDSolver):
+    """AdaDelta."""
+
+    type = "AdaDelta"
+
+
+class AdamSolver(SGDSolver):
+    """Adam."""
+
+    type = "Adam"
+
+
+def get_solver(path: str | os.PathLike[str]) -> SGDSolver:
+    """The solver of a definition, of whatever type it is."""
+    known = (SGDSolver, NesterovSolver, AdaGradSolver, RMSPropSolver, AdaDeltaSolver, AdamSolver)
+    kinds: dict[str, type[SGDSolver]] = {one.type: one for one in known}
+    kind = read_solver(path).message.type
+    if kind not in kinds:
+        raise CaffeCompatError(
+            f"{os.fspath(path)}: no solver of type {kind}; there are {', '.join(kinds)}"
+        )
+    return kinds[kind](path)
