@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-_BESIDE = Path(__file__).resolve().parent.parent.parent / "shared"
+ROOT = Path(__file__).resolve().parent.parent
+_BESIDE = ROOT.parent / "shared"
 GOLDEN = Path(os.environ.get("CPM_GOLDEN", _BESIDE / "golden"))
 DATA = Path(os.environ.get("CPM_DATA", _BESIDE / "data"))
 

@@ -214,7 +214,7 @@ def test_a_program_that_keeps_its_source_ends(tmp_path: Path) -> None:
     never let go of them."""
     _source(tmp_path, 0, Order())
     text = (
-        "import sys\nfrom pathlib import Path\nfrom tests.reproduce import test_data_layer as t\n"
+        "import sys\nfrom pathlib import Path\nfrom tests.reproduce.samples import test_data_layer as t\n"
         "from reproduce.samples.schedule import CPMSource, Order, SampleMaker\nfrom "
         "reproduce.records import store\n"
         "source = CPMSource(SampleMaker(store.LMDBStore(sys.argv[1]), t._SETTINGS, 1), 3, "
@@ -223,7 +223,7 @@ def test_a_program_that_keeps_its_source_ends(tmp_path: Path) -> None:
     )
     command = [sys.executable, "-c", text, str(tmp_path / "out")]
     result = subprocess.run(
-        command, capture_output=True, text=True, timeout=120, cwd=Path(__file__).parents[2]
+        command, capture_output=True, text=True, timeout=120, cwd=Path(__file__).parents[3]
     )
     assert result.returncode == 0, result.stderr
     assert result.stdout.strip() == "(3, 4, 80, 96)"

@@ -74,7 +74,7 @@ def _start(*args: object, processes: int = 0, **options: object) -> subprocess.P
     ]
     if "--workers" not in args:
         command += ["--workers", "0"]
-    root = str(Path(__file__).resolve().parent.parent.parent)
+    root = str(Path(__file__).resolve().parents[3])
     env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": root}
     return subprocess.Popen(
         command,

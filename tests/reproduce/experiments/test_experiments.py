@@ -22,7 +22,7 @@ from reproduce.figures import fig04, fig05, fig06
 from reproduce.network import netgen, receptive
 from tests.paths import DATA, needs_data
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def _run(*args: object) -> Result:
