@@ -26,9 +26,9 @@ _HOME = {
     "read_net": "definition.prototxt",
     "parse_net": "definition.prototxt",
     "read_solver": "definition.prototxt",
-    "Weights": "weights.caffemodel",
-    "read_weights": "weights.caffemodel",
-    "write_weights": "weights.caffemodel",
+    "Weights": "weights.model",
+    "read_weights": "weights.read",
+    "write_weights": "weights.write",
     "Net": "network.net",
 }
 __all__ = [
@@ -54,7 +54,9 @@ if TYPE_CHECKING:
     from caffe_compat.definition.spec import LayerSpec, NetSpec, SolverSpec
     from caffe_compat.errors import CaffeCompatError, PrototxtError, UnsupportedLayer, WeightError
     from caffe_compat.network.net import Net
-    from caffe_compat.weights.caffemodel import Weights, read_weights, write_weights
+    from caffe_compat.weights.model import Weights
+    from caffe_compat.weights.read import read_weights
+    from caffe_compat.weights.write import write_weights
 
 
 def __getattr__(name: str) -> Any:

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from caffe_compat.network.graph import Graph
-from caffe_compat.weights.caffemodel import LayerBlobs, Weights
+from caffe_compat.weights.model import LayerBlobs, Weights
 from caffe_compat.weights.wire import Blob
 
 

@@ -16,7 +16,7 @@ from caffe_compat.layers.base import Shape
 from caffe_compat.network.graph import Graph, build
 from caffe_compat.network.match import Match, Row, match, require
 from caffe_compat.weights import containers
-from caffe_compat.weights.caffemodel import LayerBlobs, Weights
+from caffe_compat.weights.model import LayerBlobs, Weights
 from caffe_compat.weights.wire import Blob
 
 
@@ -56,7 +56,8 @@ class Conversion:
             **source.metadata,
             **(metadata or {}),
         }
-        containers.write(path, self.weights, self.net, to, metadata=about)
+        names = {node.layer.name: node.layer.names() for node in self.graph.nodes}
+        containers.write(path, self.weights, self.net, to, blob_names=names, metadata=about)
 
 
 def _upstream_of(net: NetSpec, names: set[str]) -> set[str]:

@@ -17,7 +17,7 @@ from caffe_compat.definition import schema
 from caffe_compat.definition.spec import TEST, LayerSpec, NetSpec
 from caffe_compat.errors import PrototxtError
 from caffe_compat.layers.base import Shape, make, registry
-from caffe_compat.weights.caffemodel import Weights
+from caffe_compat.weights.model import Weights
 
 _MEASURES = ("Accuracy",)
 

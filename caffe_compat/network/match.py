@@ -12,7 +12,7 @@ from typing import Literal
 from caffe_compat.errors import WeightError
 from caffe_compat.layers.base import Shape
 from caffe_compat.network.graph import Graph, Node
-from caffe_compat.weights.caffemodel import LayerBlobs, Weights
+from caffe_compat.weights.model import LayerBlobs, Weights
 from caffe_compat.weights.wire import Blob
 
 Status = Literal[

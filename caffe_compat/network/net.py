@@ -23,7 +23,8 @@ from caffe_compat.network.graph import Graph, Node, Param, build
 from caffe_compat.network.match import Match, match, require
 from caffe_compat.network.patches import Background, Patch, Rect, cut, start
 from caffe_compat.network.patches import step as run_patch
-from caffe_compat.weights.caffemodel import LayerBlobs, Weights, read_weights
+from caffe_compat.weights.model import LayerBlobs, Weights
+from caffe_compat.weights.read import read_weights
 from caffe_compat.weights.wire import Blob
 
 _LARGE = 1_000_000  # values of one image's blob

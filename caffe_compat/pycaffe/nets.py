@@ -22,7 +22,8 @@ from caffe_compat.network.net import Net as _Net
 from caffe_compat.pycaffe.blobs import Array, Blob
 from caffe_compat.pycaffe.mode import current_device
 from caffe_compat.training.solver import DataFeed
-from caffe_compat.weights.caffemodel import read_weights, write_weights
+from caffe_compat.weights.read import read_weights
+from caffe_compat.weights.write import write_weights
 
 TRAIN, TEST = 0, 1
 _PHASES = {TRAIN: _TRAIN, TEST: _TEST}

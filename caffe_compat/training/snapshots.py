@@ -15,7 +15,8 @@ import numpy as np
 from caffe_compat.definition.spec import NetSpec
 from caffe_compat.errors import SolverError, WeightError
 from caffe_compat.files import atomic_write
-from caffe_compat.weights.caffemodel import Weights, read_weights, write_weights
+from caffe_compat.weights.model import Weights
+from caffe_compat.weights.read import read_weights
 from caffe_compat.weights.wire import (
     BYTES,
     VARINT,
@@ -28,6 +29,7 @@ from caffe_compat.weights.wire import (
     read_blob,
     walk,
 )
+from caffe_compat.weights.write import write_weights
 
 
 @dataclass(frozen=True)

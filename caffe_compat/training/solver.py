@@ -26,7 +26,7 @@ from caffe_compat.network.net import Net
 from caffe_compat.training import snapshots
 from caffe_compat.training.rules import RULES, check, current_step, learning_rate
 from caffe_compat.training.sources import Source, open_source
-from caffe_compat.weights.caffemodel import Weights
+from caffe_compat.weights.model import Weights
 
 # Fields that choose hardware or logging in Caffe and mean nothing here.
 _MEANINGLESS = ("solver_mode", "device_id", "debug_info", "layer_wise_reduce")

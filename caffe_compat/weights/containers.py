@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,25 +20,27 @@ from caffe_compat.definition.schema import Dialect
 from caffe_compat.definition.spec import NetSpec
 from caffe_compat.errors import CaffeCompatError, WeightError
 from caffe_compat.files import atomic_write
-from caffe_compat.layers import make, registry
-from caffe_compat.weights.caffemodel import LayerBlobs, Source, Weights, read_weights, write_weights
+from caffe_compat.weights.model import LayerBlobs, Source, Weights
+from caffe_compat.weights.read import read_weights
 from caffe_compat.weights.wire import Array, Blob
+from caffe_compat.weights.write import write_weights
 
 FORMATS = ("safetensors", "pth", "npz", "caffemodel", "h5")
 _FORMAT = "caffe_compat weights 1"
 
 
-def _arrays(weights: Weights, net: NetSpec) -> tuple[dict[str, Array], list[list[Any]]]:
+def _arrays(
+    weights: Weights, blob_names: Mapping[str, Sequence[str]]
+) -> tuple[dict[str, Array], list[list[Any]]]:
     """Arrays by key, and [name, type, keys] of each layer, in order."""
     arrays: dict[str, Array] = {}
     order: list[list[Any]] = []
     seen: Counter[str] = Counter()
-    specs = {layer.name: layer for layer in net.layers if layer.type in registry()}
     for entry in weights.layers:
         again = seen[entry.name]
         seen[entry.name] += 1
         name = f"{entry.name}#{again}" if again else entry.name
-        names = make(specs[entry.name]).names() if entry.name in specs else ()
+        names = blob_names.get(entry.name, ())
         keys = [
             f"{name}.{names[i] if i < len(names) else f'blob{i}'}" for i in range(len(entry.blobs))
         ]
@@ -53,6 +55,7 @@ def write(
     net: NetSpec,
     to: str,
     *,
+    blob_names: Mapping[str, Sequence[str]] | None = None,
     metadata: Mapping[str, str] | None = None,
     dialect: Dialect | None = None,
 ) -> None:
@@ -61,6 +64,8 @@ def write(
     Parameters
     ----------
     to : one of :data:`FORMATS`.
+    blob_names : names of each layer's blobs ("weight", "bias"), by layer name; a blob without one
+        is called ``blob0``, ``blob1`` and so on. Not used by caffemodel and h5.
     metadata : more strings to keep (not in caffemodel and h5, which have no place for them).
     dialect : schema of a binary caffemodel.
 
@@ -79,7 +84,7 @@ def write(
         return
     if to not in FORMATS:
         raise CaffeCompatError(f"unknown format '{to}'; known: {', '.join(FORMATS)}")
-    arrays, order = _arrays(weights, net)
+    arrays, order = _arrays(weights, blob_names or {})
     about = {
         "format": _FORMAT,
         "prototxt": net.to_text(),

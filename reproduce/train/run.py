@@ -21,7 +21,7 @@ from caffe_compat.engine.plan import Mode
 from caffe_compat.errors import DataError, SolverError
 from caffe_compat.training.solver import Solver, Step
 from caffe_compat.training.sources import Source
-from caffe_compat.weights.caffemodel import Weights
+from caffe_compat.weights.model import Weights
 from reproduce.runtime.processes import Group
 from reproduce.samples.schedule import Order, source_for
 

@@ -14,7 +14,7 @@ from caffe_compat import parse_net
 from caffe_compat.errors import CaffeCompatError
 from caffe_compat.network.graph import build
 from caffe_compat.training.datum import decode
-from caffe_compat.weights.caffemodel import parse_weights
+from caffe_compat.weights.read import parse_weights
 from tests.nets import TEXT, model_file
 
 _FUZZ = settings(

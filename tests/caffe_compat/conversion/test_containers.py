@@ -13,7 +13,7 @@ from caffe_compat.conversion.convert import convert
 from caffe_compat.network.graph import build
 from caffe_compat.network.match import match
 from caffe_compat.weights import containers
-from caffe_compat.weights.caffemodel import LayerBlobs, Weights
+from caffe_compat.weights.model import LayerBlobs, Weights
 from caffe_compat.weights.wire import Blob
 from tests.nets import TEXT, model_file, same_blobs, small
 

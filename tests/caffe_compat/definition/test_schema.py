@@ -8,7 +8,7 @@ import pytest
 
 from caffe_compat.definition import schema
 from caffe_compat.errors import SchemaError, WeightError
-from caffe_compat.weights.caffemodel import parse_weights
+from caffe_compat.weights.read import parse_weights
 from tests.paths import GOLDEN
 
 _FACTS = GOLDEN.parent / "facts" / "caffe_schema.json"

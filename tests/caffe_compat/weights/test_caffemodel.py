@@ -14,7 +14,8 @@ import pytest
 from caffe_compat import WeightError, read_weights, write_weights
 from caffe_compat.definition import schema
 from caffe_compat.files import TargetError
-from caffe_compat.weights.caffemodel import LayerBlobs, Weights, parse_weights
+from caffe_compat.weights.model import LayerBlobs, Weights
+from caffe_compat.weights.read import parse_weights
 from caffe_compat.weights.wire import Blob
 from tests.nets import model_file, same_blobs, small
 

@@ -1,17 +1,15 @@
-"""Caffe weight files: binary (V0, V1, current) and HDF5, both ways.
+"""Reads Caffe's weight files: binary (V0, V1, current) and HDF5.
 
 Binary models are read in the dialect that their contents show (see :func:`detect_dialect`), HDF5
-has none. The writer streams: nothing larger than one layer is held twice.
+has none.
 """
 
 from __future__ import annotations
 
-import hashlib
 import mmap
 import os
-from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import IO, Any
 
 import numpy as np
@@ -22,14 +20,13 @@ from caffe_compat.definition.prototxt import net_from_message
 from caffe_compat.definition.schema import DIALECTS, Dialect
 from caffe_compat.definition.spec import NetSpec
 from caffe_compat.errors import PrototxtError, SchemaError, WeightError
-from caffe_compat.files import atomic_write
+from caffe_compat.weights.model import LayerBlobs, Source, Weights
 from caffe_compat.weights.wire import (
     BYTES,
     VARINT,
     Array,
     Blob,
     Loader,
-    encode_blob,
     encode_bytes,
     memory_loader,
     misfits,
@@ -38,80 +35,6 @@ from caffe_compat.weights.wire import (
 )
 
 _HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
-
-
-@dataclass(frozen=True)
-class LayerBlobs:
-    """The parameter blobs that a file holds for one layer."""
-
-    name: str
-    type: str
-    blobs: tuple[Blob, ...]
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where weights came from, for reports and metadata.
-
-    Attributes
-    ----------
-    path, size : the file.
-    container : "caffemodel", "h5", "safetensors", "pth", "npz" or "" (made in memory).
-    format : "V0", "V1", "V2" for binary models, otherwise "".
-    dialect : "upstream" or "fork" (binary models), "" where it makes no difference.
-    evidence : why that dialect.
-    notes : oddities that a reader should know.
-    """
-
-    path: str = ""
-    size: int = 0
-    container: str = ""
-    format: str = ""
-    dialect: str = ""
-    evidence: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-    metadata: dict[str, str] = field(default_factory=dict)
-
-    def sha256(self) -> str:
-        """SHA-256 of the file, hex; "" for weights made in memory."""
-        if not self.path:
-            return ""
-        digest = hashlib.sha256()
-        with open(self.path, "rb") as stream:
-            while chunk := stream.read(1 << 20):
-                digest.update(chunk)
-        return digest.hexdigest()
-
-
-@dataclass(frozen=True)
-class Weights:
-    """Parameter blobs by layer, in file order, with the definition that came along, if any."""
-
-    layers: tuple[LayerBlobs, ...]
-    net: NetSpec | None = None
-    source: Source = Source()
-
-    def __contains__(self, name: str) -> bool:
-        return any(layer.name == name for layer in self.layers)
-
-    def __getitem__(self, name: str) -> tuple[Blob, ...]:
-        for layer in self.layers:
-            if layer.name == name:
-                return layer.blobs
-        raise KeyError(name)
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Names of the layers that hold blobs."""
-        return tuple(layer.name for layer in self.layers if layer.blobs)
-
-    @property
-    def count(self) -> int:
-        """How many values there are."""
-        return sum(blob.data.size for layer in self.layers for blob in layer.blobs)
-
-
-# ---------------------------------------------------------------- reading
 
 
 @dataclass
@@ -444,89 +367,3 @@ def _refuse_other_kinds(head: bytes, name: str) -> None:
             f"{name}: is text (a prototxt?), expected the binary .caffemodel; give a definition "
             "with --prototxt"
         )
-
-
-# ---------------------------------------------------------------- writing
-
-
-def _chunks(weights: Weights, net: NetSpec, dialect: Dialect) -> Iterator[bytes | memoryview]:
-    head = schema.message_class("NetParameter", dialect)(name=net.name)
-    yield head.SerializeToString()
-    used: Counter[str] = Counter()
-    written = []
-    for layer in net.layers:
-        message = schema.message_class("LayerParameter", dialect)()
-        schema.move(layer.message, message, f"layer '{layer.name}'")
-        # definition first, blobs inside it: Caffe reads fields in any order
-        body: list[bytes | memoryview] = [message.SerializeToString()]
-        entries = [entry for entry in weights.layers if entry.name == layer.name]
-        if used[layer.name] < len(entries):
-            for blob in entries[used[layer.name]].blobs:
-                encoded = encode_blob(blob)
-                body += [encode_bytes(7, sum(_nbytes(c) for c in encoded)), *encoded]
-            used[layer.name] += 1
-            written.append(layer.name)
-        yield encode_bytes(100, sum(_nbytes(c) for c in body))
-        yield from body
-    lost = [entry.name for entry in weights.layers if entry.blobs and not used[entry.name]]
-    if lost:
-        raise WeightError("weights for layers that the definition does not have", lost)
-
-
-def _nbytes(chunk: bytes | memoryview) -> int:
-    return chunk.nbytes if isinstance(chunk, memoryview) else len(chunk)
-
-
-def fits(net: NetSpec, dialect: Dialect) -> bool:
-    """Can every setting of this definition be written in the dialect?"""
-    try:
-        schema.move(net.to_message(), schema.message_class("NetParameter", dialect)())
-    except SchemaError:
-        return False
-    return True
-
-
-def write_weights(
-    path: str | os.PathLike[str], weights: Weights, net: NetSpec, *, dialect: Dialect | None = None
-) -> None:
-    """Write a ``.caffemodel`` (or ``.h5``, by the name) that Caffe loads.
-
-    Parameters
-    ----------
-    path : target; written under a temporary name and renamed, so that nothing half-written remains.
-    weights : blobs by layer name.
-    net : the definition to embed, one layer after the other (binary only; HDF5 files hold blobs
-        alone).
-    dialect : schema of the binary file; default: fork where the definition needs it, else upstream.
-
-    Raises
-    ------
-    WeightError : blobs for unknown layers, or the target cannot be written.
-    SchemaError : the dialect lacks a field that the definition sets.
-    """
-    name = os.fspath(path)
-    if name.endswith(".h5"):
-        _write_h5(name, weights, net)
-        return
-    chosen = dialect or ("fork" if not fits(net, "upstream") and fits(net, "fork") else "upstream")
-    with atomic_write(name) as stream:
-        for chunk in _chunks(weights, net, chosen):
-            stream.write(chunk)
-
-
-def _write_h5(name: str, weights: Weights, net: NetSpec) -> None:
-    import h5py
-
-    order = [layer.name for layer in net.layers]
-    lost = [entry.name for entry in weights.layers if entry.name not in order]
-    if lost:
-        raise WeightError("weights for layers that the definition does not have", lost)
-    with (
-        atomic_write(name, stream=False) as target,
-        h5py.File(target, "w", track_order=True) as file,
-    ):
-        data = file.create_group("data", track_order=True)
-        for entry in weights.layers:
-            group = data.require_group(entry.name)
-            for index, blob in enumerate(entry.blobs):
-                group.create_dataset(str(index), data=blob.data)

@@ -1,0 +1,101 @@
+"""Writes weight files that Caffe loads: binary and HDF5.
+
+The binary writer streams: nothing larger than one layer is held twice.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+
+from caffe_compat.definition import schema
+from caffe_compat.definition.schema import Dialect
+from caffe_compat.definition.spec import NetSpec
+from caffe_compat.errors import SchemaError, WeightError
+from caffe_compat.files import atomic_write
+from caffe_compat.weights.model import Weights
+from caffe_compat.weights.wire import encode_blob, encode_bytes
+
+
+def _chunks(weights: Weights, net: NetSpec, dialect: Dialect) -> Iterator[bytes | memoryview]:
+    head = schema.message_class("NetParameter", dialect)(name=net.name)
+    yield head.SerializeToString()
+    used: Counter[str] = Counter()
+    written = []
+    for layer in net.layers:
+        message = schema.message_class("LayerParameter", dialect)()
+        schema.move(layer.message, message, f"layer '{layer.name}'")
+        # definition first, blobs inside it: Caffe reads fields in any order
+        body: list[bytes | memoryview] = [message.SerializeToString()]
+        entries = [entry for entry in weights.layers if entry.name == layer.name]
+        if used[layer.name] < len(entries):
+            for blob in entries[used[layer.name]].blobs:
+                encoded = encode_blob(blob)
+                body += [encode_bytes(7, sum(_nbytes(c) for c in encoded)), *encoded]
+            used[layer.name] += 1
+            written.append(layer.name)
+        yield encode_bytes(100, sum(_nbytes(c) for c in body))
+        yield from body
+    lost = [entry.name for entry in weights.layers if entry.blobs and not used[entry.name]]
+    if lost:
+        raise WeightError("weights for layers that the definition does not have", lost)
+
+
+def _nbytes(chunk: bytes | memoryview) -> int:
+    return chunk.nbytes if isinstance(chunk, memoryview) else len(chunk)
+
+
+def fits(net: NetSpec, dialect: Dialect) -> bool:
+    """Can every setting of this definition be written in the dialect?"""
+    try:
+        schema.move(net.to_message(), schema.message_class("NetParameter", dialect)())
+    except SchemaError:
+        return False
+    return True
+
+
+def write_weights(
+    path: str | os.PathLike[str], weights: Weights, net: NetSpec, *, dialect: Dialect | None = None
+) -> None:
+    """Write a ``.caffemodel`` (or ``.h5``, by the name) that Caffe loads.
+
+    Parameters
+    ----------
+    path : target; written under a temporary name and renamed, so that nothing half-written remains.
+    weights : blobs by layer name.
+    net : the definition to embed, one layer after the other (binary only; HDF5 files hold blobs
+        alone).
+    dialect : schema of the binary file; default: fork where the definition needs it, else upstream.
+
+    Raises
+    ------
+    WeightError : blobs for unknown layers, or the target cannot be written.
+    SchemaError : the dialect lacks a field that the definition sets.
+    """
+    name = os.fspath(path)
+    if name.endswith(".h5"):
+        _write_h5(name, weights, net)
+        return
+    chosen = dialect or ("fork" if not fits(net, "upstream") and fits(net, "fork") else "upstream")
+    with atomic_write(name) as stream:
+        for chunk in _chunks(weights, net, chosen):
+            stream.write(chunk)
+
+
+def _write_h5(name: str, weights: Weights, net: NetSpec) -> None:
+    import h5py
+
+    order = [layer.name for layer in net.layers]
+    lost = [entry.name for entry in weights.layers if entry.name not in order]
+    if lost:
+        raise WeightError("weights for layers that the definition does not have", lost)
+    with (
+        atomic_write(name, stream=False) as target,
+        h5py.File(target, "w", track_order=True) as file,
+    ):
+        data = file.create_group("data", track_order=True)
+        for entry in weights.layers:
+            group = data.require_group(entry.name)
+            for index, blob in enumerate(entry.blobs):
+                group.create_dataset(str(index), data=blob.data)
