@@ -202,7 +202,7 @@ def test_reading_and_converting_needs_no_torch(tmp_path: Path) -> None:
     path, _, _ = model_file(tmp_path)
     code = f"""
 import sys
-from caffe_compat.convert import convert
+from caffe_compat.conversion.convert import convert
 made = convert({str(path)!r})
 made.write({str(tmp_path / "m.safetensors")!r}, "safetensors")
 made.write({str(tmp_path / "m.npz")!r}, "npz")
