@@ -13,6 +13,8 @@ ROOT = Path(__file__).resolve().parent.parent
 _BESIDE = ROOT.parent / "shared"
 GOLDEN = Path(os.environ.get("CPM_GOLDEN", _BESIDE / "golden"))
 DATA = Path(os.environ.get("CPM_DATA", _BESIDE / "data"))
+# small inputs that once failed, after public reports
+REPORTED = Path(os.environ.get("CPM_REPORTED", GOLDEN.parent / "reported"))
 
 needs_data = pytest.mark.skipif(
     not DATA.is_dir(), reason=f"real data not found at {DATA} (set CPM_DATA)"
@@ -36,3 +38,12 @@ def listed(found: Iterator[tuple[Any, str]]) -> list[Any]:
     return [
         pytest.param(None, id="absent", marks=[pytest.mark.golden, pytest.mark.skip(reason=reason)])
     ]
+
+
+def reported(folder: str, pattern: str) -> list[Any]:
+    """Reported inputs of a folder as pytest parameters; a single skipped one where there are
+    none."""
+    found = sorted((REPORTED / "bugs" / folder).glob(pattern))
+    params = [pytest.param(path, id=path.name) for path in found]
+    reason = f"no reported inputs at {REPORTED} (set CPM_REPORTED)"
+    return params or [pytest.param(None, id="absent", marks=pytest.mark.skip(reason=reason))]

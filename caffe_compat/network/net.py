@@ -198,11 +198,7 @@ class Net(nn.Module):
         for node in self.graph.nodes:
             if node.params:
                 blobs = tuple(
-                    Blob(
-                        np.ascontiguousarray(
-                            self.param(p).detach().float().cpu().contiguous().numpy()
-                        )
-                    )
+                    Blob(np.array(self.param(p).detach().float().cpu().contiguous().numpy()))
                     for p in node.params
                 )
                 layers.append(LayerBlobs(node.layer.name, node.layer.type, blobs))

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from caffe_compat.definition.spec import NetSpec
+from caffe_compat.definition.spec import NetSpec, SolverSpec
 from caffe_compat.errors import SolverError, WeightError
 from caffe_compat.files import atomic_write
 from caffe_compat.weights.model import Weights
@@ -48,6 +48,38 @@ class SolverState:
     current_step: int = 0
 
 
+def prefix_of(spec: SolverSpec, root: Path, given: str | None = None) -> str:
+    """What the names of a solver's snapshots begin with, as Caffe works it out.
+
+    Parameters
+    ----------
+    spec : solver definition.
+    root : folder that names in the definition count from.
+    given : instead of the definition's ``snapshot_prefix``.
+
+    Returns
+    -------
+    The prefix; without any in the definition it is the solver file's name without its ending, and a
+    prefix that is a folder gets that name appended.
+
+    Raises
+    ------
+    SolverError : neither a prefix nor a file whose name could serve.
+
+    Source: ``UpgradeSnapshotPrefixProperty`` of BVLC Caffe.
+    """
+    if given is None and not spec.has("snapshot_prefix"):
+        if not spec.file:
+            raise SolverError("the solver has no snapshot_prefix: nowhere to write snapshots")
+        return os.path.splitext(spec.file)[0]
+    text = spec.message.snapshot_prefix if given is None else given
+    # not through Path, which would drop the slash at the end of "folder/"
+    prefix = text if str(root) == "." else os.path.join(root, text)
+    if os.path.isdir(prefix) and spec.file:
+        return os.path.join(prefix, Path(spec.file).stem)
+    return prefix
+
+
 def paths(prefix: str, iteration: int, hdf5: bool) -> tuple[Path, Path]:
     """Names of model and state."""
     ending = ".h5" if hdf5 else ""
@@ -72,15 +104,7 @@ def write(
     model.parent.mkdir(parents=True, exist_ok=True)
     write_weights(model, weights, net)
     if hdf5:
-        import h5py
-
-        with atomic_write(state, stream=False) as target, h5py.File(target, "w") as file:
-            file["iter"] = np.int32(iteration)
-            file["learned_net"] = str(model)
-            file["current_step"] = np.int32(step)
-            group = file.create_group("history")
-            for i, array in enumerate(history):
-                group[str(i)] = array
+        _write_hdf5(state, iteration, str(model), history, step)
         return model, state
     name = str(model).encode()
     with atomic_write(state) as stream:
@@ -98,6 +122,31 @@ def write(
                 stream.write(chunk)
         stream.write(encode_varint(4 << 3) + encode_varint(step))
     return model, state
+
+
+def _write_hdf5(
+    path: Path, iteration: int, model: str, history: Sequence[Array], step: int
+) -> None:
+    """A state in Caffe's HDF5 layout: what its reader insists on.
+
+    The numbers are arrays of one int32, the model's name is a string of fixed length with its
+    terminating zero.
+    """
+    import h5py
+
+    with atomic_write(path, stream=False) as target, h5py.File(target, "w") as file:
+        file["iter"] = np.array([iteration], np.int32)
+        file["current_step"] = np.array([step], np.int32)
+        name = model.encode() + b"\0"
+        kind = h5py.h5t.C_S1.copy()
+        kind.set_size(len(name))
+        kind.set_strpad(h5py.h5t.STR_NULLTERM)
+        scalar = h5py.h5s.create(h5py.h5s.SCALAR)
+        dataset = h5py.h5d.create(file.id, b"learned_net", kind, scalar)
+        dataset.write(h5py.h5s.ALL, h5py.h5s.ALL, np.array(name, f"S{len(name)}"), mtype=kind)
+        group = file.create_group("history")
+        for index, array in enumerate(history):
+            group[str(index)] = np.asarray(array, np.float32)
 
 
 def _read_binary(data: bytes, name: str) -> SolverState:

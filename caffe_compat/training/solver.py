@@ -17,8 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from caffe_compat.definition import schema
 from caffe_compat.definition.prototxt import net_from_message, read_net
-from caffe_compat.definition.spec import TEST, TRAIN, NetSpec, SolverSpec
+from caffe_compat.definition.spec import TEST, TRAIN, NetSpec, NetState, SolverSpec
 from caffe_compat.engine.plan import Mode
 from caffe_compat.errors import SolverError
 from caffe_compat.network.graph import build
@@ -26,7 +27,8 @@ from caffe_compat.network.net import Net
 from caffe_compat.training import snapshots
 from caffe_compat.training.rules import RULES, check, current_step, learning_rate
 from caffe_compat.training.sources import Source, open_source
-from caffe_compat.weights.model import Weights
+from caffe_compat.weights import containers
+from caffe_compat.weights.model import Weights, overlaid
 
 # Fields that choose hardware or logging in Caffe and mean nothing here.
 _MEANINGLESS = ("solver_mode", "device_id", "debug_info", "layer_wise_reduce")
@@ -51,33 +53,69 @@ class Step:
     outputs: dict[str, float] = field(default_factory=dict)
 
 
-def _definition(spec: SolverSpec, root: Path, phase: str) -> Iterator[NetSpec]:
-    """The definitions of the training net, or of all test nets."""
+def _load(spec: SolverSpec, root: Path, field: str, index: int = -1) -> NetSpec:
+    """The definition that a field of the solver names or holds; ``index`` of a repeated one."""
+    value = getattr(spec.message, field)
+    one = value if index < 0 else value[index]
+    return read_net(root / one) if isinstance(one, str) else net_from_message(_copy(one))
+
+
+def _state(definition: NetSpec, given: Any, phase: str, spec: SolverSpec, name: str) -> NetState:
+    """The state of a net: its own, with what the solver says on top."""
+    if given.HasField("phase") and schema.enum_name(given, "phase") != phase:
+        raise spec.error(f"phase can only be {phase} here: leave it out", name)
+    level = given.level if given.HasField("level") else definition.state.level
+    return NetState(phase, level, tuple(given.stage))
+
+
+def train_definition(spec: SolverSpec, root: Path) -> tuple[NetSpec, NetState]:
+    """The training net of a solver, rules not applied yet, and the state they look at.
+
+    Raises
+    ------
+    PrototxtError : no training net, more than one, or one that cannot be read.
+    """
+    names = ("net", "net_param", "train_net", "train_net_param")
+    given = [name for name in names if spec.has(name)]
+    if len(given) != 1:
+        raise spec.error(
+            f"give the training net in one place, found {', '.join(given) or 'none'}", "net"
+        )
+    definition = _load(spec, root, given[0])
+    state = spec.message.train_state
+    return definition, _state(definition, state, TRAIN, spec, "train_state")
+
+
+def _test_definitions(spec: SolverSpec, root: Path) -> list[tuple[NetSpec, NetState]]:
+    """All test nets of a solver, as Caffe counts them.
+
+    Those with a definition of their own come first; what ``test_iter`` has beyond them are test
+    nets of the training net's definition.
+    """
     m = spec.message
-
-    def load(name: str) -> NetSpec:
-        path = root / name
-        return read_net(path)
-
-    if phase == TRAIN:
-        given = [n for n in ("net", "net_param", "train_net", "train_net_param") if m.HasField(n)]
-        if len(given) != 1:
-            raise spec.error(
-                f"give the training net in one place, found {', '.join(given) or 'none'}", "net"
-            )
-        message = getattr(m, given[0])
-        yield load(message) if isinstance(message, str) else net_from_message(_copy(message))
-        return
-    for message in m.test_net_param:
-        yield net_from_message(_copy(message))
-    for name in m.test_net:
-        yield load(name)
-    rest = len(m.test_iter) - len(m.test_net_param) - len(m.test_net)
-    for _ in range(rest):
-        if m.HasField("net"):
-            yield load(m.net)
-        elif m.HasField("net_param"):
-            yield net_from_message(_copy(m.net_param))
+    own = len(m.test_net_param) + len(m.test_net)
+    general = next((name for name in ("net", "net_param") if spec.has(name)), "")
+    count = len(m.test_iter)
+    if count < own or (count > own and not general):
+        raise spec.error(f"{own} test net(s) need as many test_iter, found {count}", "test_iter")
+    if m.test_state and len(m.test_state) != count:
+        raise spec.error(
+            f"give no test_state, or one for each of {count} test net(s), found "
+            f"{len(m.test_state)}",
+            "test_state",
+        )
+    if count and m.test_interval < 1:
+        raise spec.error("must be at least 1 where there are test nets", "test_interval")
+    definitions = [
+        *(_load(spec, root, "test_net_param", i) for i in range(len(m.test_net_param))),
+        *(_load(spec, root, "test_net", i) for i in range(len(m.test_net))),
+        *(_load(spec, root, general) for _ in range(count - own)),
+    ]
+    states = list(m.test_state) or [type(m.train_state)()] * count
+    return [
+        (definition, _state(definition, state, TEST, spec, "test_state"))
+        for definition, state in zip(definitions, states, strict=True)
+    ]
 
 
 def _copy(message: Any) -> Any:
@@ -134,7 +172,8 @@ class Solver:
     ----------
     spec : solver definition.
     root : folder that relative names in it count from; default: the current one, as in Caffe.
-    weights : initial parameters by layer name (layers without any keep their fillers).
+    weights : initial parameters by layer name (layers without any keep their fillers), instead of
+        those that the definition's ``weights`` names.
     sources : data sources by layer name, instead of those that the data layers name.
     device : where to run.
     engine : how convolutions run on the CPU, as in :class:`Net`.
@@ -164,20 +203,21 @@ class Solver:
         m = spec.message
         self.warnings = [f"{name} has no effect here" for name in _MEANINGLESS if m.HasField(name)]
         self.seed = m.random_seed if m.random_seed >= 0 else 1
-        definition = next(_definition(spec, self.root, TRAIN))
-        state = m.train_state
-        self.feed = DataFeed(definition, TRAIN, self.root, sources, state.level, tuple(state.stage))
+        if weights is None and m.weights:
+            weights = overlaid(*(containers.read_list(names, self.root) for names in m.weights))
+        definition, state = train_definition(spec, self.root)
+        self.feed = DataFeed(definition, TRAIN, self.root, sources, state.level, state.stages)
         graph = build(
             definition,
             phase=TRAIN,
             level=state.level,
-            stages=tuple(state.stage),
+            stages=state.stages,
             input_shapes=self.feed.shapes,
         )
         self.net = (
             Net(graph, weights, strict=False, seed=self.seed, engine=engine).to(self.device).pack()
         )
-        self._tests = self._make_tests()
+        self._tests = self._make_tests(weights, engine)
         self._tested = [0] * len(self._tests)
         self._rule, per_param = RULES[m.type]
         self._params = [tensor for _, _, tensor in self.net.owned_params()]
@@ -201,18 +241,21 @@ class Solver:
 
     # ------------------------------------------------------------ testing
 
-    def _make_tests(self) -> list[tuple[Net, DataFeed, int]]:
+    def _make_tests(self, weights: Weights | None, engine: Mode) -> list[tuple[Net, DataFeed, int]]:
+        """The test nets, each with its data and its number of batches."""
         m = self.spec.message
         made = []
-        states = list(m.test_state)
-        for i, definition in enumerate(_definition(self.spec, self.root, TEST)):
-            state = states[i] if i < len(states) else type(m.train_state)()
-            level, stages = state.level, tuple(state.stage)
-            feed = DataFeed(definition, TEST, self.root, None, level, stages)
+        for i, (definition, state) in enumerate(_test_definitions(self.spec, self.root)):
+            feed = DataFeed(definition, TEST, self.root, None, state.level, state.stages)
             graph = build(
-                definition, phase=TEST, level=level, stages=stages, input_shapes=feed.shapes
+                definition,
+                phase=TEST,
+                level=state.level,
+                stages=state.stages,
+                input_shapes=feed.shapes,
             )
-            made.append((Net(graph, seed=self.seed).to(self.device), feed, m.test_iter[i]))
+            net = Net(graph, weights, strict=False, seed=self.seed, engine=engine)
+            made.append((net.to(self.device), feed, m.test_iter[i]))
         return made
 
     def test(self) -> list[dict[str, float]]:
@@ -227,7 +270,8 @@ class Solver:
             self._tested[index] += batches
             with torch.no_grad():
                 for number in range(first, first + batches):
-                    for name, value in net(**feed.batch(number, self.device)).items():
+                    found = self._tested_blobs(net, feed.batch(number, self.device))
+                    for name, value in found.items():
                         flat = value.reshape(-1).tolist()
                         keys = (
                             [name] if len(flat) == 1 else [f"{name}[{i}]" for i in range(len(flat))]
@@ -236,6 +280,15 @@ class Solver:
                             total[key] = total.get(key, 0.0) + one / batches
             results.append(total)
         return results
+
+    def _tested_blobs(self, net: Net, data: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The outputs of a test net, with its loss where the definition asks for that."""
+        if not self.spec.message.test_compute_loss or not net.losses:
+            plain: dict[str, Tensor] = net(**data)
+            return plain
+        outputs = net.graph.outputs
+        found = net(blobs=dict.fromkeys((*net.losses, *outputs)), **data)
+        return {**{name: found[name] for name in outputs}, "test loss": net.loss(found)}
 
     def _share(self, net: Net) -> None:
         """Copy the training net's parameters into another, layer by layer name."""
@@ -348,9 +401,8 @@ class Solver:
         The two paths.
         """
         m = self.spec.message
-        base = str(self.root / (prefix if prefix is not None else m.snapshot_prefix))
         return snapshots.write(
-            base,
+            snapshots.prefix_of(self.spec, self.root, prefix),
             self.iteration,
             self.net.weights(),
             self.net.graph.spec,

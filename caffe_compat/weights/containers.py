@@ -20,7 +20,7 @@ from caffe_compat.definition.schema import Dialect
 from caffe_compat.definition.spec import NetSpec
 from caffe_compat.errors import CaffeCompatError, WeightError
 from caffe_compat.files import atomic_write
-from caffe_compat.weights.model import LayerBlobs, Source, Weights
+from caffe_compat.weights.model import LayerBlobs, Source, Weights, overlaid
 from caffe_compat.weights.read import read_weights
 from caffe_compat.weights.wire import Array, Blob
 from caffe_compat.weights.write import write_weights
@@ -44,7 +44,7 @@ def _arrays(
         keys = [
             f"{name}.{names[i] if i < len(names) else f'blob{i}'}" for i in range(len(entry.blobs))
         ]
-        arrays.update(zip(keys, (np.ascontiguousarray(b.data) for b in entry.blobs), strict=True))
+        arrays.update(zip(keys, (np.asarray(b.data, order="C") for b in entry.blobs), strict=True))
         order.append([entry.name, entry.type, keys])
     return arrays, order
 
@@ -219,3 +219,21 @@ def read(path: str | os.PathLike[str], *, dialect: Dialect | None = None) -> Wei
         kind_of(name)
     )
     return reader(name) if reader else read_weights(name, dialect=dialect)
+
+
+def read_list(names: str, folder: str | os.PathLike[str] = "") -> Weights:
+    """Read ``a.caffemodel,b.caffemodel`` as Caffe does: one after the other, the later one counts.
+
+    Parameters
+    ----------
+    names : one file name, or several with commas between them.
+    folder : what the names count from.
+
+    Raises
+    ------
+    WeightError : a file that cannot be read, or no name at all.
+    """
+    given = [name.strip() for name in names.split(",") if name.strip()]
+    if not given:
+        raise WeightError(f"'{names}' names no weight file")
+    return overlaid(*(read(os.path.join(folder, name)) for name in given))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from dataclasses import dataclass, field
 
 from caffe_compat.definition.spec import NetSpec
@@ -78,3 +79,18 @@ class Weights:
     def count(self) -> int:
         """How many values there are."""
         return sum(blob.data.size for layer in self.layers for blob in layer.blobs)
+
+
+def overlaid(*parts: Weights) -> Weights:
+    """Several models as one: where two have a layer of one name, the later one's blobs count.
+
+    Caffe does the same when it loads ``--weights a.caffemodel,b.caffemodel`` one after the other.
+    """
+    layers: dict[tuple[str, int], LayerBlobs] = {}
+    for part in parts:
+        seen: Counter[str] = Counter()
+        for layer in part.layers:
+            layers[layer.name, seen[layer.name]] = layer
+            seen[layer.name] += 1
+    last = parts[-1]
+    return Weights(tuple(layers.values()), last.net, last.source)

@@ -22,6 +22,9 @@ from caffe_compat.errors import WeightError
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 _MAX_AXES = 32
+# NVCaffe's data types of raw_data (field 10) and what they are in numpy
+_RAW_KINDS = {0: "<f8", 1: "<f4", 2: "<f2"}
+_RAW_NAMES = {3: "int", 4: "unsigned int"}
 _D = schema._Field
 _WIRE_OF = {
     _D.TYPE_DOUBLE: FIXED64,
@@ -145,7 +148,7 @@ def _floats(
 
 
 def read_blob(buffer: memoryview, start: int, stop: int, load: Loader, what: str) -> Blob:
-    """Read a ``BlobProto``.
+    """Read a ``BlobProto``; NVCaffe's form with ``raw_data`` as well.
 
     Parameters
     ----------
@@ -159,6 +162,8 @@ def read_blob(buffer: memoryview, start: int, stop: int, load: Loader, what: str
     """
     legacy: dict[int, int] = {}
     dims: list[int] | None = None
+    raw: Field | None = None
+    raw_type = 0
     parts: dict[str, list[Array]] = {"<f4": [], "<f8": []}
     at = start
     while at < stop:
@@ -180,6 +185,13 @@ def read_blob(buffer: memoryview, start: int, stop: int, load: Loader, what: str
             kind = "<f4" if field.number == 5 else "<f8"
             values, at = _floats(buffer, field, load, stop, kind)
             parts[kind].append(values)
+        elif field.number == 10 and field.wire == VARINT:
+            raw_type = field.value
+        elif field.number == 12 and field.wire == BYTES:
+            raw = field
+    if raw is not None:
+        kind, values = _raw_values(raw, raw_type, load, what)
+        parts[kind].append(values)
     chosen = parts["<f8"] or parts["<f4"]  # Caffe prefers double_data when there is any
     data = (
         chosen[0]
@@ -204,11 +216,30 @@ def read_blob(buffer: memoryview, start: int, stop: int, load: Loader, what: str
     return Blob(data.reshape(shape), bool(legacy))
 
 
+def _raw_values(field: Field, number: int, load: Loader, what: str) -> tuple[str, Array]:
+    """NVCaffe's ``raw_data``: the values as bytes, of the type that another field names.
+
+    Returns
+    -------
+    The dtype that the values are kept in (half precision is widened to float32), and the values.
+    """
+    if number not in _RAW_KINDS:
+        kind = _RAW_NAMES.get(number, f"number {number}")
+        raise WeightError(f"{what}: raw_data of type {kind}; known: double, float and half")
+    stored = _RAW_KINDS[number]
+    size = np.dtype(stored).itemsize
+    length = field.stop - field.start
+    if length % size:
+        raise WeightError(f"{what}: {length} bytes of raw_data are no whole number of values")
+    values = load(field.start, length // size, stored)
+    return ("<f8", values) if stored == "<f8" else ("<f4", values.astype("<f4", copy=False))
+
+
 def memory_loader(buffer: memoryview) -> Loader:
     """Fetches arrays out of bytes in memory."""
 
     def load(offset: int, count: int, kind: str) -> Array:
-        size = 8 if kind == "<f8" else 4
+        size = np.dtype(kind).itemsize
         return np.frombuffer(buffer[offset : offset + count * size], kind).copy()
 
     return load
@@ -246,8 +277,9 @@ def encode_blob(blob: Blob) -> list[bytes | memoryview]:
     dims = b"".join(encode_varint(d) for d in blob.shape)
     kind, number = ("<f8", 8) if blob.data.dtype == np.float64 else ("<f4", 5)
     data = np.ascontiguousarray(blob.data, dtype=kind).reshape(-1)
-    shape = encode_bytes(1, len(dims)) + dims if dims else b""
-    tail = encode_bytes(7, len(shape)) + shape
+    shape = encode_bytes(1, len(dims)) + dims
+    # a blob without axes has no shape message at all in Caffe's files
+    tail = encode_bytes(7, len(shape)) + shape if dims else b""
     body: list[bytes | memoryview] = []
     if data.size:
         body = [encode_bytes(number, data.nbytes), data.view(np.uint8).data]

@@ -90,12 +90,31 @@ def _write_h5(name: str, weights: Weights, net: NetSpec) -> None:
     lost = [entry.name for entry in weights.layers if entry.name not in order]
     if lost:
         raise WeightError("weights for layers that the definition does not have", lost)
-    with (
-        atomic_write(name, stream=False) as target,
-        h5py.File(target, "w", track_order=True) as file,
-    ):
-        data = file.create_group("data", track_order=True)
+    # Caffe stores a shared parameter with the first layer that has it, and no other
+    owned = _owned(net)
+    with atomic_write(name, stream=False) as target, h5py.File(target, "w") as file:
+        data = file.create_group("data")
+        for layer in order:
+            data.require_group(layer)
         for entry in weights.layers:
-            group = data.require_group(entry.name)
             for index, blob in enumerate(entry.blobs):
-                group.create_dataset(str(index), data=blob.data)
+                if owned.get((entry.name, index), True):
+                    place = f"{entry.name}/{index}"
+                    if place in data:
+                        raise WeightError(
+                            f"{name}: two layers are called '{entry.name}', which HDF5 models "
+                            "cannot hold: write a .caffemodel"
+                        )
+                    data.create_dataset(place, data=blob.data)
+
+
+def _owned(net: NetSpec) -> dict[tuple[str, int], bool]:
+    """For each (layer, index of a blob) with a shared name: is it the first with that name?"""
+    seen: set[str] = set()
+    found: dict[tuple[str, int], bool] = {}
+    for layer in net.layers:
+        for index, param in enumerate(layer.params):
+            if param.name:
+                found[layer.name, index] = param.name not in seen
+                seen.add(param.name)
+    return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,7 +29,11 @@ Examples:
 
 @click.command(cls=Command, epilog=_EPILOG)
 @click.argument("solvers", nargs=-1, required=True, type=click.Path())
-@click.option("--weights", type=click.Path(), help="Start from these weights, by layer name.")
+@click.option(
+    "--weights",
+    type=click.Path(),
+    help="Start from these weights, by layer name; a,b: the later file counts where both have one.",
+)
 @click.option(
     "--fresh",
     multiple=True,
@@ -115,6 +120,7 @@ def main(
     Under torchrun, N processes with batch size B train as one with batch size N·B does.
     """
     from caffe_compat.errors import SolverError, WeightError
+    from caffe_compat.training import snapshots
     from caffe_compat.weights import containers
     from reproduce.runtime import processes
     from reproduce.runtime.device import choose
@@ -122,7 +128,7 @@ def main(
     from reproduce.train import run
 
     plan = [run.find_root(solver) for solver in solvers]
-    prefixes = [root / spec.message.snapshot_prefix for spec, root in plan]
+    prefixes = [snapshots.prefix_of(spec, root) for spec, root in plan]
     if len(set(prefixes)) < len(prefixes):
         raise SolverError(
             "two solvers have the same snapshot_prefix and would overwrite each other's snapshots"
@@ -142,6 +148,8 @@ def main(
         if len(plan) > 1:
             raise SolverError("several solvers go on with '--snapshot latest'")
         state = Path(snapshot)
+    if weights is not None and snapshot is not None:
+        raise SolverError("give --snapshot to go on or --weights to begin with, not both")
     if fresh and weights is None:
         raise SolverError("--fresh goes with --weights")
     with processes.group(choose(device)) as group:
@@ -158,7 +166,7 @@ def main(
             parts=tuple(parts.split(",")) if parts else (),
             engine=engine,
         )
-        given = run.without(containers.read(weights), fresh) if weights else None
+        given = run.without(containers.read_list(weights), fresh) if weights else None
         for number in range(first, len(plan)):
             spec, root = plan[number]
             if len(plan) > 1:
@@ -175,7 +183,7 @@ def main(
                 raise WeightError(
                     f"{weights}: the weights do not fit the network; {hint}", error.problems
                 ) from None
-            prefixes[number].parent.mkdir(parents=True, exist_ok=True)
+            Path(os.path.dirname(prefixes[number]) or ".").mkdir(parents=True, exist_ok=True)
             if state is not None:
                 made.restore(state)
                 say(f"going on from {state}, iteration {made.iteration}")

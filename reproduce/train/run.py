@@ -15,11 +15,12 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, Any
 
-from caffe_compat.definition.prototxt import read_net, read_solver
+from caffe_compat.definition.prototxt import read_solver
 from caffe_compat.definition.spec import TRAIN, SolverSpec
 from caffe_compat.engine.plan import Mode
 from caffe_compat.errors import DataError, SolverError
-from caffe_compat.training.solver import Solver, Step
+from caffe_compat.layers import make
+from caffe_compat.training.solver import Solver, Step, train_definition
 from caffe_compat.training.sources import Source
 from caffe_compat.weights.model import Weights
 from reproduce.runtime.processes import Group
@@ -63,13 +64,16 @@ def find_root(solver: str | os.PathLike[str]) -> tuple[SolverSpec, Path]:
     return spec, here if name and (here / name).exists() else beside
 
 
-def latest(prefix: Path) -> Path | None:
+def latest(prefix: str | os.PathLike[str]) -> Path | None:
     """The snapshot with the highest iteration of a prefix."""
-    pattern = re.compile(re.escape(prefix.name) + r"_iter_(\d+)\.solverstate(\.h5)?$")
-    if not prefix.parent.is_dir():
+    folder, name = os.path.split(os.fspath(prefix))
+    pattern = re.compile(re.escape(name) + r"_iter_(\d+)\.solverstate(\.h5)?$")
+    if not os.path.isdir(folder or "."):
         return None
     found = [
-        (int(m[1]), path) for path in prefix.parent.iterdir() if (m := pattern.match(path.name))
+        (int(m[1]), Path(folder, file))
+        for file in os.listdir(folder or ".")
+        if (m := pattern.match(file))
     ]
     return max(found)[1] if found else None
 
@@ -89,20 +93,17 @@ def make_solver(
         message.max_iter = options.max_iter
         spec = SolverSpec(message, spec.file, spec.lines)
     sources: dict[str, Source] = {}
-    name = spec.message.net or spec.message.train_net
-    if name:
-        from caffe_compat.layers import make
-
-        for layer in read_net(root / name).filter(TRAIN).layers:
-            if layer.type == "CPMData":
-                sources[layer.name] = source_for(
-                    make(layer, TRAIN),
-                    root,
-                    options.order,
-                    workers=options.workers,
-                    data=options.data,
-                    parts=options.parts,
-                )
+    definition, state = train_definition(spec, root)
+    for layer in definition.filter(TRAIN, state.level, state.stages).layers:
+        if layer.type == "CPMData":
+            sources[layer.name] = source_for(
+                make(layer, TRAIN),
+                root,
+                options.order,
+                workers=options.workers,
+                data=options.data,
+                parts=options.parts,
+            )
     made = Solver(
         spec,
         root=root,

@@ -16,8 +16,9 @@ from caffe_compat.definition import schema
 from caffe_compat.files import TargetError
 from caffe_compat.weights.model import LayerBlobs, Weights
 from caffe_compat.weights.read import parse_weights
-from caffe_compat.weights.wire import Blob
+from caffe_compat.weights.wire import Blob, memory_loader, read_blob
 from tests.nets import model_file, same_blobs, small
+from tests.paths import reported
 
 
 def _len(number: int, body: bytes) -> bytes:
@@ -268,3 +269,23 @@ def test_oldest_binary_form() -> None:
     from caffe_compat import Net
 
     assert Net(found.net, found).state_dict()["c.bias"].tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("path", reported("nvcaffe_raw", "*.caffemodel"))
+def test_nvcaffe_raw_data(path: Path) -> None:
+    """The same values as floats, doubles, one by one or as raw bytes, which may be rounded to
+    half."""
+    weights = read_weights(path)
+    with np.load(path.parent / "ref.npz") as file:
+        expected = [file["W"], file["b"]]
+    for blob, array in zip(weights["conv"], expected, strict=True):
+        wanted = array.astype(np.float16) if "16" in path.name else array
+        np.testing.assert_array_equal(blob.data, wanted)
+        assert blob.data.dtype in (np.float32, np.float64)
+
+
+@pytest.mark.parametrize(("kind", "what"), [(3, "int"), (9, "number 9")])
+def test_raw_data_of_other_types_is_refused(kind: int, what: str) -> None:
+    raw = bytes([0x50, kind, 0x62, 4, 0, 0, 0, 0])  # field 10 (type), field 12 (four bytes)
+    with pytest.raises(WeightError, match=f"raw_data of type {what}"):
+        read_blob(memoryview(raw), 0, len(raw), memory_loader(memoryview(raw)), "blob")
