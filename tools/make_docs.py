@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from caffe_compat.layers import registry
-from reproduce.experiments import trained
+from reproduce.experiments.results import HEAD as RESULT_HEAD
+from reproduce.experiments.results import read_results, rows, stored_folder
 from reproduce.figures import fig04, fig05, fig06
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
@@ -52,7 +53,7 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def experiments_page() -> str:
     """The page as it stands up to the mark, then the results."""
     prose = (DOCS / "experiments.md").read_text(encoding="utf-8").partition(MARK)[0]
-    stored = trained.read(trained.stored("cpu"))
+    stored = read_results(stored_folder("cpu"))
     claims = [c for figure in (fig04, fig05, fig06) for c in figure.claims(stored, 3)]
     said = _table(
         ("figure", "claim", "published", "ours", "verdict", "note"),
@@ -62,14 +63,13 @@ def experiments_page() -> str:
         ],
     )
     return (
-        f"{prose}{MARK}\n## Claims\n\n{said}\n## "
-        f"Trainings\n\n{_table(trained.HEAD, trained.rows(stored))}"
+        f"{prose}{MARK}\n## Claims\n\n{said}\n## Trainings\n\n{_table(RESULT_HEAD, rows(stored))}"
     )
 
 
 def pictures() -> None:
     """Figures 4, 5 and 6 of the stored results as docs/fig0N.png."""
-    stored = trained.read(trained.stored("cpu"))
+    stored = read_results(stored_folder("cpu"))
     with tempfile.TemporaryDirectory() as name:
         for figure in (fig04, fig05, fig06):
             for path in figure.make(stored, Path(name), {}):

@@ -201,8 +201,9 @@ def _training_command(name: str, module: str, plan: str) -> None:
     ) -> None:
         import fnmatch
 
-        from reproduce.experiments import plans, trained
+        from reproduce.experiments import plans
         from reproduce.experiments.lab import Lab
+        from reproduce.experiments.results import read_results, stored_folder
         from reproduce.runtime import processes
         from reproduce.runtime.device import choose
         from reproduce.runtime.provenance import provenance
@@ -225,7 +226,7 @@ def _training_command(name: str, module: str, plan: str) -> None:
             )
             return
         folder = (
-            trained.stored(profile)
+            stored_folder(profile)
             if stored
             else Path(results)
             if results
@@ -253,7 +254,7 @@ def _training_command(name: str, module: str, plan: str) -> None:
         made = importlib.import_module(f"reproduce.figures.{module}")
         target = Path(out)
         target.mkdir(parents=True, exist_ok=True)
-        found = trained.read(folder)
+        found = read_results(folder)
         about = provenance(
             f"cpm-reproduce {name} --profile {profile} --stages {stages}", str(folder)
         )
@@ -318,10 +319,10 @@ def _silent(anything: object) -> None:
 def report(data: str, profile: str, results: str | None, stages: int, out: str) -> None:
     """One page with every figure, claim and number: OUT/index.html. Trains nothing; what is missing
     is said."""
-    from reproduce.experiments import trained
+    from reproduce.experiments.results import stored_folder
     from reproduce.report import page as made
 
-    folder = Path(results) if results else trained.stored(profile)
+    folder = Path(results) if results else stored_folder(profile)
     click.echo(str(made.make(Path(data), Path(out), folder, profile, click.echo, stages)))
 
 
@@ -359,8 +360,9 @@ def all_(
     data: str, profile: str, stages: int, seeds: int, work: str, device: str, workers: int, out: str
 ) -> None:
     """All trainings that have no result yet, then the report."""
-    from reproduce.experiments import plans, trained
+    from reproduce.experiments import plans
     from reproduce.experiments.lab import Lab
+    from reproduce.experiments.results import read_results, stored_folder
     from reproduce.report import page as made
     from reproduce.runtime.device import choose
 
@@ -388,8 +390,8 @@ def all_(
     except CaffeCompatError as error:
         click.echo(f"trainings: left out: {error}", err=True)
     results = lab.results
-    if not trained.read(results):
-        results = trained.stored(profile)
+    if not read_results(results):
+        results = stored_folder(profile)
         click.echo("the report shows the trainings' results that come with the package")
     click.echo(str(made.make(Path(data), Path(out), results, profile, click.echo, stages)))
 

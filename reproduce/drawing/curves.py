@@ -20,6 +20,15 @@ Floats = npt.NDArray[np.float64]
 # Okabe and Ito's colours, safe for the colour-blind; ours are always the first two
 _COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _DASHES = ("-", "--", "-.", ":")
+# How a published number is drawn.
+_MARK: dict[str, Any] = {
+    "marker": "D",
+    "markersize": 5,
+    "markerfacecolor": "none",
+    "markeredgecolor": "black",
+    "linestyle": "",
+    "zorder": 6,
+}
 _FIXED = {"CPM (MPII + LSP)": 0, "CPM (LSP)": 1, "CPM": 0, "CPM (FLIC)": 0}
 # a place in this list is a colour and a dash: the same method looks alike in every figure
 _METHODS = (
@@ -54,6 +63,21 @@ class Curve:
     label: str
     x: Floats
     y: Floats
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A published number at a place of a panel.
+
+    Attributes
+    ----------
+    x, y : the place, in the panel's units.
+    label : what the legend says of it.
+    """
+
+    x: float
+    y: float
+    label: str = "published"
 
 
 def styles(labels: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -95,6 +119,8 @@ def draw(
     title: str = "",
     own_legends: bool = False,
     points: bool = False,
+    marks: Mapping[str, Sequence[Mark]] | None = None,
+    line: tuple[float, str] | None = None,
 ) -> None:
     """Panels of curves with one legend below; PNG, PDF and SVG.
 
@@ -105,6 +131,8 @@ def draw(
     own_legends : the panels show different methods, each has its legend.
     points : a few measured places: they are marked and have their values beside them, there is no
         legend.
+    marks : published numbers of a panel, drawn as open diamonds.
+    line : x and text of a vertical line in all panels.
     """
     import matplotlib
 
@@ -123,10 +151,11 @@ def draw(
         }
     rows = -(-len(panels) // columns)
     legend_columns = 3 if columns > 2 else 2
-    entries = -(-len(first) // legend_columns)
+    entries = -(-(len(first) + len(_mark_handle(marks))) // legend_columns)
     below = 0.0 if own_legends or points else 0.17 * entries + 0.35
     longest = max(len(curves) for curves in panels.values())
     height = (2.9 + 0.17 * longest if own_legends else 2.5) * rows + below + 0.15
+    height += 0.25 * (title.count("\n") + 1) if title else 0.0
     figure, axes = plt.subplots(
         rows,
         columns,
@@ -136,6 +165,19 @@ def draw(
     for axis, (name, curves) in zip(axes.ravel(), panels.items(), strict=False):
         for curve in curves:
             axis.plot(curve.x, curve.y, marker="o" if points else None, **look[curve.label])
+        for mark in (marks or {}).get(name, ()):
+            axis.plot(mark.x, mark.y, **_MARK, label=mark.label)
+        if line is not None:
+            axis.axvline(line[0], color="#666", linestyle=":", linewidth=1)
+            axis.annotate(
+                line[1],
+                (line[0], 0.02),
+                (3, 0),
+                xycoords=("data", "axes fraction"),
+                textcoords="offset points",
+                fontsize=7,
+                color="#444",
+            )
         axis.set_title(name, fontsize=10)
         axis.set_ylim(0, 100)
         if points:
@@ -163,7 +205,7 @@ def draw(
                 for c in curves
             ]
             axis.legend(
-                handles=shown,
+                handles=shown + _mark_handle({name: (marks or {}).get(name, ())}),
                 fontsize=7,
                 title=f"@{at:g}",
                 title_fontsize=7.5,
@@ -183,7 +225,7 @@ def draw(
         ]
         heading = f"{next(iter(panels))} @{at:g}"
         figure.legend(
-            handles=handles,
+            handles=handles + _mark_handle(marks),
             loc="lower center",
             ncol=legend_columns,
             fontsize=7,
@@ -193,8 +235,17 @@ def draw(
         )
     if title:
         figure.suptitle(title, fontsize=11)
-    figure.tight_layout(rect=(0, below / height, 1, 0.97 if title else 1))
+    above = 0.25 * (title.count("\n") + 1) if title else 0.0
+    figure.tight_layout(rect=(0, below / height, 1, 1 - above / height))
     save(figure, path)
+
+
+def _mark_handle(marks: Mapping[str, Sequence[Mark]] | None) -> list[Any]:
+    """The legend's entries of published numbers, one for each label."""
+    from matplotlib.lines import Line2D
+
+    labels = dict.fromkeys(mark.label for found in (marks or {}).values() for mark in found)
+    return [Line2D([], [], **_MARK, label=label) for label in labels]
 
 
 def save(figure: Any, path: Path) -> None:

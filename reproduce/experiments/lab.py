@@ -24,7 +24,7 @@ from caffe_compat.files import atomic_write
 from reproduce.benchmarks import measures
 from reproduce.benchmarks.check import published
 from reproduce.experiments.plans import Experiment, Profile
-from reproduce.experiments.trained import read_one as result_of
+from reproduce.experiments.results import read_result
 from reproduce.network import netgen
 from reproduce.people import lsp_files
 from reproduce.people.annotation import Annotation
@@ -153,23 +153,22 @@ class Lab:
         """A result that is there must be of this plan: numbers of two plans in one figure would be
         compared wrongly."""
         path = self.result(experiment)
-        found = result_of(path)
+        found = read_result(path)
         wanted = {
-            "config": json.loads(json.dumps(asdict(experiment.config))),
+            "config": experiment.config,
             "iterations": experiment.iterations,
             "seed": experiment.seed,
             "scheme": experiment.scheme,
             "profile": self.profile.name,
             "batch": self.profile.batch,
         }
-        other = [name for name, value in wanted.items() if found[name] != value]
-        if other:
-            name = other[0]
-            raise CaffeCompatError(
-                f"{path}: was made with another {name} ({found[name]}) than this plan's "
-                f"({wanted[name]}); "
-                "give another --work or --results, or remove it to make it again"
-            )
+        for name, value in wanted.items():
+            if getattr(found, name) != value:
+                raise CaffeCompatError(
+                    f"{path}: was made with another {name} ({getattr(found, name)}) than this "
+                    f"plan's ({value}); give another --work or --results, or remove it to make it "
+                    "again"
+                )
 
     def _locked(self, stack: contextlib.ExitStack, name: str) -> bool:
         """Hold an experiment's lock until the stack ends; it ends with the process, however that
@@ -336,28 +335,63 @@ class Lab:
     def _finish(
         self, experiment: Experiment, folder: Path, suffix: str, histograms: dict[str, Any]
     ) -> None:
-        from reproduce.predict.protocol import Predictor
-
+        """Test the last snapshot and the one before it, and write the result."""
         model = folder / "snap" / f"pose{suffix}_iter_{experiment.iterations}.caffemodel"
-        predictor = Predictor.load(str(model), device=self.device)
         logs = {path.name: _log(path) for path in sorted((folder / "snap").glob("pose*_log.jsonl"))}
         lines = [one for log in logs.values() for one in log]
         samples = self.profile.batch * self.group.world * _DISPLAY
         last = logs[f"pose{suffix}_log.jsonl"]
         course = {one["iteration"]: round(one["loss"], 4) for one in last}
-        self._test(
-            experiment,
-            predictor,
-            {
-                "final_losses": last[-1]["losses"],
-                "seconds": round(sum(samples / one["speed"] for one in lines)),
-                "course": sorted(course.items())[:: max(1, len(course) // 40)],
-                "gradients": histograms,
-            },
-        )
+        more: dict[str, Any] = {
+            "final_losses": last[-1]["losses"],
+            "seconds": round(sum(samples / one["speed"] for one in lines)),
+            "course": sorted(course.items())[:: max(1, len(course) // 40)],
+            "gradients": histograms,
+        }
+        before = experiment.iterations - self.profile.snapshot
+        earlier = folder / "snap" / f"pose{suffix}_iter_{before}.caffemodel"
+        if earlier.exists():
+            score = self._score(self._predictor(earlier))[0]
+            more["earlier"] = {"iteration": before, "total": score.total.tolist()}
+        self._test(experiment, self._predictor(model), more)
+
+    def _predictor(self, model: Path) -> Predictor:
+        from reproduce.predict.protocol import Predictor
+
+        return Predictor.load(str(model), device=self.device)
 
     def _test(self, experiment: Experiment, predictor: Predictor, more: dict[str, Any]) -> None:
-        """LSP's test people by the protocol, and the result's file."""
+        """Score LSP's test people by the protocol, and write the result's file."""
+        result, predicted, truth = self._score(predictor)
+        content = {
+            "experiment": experiment.name,
+            "profile": self.profile.name,
+            "scheme": experiment.scheme,
+            "after": experiment.after,
+            "config": asdict(experiment.config),
+            "iterations": experiment.iterations,
+            "batch": self.profile.batch,
+            "seed": experiment.seed,
+            "people": len(predicted),
+            "search": list(self.profile.search),
+            "thresholds": result.thresholds.tolist(),
+            "total": result.total.tolist(),
+            "table": measures.lsp_table(result),
+            "hits_of_people": {
+                str(t): measures.lsp_hits(predicted, truth, t).tolist() for t in (0.1, 0.2)
+            },
+            **more,
+            "provenance": self._provenance(),
+        }
+        self.results.mkdir(parents=True, exist_ok=True)
+        _replace(self.result(experiment), _json(content))
+        score = result.total[result.at(0.2)]
+        self.say(f"{experiment.name}: PCK@0.2 {score:.2f} on {len(predicted)} people")
+
+    def _score(
+        self, predictor: Predictor
+    ) -> tuple[measures.EvalResult, measures.Floats, measures.Floats]:
+        """PCK on LSP's test people; predictions and truth are (N, J, 2), N people, J joints."""
         from reproduce.benchmarks.testsets import open_set
         from reproduce.predict.job import load_person
         from reproduce.runtime.prefetch import prefetch
@@ -372,32 +406,7 @@ class Lab:
             joints.append(test.to_file(predictor.run_prepared(one).joints))
         truth = lsp_files.read_joints(self.data, "lsp")[0][1000 : 1000 + len(joints)]
         predicted = np.stack(joints)
-        result = measures.score_lsp(predicted, truth)
-        content = {
-            "experiment": experiment.name,
-            "profile": self.profile.name,
-            "scheme": experiment.scheme,
-            "after": experiment.after,
-            "config": asdict(experiment.config),
-            "iterations": experiment.iterations,
-            "batch": self.profile.batch,
-            "seed": experiment.seed,
-            "people": len(joints),
-            "search": list(self.profile.search),
-            "thresholds": result.thresholds.tolist(),
-            "total": result.total.tolist(),
-            "table": measures.lsp_table(result),
-            "hits_of_people": {
-                str(t): measures.lsp_hits(predicted, truth, t).tolist() for t in (0.1, 0.2)
-            },
-            **more,
-            "provenance": self._provenance(),
-        }
-        self.results.mkdir(parents=True, exist_ok=True)
-        _replace(self.result(experiment), _json(content))
-        self.say(
-            f"{experiment.name}: PCK@0.2 {result.total[result.at(0.2)]:.2f} on {len(joints)} people"
-        )
+        return measures.score_lsp(predicted, truth), predicted, truth
 
     def _provenance(self) -> dict[str, Any]:
         import torch

@@ -21,11 +21,20 @@ class Profile:
 
     Attributes
     ----------
-    config : the network; experiments change its stages and kernels. iterations, batch : of a joint
-        training.
-    solver : fields of the solver. people : training people at most (evenly spread). tested : test
-        people at most.
-    search : test scales. operations : assumed rate, per second, for estimates. about : for people.
+    name : of the profile, as ``--profile`` takes it.
+    about : what it is, for people.
+    config : the network; experiments change its stages and kernels.
+    iterations : of each training.
+    batch : images in one iteration.
+    solver : fields of the solver definition.
+    field_size : side of the input in Figure 4, in pixels; None: that of ``config``.
+    people : training people at most, evenly spread; None: all.
+    tested : LSP test people at most.
+    search : test scales, as multiples of the protocol's own.
+    amp : "bf16" or "".
+    warmup : iterations over which the learning rate rises linearly.
+    snapshot : iterations between two snapshots; the last two are both tested.
+    operations : floating point operations per second that estimates assume.
     baseline : the Pose Machine that Figure 6a compares with.
     """
 
@@ -35,6 +44,7 @@ class Profile:
     iterations: int
     batch: int
     solver: dict[str, Any]
+    field_size: int | None = None
     people: int | None = None
     tested: int = 1000
     search: tuple[float, ...] = SEARCH
@@ -55,45 +65,74 @@ _ADAM = {
     "weight_decay": 1e-5,
     "solver_mode": None,
 }
-PROFILES = {
-    "smoke": Profile(
-        "smoke",
-        "minutes on two cores: proves the machinery, its numbers mean nothing",
-        netgen.CPMConfig(3, 14, 64, (4, 4, 8), 4, 8, 8, 5, 3, 5, 0.0, "msra", 1.0),
-        6,
-        4,
-        {**_ADAM, "base_lr": 1e-3},
-        people=100,
-        tested=10,
-        search=(1.0,),
-        snapshot=3,
-        baseline=PoseMachineConfig(images=30, cells=8, trees=3, leaves=7),
+_SMOKE = Profile(
+    name="smoke",
+    about="minutes on two cores: proves the machinery, its numbers mean nothing",
+    config=netgen.CPMConfig(
+        stages=3,
+        parts=14,
+        input_size=64,
+        towers=(4, 4, 8),
+        features=4,
+        wide=8,
+        belief=8,
+        tower_kernel=3,
+        feature_kernel=3,
+        stage_kernel=5,
+        dropout=0.0,
+        filler="msra",
+        first_mult=1.0,
     ),
-    "cpu": Profile(
-        "cpu",
-        "hours on two cores: a third of the resolution, an eighth to a half of the channels, "
-        "all LSP and LSPET people",
-        netgen.CPMConfig(3, 14, 128, (16, 32, 64), 32, 128, 64, 7, 5, 7, 0.0, "msra", 1.0),
-        4000,
-        16,
-        {**_ADAM, "base_lr": 2e-3},
-        amp="bf16",
-        warmup=200,
-        snapshot=500,
-        operations=4.5e11,
+    iterations=6,
+    batch=4,
+    solver={**_ADAM, "base_lr": 1e-3},
+    people=100,
+    tested=10,
+    search=(1.0,),
+    snapshot=3,
+    baseline=PoseMachineConfig(images=30, cells=8, trees=3, leaves=7),
+)
+# The receptive fields are the paper's shares of the box: stage 1 sees 61 of 136 pixels (45 %; the
+# released network 167 of 368), stage 2 sees 157 of 136 (115 %; 407 of 368).
+_CPU = Profile(
+    name="cpu",
+    about="hours on two cores: the paper's proportions at a third of the resolution with an "
+    "eighth to a half of the channels, all LSP and LSPET people",
+    config=netgen.CPMConfig(
+        stages=3,
+        parts=14,
+        input_size=136,
+        towers=(16, 32, 64),
+        features=32,
+        wide=128,
+        belief=64,
+        tower_kernel=3,
+        feature_kernel=3,
+        stage_kernel=5,
+        dropout=0.0,
+        filler="msra",
+        first_mult=1.0,
     ),
-    "paper": Profile(
-        "paper",
-        "the paper's sizes and schedule: days on GPUs, resumable, torchrun",
-        netgen.CPMConfig(3, 14, 368),
-        600000,
-        16,
-        {"base_lr": 8e-5},
-        snapshot=5000,
-        operations=4e13,
-        baseline=PoseMachineConfig(images=11000, cells=60, trees=200),
-    ),
-}
+    iterations=6000,
+    batch=16,
+    solver={**_ADAM, "base_lr": 2e-3},
+    amp="bf16",
+    warmup=200,
+    operations=4.5e11,
+)
+_PAPER = Profile(
+    name="paper",
+    about="the paper's sizes and schedule: days on GPUs, resumable, torchrun",
+    config=netgen.CPMConfig(stages=3, parts=14, input_size=368),
+    iterations=600000,
+    batch=16,
+    solver={"base_lr": 8e-5},
+    field_size=304,
+    snapshot=5000,
+    operations=4e13,
+    baseline=PoseMachineConfig(images=11000, cells=60, trees=200),
+)
+PROFILES = {profile.name: profile for profile in (_SMOKE, _CPU, _PAPER)}
 
 
 @dataclass(frozen=True)
@@ -125,7 +164,8 @@ class Experiment:
 
         total = 0.0
         for _, c, _ in planned(build(netgen.deploy(self.config)), Engine("direct")):
-            out = [s + 2 * p - k + 1 for s, p, k in zip(c.size, c.pad, c.weight[2:], strict=True)]
+            sizes = zip(c.size, c.pad, c.weight[2:], c.dilation, strict=True)
+            out = [s + 2 * p - d * (k - 1) for s, p, k, d in sizes]
             total += 2.0 * math.prod(c.weight) * math.prod(out)
         return total
 
@@ -140,42 +180,25 @@ class Experiment:
 
 def stages_of_fig6(profile: Profile, stages: int, seeds: int) -> list[Experiment]:
     """Figure 6: (b) four schemes at ``stages``, (c) 1 to 6 stages with intermediate supervision,
-    (a) the Pose Machine."""
-    found = []
-    for seed in range(1, seeds + 1):
-        base = replace(profile.config, stages=stages)
-        end = f"-seed{seed}" if seed > 1 else ""
-        n = profile.iterations
-        found += [
-            Experiment(f"joint-{stages}{end}", base, "joint", n, gradients=True, seed=seed),
-            Experiment(
-                f"no-supervision-{stages}{end}",
-                base,
-                "no-supervision",
-                n,
-                gradients=True,
-                seed=seed,
-            ),
-            Experiment(
-                f"stage-wise-{stages}{end}", base, "stage-wise", max(1, n // stages), seed=seed
-            ),
-            Experiment(
-                f"fine-tuned-{stages}{end}",
-                base,
-                "joint",
-                n,
-                f"stage-wise-{stages}{end}",
-                seed=seed,
-            ),
-        ]
-        found += [
-            Experiment(f"joint-{t}{end}", replace(base, stages=t), "joint", n, seed=seed)
-            for t in range(1, 7)
-            if t != stages
-        ]
-        found.append(
-            Experiment(f"pose-machine-{stages}{end}", base, seed=seed, kind="pose-machine")
-        )
+    (a) the Pose Machine.
+
+    Every network is trained once; those that a verdict hangs on ``seeds`` times: 1, ``stages``, 5
+    and 6 stages, and ``stages`` without intermediate supervision.
+    """
+    base, n = replace(profile.config, stages=stages), profile.iterations
+    found = [
+        Experiment(f"joint-{stages}", base, "joint", n, gradients=True),
+        Experiment(f"no-supervision-{stages}", base, "no-supervision", n, gradients=True),
+        Experiment(f"stage-wise-{stages}", base, "stage-wise", n),
+        Experiment(f"fine-tuned-{stages}", base, "joint", n, f"stage-wise-{stages}"),
+    ]
+    others = [t for t in range(1, 7) if t != stages]
+    found += [Experiment(f"joint-{t}", replace(base, stages=t), "joint", n) for t in others]
+    found.append(Experiment(f"pose-machine-{stages}", base, kind="pose-machine"))
+    decisive = {f"joint-{t}" for t in (1, stages, 5, 6)} | {f"no-supervision-{stages}"}
+    repeated = [e for e in found if e.name in decisive]
+    for seed in range(2, seeds + 1):
+        found += [replace(e, name=f"{e.name}-seed{seed}", seed=seed) for e in repeated]
     return found
 
 
@@ -184,43 +207,79 @@ def of_fig5(profile: Profile, stages: int, seeds: int) -> list[Experiment]:
     return [e for e in stages_of_fig6(profile, stages, 1) if e.gradients]
 
 
+# What stage 1 sees in Figure 4, as shares of the box: the paper's figure spans about 50 to more
+# than 300 of 304 pixels.
+SHARES = (0.155, 0.21, 0.33, 0.45, 0.57, 0.68, 0.92, 1.15)
+
+
 def of_fig4(profile: Profile, stages: int, seeds: int) -> list[Experiment]:
-    """Figure 4: one-stage networks with other kernels and about the same number of parameters."""
-    from caffe_compat.network.graph import build
+    """Figure 4: one-stage networks that differ in their receptive field.
 
-    base = replace(profile.config, stages=1)
-    wanted = build(netgen.deploy(base)).count
-    found = []
-    for kernel in (3, 5, 7, 9, 11):
-        best = min(
-            (_widened(base, kernel, share / 16) for share in range(6, 49)),
-            key=lambda c: abs(build(netgen.deploy(c)).count - wanted),
-        )
-        name = "joint-1" if best == base else f"kernel-{kernel}"  # Figure 6c trains that one, too
-        found += [
-            Experiment(
-                f"{name}{f'-seed{seed}' if seed > 1 else ''}",
-                best,
-                "joint",
-                profile.iterations,
-                seed=seed,
-            )
-            for seed in range(1, seeds + 1)
-        ]
-    return found
-
-
-def _widened(config: netgen.CPMConfig, kernel: int, share: float) -> netgen.CPMConfig:
-    towers = tuple(max(2, round(c * share)) for c in config.towers)
-    small = min(config.feature_kernel, kernel)
-    return replace(
-        config,
-        tower_kernel=kernel,
-        feature_kernel=small,
-        towers=(towers[0], towers[1], towers[2]),
-        features=max(2, round(config.features * share)),
-        wide=max(2, round(config.wide * share)),
+    All have 3×3 kernels. Larger fields come from dilation in conv4 and conv5 alone, so those
+    networks have the same channels and parameters. Fields below that come from 1×1 kernels in place
+    of 3×3, and the parameters that this saves go into wider 1×1 layers: no layer gets narrower.
+    """
+    base = replace(
+        profile.config,
+        stages=1,
+        input_size=profile.field_size or profile.config.input_size,
+        tower_kernel=3,
+        feature_kernel=3,
+        wide_kernel=None,
     )
+    found: dict[int, Experiment] = {}
+    for share in SHARES:
+        config = _with_field(base, share * base.input_size)
+        size = field_of(config)
+        same = config == replace(profile.config, stages=1)  # Figure 6c trains that one, too
+        name = "joint-1" if same else f"field-{size}"
+        found.setdefault(size, Experiment(name, config, "joint", profile.iterations))
+    once = list(found.values())
+    again = range(2, seeds + 1)
+    return once + [replace(e, name=f"{e.name}-seed{s}", seed=s) for s in again for e in once]
+
+
+def field_of(config: netgen.CPMConfig, stage: int = 1) -> int:
+    """The receptive field of a stage's output in pixels of the input, from the graph."""
+    from caffe_compat.network.graph import build
+    from reproduce.network import receptive
+
+    return receptive.stages(build(netgen.deploy(config)))[stage - 1][1].size
+
+
+def _with_field(base: netgen.CPMConfig, pixels: float) -> netgen.CPMConfig:
+    """A one-stage network whose field is as near to a number of pixels as the construction allows.
+
+    Three 3×3 convolutions, each before a pool of 3×3, see 29 pixels; each cell by which a sample of
+    conv4 or conv5 is further away adds 16.
+    """
+    cells = max(0, round((pixels - 29) / 16))
+    if cells >= 2:
+        # conv5 looks at least twice as far as conv4: together they leave no gap
+        near = max(1, cells // 3)
+        return replace(base, feature_dilation=near, wide_dilation=cells - near)
+    kernels = (3, 3, 1) if pixels < 25 else 3
+    small = replace(base, tower_kernel=kernels, feature_kernel=1 + 2 * cells, wide_kernel=1)
+    wanted = _parameters(base)
+    widths = range(base.wide, 4 * base.wide)
+    return min(
+        (replace(small, wide=width) for width in widths),
+        key=lambda config: abs(_parameters(config) - wanted),
+    )
+
+
+def _parameters(config: netgen.CPMConfig) -> int:
+    """Parameters of a one-stage network, counted from its layers' sizes."""
+    inputs, total = 3, 0
+    kernels = (*config.tower_kernels, config.feature_kernel)
+    for outputs, kernel in zip((*config.towers, config.features), kernels, strict=True):
+        total += outputs * (inputs * kernel**2 + 1)
+        inputs = outputs
+    last = config.wide_kernel or config.tower_kernels[2]
+    for outputs, kernel in ((config.wide, last), (config.wide, 1), (config.parts + 1, 1)):
+        total += outputs * (inputs * kernel**2 + 1)
+        inputs = outputs
+    return total
 
 
 def estimates(

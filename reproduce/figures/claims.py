@@ -9,8 +9,8 @@ from collections.abc import Callable
 from caffe_compat.network.graph import build
 from reproduce.benchmarks.check import published
 from reproduce.benchmarks.truth import Benchmarks, Missing
-from reproduce.experiments.trained import Claim, Verdict, absent, verdict
 from reproduce.figures import fig12
+from reproduce.figures.verdicts import Claim, Verdict, absent, equal
 from reproduce.network import netgen, receptive
 
 LSP = "release/LSP_prediction_model_LSP_6s.mat"
@@ -96,7 +96,7 @@ def _fields() -> Found:
         f"{released[1][1].size} px"
     )
     ours = f"{values[0]}, {values[1]}×{values[1]}, {values[2]}"
-    return ours, verdict(values == (wanted["stage1"], wanted["belief"], wanted["stage2"])), why
+    return ours, equal(values == (wanted["stage1"], wanted["belief"], wanted["stage2"])), why
 
 
 def _pose_machine(data: Benchmarks, lead: list[float]) -> Found:
@@ -112,7 +112,7 @@ def _pose_machine(data: Benchmarks, lead: list[float]) -> Found:
         f"each against a truth of its own kind, the leads are {fair[0]:+.1f} and {fair[1]:+.1f}"
     )
     good = all(abs(v - w) <= _ENOUGH for v, w in zip(values, lead, strict=True))
-    return ", ".join(f"{v:+.2f}" for v in values), verdict(good), why
+    return ", ".join(f"{v:+.2f}" for v in values), equal(good), why
 
 
 def _leeds(data: Benchmarks, wanted: list[float]) -> Found:
@@ -120,7 +120,7 @@ def _leeds(data: Benchmarks, wanted: list[float]) -> Found:
     good = all(abs(v - w) <= _ENOUGH for v, w in zip(values, wanted, strict=True))
     return (
         ", ".join(f"{v:.2f}" for v in values),
-        verdict(good),
+        equal(good),
         "the LSP model, the MPII and LSP model",
     )
 
@@ -144,4 +144,4 @@ def _flic(data: Benchmarks) -> Found:
             ((n, r.group(joints, 0.1)) for n, r in earlier.items()), key=lambda pair: pair[1]
         )
         texts.append(f"{ours.group(joints, 0.1) - best:+.1f} over {name}")
-    return "; ".join(texts), "not testable here", why
+    return "; ".join(texts), "undecided", why

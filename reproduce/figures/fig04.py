@@ -4,101 +4,117 @@ same number of parameters."""
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from caffe_compat.network.graph import build
+from reproduce.benchmarks.check import published
 from reproduce.drawing.curves import Curve, draw, write_numbers
-from reproduce.experiments import trained
-from reproduce.experiments.trained import Claim
-from reproduce.network import netgen, receptive
+from reproduce.experiments.plans import SHARES, field_of
+from reproduce.experiments.results import Result
+from reproduce.figures import verdicts
+from reproduce.figures.verdicts import Claim
+
+FLAT = 2.0  # points: what "saturates" allows beyond the paper's place of saturation
 
 
-def fields(results: Mapping[str, Mapping[str, Any]]) -> list[tuple[int, float, str]]:
-    """(receptive field in input pixels, PCK@0.2, experiment), by size; the field is computed from
-    the graph."""
+@dataclass(frozen=True)
+class Point:
+    """One network of the figure.
+
+    Attributes
+    ----------
+    experiment : its name.
+    field : receptive field in pixels of the input, from the graph.
+    share : the same as a share of the box.
+    score : PCK@0.2 in percent, mean over the seeds.
+    """
+
+    experiment: str
+    field: int
+    share: float
+    score: float
+
+
+def fields(results: Mapping[str, Result]) -> list[Point]:
+    """The networks of the figure that have a result, by field."""
     found = []
-    for name, run in results.items():
-        if not (name == "joint-1" or name.startswith("kernel-")) or "-seed" in name:
+    for name, result in results.items():
+        if not (name == "joint-1" or name.startswith("field-")) or "-seed" in name:
             continue
-        graph = build(netgen.deploy(trained.config(run)))
-        found.append(
-            (
-                receptive.stages(graph)[0][1].size,
-                trained.at(trained.seeds_of(results, name), 0.2),
-                name,
-            )
-        )
-    return sorted(found)
+        size = field_of(result.config)
+        score = verdicts.at(verdicts.seeds_of(results, name), 0.2)
+        found.append(Point(name, size, size / result.config.input_size, score))
+    return sorted(found, key=lambda point: point.field)
 
 
-def claims(results: Mapping[str, Mapping[str, Any]], stages: int) -> list[Claim]:
+def saturation() -> float:
+    """The share of the box at which the paper's curve saturates."""
+    said = published()["fig4"]
+    return float(said["saturates"]) / float(said["box"])
+
+
+def claims(results: Mapping[str, Result], stages: int) -> list[Claim]:
     """The paper's statement about Figure 4."""
+    said = published()["fig4"]
     text = "accuracy grows with the receptive field and saturates"
+    wanted = f"grows, saturates near {said['saturates']} of {said['box']} px ({saturation():.0%})"
     points = fields(results)
-    if len(points) < 4:
-        why = f"{len(points)} of 5 networks trained"
-        return [trained.absent("Figure 4", text, "grows, saturates near 250 of 304 px", why)]
-    sizes, values = np.array([p[0] for p in points]), np.array([p[1] for p in points])
-    first, last = (trained.seeds_of(results, points[i][2]) for i in (0, -1))
-    grows = values[-1] - values[0] > trained.margin(results, first, last)
-    saturates = abs(values[-1] - values[-2]) < abs(values[1] - values[0])
-    ours = ", ".join(f"{s} px {v:.1f}" for s, v in zip(sizes, values, strict=True))
-    side = trained.config(first[0]).input_size
-    best = int(values.argmax())
-    widths = [trained.config(results[points[i][2]]).towers[-1] for i in (best, -1)]
+    if len(points) < len(SHARES):
+        why = f"{len(points)} of {len(SHARES)} networks trained"
+        return [verdicts.absent("Figure 4", text, wanted, why)]
+    top = min(range(len(points)), key=lambda i: abs(points[i].share - saturation()))
+    runs = [verdicts.seeds_of(results, point.experiment) for point in points]
+
+    def step(one: int, other: int) -> tuple[float, float]:
+        edge = verdicts.margin(results, runs[one], runs[other])
+        return points[other].score - points[one].score, edge
+
+    grows = verdicts.ahead(*step(0, top))
+    falls = [verdicts.ahead(*step(i, i + 1)) for i in range(top)]
+    stays = verdicts.within(*step(top, len(points) - 1), FLAT)
+    # an undecided single step does not make the growth from end to end doubtful, a fall does
+    verdict = verdicts.together([grows, stays, *(f for f in falls if f == "contradicted")])
+    ours = ", ".join(f"{p.field} px ({p.share:.0%}) {p.score:.1f}" for p in points)
     why = (
-        f"input of {side} px; confirmed where the last is above the first and the last step "
-        "smaller than the first step"
+        f"confirmed where it is higher at {points[top].share:.0%} of the box than at "
+        f"{points[0].share:.0%}, no step on the way falls, and from there to "
+        f"{points[-1].share:.0%} it stays within {FLAT:g} points; "
+        f"{verdicts.order_text({p.experiment: r for p, r in zip(points, runs, strict=True)})}. "
+        f"{verdicts.noise_text(results)}"
     )
-    if best != len(points) - 1:
-        why += (
-            f"; here it is best at {sizes[best]} px and falls beyond: with equal parameters "
-            f"conv3 has {widths[0]} channels "
-            f"there, {widths[1]} at {sizes[-1]} px"
-        )
-    why += f". {trained.noise_text(results)}"
-    return [
-        Claim(
-            "Figure 4",
-            text,
-            "grows, saturates near 250 of 304 px",
-            ours,
-            trained.verdict(grows and saturates),
-            why,
-        )
-    ]
+    return [Claim("Figure 4", text, wanted, ours, verdict, why)]
 
 
 def make(
-    results: Mapping[str, Mapping[str, Any]],
+    results: Mapping[str, Result],
     out: Path,
     about: Mapping[str, Any],
     stages: int = 3,
     data: Path | None = None,
 ) -> list[Path]:
-    """Numbers and picture of what there is; ``data`` is for Figure 6, which shows released
-    predictions beside ours."""
+    """Numbers and picture of what there is; ``data`` is for Figure 6 alone."""
     points = fields(results)
     if not points:
         return []
-    line = Curve(
-        "one stage, about equal parameters",
-        np.array([p[0] for p in points], float),
-        np.array([p[1] for p in points]),
-    )
+    shares, scores = (np.array([getattr(p, name) for p in points]) for name in ("share", "score"))
+    line = Curve("one stage, about equal parameters", 100 * shares, scores)
+    shown = {p.experiment: results[p.experiment] for p in points}
     path = out / "fig04"
     panels = {"PCK@0.2 on Leeds Sports Pose, one stage": [line]}
-    write_numbers(panels, path, about)
+    pixels = {p.experiment: p.field for p in points}
+    write_numbers(panels, path, {**about, "receptive fields in pixels": pixels})
     draw(
         panels,
         path,
-        xlabel="receptive field, pixels of the input",
+        xlabel="receptive field, % of the box's side",
         ylabel="PCK@0.2, %",
         columns=1,
         at=float(line.x[-1]),
+        title=verdicts.title(shown, "Receptive field"),
         points=True,
+        line=(100 * saturation(), "the paper's saturates"),
     )
     return [path.with_suffix(e) for e in (".json", ".csv", ".png", ".pdf", ".svg")]

@@ -17,14 +17,16 @@ import numpy as np
 from caffe_compat.files import atomic_write
 from caffe_compat.network.graph import build
 from reproduce.drawing.curves import save
-from reproduce.experiments import trained
 from reproduce.experiments.lab import BINS
-from reproduce.experiments.trained import Claim, Floats
+from reproduce.experiments.results import Floats, Result
+from reproduce.figures import verdicts
+from reproduce.figures.verdicts import Claim, Verdict
 from reproduce.network import netgen
 
 RUNS = {"with intermediate supervision": "joint-{}", "without": "no-supervision-{}"}
 _COLOURS = ("#0072B2", "#D55E00")
 _COLUMNS = 9
+HALF_A_DECADE = 0.5
 _CENTRES = (BINS[1:] + BINS[:-1]) / 2
 
 
@@ -42,9 +44,9 @@ def spread(histogram: list[int]) -> float:
     return float(np.sqrt((counts * 10 ** (2 * _CENTRES)).sum() / max(1.0, counts.sum())))
 
 
-def way(run: Mapping[str, Any]) -> list[str]:
+def way(run: Result) -> list[str]:
     """The convolutions on the longest way from the input to the output, in that order."""
-    graph = build(netgen.deploy(trained.config(run)))
+    graph = build(netgen.deploy(run.config))
     paths: dict[str, list[str]] = {}
     for node in graph.nodes:
         longest = max((paths.get(b, []) for b in node.bottoms), key=len, default=[])
@@ -54,24 +56,36 @@ def way(run: Mapping[str, Any]) -> list[str]:
     return max((paths[name] for name in graph.outputs), key=len)
 
 
-def _layers(run: Mapping[str, Any], mark: str) -> dict[str, list[int]]:
+def _layers(run: Result, mark: str) -> dict[str, list[int]]:
     """Histogram of each layer's weights, along the longest way."""
-    found = run["gradients"].get(mark, {})
+    found = run.gradients.get(mark, {})
     return {n: found[f"{n}/weight"] for n in way(run) if f"{n}/weight" in found}
 
 
-def medians(run: Mapping[str, Any], mark: str) -> dict[str, float]:
+def medians(run: Result, mark: str) -> dict[str, float]:
     """Median of log10 |g| of each convolution's weights, from input to output."""
     return {name: float(quantiles(h)[1]) for name, h in _layers(run, mark).items()}
 
 
-def _pair(results: Mapping[str, Mapping[str, Any]], stages: int) -> dict[str, Mapping[str, Any]]:
+def _pair(results: Mapping[str, Result], stages: int) -> dict[str, Result]:
     """A training of each kind that has gradients."""
-    runs = {label: trained.seeds_of(results, name.format(stages)) for label, name in RUNS.items()}
-    return {label: r[0] for label, r in runs.items() if r and r[0].get("gradients")}
+    runs = {label: verdicts.seeds_of(results, n.format(stages)) for label, n in RUNS.items()}
+    return {label: found[0] for label, found in runs.items() if found and found[0].gradients}
 
 
-def claims(results: Mapping[str, Mapping[str, Any]], stages: int) -> list[Claim]:
+def vanishing(first_layer: float, with_lost: float, without_lost: float) -> Verdict:
+    """Whether the gradients vanish without intermediate supervision and do not with it.
+
+    Parameters
+    ----------
+    first_layer : by how many decades the median in the first layer is larger with it.
+    with_lost, without_lost : decades from the last layer to the first, with it and without.
+    """
+    decades = (first_layer, without_lost - with_lost)
+    return verdicts.together(verdicts.ahead(value, HALF_A_DECADE) for value in decades)
+
+
+def claims(results: Mapping[str, Result], stages: int) -> list[Claim]:
     """The paper's statements about Figure 5."""
     vanish = (
         "without intermediate supervision the gradients vanish towards the input, with it "
@@ -85,58 +99,40 @@ def claims(results: Mapping[str, Mapping[str, Any]], stages: int) -> list[Claim]
     if len(runs) < 2:
         wanted = {vanish: "larger near the input with it", calm: "falls"}
         return [
-            trained.absent("Figure 5", text, said, "not trained yet")
+            verdicts.absent("Figure 5", text, said, "not trained yet")
             for text, said in wanted.items()
         ]
-    first, last = (str(f(map(int, runs[0]["gradients"]))) for f in (min, max))
+    first, last = (str(f(map(int, runs[0].gradients))) for f in (min, max))
     values = [list(medians(r, first).values()) for r in runs]
     lost = [v[-1] - v[0] for v in values]
-    gap = values[0][0] - values[1][0]
     ours = (
         f"iteration {int(first) + 1}: median |g| in the first layer 10^{values[0][0]:.1f} with, "
         f"10^{values[1][0]:.1f} without; "
         f"from output to input it loses {lost[0]:.1f} and {lost[1]:.1f} decades"
     )
-    verdict = trained.verdict(gap > 0.5 and lost[1] > lost[0] + 0.5)
-    found = [
-        Claim(
-            "Figure 5",
-            vanish,
-            "larger near the input with it",
-            ours,
-            verdict,
-            "half a decade counts",
-        )
-    ]
+    verdict = vanishing(values[0][0] - values[1][0], *lost)
+    why = "half a decade counts, in the first layer and on the way to it"
+    found = [Claim("Figure 5", vanish, "larger near the input with it", ours, verdict, why)]
     before, after = ([spread(h) for h in _layers(runs[0], mark).values()] for mark in (first, last))
-    falls = sum(a < b for a, b in zip(after, before, strict=True))
+    ratios = [b / a for a, b in zip(before, after, strict=True)]
+    falls = sum(ratio < 1 for ratio in ratios)
     ours = (
-        f"falls in {falls} of {len(before)} layers from iteration {int(first) + 1} to "
-        f"{int(last) + 1}"
+        f"falls in {falls} of {len(ratios)} layers from iteration {int(first) + 1} to "
+        f"{int(last) + 1}, by a factor of {1 / float(np.median(ratios)):.1f} in the middle one"
     )
-    middle = np.median(np.log10(np.array(after) / np.array(before)))
-    verdict = trained.verdict(falls >= 0.9 * len(before))
-    found.append(
-        Claim(
-            "Figure 5",
-            calm,
-            "falls",
-            f"{ours}, by a factor of {10**-middle:.1f} in the middle one",
-            verdict,
-        )
-    )
+    why = "confirmed where it falls in all, contradicted where it grows by a tenth in one"
+    found.append(Claim("Figure 5", calm, "falls", ours, verdicts.all_fall(ratios), why))
     return found
 
 
 def make(
-    results: Mapping[str, Mapping[str, Any]],
+    results: Mapping[str, Result],
     out: Path,
     about: Mapping[str, Any],
     stages: int = 3,
     data: Path | None = None,
 ) -> list[Path]:
-    """Numbers and picture of what there is; ``data`` is for Figure 6, which shows released
-    predictions beside ours."""
+    """Numbers and picture of what there is; ``data`` is for Figure 6 alone."""
     kept = _pair(results, stages)
     if not kept:
         return []
@@ -145,14 +141,14 @@ def make(
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    marks = sorted({int(m) for run in kept.values() for m in run["gradients"]})
+    marks = sorted({int(m) for run in kept.values() for m in run.gradients})
     layers = way(next(iter(kept.values())))
     places = np.unique(
         np.linspace(0, len(layers) - 1, min(_COLUMNS, len(layers))).round().astype(int)
     )
-    size = 1.25 * len(places) + 0.8, 1.25 * len(marks) + 1.1
+    width, height = 1.25 * len(places) + 0.9, 1.25 * len(marks) + 1.6
     figure, axes = plt.subplots(
-        len(marks), len(places), figsize=size, squeeze=False, sharex=True, sharey="row"
+        len(marks), len(places), figsize=(width, height), squeeze=False, sharex=True, sharey="row"
     )
     numbers: dict[str, Any] = {}
     for (label, run), colour in zip(kept.items(), _COLOURS, strict=False):
@@ -169,22 +165,35 @@ def make(
                     _CENTRES, share, step="mid", color=colour, alpha=0.35, linewidth=0
                 )
                 axis.step(_CENTRES, share, where="mid", color=colour, linewidth=0.9, label=label)
-                axis.set_xlim(-12, 1)
-                axis.set_xticks([-10, -5, 0])
-                axis.set_yticks([])
-                axis.set_ylim(0)
-                axis.tick_params(labelsize=7)
+    for axis in axes.ravel():
+        # every bin is shown: gradients that are exactly 0 stand in the lowest one
+        axis.set_xlim(float(BINS[0]), float(BINS[-1]))
+        axis.set_xticks([-12, -8, -4, 0])
+        axis.set_ylim(0, None)
+        axis.margins(y=0.08)
+        axis.locator_params(axis="y", nbins=3)
+        axis.tick_params(labelsize=6)
+        axis.grid(alpha=0.3)
     for axis, place in zip(axes[0], places, strict=True):
         axis.set_title(f"layer {place + 1}\n{layers[place]}", fontsize=7)
     some = next(iter(kept.values()))
     for row, mark in zip(axes, marks, strict=True):
-        row[0].set_ylabel(f"epoch {trained.epoch(some, mark)}\niteration {mark + 1}", fontsize=7)
-    axes[-1][0].set_xlabel("input →", fontsize=8, loc="left")
-    axes[-1][-1].set_xlabel("→ output", fontsize=8, loc="right")
-    axes[-1][len(places) // 2].set_xlabel("log10 |gradient|", fontsize=8)
+        moment = f"epoch {some.epoch(mark)}, iteration {mark + 1}"
+        row[0].set_ylabel(f"{moment}\n% of weights", fontsize=6.5)
+    figure.supxlabel("log10 |gradient|; layers from the input (left) to the output", fontsize=8)
     handles, labels = axes[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="upper center", ncol=2, fontsize=8, frameon=False)
-    figure.tight_layout(rect=(0, 0, 1, 1 - 0.3 / figure.get_figheight()), w_pad=0.3)
+    shown = {run.experiment: run for run in kept.values()}
+    figure.suptitle(verdicts.title(shown, "Gradients by layer"), fontsize=10)
+    figure.legend(
+        handles,
+        labels,
+        loc="upper center",
+        bbox_to_anchor=(0.5, 1 - 0.42 / height),
+        ncol=2,
+        fontsize=8,
+        frameon=False,
+    )
+    figure.tight_layout(rect=(0, 0, 1, 1 - 0.6 / height), w_pad=0.3)
     path = out / "fig05"
     save(figure, path)
     with atomic_write(path.with_suffix(".json")) as stream:

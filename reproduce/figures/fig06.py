@@ -11,10 +11,11 @@ from typing import Any
 from caffe_compat.errors import DataError
 from reproduce.benchmarks import check
 from reproduce.benchmarks.truth import Benchmarks
-from reproduce.drawing.curves import Curve, draw, write_numbers
-from reproduce.experiments import trained
-from reproduce.experiments.trained import Claim
+from reproduce.drawing.curves import Curve, Mark, draw, write_numbers
+from reproduce.experiments.results import Result
 from reproduce.figures import claims as claims_of_released
+from reproduce.figures import verdicts
+from reproduce.figures.verdicts import Claim
 
 SCHEMES = {
     "(i) joint, intermediate supervision": "joint-{}",
@@ -24,21 +25,18 @@ SCHEMES = {
 }
 LEAD = 10.0  # points around the published lead that count as the same finding
 CLOSE = 3.0  # points: what "comes close" means
+FLAT = 1.5  # points: what "flat" means from 5 to 6 stages
 
 
-def claims(results: Mapping[str, Mapping[str, Any]], stages: int) -> list[Claim]:
+def claims(results: Mapping[str, Result], stages: int) -> list[Claim]:
     """The paper's statements about Figure 6."""
-    runs = {
-        label: trained.seeds_of(results, name.format(stages)) for label, name in SCHEMES.items()
-    }
-    machine = trained.seeds_of(results, f"pose-machine-{stages}")
+    runs = {label: verdicts.seeds_of(results, n.format(stages)) for label, n in SCHEMES.items()}
+    machine = verdicts.seeds_of(results, f"pose-machine-{stages}")
     joint = next(iter(runs.values()))
     return [*_schemes(results, runs), _stages(results), *_lead(results, machine, joint, stages)]
 
 
-def _schemes(
-    results: Mapping[str, Mapping[str, Any]], runs: Mapping[str, Sequence[Mapping[str, Any]]]
-) -> list[Claim]:
+def _schemes(results: Mapping[str, Result], runs: Mapping[str, Sequence[Result]]) -> list[Claim]:
     """Figure 6b."""
     joint, wise, tuned, bare = runs.values()
     best = (
@@ -47,82 +45,82 @@ def _schemes(
     )
     found = []
     if all(runs.values()):
-        ours = ", ".join(f"{label.split(' ')[0]} {trained.text_of(r)}" for label, r in runs.items())
-        good = all(
-            trained.at(joint, 0.2) >= trained.at(r, 0.2) - trained.margin(results, joint, r)
-            for r in runs.values()
+        ours = ", ".join(f"{n.split(' ')[0]} {verdicts.text_of(r)}" for n, r in runs.items())
+        leads = [_step(results, other, joint) for other in (wise, tuned, bare)]
+        why = (
+            "confirmed where its lead over each other one is beyond the margins of "
+            f"{', '.join(f'{edge:.1f}' for _, edge in leads)} points; "
+            f"{verdicts.order_text(runs)}. {verdicts.noise_text(results)}"
         )
-        why = f"{trained.noise_text(results)}; what they make 95 times of 100 counts as equal"
-        found.append(Claim("Figure 6", best, "(i) highest", ours, trained.verdict(good), why))
+        found.append(Claim("Figure 6", best, "(i) highest", ours, verdicts.best(leads), why))
     else:
         missing = ", ".join(label for label, r in runs.items() if not r)
-        found.append(trained.absent("Figure 6", best, "(i) highest", f"not trained yet: {missing}"))
-    for text, one, wanted in (
-        ("(b) stage-wise training (ii) saturates lower than (i)", wise, "lower"),
-        ("(b) without intermediate supervision (iv) the result is worse than (i)", bare, "lower"),
-        (
-            "(b) joint fine-tuning (iii) of the stage-wise network comes close to (i)",
-            tuned,
-            "close",
-        ),
-    ):
+        why = f"not trained yet: {missing}"
+        found.append(verdicts.absent("Figure 6", best, "(i) highest", why))
+    lower = {
+        "(b) stage-wise training (ii) saturates lower than (i)": wise,
+        "(b) without intermediate supervision (iv) the result is worse than (i)": bare,
+    }
+    for text, one in lower.items():
         if not one or not joint:
-            found.append(trained.absent("Figure 6", text, wanted, "not trained yet"))
+            found.append(verdicts.absent("Figure 6", text, "lower", "not trained yet"))
             continue
-        difference, edge = trained.gap(one, joint)[0], trained.margin(results, one, joint)
-        good = difference < -edge if wanted == "lower" else difference > -CLOSE
+        lead, edge = _step(results, one, joint)
         why = (
-            f"lower by more than {edge:.1f}"
-            if wanted == "lower"
-            else f"not more than {CLOSE:g} lower"
+            f"confirmed where it is lower by more than {edge:.1f} points; "
+            f"{verdicts.order_text({'(i)': joint, 'the other': one})}"
         )
-        why = f"confirmed where {why}"
-        if one[0].get("iterations") != joint[0].get("iterations"):
-            why += (
-                f"; each stage has {one[0]['iterations']} iterations, (i) has "
-                f"{joint[0]['iterations']}"
-            )
-        found.append(
-            Claim(
-                "Figure 6", text, wanted, trained.gap_text(one, joint), trained.verdict(good), why
-            )
-        )
-    return found
+        ours = verdicts.gap_text(one, joint)
+        found.append(Claim("Figure 6", text, "lower", ours, verdicts.ahead(lead, edge), why))
+    text = "(b) joint fine-tuning (iii) of the stage-wise network comes close to (i)"
+    if not tuned or not joint:
+        return [*found, verdicts.absent("Figure 6", text, "close", "not trained yet")]
+    difference, edge = _step(results, joint, tuned)
+    verdict = verdicts.not_far_below(difference, edge, CLOSE)
+    why = f"confirmed where it is at most {CLOSE:g} points lower, {edge:.1f} of margin included"
+    ours = verdicts.gap_text(tuned, joint)
+    return [*found, Claim("Figure 6", text, "close", ours, verdict, why)]
 
 
-def _stages(results: Mapping[str, Mapping[str, Any]]) -> Claim:
+def _step(
+    results: Mapping[str, Result],
+    one: Sequence[Result],
+    other: Sequence[Result],
+    threshold: float = 0.2,
+) -> tuple[float, float]:
+    """By how many points the other one is higher, and the margin of that."""
+    difference = verdicts.gap(other, one, threshold)[0]
+    return difference, verdicts.margin(results, one, other, threshold)
+
+
+def _stages(results: Mapping[str, Result]) -> Claim:
     """Figure 6c."""
     text, wanted = "(c) accuracy rises to 5 stages and is flat at 6", "rises to 5, flat at 6"
-    by_stage = {t: trained.seeds_of(results, f"joint-{t}") for t in range(1, 7)}
+    by_stage = {t: verdicts.seeds_of(results, f"joint-{t}") for t in range(1, 7)}
     if not all(by_stage.values()):
         missing = ", ".join(str(t) for t, r in by_stage.items() if not r)
-        return trained.absent("Figure 6", text, wanted, f"not trained yet: stages {missing}")
-
-    def step(t: int) -> tuple[float, float]:
-        return trained.gap(by_stage[t + 1], by_stage[t])[0], trained.margin(
-            results, by_stage[t], by_stage[t + 1]
-        )
-
-    steps = [step(t) for t in range(1, 6)]
-    whole = trained.gap(by_stage[5], by_stage[1])[0]
-    rising = whole > trained.margin(results, by_stage[1], by_stage[5]) and all(
-        d > -edge for d, edge in steps[:4]
+        return verdicts.absent("Figure 6", text, wanted, f"not trained yet: stages {missing}")
+    steps = [_step(results, by_stage[t], by_stage[t + 1]) for t in range(1, 6)]
+    ours = ", ".join(f"{t}: {verdicts.text_of(r)}" for t, r in by_stage.items())
+    edges = ", ".join(f"{edge:.1f}" for _, edge in steps)
+    why = (
+        f"confirmed where each step up to 5 rises by more than its margin ({edges} points) and 6 "
+        f"is within {FLAT:g} points of 5, margin included; "
+        f"{verdicts.order_text({str(t): r for t, r in by_stage.items()})}"
     )
-    flat = abs(steps[4][0]) <= steps[4][1]
-    ours = ", ".join(f"{t}: {trained.text_of(r)}" for t, r in by_stage.items())
-    why = f"no step down and 6 like 5 within {steps[4][1]:.1f}, 5 above 1"
-    return Claim("Figure 6", text, wanted, ours, trained.verdict(rising and flat), why)
+    verdict = verdicts.rises_then_stays(steps, 4, FLAT)
+    return Claim("Figure 6", text, wanted, ours, verdict, why)
 
 
 def _lead(
-    results: Mapping[str, Mapping[str, Any]],
-    machine: Sequence[Mapping[str, Any]],
-    joint: Sequence[Mapping[str, Any]],
+    results: Mapping[str, Result],
+    machine: Sequence[Result],
+    joint: Sequence[Result],
     stages: int,
 ) -> list[Claim]:
     """Figure 6a: who is ahead, and by how much at 0.1 and 0.2."""
     published = check.published()["fig6"]["lead"]
-    ahead = (
+    text = (
         f"(a) our {stages}-stage network is ahead of our {stages}-stage Pose Machine at 0.1 and 0.2"
     )
     distance = "(a) by as much as the paper's"
@@ -130,23 +128,25 @@ def _lead(
     if not machine or not joint:
         why = "the Pose Machine or the network is not trained yet"
         return [
-            trained.absent("Figure 6", ahead, "ahead", why),
-            trained.absent("Figure 6", distance, wanted, why),
+            verdicts.absent("Figure 6", text, "ahead", why),
+            verdicts.absent("Figure 6", distance, wanted, why),
         ]
-    leads = [trained.gap(joint, machine, t)[0] for t in (0.1, 0.2)]
-    both = f"at 0.2 network {trained.text_of(joint)}, Pose Machine {trained.text_of(machine)}"
-    edge = trained.margin(results, joint, machine)
-    why = f"ahead by more than {edge:.1f} at both"
-    found = [Claim("Figure 6", ahead, "ahead", both, trained.verdict(min(leads) > edge), why)]
+    leads = [_step(results, machine, joint, threshold) for threshold in (0.1, 0.2)]
+    both = f"at 0.2 network {verdicts.text_of(joint)}, Pose Machine {verdicts.text_of(machine)}"
+    edges = " and ".join(f"{edge:.1f}" for _, edge in leads)
+    why = f"confirmed where it is ahead by more than {edges} points"
+    found = [Claim("Figure 6", text, "ahead", both, verdicts.best(leads), why)]
     if stages != 3:
-        return [*found, trained.absent("Figure 6", distance, wanted, "published for 3 stages")]
-    good = all(abs(lead - value) <= LEAD for lead, value in zip(leads, published, strict=True))
+        why = "published for 3 stages"
+        return [*found, verdicts.absent("Figure 6", distance, wanted, why)]
+    pairs = zip(leads, published, strict=True)
+    verdict = verdicts.together(verdicts.within(d - value, e, LEAD) for (d, e), value in pairs)
     why = (
-        f"both are far smaller than the paper's; within {LEAD:g} points of the published lead "
-        "counts"
+        f"confirmed within {LEAD:g} points of the published leads, margin included; both our "
+        "network and our Pose Machine are far smaller than the paper's"
     )
-    ours = ", ".join(f"{lead:+.1f}" for lead in leads)
-    return [*found, Claim("Figure 6", distance, wanted, ours, trained.verdict(good), why)]
+    ours = ", ".join(f"{lead:+.1f}" for lead, _ in leads)
+    return [*found, Claim("Figure 6", distance, wanted, ours, verdict, why)]
 
 
 def _released(data: Path) -> list[Curve]:
@@ -165,7 +165,7 @@ def _released(data: Path) -> list[Curve]:
 
 
 def make(
-    results: Mapping[str, Mapping[str, Any]],
+    results: Mapping[str, Result],
     out: Path,
     about: Mapping[str, Any],
     stages: int = 3,
@@ -179,25 +179,29 @@ def make(
     """
     panels: dict[str, list[Curve]] = {}
     versus = {
-        f"our network, {stages} stages": trained.seeds_of(results, f"joint-{stages}"),
-        f"our Pose Machine, {stages} stages": trained.seeds_of(results, f"pose-machine-{stages}"),
+        f"our network, {stages} stages": verdicts.seeds_of(results, f"joint-{stages}"),
+        f"our Pose Machine, {stages} stages": verdicts.seeds_of(results, f"pose-machine-{stages}"),
     }
     if all(versus.values()):
-        ours = [Curve(label, *trained.curve(runs)) for label, runs in versus.items()]
+        ours = [Curve(label, *verdicts.curve(runs)) for label, runs in versus.items()]
         panels["(a) against the Pose Machine"] = ours + (
             _released(data) if data is not None else []
         )
+    marks = {}
+    if data is not None and all(versus.values()):
+        total = check.published()["lsp"]["total"][0]
+        marks[next(iter(panels))] = [Mark(0.2, total, "published, LSP model, 6 stages")]
     schemes = {
-        label: trained.seeds_of(results, name.format(stages)) for label, name in SCHEMES.items()
+        label: verdicts.seeds_of(results, name.format(stages)) for label, name in SCHEMES.items()
     }
     if any(schemes.values()):
         panels[f"(b) training schemes, {stages} stages"] = [
-            Curve(label, *trained.curve(runs)) for label, runs in schemes.items() if runs
+            Curve(label, *verdicts.curve(runs)) for label, runs in schemes.items() if runs
         ]
-    counts = {t: trained.seeds_of(results, f"joint-{t}") for t in range(1, 7)}
+    counts = {t: verdicts.seeds_of(results, f"joint-{t}") for t in range(1, 7)}
     if any(counts.values()):
         panels["(c) number of stages"] = [
-            Curve(f"{t} stage{'s' if t > 1 else ''}", *trained.curve(runs))
+            Curve(f"{t} stage{'s' if t > 1 else ''}", *verdicts.curve(runs))
             for t, runs in counts.items()
             if runs
         ]
@@ -213,6 +217,7 @@ def make(
         columns=len(panels),
         at=0.2,
         own_legends=True,
-        title="PCK on Leeds Sports Pose, person-centric",
+        title=verdicts.title(results, "PCK on Leeds Sports Pose, person-centric"),
+        marks=marks,
     )
     return [path.with_suffix(e) for e in (".json", ".csv", ".png", ".pdf", ".svg")]

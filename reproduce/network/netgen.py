@@ -31,8 +31,11 @@ class CPMConfig:
     features : channels of the stage's image features (conv4_stage1, conv4_stage2, conv1_stage_t).
     wide : channels of conv5 and conv6 of stage 1.
     belief : channels of Mconv1..4.
-    tower_kernel, stage_kernel : kernels of conv1..3 (and conv5) and of Mconv1..3; feature_kernel :
-        of conv4.
+    tower_kernel : kernel of conv1..3; three numbers where they differ.
+    feature_kernel : kernel of conv4.
+    wide_kernel : kernel of conv5; None: that of conv3.
+    stage_kernel : kernel of Mconv1..3.
+    feature_dilation, wide_dilation : distance of the samples of conv4 and conv5, in cells.
     dropout : of stage 1 in training; 0 leaves the layers out.
     filler : weight filler ("gaussian" with std 0.01 as released, or "msra" for narrow networks).
     first_mult : lr_mult of stage 1's weights (its biases have twice that).
@@ -45,12 +48,21 @@ class CPMConfig:
     features: int = 32
     wide: int = 512
     belief: int = 128
-    tower_kernel: int = 9
+    tower_kernel: int | tuple[int, int, int] = 9
     feature_kernel: int = 5
     stage_kernel: int = 11
     dropout: float = 0.5
     filler: Literal["gaussian", "msra"] = "gaussian"
     first_mult: float = 5.0
+    wide_kernel: int | None = None
+    feature_dilation: int = 1
+    wide_dilation: int = 1
+
+    @property
+    def tower_kernels(self) -> tuple[int, int, int]:
+        """Kernels of conv1, conv2 and conv3."""
+        kernels = self.tower_kernel
+        return (kernels, kernels, kernels) if isinstance(kernels, int) else kernels
 
 
 @dataclass(frozen=True)
@@ -88,15 +100,25 @@ class _Builder:
         return layer
 
     def conv(
-        self, name: str, bottom: str, outputs: int, kernel: int, mult: float, *, last: bool = False
+        self,
+        name: str,
+        bottom: str,
+        outputs: int,
+        kernel: int,
+        mult: float,
+        *,
+        last: bool = False,
+        dilation: int = 1,
     ) -> str:
         layer = self.add(name, "Convolution", [bottom], [name])
         for lr, decay in ((mult, 1.0), (2 * mult, 0.0)):
             layer.param.add(lr_mult=lr, decay_mult=decay)
         p = layer.convolution_param
         p.num_output = outputs
-        p.pad.append(kernel // 2)
+        p.pad.append(dilation * (kernel // 2))
         p.kernel_size.append(kernel)
+        if dilation > 1:
+            p.dilation.append(dilation)
         if self.config.filler == "msra" and not last:
             p.weight_filler.type = "msra"
         else:
@@ -124,10 +146,9 @@ class _Builder:
 
     def tower(self, stage: int) -> str:
         blob = "image"
-        for i, channels in enumerate(self.config.towers, 1):
-            blob = self.conv(
-                f"conv{i}_stage{stage}", blob, channels, self.config.tower_kernel, self.mult(stage)
-            )
+        sizes = zip(self.config.towers, self.config.tower_kernels, strict=True)
+        for i, (channels, kernel) in enumerate(sizes, 1):
+            blob = self.conv(f"conv{i}_stage{stage}", blob, channels, kernel, self.mult(stage))
             self.relu(f"relu{i}_stage{stage}", blob)
             blob = self.pool(f"pool{i}_stage{stage}", blob, 0, 3, 2)
         return blob
@@ -138,12 +159,14 @@ class _Builder:
         self.cut("image", "data", ["image", "center_map"], 3)
         self.pool("pool_center_lower", "center_map", 1, 9, 8)
         blob = self.tower(1)
-        for i, channels, kernel in (
-            (4, c.features, c.feature_kernel),
-            (5, c.wide, c.tower_kernel),
-            (6, c.wide, 1),
+        wide_kernel = c.wide_kernel or c.tower_kernels[2]
+        for i, channels, kernel, dilation in (
+            (4, c.features, c.feature_kernel, c.feature_dilation),
+            (5, c.wide, wide_kernel, c.wide_dilation),
+            (6, c.wide, 1, 1),
         ):
-            blob = self.conv(f"conv{i}_stage1", blob, channels, kernel, self.mult(1))
+            name = f"conv{i}_stage1"
+            blob = self.conv(name, blob, channels, kernel, self.mult(1), dilation=dilation)
             self.relu(f"relu{i}_stage1", blob)
             if train and c.dropout and i > 4 and not self.frozen:
                 layer = self.add(f"drop{i - 4}_stage1", "Dropout", [blob], [blob])

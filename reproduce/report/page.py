@@ -19,10 +19,11 @@ from caffe_compat.errors import DataError
 from caffe_compat.files import atomic_write
 from reproduce.benchmarks import check
 from reproduce.benchmarks.truth import Benchmarks, Missing
-from reproduce.experiments import plans, trained
-from reproduce.experiments.trained import Claim, Verdict
+from reproduce.experiments import plans
+from reproduce.experiments.results import HEAD, Result, read_results, rows
 from reproduce.figures import fig04, fig05, fig06, fig08, fig09, fig10, fig12
 from reproduce.figures.claims import without_training
+from reproduce.figures.verdicts import Claim, Verdict, absent
 from reproduce.network import netgen, receptive
 from reproduce.runtime.provenance import provenance
 
@@ -159,7 +160,7 @@ def _trained(
 ) -> tuple[list[Section], list[Claim]]:
     """Figures 4, 5, 6 from stored results."""
     found, claims = [], []
-    stored = trained.read(results)
+    stored = read_results(results)
     about = provenance(f"cpm-reproduce report --profile {profile}", str(results))
     for number, module, title, caption in (
         (
@@ -184,7 +185,7 @@ def _trained(
         found_claims = module.claims(stored, stages)
         if profile == "smoke":  # a few iterations prove that it runs, nothing else
             found_claims = [
-                trained.absent(c.figure, c.text, c.published, "smoke profile") for c in found_claims
+                absent(c.figure, c.text, c.published, "smoke profile") for c in found_claims
             ]
         again = f"cpm-reproduce fig{number} --profile {profile} --stages {stages} --data DIR"
         claims += [
@@ -209,11 +210,11 @@ def _trained(
     return found, claims
 
 
-def _trainings(profile: str, stored: Mapping[str, Mapping[str, Any]]) -> Section:
+def _trainings(profile: str, stored: Mapping[str, Result]) -> Section:
     """Every result with its provenance."""
     said = f"{plans.PROFILES[profile].about}. " if profile in plans.PROFILES else ""
-    data = "; ".join(dict.fromkeys(r["provenance"]["data"] for r in stored.values()))
-    table = _table(trained.HEAD, trained.rows(stored))
+    data = "; ".join(dict.fromkeys(str(r.provenance.get("data", "")) for r in stored.values()))
+    table = _table(HEAD, rows(stored))
     return Section(
         f"Trainings of profile '{profile}'", f"<p>{html.escape(said + data)}.</p>{table}"
     )

@@ -1,0 +1,221 @@
+"""What a training experiment measured, on disk and in memory.
+
+One JSON file holds one :class:`Result`. Files are checked when they are read, so that figures meet
+no missing or damaged number.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from caffe_compat.errors import DataError
+from reproduce.network import netgen
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """The score of the snapshot before the last one.
+
+    Attributes
+    ----------
+    iteration : of that snapshot.
+    total : PCK in percent at the thresholds of the result.
+    """
+
+    iteration: int
+    total: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one experiment measured.
+
+    Attributes
+    ----------
+    experiment : its name in the plan.
+    profile : the profile of the plan.
+    scheme : training scheme of Figure 6b.
+    config : the network.
+    iterations : of each of its trainings.
+    batch : images in one iteration.
+    seed : of fillers, order and augmentation.
+    people : LSP test people that were scored.
+    thresholds : normalised distances, increasing.
+    total : PCK in percent at each threshold, mean over all joints.
+    provenance : command, data, hardware, versions and date.
+    after : the experiment whose weights it started from, or "".
+    hits_of_people : for a threshold as text, how many joints of each person were found.
+    gradients : for an iteration as text, histograms of log10 |g| by ``LAYER/weight``.
+    final_losses : of each stage at the end.
+    seconds : of training, or 0 where it was not measured.
+    earlier : the score of the snapshot before, or None.
+    machine : settings of the Pose Machine, or None for a network.
+    """
+
+    experiment: str
+    profile: str
+    scheme: str
+    config: netgen.CPMConfig
+    iterations: int
+    batch: int
+    seed: int
+    people: int
+    thresholds: tuple[float, ...]
+    total: tuple[float, ...]
+    provenance: Mapping[str, Any]
+    after: str = ""
+    hits_of_people: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    gradients: Mapping[str, Mapping[str, list[int]]] = field(default_factory=dict)
+    final_losses: Mapping[str, float] = field(default_factory=dict)
+    seconds: float = 0.0
+    earlier: Earlier | None = None
+    machine: Mapping[str, Any] | None = None
+
+    def at(self, threshold: float) -> float:
+        """PCK at a threshold, in percent."""
+        return float(np.interp(threshold, self.thresholds, self.total))
+
+    def earlier_at(self, threshold: float) -> float:
+        """PCK of the snapshot before the last one; nan where none was scored."""
+        if self.earlier is None:
+            return float("nan")
+        return float(np.interp(threshold, self.thresholds, self.earlier.total))
+
+    def epoch(self, iteration: int) -> int:
+        """The epoch, from 1, in which an iteration (from 0) falls.
+
+        It is 1 where the provenance does not tell the number of training people.
+        """
+        found = re.search(r"(\d+) people", str(self.provenance.get("data", "")))
+        return iteration * self.batch // int(found[1]) + 1 if found else 1
+
+
+_NEEDED = tuple(
+    f.name
+    for f in dataclasses.fields(Result)
+    if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+)
+_KEPT = tuple(f.name for f in dataclasses.fields(Result))
+
+
+def stored_folder(profile: str) -> Path:
+    """Folder of the results that come with the package."""
+    return Path(str(resources.files("reproduce"))) / "results" / profile
+
+
+def read_results(folder: Path) -> dict[str, Result]:
+    """Results of a folder by experiment; empty where the folder is missing.
+
+    Raises
+    ------
+    DataError : a file that is no result.
+    """
+    files = sorted(folder.glob("*.json")) if folder.is_dir() else []
+    return {result.experiment: result for result in map(read_result, files)}
+
+
+def read_result(path: Path) -> Result:
+    """One result.
+
+    Raises
+    ------
+    DataError : the file is no result, or it is damaged.
+    """
+    advice = "remove it to make it again"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        why = f"cannot be read as a result of an experiment ({error})"
+        raise DataError(f"{path}: {why}; {advice}") from None
+    lacking = _NEEDED if not isinstance(content, dict) else [n for n in _NEEDED if n not in content]
+    if lacking:
+        lacks = ", ".join(sorted(lacking))
+        raise DataError(f"{path}: is no result of an experiment, it lacks {lacks}; {advice}")
+    try:
+        return _parse(content)
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        raise DataError(f"{path}: has an entry that no result has ({error}); {advice}") from None
+
+
+def _parse(content: Mapping[str, Any]) -> Result:
+    """The result in a file's content; raises what a wrong type raises."""
+    values = {name: content[name] for name in _KEPT if name in content}
+    values["config"] = netgen.CPMConfig(**{k: _tuple(v) for k, v in content["config"].items()})
+    values["thresholds"] = _numbers(content["thresholds"])
+    values["total"] = _numbers(content["total"])
+    if len(values["total"]) != len(values["thresholds"]):
+        raise ValueError("'total' and 'thresholds' have different lengths")
+    for name in ("iterations", "batch", "seed", "people"):
+        values[name] = int(content[name])
+    if earlier := content.get("earlier"):
+        values["earlier"] = Earlier(int(earlier["iteration"]), _numbers(earlier["total"]))
+    hits = content.get("hits_of_people", {})
+    values["hits_of_people"] = {key: tuple(map(int, found)) for key, found in hits.items()}
+    return Result(**values)
+
+
+def _tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _numbers(values: Iterable[Any]) -> tuple[float, ...]:
+    found = tuple(float(value) for value in values)
+    if not np.isfinite(found).all():
+        raise ValueError("a number that is not finite")
+    return found
+
+
+HEAD = (
+    "experiment",
+    "scheme",
+    "stages",
+    "iterations × batch",
+    "minutes",
+    "PCK@0.1",
+    "PCK@0.2",
+    "PCK@0.2 one snapshot before",
+    "people",
+    "made",
+)
+
+
+def rows(results: Mapping[str, Result]) -> list[tuple[str, ...]]:
+    """Every result with its provenance, as text under :data:`HEAD`."""
+    found: list[tuple[str, ...]] = []
+    for name, result in sorted(results.items()):
+        work, scheme = f"{result.iterations} × {result.batch}", result.scheme
+        if result.machine is not None:
+            work = f"{result.machine['trees']} rounds, {result.machine['images']} images"
+            scheme = "boosted trees"
+        about = result.provenance
+        told = [
+            about[k] for k in ("machine", "device", "date", "version", "commit") if about.get(k)
+        ]
+        before = "-" if result.earlier is None else f"{result.earlier_at(0.2):.2f}"
+        found.append(
+            (
+                name,
+                scheme,
+                str(result.config.stages),
+                work,
+                f"{result.seconds / 60:.0f}" if result.seconds else "-",
+                f"{result.at(0.1):.2f}",
+                f"{result.at(0.2):.2f}",
+                before,
+                str(result.people),
+                ", ".join(map(str, told)),
+            )
+        )
+    return found
