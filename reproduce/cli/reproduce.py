@@ -175,6 +175,14 @@ def _training_command(name: str, module: str, plan: str) -> None:
         "--dry-run", is_flag=True, help="Print the plan with estimated operations, memory and time."
     )
     @click.option(
+        "--jobs",
+        default=1,
+        show_default=True,
+        type=click.IntRange(1, 64),
+        help="Processes that train side by side, each with its share of the cores.",
+    )
+    @click.option("--train-only", is_flag=True, help="Draw nothing.")
+    @click.option(
         "--stored", is_flag=True, help="Train nothing: draw the results that come with the package."
     )
     @click.option(
@@ -196,6 +204,8 @@ def _training_command(name: str, module: str, plan: str) -> None:
         workers: int,
         only: str | None,
         dry_run: bool,
+        jobs: int,
+        train_only: bool,
         stored: bool,
         out: str,
     ) -> None:
@@ -207,6 +217,7 @@ def _training_command(name: str, module: str, plan: str) -> None:
         from reproduce.runtime import processes
         from reproduce.runtime.device import choose
         from reproduce.runtime.provenance import provenance
+        from reproduce.runtime.side_by_side import run_side_by_side
 
         chosen = plans.PROFILES[profile]
         wanted = getattr(plans, plan)(chosen, stages, seeds)
@@ -232,6 +243,14 @@ def _training_command(name: str, module: str, plan: str) -> None:
             if results
             else Path(work) / profile / "results"
         )
+        if not stored and jobs > 1:
+            where = ("--data", data, "--work", work, "--results", str(folder), "--device", device)
+            how = ("--stages", stages, "--seeds", seeds, "--workers", workers, "--train-only")
+            which = ("--only", only) if only is not None else ()
+            arguments = (name, "--profile", profile, *where, *how, *which)
+            if not run_side_by_side("reproduce.cli.reproduce", [str(a) for a in arguments], jobs):
+                click.echo("interrupted; the same command goes on")
+                return
         if not stored:
             with processes.group(choose(device)) as group:
                 say = click.echo if group.first else _silent
@@ -249,7 +268,7 @@ def _training_command(name: str, module: str, plan: str) -> None:
                 if not lab.run(wanted):
                     say("interrupted; the same command goes on")
                     return
-                if not group.first:
+                if not group.first or train_only:
                     return
         made = importlib.import_module(f"reproduce.figures.{module}")
         target = Path(out)

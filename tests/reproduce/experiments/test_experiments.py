@@ -200,6 +200,20 @@ def test_a_killed_plan_goes_on_and_two_share_it(tmp_path: Path) -> None:
             assert getattr(once[name], key) == getattr(again[name], key), (name, key)
 
 
+@needs_data
+def test_two_jobs_share_a_plan(tmp_path: Path) -> None:
+    """Two processes side by side make one result each; the figure is drawn once, at the end."""
+    done = _start(tmp_path / "w", tmp_path / "f", "--only", "joint-[12]", "--jobs", "2")
+    said = done.communicate(timeout=300)[0]
+    assert done.returncode == 0, said
+    for name in ("joint-1", "joint-2"):
+        assert said.count(f"{name}: PCK@0.2") == 1, said
+    assert said.count("fig06.json") == 1
+    empty = _run("fig6", "--profile", "smoke", "--data", tmp_path, "--work", tmp_path, "--jobs", 2)
+    assert empty.exit_code == 2
+    assert "no training images of LSP" in empty.output
+
+
 def test_pose_machine_learns() -> None:
     """A dot of a colour of its own for each part: three stages of trees find them, and later stages
     do not lose them."""

@@ -1,0 +1,86 @@
+"""The same work by several processes on one machine, each with its share of the cores."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Sequence
+
+from caffe_compat.errors import CaffeCompatError
+
+
+def run_side_by_side(module: str, arguments: Sequence[str], count: int) -> bool:
+    """Start ``python -m MODULE ARGUMENTS`` several times and pass on what the processes say.
+
+    Each gets an equal share of the cores as its threads. SIGINT and SIGTERM go to all of them, so
+    that each can write its snapshot.
+
+    Parameters
+    ----------
+    module : with a ``__main__`` part. count : of processes.
+
+    Returns
+    -------
+    True when all ended by themselves, False when they were interrupted.
+
+    Raises
+    ------
+    CaffeCompatError : one of them failed; the message is the last line that it said.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    threads = str(max(1, (cores or 1) // count))
+    command = [sys.executable, "-m", module, *arguments]
+    children = [
+        subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": threads, "PYTHONUNBUFFERED": "1"},
+        )
+        for _ in range(count)
+    ]
+    last = [""] * count
+
+    def pass_on(number: int) -> None:
+        stream = children[number].stdout
+        for line in stream if stream is not None else ():
+            last[number] = line.rstrip() or last[number]
+            print(f"[{number + 1}] {line}", end="", flush=True)
+
+    def interrupt(signal_number: int, frame: object) -> None:
+        interrupted.set()
+        for child in children:
+            if child.poll() is None:
+                child.send_signal(signal.SIGTERM)
+
+    interrupted = threading.Event()
+    readers = [threading.Thread(target=pass_on, args=(i,)) for i in range(count)]
+    before = _catch(interrupt)
+    try:
+        for reader in readers:
+            reader.start()
+        for child in children:
+            child.wait()
+        for reader in readers:
+            reader.join()
+    finally:
+        for child in children:
+            if child.poll() is None:
+                child.terminate()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    failed = [text for child, text in zip(children, last, strict=True) if child.returncode]
+    if failed and not interrupted.is_set():
+        raise CaffeCompatError(failed[0].removeprefix("Error: ") or f"{' '.join(command)} failed")
+    return not interrupted.is_set()
+
+
+def _catch(handler: Callable[[int, object], None]) -> dict[int, object]:
+    """Handle SIGINT and SIGTERM, where this is the main thread; the handlers that were there."""
+    if threading.current_thread() is not threading.main_thread():
+        return {}
+    return {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
