@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from caffe_compat.errors import CaffeCompatError
 
@@ -47,9 +48,11 @@ def run_side_by_side(module: str, arguments: Sequence[str], count: int) -> bool:
 
     def pass_on(number: int) -> None:
         stream = children[number].stdout
-        for line in stream if stream is not None else ():
-            last[number] = line.rstrip() or last[number]
-            print(f"[{number + 1}] {line}", end="", flush=True)
+        assert stream is not None
+        with stream:
+            for line in stream:
+                last[number] = line.rstrip() or last[number]
+                print(f"[{number + 1}] {line}", end="", flush=True)
 
     def interrupt(signal_number: int, frame: object) -> None:
         interrupted.set()
@@ -75,11 +78,11 @@ def run_side_by_side(module: str, arguments: Sequence[str], count: int) -> bool:
             signal.signal(number, handler)
     failed = [text for child, text in zip(children, last, strict=True) if child.returncode]
     if failed and not interrupted.is_set():
-        raise CaffeCompatError(failed[0].removeprefix("Error: ") or f"{' '.join(command)} failed")
+        raise CaffeCompatError(failed[0].removeprefix("error: ") or f"{' '.join(command)} failed")
     return not interrupted.is_set()
 
 
-def _catch(handler: Callable[[int, object], None]) -> dict[int, object]:
+def _catch(handler: Callable[[int, object], None]) -> dict[int, Any]:
     """Handle SIGINT and SIGTERM, where this is the main thread; the handlers that were there."""
     if threading.current_thread() is not threading.main_thread():
         return {}

@@ -211,7 +211,7 @@ def test_two_jobs_share_a_plan(tmp_path: Path) -> None:
     assert said.count("fig06.json") == 1
     empty = _run("fig6", "--profile", "smoke", "--data", tmp_path, "--work", tmp_path, "--jobs", 2)
     assert empty.exit_code == 2
-    assert "no training images of LSP" in empty.output
+    assert "Leeds Sports Pose download" in empty.output
 
 
 def test_pose_machine_learns() -> None:
