@@ -30,15 +30,6 @@ def test_made_pages_are_current(page: str) -> None:
     assert (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8") == made, "run 'make docs'"
 
 
-def test_imports_flow_one_way() -> None:
-    """caffe_compat knows nothing of reproduce, and nothing imports tools or tests."""
-    for path in _tracked("caffe_compat/*.py", "reproduce/*.py"):
-        text = path.read_text(encoding="utf-8")
-        if "caffe_compat" in path.parts:
-            assert not re.search(r"^\s*(from|import) reproduce", text, re.M), path
-        assert not re.search(r"^\s*(from|import) (tools|tests)\b", text, re.M), path
-
-
 def test_no_data_files_are_copied_in() -> None:
     for path in _tracked():
         assert path.suffix not in (".npz", ".mat", ".mdb", ".solverstate", ".jpg"), path

@@ -26,7 +26,7 @@ from bench_forward import machine
 
 from reproduce.records.layout import Record
 from reproduce.records.store import LMDBStore
-from reproduce.samples.augment import Choice, Settings, augment, roll
+from reproduce.samples.augment import Augmentation, Settings, augment, roll
 from reproduce.samples.dice import SampleDice
 from tests.oracle import cpm_layer
 
@@ -51,7 +51,7 @@ def vectorised_gaussian(plane: np.ndarray, x: float, y: float, stride: int, sigm
     np.minimum(plane, 1, out=plane)
 
 
-def vectorised(image: np.ndarray, record: Record, choice: Choice) -> object:
+def vectorised(image: np.ndarray, record: Record, choice: Augmentation) -> object:
     """The original's steps with numpy for loops: whole resized image, whole rotated canvas, whole
     maps."""
     from reproduce.samples.augment import read_scene
@@ -106,7 +106,7 @@ def main() -> None:
     store = LMDBStore(options.records)
     records = [store.record(i) for i in range(options.n)]
     choices = [roll(SETTINGS, SampleDice(0, 0, i)) for i in range(options.n)]
-    engines: dict[str, Callable[[Record, Choice], object]] = {
+    engines: dict[str, Callable[[Record, Augmentation], object]] = {
         "ours": lambda r, c: augment(r.image, r.annotation, SETTINGS, c),
         "steps, vectorised": lambda r, c: vectorised(r.image, r, c),
         "step by step": lambda r, c: cpm_layer.sample(r.image, r.annotation, SETTINGS, c),

@@ -14,7 +14,7 @@ from caffe_compat.definition.spec import NetSpec
 from caffe_compat.errors import WeightError
 from caffe_compat.layers.base import Shape
 from caffe_compat.network.graph import Graph, build
-from caffe_compat.network.match import Match, Row, match, require
+from caffe_compat.network.match import Match, match, require
 from caffe_compat.weights import containers
 from caffe_compat.weights.model import LayerBlobs, Weights
 from caffe_compat.weights.wire import Blob
@@ -144,17 +144,3 @@ def convert(
             entries.append(LayerBlobs(node.layer.name, node.layer.type, shaped))
     kept = replace(weights, layers=tuple(entries), net=graph.spec)
     return Conversion(graph, kept, found, tuple(dropped), origin)
-
-
-def rows_text(rows: tuple[Row, ...], *, all_rows: bool = True) -> list[tuple[str, str, str, str]]:
-    """Table rows (layer, type, parameter shapes, status) as text."""
-    return [
-        (
-            row.name,
-            row.type,
-            " ".join("×".join(map(str, s)) or "scalar" for s in row.shapes),
-            row.status,
-        )
-        for row in rows
-        if all_rows or row.status != "no parameters"
-    ]

@@ -57,7 +57,7 @@ class BlobCheck:
 
 
 @dataclass(frozen=True)
-class Report:
+class Comparison:
     """The comparison in graph order.
 
     Attributes
@@ -170,17 +170,13 @@ def _trials(
                 "dump lacks, differs"
             ]
         if weight is not None and weight.dim() == 4:
-            tries = {
-                "the first three input channels are in the order R, G, B there (Caffe: B, G, R)": [
-                    2,
-                    1,
-                    0,
-                ],
-            }
             if weight.shape[1] >= 3:
                 order = [2, 1, 0, *range(3, weight.shape[1])]
                 if gives([weight[:, order], *params[1:]], tensors):
-                    found += list(tries)
+                    found.append(
+                        "the first three input channels are in the order R, G, B there "
+                        "(Caffe: B, G, R)"
+                    )
             if gives([weight.flip(2, 3), *params[1:]], tensors):
                 found.append("the kernels are flipped there (convolution instead of correlation)")
             if weight.shape[2] == weight.shape[3] and gives(
@@ -194,7 +190,7 @@ def _trials(
     return found
 
 
-def verify(net: Net, dump: Mapping[str, Array], *, tolerance: float = 1e-4) -> Report:
+def verify(net: Net, dump: Mapping[str, Array], *, tolerance: float = 1e-4) -> Comparison:
     """Run the net on the dump's input and compare every recorded blob, in graph order.
 
     Parameters
@@ -248,4 +244,4 @@ def verify(net: Net, dump: Mapping[str, Array], *, tolerance: float = 1e-4) -> R
             causes.append(hint)
         if not causes:
             causes.append("the input's preprocessing, or weights of another model")
-    return Report(tuple(checks), first, tuple(causes), tolerance)
+    return Comparison(tuple(checks), first, tuple(causes), tolerance)

@@ -44,7 +44,7 @@ _SHIFT = 30000
 
 
 @dataclass(frozen=True)
-class Row:
+class SchemaRow:
     """One field of a message, or one value of an enum (``type`` empty), as the table gives it."""
 
     number: int
@@ -60,7 +60,7 @@ class _Block:
     kind: str
     name: str
     only: str
-    rows: list[Row] = field(default_factory=list)
+    rows: list[SchemaRow] = field(default_factory=list)
 
 
 _HEAD = re.compile(r"(enum|message) (\S+)(?: @(\w+))?$")
@@ -76,10 +76,10 @@ def _blocks() -> tuple[_Block, ...]:
         if head := _HEAD.match(line):
             found.append(_Block(head[1], head[2], head[3] or ""))
         elif found[-1].kind == "enum" and (value := _VALUE.match(line)):
-            found[-1].rows.append(Row(int(value[1]), value[2], only=value[3] or ""))
+            found[-1].rows.append(SchemaRow(int(value[1]), value[2], only=value[3] or ""))
         elif part := _FIELD.match(line):
             found[-1].rows.append(
-                Row(int(part[1]), part[4], part[2], part[3], part[5], part[6] or "")
+                SchemaRow(int(part[1]), part[4], part[2], part[3], part[5], part[6] or "")
             )
         else:
             raise SchemaError(f"schema table: cannot read the row '{line}'")
@@ -90,9 +90,9 @@ def _wanted(only: str, dialect: str) -> bool:
     return not only or dialect == "merged" or only == dialect
 
 
-def _merge(rows: list[Row]) -> Iterator[Row]:
+def _merge(rows: list[SchemaRow]) -> Iterator[SchemaRow]:
     """Give every name one field: a number already taken by another name is shifted."""
-    names: dict[str, Row] = {}
+    names: dict[str, SchemaRow] = {}
     numbers: set[int] = set()
     for row in rows:
         if row.name in names:  # same setting, another number in the other dialect
@@ -102,7 +102,7 @@ def _merge(rows: list[Row]) -> Iterator[Row]:
         number = row.number if row.number not in numbers else row.number + _SHIFT
         names[row.name] = row
         numbers.add(number)
-        yield Row(number, row.name, row.type, row.label, row.default, row.only)
+        yield SchemaRow(number, row.name, row.type, row.label, row.default, row.only)
 
 
 @cache

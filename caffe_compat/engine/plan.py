@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -24,9 +24,6 @@ from torch.nn.grad import conv2d_input
 from caffe_compat.engine.tiled import Kernel, Tiling, kernel_gradient
 from caffe_compat.engine.tiled import convolve as tiled_convolve
 from caffe_compat.errors import CaffeCompatError
-
-if TYPE_CHECKING:
-    from caffe_compat.network.graph import Graph
 
 Mode = Literal["auto", "direct", "tiled"]
 MODES: tuple[Mode, ...] = ("auto", "direct", "tiled")
@@ -39,7 +36,6 @@ _RUN = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 _DIRECT, _DIRECT_NARROW = 230e9, 190e9
 _LINES, _COLUMNS, _MIX = 90e9, 135e9, 150e9
 _KERNEL_BYTES, _COPY = 30e9, 10e9
-_TRANSFORM = 60e9  # making a kernel's transform: a product and a copy
 # a millisecond for 25 MB: a slightly slower tile is taken if its kernel is much smaller
 _PRICE = 1e-3 / 25e6
 _CALLS = 2e-4  # a dozen operations for one
@@ -68,7 +64,7 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class Convolution:
+class ConvolutionShape:
     """A convolution's shapes, as the plan sees them.
 
     Attributes
@@ -104,14 +100,14 @@ class Convolution:
         )
 
 
-def direct_seconds(c: Convolution) -> float:
+def direct_seconds(c: ConvolutionShape) -> float:
     """Estimated time of torch's convolution of one image."""
     out = [s + 2 * p - k + 1 for s, p, k in zip(c.size, c.pad, c.weight[2:], strict=True)]
     operations = 2.0 * c.weight[0] * c.weight[1] * c.weight[2] * c.weight[3] * out[0] * out[1]
     return operations / (_DIRECT if c.weight[1] >= 16 else _DIRECT_NARROW)
 
 
-def tiled_seconds(c: Convolution, tiling: Tiling) -> float:
+def tiled_seconds(c: ConvolutionShape, tiling: Tiling) -> float:
     """Estimated time of the tiled way for one image, with the kernel's transform at hand."""
     outputs, inputs = c.weight[:2]
     n, h, (mh, mw), (kh, kw) = tiling.n, tiling.half, tiling.step, tiling.kernel
@@ -134,13 +130,13 @@ def tiled_seconds(c: Convolution, tiling: Tiling) -> float:
     )
 
 
-def kernel_bytes(c: Convolution, tiling: Tiling) -> int:
+def kernel_bytes(c: ConvolutionShape, tiling: Tiling) -> int:
     """Memory of a transformed kernel."""
     return 8 * tiling.frequencies * c.weight[0] * c.weight[1]
 
 
 @lru_cache(maxsize=4096)
-def _best(c: Convolution, memory: int) -> Tiling | None:
+def _best(c: ConvolutionShape, memory: int) -> Tiling | None:
     """The tiling with the lowest cost whose kernel fits into the memory."""
     sides = [s for s in _SIDES if s > max(c.weight[2:]) + 2] or [max(c.weight[2:]) * 2]
     fitting = [t for t in map(c.tiling, sides) if kernel_bytes(c, t) <= memory]
@@ -169,7 +165,7 @@ class Engine:
         self.mode, self.memory = mode, memory
         self.used = 0
         self._kernels: dict[int, tuple[Any, int, int, Kernel]] = {}
-        self._choices: dict[tuple[int, Convolution], Choice] = {}
+        self._choices: dict[tuple[int, ConvolutionShape], Choice] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         return {
@@ -180,7 +176,7 @@ class Engine:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]
 
-    def choose(self, c: Convolution, *, left: int | None = None) -> Choice:
+    def choose(self, c: ConvolutionShape, *, left: int | None = None) -> Choice:
         """How a convolution on the CPU runs, by the cost model.
 
         Parameters
@@ -211,7 +207,9 @@ class Engine:
             "direct", f"tiled would take {seconds / direct:.1f} x as long", direct, direct
         )
 
-    def convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None, c: Convolution) -> Tensor:
+    def convolve(
+        self, x: Tensor, weight: Tensor, bias: Tensor | None, c: ConvolutionShape
+    ) -> Tensor:
         """Run a convolution."""
         choice = self._choice(x, weight, c)
         if choice.tiling is None:
@@ -221,7 +219,7 @@ class Engine:
             return cast(Tensor, _Tiled.apply(x, weight, bias, choice.tiling))  # type: ignore[no-untyped-call]
         return tiled_convolve(x, self._kernel(weight, choice.tiling), bias)
 
-    def _choice(self, x: Tensor, weight: Tensor, c: Convolution) -> Choice:
+    def _choice(self, x: Tensor, weight: Tensor, c: ConvolutionShape) -> Choice:
         if (
             self.mode == "direct"
             or x.device.type != "cpu"
@@ -266,26 +264,6 @@ class Engine:
         self.used += kernel.bytes
         self._kernels[id(weight)] = weakref.ref(weight), version, weight.data_ptr(), kernel
         return kernel
-
-
-def planned(graph: Graph, engine: Engine) -> list[tuple[str, Convolution, Choice]]:
-    """(layer, convolution, choice) of every Convolution of a graph on the CPU, in the order in
-    which memory is given."""
-    from caffe_compat.layers.convolution import Convolution as Layer
-
-    found = []
-    left = engine.memory
-    for node in graph.nodes:
-        if type(node.layer) is not Layer:
-            continue
-        bottom = graph.blobs[node.bottoms[0]]
-        _, stride, pad, dilation = node.layer.windows(bottom)
-        size = bottom[node.layer.channel_axis(bottom) + 1 :]
-        c = Convolution(node.params[0].shape, size, stride, pad, dilation, node.layer.options.group)
-        choice = engine.choose(c, left=left)
-        left -= choice.memory
-        found.append((node.layer.name, c, choice))
-    return found
 
 
 class _Tiled(torch.autograd.Function):
@@ -350,7 +328,7 @@ def convolve(
     """
     if not stride:  # no spatial axes: one place
         return F.conv1d(x.unsqueeze(-1), weight.unsqueeze(-1), bias, groups=group).squeeze(-1)
-    c = Convolution(tuple(weight.shape), tuple(x.shape[2:]), stride, pad, dilation, group)
+    c = ConvolutionShape(tuple(weight.shape), tuple(x.shape[2:]), stride, pad, dilation, group)
     return _active.get().convolve(x, weight, bias, c)
 
 
@@ -380,7 +358,7 @@ def convolve_pooled(
     outputs, _, kh, kw = weight.shape
     wide = x.shape[3] + 2 * pad[1] - kw + 1
     high = x.shape[2] + 2 * pad[0] - kh + 1
-    c = Convolution(tuple(weight.shape), tuple(x.shape[2:]), (1, 1), pad, (1, 1), 1)
+    c = ConvolutionShape(tuple(weight.shape), tuple(x.shape[2:]), (1, 1), pad, (1, 1), 1)
     rows = max(1, _BAND // (outputs * wide * stride))
     engine = _active.get()
     if rows >= size[0] or engine._choice(x, weight, c).kind == "tiled":

@@ -22,7 +22,7 @@ _BAD = ("missing", "mismatch", "unused")
 
 
 @dataclass(frozen=True)
-class Row:
+class LayerMatch:
     """What was done about one layer.
 
     Attributes
@@ -44,7 +44,7 @@ class Row:
 class Match:
     """The outcome for all layers, in graph order, then what the file has beyond them."""
 
-    rows: tuple[Row, ...]
+    rows: tuple[LayerMatch, ...]
     blobs: dict[int, tuple[Blob, ...]]  # node index -> its blobs
 
     @property
@@ -77,18 +77,18 @@ def _text(shape: Shape) -> str:
     return "×".join(map(str, shape)) or "scalar"
 
 
-def _one(node: Node, entry: LayerBlobs | None, owned: bool) -> tuple[Row, tuple[Blob, ...]]:
+def _one(node: Node, entry: LayerBlobs | None, owned: bool) -> tuple[LayerMatch, tuple[Blob, ...]]:
     shapes = tuple(p.shape for p in node.params)
     name, kind = node.layer.name, node.layer.type
     if entry is None:
         if owned:  # HDF5 files store shared parameters with their owner only
-            return Row(name, kind, shapes, "shared"), ()
-        return Row(
+            return LayerMatch(name, kind, shapes, "shared"), ()
+        return LayerMatch(
             name, kind, shapes, "missing", f"not in the file; needs {', '.join(map(_text, shapes))}"
         ), ()
     if len(entry.blobs) != len(shapes):
         detail = f"the file has {len(entry.blobs)} blob(s), the network needs {len(shapes)}"
-        return Row(name, kind, shapes, "mismatch", detail), ()
+        return LayerMatch(name, kind, shapes, "mismatch", detail), ()
     status: Status = "matched"
     for i, (blob, shape) in enumerate(zip(entry.blobs, shapes, strict=True)):
         fit = _fits(blob, shape)
@@ -97,9 +97,9 @@ def _one(node: Node, entry: LayerBlobs | None, owned: bool) -> tuple[Row, tuple[
                 f"blob {i} ({node.params[i].name}) has shape {_text(blob.shape)}, the "
                 f"network needs {_text(shape)}"
             )
-            return Row(name, kind, shapes, "mismatch", detail), ()
+            return LayerMatch(name, kind, shapes, "mismatch", detail), ()
         status = "reshaped" if fit == "reshaped" else status
-    return Row(name, kind, shapes, status), entry.blobs
+    return LayerMatch(name, kind, shapes, status), entry.blobs
 
 
 def match(graph: Graph, weights: Weights, left_out: frozenset[str] = frozenset()) -> Match:
@@ -118,11 +118,11 @@ def match(graph: Graph, weights: Weights, left_out: frozenset[str] = frozenset()
         if entry.blobs:
             entries.setdefault(entry.name, []).append(entry)
     taken: Counter[str] = Counter()
-    rows: list[Row] = []
+    rows: list[LayerMatch] = []
     found: dict[int, tuple[Blob, ...]] = {}
     for node in graph.nodes:
         if not node.params:
-            rows.append(Row(node.layer.name, node.layer.type, (), "no parameters"))
+            rows.append(LayerMatch(node.layer.name, node.layer.type, (), "no parameters"))
             continue
         here = entries.get(node.layer.name, [])
         entry_here = here[taken[node.layer.name]] if taken[node.layer.name] < len(here) else None
@@ -140,7 +140,7 @@ def match(graph: Graph, weights: Weights, left_out: frozenset[str] = frozenset()
                 "the network has no such layer with parameters; the file has "
                 f"{', '.join(map(_text, shapes))}"
             )
-            rows.append(Row(name, entry.type, shapes, status, detail))
+            rows.append(LayerMatch(name, entry.type, shapes, status, detail))
     return Match(tuple(rows), found)
 
 

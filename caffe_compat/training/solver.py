@@ -26,7 +26,7 @@ from caffe_compat.network.graph import build
 from caffe_compat.network.net import Net
 from caffe_compat.training import snapshots
 from caffe_compat.training.rules import RULES, check, current_step, learning_rate
-from caffe_compat.training.sources import Source, open_source
+from caffe_compat.training.sources import BatchSource, open_source
 from caffe_compat.weights import containers
 from caffe_compat.weights.model import Weights, overlaid
 
@@ -132,14 +132,14 @@ class DataFeed:
         spec: NetSpec,
         phase: str,
         root: Path,
-        given: Mapping[str, Source] | None = None,
+        given: Mapping[str, BatchSource] | None = None,
         level: int = 0,
         stages: tuple[str, ...] = (),
     ) -> None:
         from caffe_compat.layers import make, registry
 
         kept = spec.filter(phase, level, stages)
-        self._sources: list[tuple[tuple[str, ...], Source]] = []
+        self._sources: list[tuple[tuple[str, ...], BatchSource]] = []
         for layer in kept.layers:
             cls = registry().get(layer.type)
             if cls is None or not cls.data or layer.type == "Input":
@@ -193,7 +193,7 @@ class Solver:
         *,
         root: str | os.PathLike[str] = ".",
         weights: Weights | None = None,
-        sources: Mapping[str, Source] | None = None,
+        sources: Mapping[str, BatchSource] | None = None,
         device: torch.device | str = "cpu",
         amp: str = "",
         engine: Mode = "auto",

@@ -21,7 +21,7 @@ from caffe_compat.layers.base import Layer, Shape
 Batch = tuple[npt.NDArray[np.float32], ...]
 
 
-class Source(Protocol):
+class BatchSource(Protocol):
     """Batches for the tops of a data layer."""
 
     @property
@@ -34,7 +34,7 @@ class Source(Protocol):
         ...
 
 
-Factory = Callable[[Layer, Path], Source]
+Factory = Callable[[Layer, Path], BatchSource]
 _FACTORIES: dict[str, Factory] = {}
 
 
@@ -43,7 +43,7 @@ def register_source(layer_type: str, factory: Factory) -> None:
     _FACTORIES[layer_type] = factory
 
 
-def open_source(layer: Layer, root: Path) -> Source:
+def open_source(layer: Layer, root: Path) -> BatchSource:
     """The source of a data layer.
 
     Parameters

@@ -16,7 +16,7 @@ BAD_INPUT, FAILED_CHECK = 2, 1
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 
-class Group(click.Group):
+class CommandGroup(click.Group):
     """A click group whose commands turn our exceptions into one line and exit code 2."""
 
     def main(self, *args: Any, **kwargs: Any) -> Any:

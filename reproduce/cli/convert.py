@@ -19,7 +19,7 @@ from reproduce.cli.common import (
 
 if TYPE_CHECKING:
     from caffe_compat.conversion.convert import Conversion
-    from caffe_compat.conversion.verify import Report
+    from caffe_compat.conversion.verify import Comparison
     from reproduce.network.identify import Identity
 
 _ENDINGS = {
@@ -106,7 +106,7 @@ def _print(report: dict[str, Any]) -> None:
         click.echo(f"note        {note}")
 
 
-def _verify(made: Conversion, dump: str, tolerance: float, as_json: bool) -> Report:
+def _verify(made: Conversion, dump: str, tolerance: float, as_json: bool) -> Comparison:
     from caffe_compat.conversion.verify import load_dump, verify
     from caffe_compat.network.net import Net
 

@@ -8,10 +8,10 @@ from typing import Any
 import click
 
 from caffe_compat.errors import DataError
-from reproduce.cli.common import Group, common
+from reproduce.cli.common import CommandGroup, common
 
 
-@click.group(cls=Group)
+@click.group(cls=CommandGroup)
 @common
 def main() -> None:
     """The original preprocessing: data sets to JSON to LMDB, and prototxts."""

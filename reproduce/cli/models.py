@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from caffe_compat.errors import CaffeCompatError
-from reproduce.cli.common import Group, common, emit_json, table
+from reproduce.cli.common import CommandGroup, common, emit_json, table
 
 if TYPE_CHECKING:
     from caffe_compat.network.graph import Graph
@@ -35,7 +35,7 @@ def _find(name: str) -> Path | None:
     return None
 
 
-@click.group(cls=Group)
+@click.group(cls=CommandGroup)
 @common
 def main() -> None:
     """Networks in models/ and the models that the authors released."""
@@ -128,7 +128,8 @@ def random(stages: int, parts: int, size: int, seed: int, out: str) -> None:
 def plan(model: str, prototxt: str | None, size: str | None, engine: Any, as_json: bool) -> None:
     """Tell how each convolution of MODEL runs on the CPU, and why (a released name, a weight file
     or a prototxt)."""
-    from caffe_compat.engine.plan import Engine, planned
+    from caffe_compat.engine.plan import Engine
+    from caffe_compat.network.planned import planned
 
     graph = _graph(model, prototxt, size)
     rows = planned(graph, Engine(engine))

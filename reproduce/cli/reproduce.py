@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from caffe_compat.errors import CaffeCompatError
-from reproduce.cli.common import FAILED_CHECK, Group, common, emit_json, table
+from reproduce.cli.common import FAILED_CHECK, CommandGroup, common, emit_json, table
 
 if TYPE_CHECKING:
     from reproduce.benchmarks.check import Outcome
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _FIGURES = {"fig8": "fig08", "fig9": "fig09", "fig10": "fig10", "fig12": "fig12"}
 
 
-@click.group(cls=Group)
+@click.group(cls=CommandGroup)
 @common
 def main() -> None:
     """The paper's figures from predictions, and the regression check against published numbers."""

@@ -13,7 +13,7 @@ import click
 from reproduce.cli.common import Command, common
 
 if TYPE_CHECKING:
-    from reproduce.train.run import Report
+    from reproduce.train.run import Progress
 
 _EPILOG = """
 \b
@@ -193,7 +193,7 @@ def main(
                 click.echo(f"note: {line}", err=True)
             with contextlib.ExitStack() as stack:
                 log = None
-                watch: Callable[[Report], None] = _silent
+                watch: Callable[[Progress], None] = _silent
                 if group.first:
                     log = stack.enter_context(
                         open(log_path or f"{prefixes[number]}_log.jsonl", "a", encoding="utf-8")
@@ -207,7 +207,7 @@ def main(
         say("finished")
 
 
-def _tensorboard(folder: str, stack: contextlib.ExitStack) -> Callable[[Report], None]:
+def _tensorboard(folder: str, stack: contextlib.ExitStack) -> Callable[[Progress], None]:
     """Writes reports for TensorBoard, where it is installed."""
     try:
         from torch.utils.tensorboard import SummaryWriter
@@ -216,7 +216,7 @@ def _tensorboard(folder: str, stack: contextlib.ExitStack) -> Callable[[Report],
     writer: Any = SummaryWriter(folder)  # type: ignore[no-untyped-call]
     stack.callback(writer.close)
 
-    def watch(report: Report) -> None:
+    def watch(report: Progress) -> None:
         for name, value in {
             "loss": report.loss,
             **report.losses,

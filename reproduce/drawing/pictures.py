@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from caffe_compat.files import atomic_write
 from reproduce.people.skeletons import Skeleton
 
 Maps = npt.NDArray[np.float32]
@@ -113,3 +115,11 @@ def draw_skeleton(image: Image, joints: npt.NDArray[np.floating[Any]], skeleton:
             cv2.circle(out, center, thick + 1, (255, 255, 255), -1, cv2.LINE_AA)
             cv2.circle(out, center, thick, (30, 30, 30), -1, cv2.LINE_AA)
     return out
+
+
+def save_png(image: Image, path: str | os.PathLike[str]) -> None:
+    """Write a picture, whole or not at all."""
+    import cv2
+
+    with atomic_write(path) as stream:
+        stream.write(cv2.imencode(".png", image)[1].tobytes())

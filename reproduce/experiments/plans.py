@@ -159,8 +159,9 @@ class Experiment:
     @property
     def operations(self) -> float:
         """Floating point operations of one forward pass."""
-        from caffe_compat.engine.plan import Engine, planned
+        from caffe_compat.engine.plan import Engine
         from caffe_compat.network.graph import build
+        from caffe_compat.network.planned import planned
 
         total = 0.0
         for _, c, _ in planned(build(netgen.deploy(self.config)), Engine("direct")):

@@ -16,13 +16,12 @@ import numpy.typing as npt
 from caffe_compat.errors import DataError
 from caffe_compat.files import atomic_write
 from reproduce.benchmarks.truth import Benchmarks, Missing
-from reproduce.drawing.pictures import draw_skeleton
+from reproduce.drawing.pictures import draw_skeleton, save_png
 from reproduce.people import flic_files, matfile
 from reproduce.people.skeletons import LSP_JOINTS, SKELETON_9, SKELETON_14, Skeleton
 from reproduce.predict import files
 from reproduce.records.store import read_image
 from reproduce.runtime.provenance import provenance
-from reproduce.samples.preview import save_png
 
 KINDS: tuple[str, ...] = ()  # no published number belongs to it
 LSP_FILE = "release/LSP_prediction_model_MPII_LSP_6s.mat"

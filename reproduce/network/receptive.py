@@ -16,7 +16,7 @@ from reproduce.network.identify import stage_outputs
 
 
 @dataclass(frozen=True)
-class Field:
+class ReceptiveField:
     """What one value of a blob sees of a source.
 
     Attributes
@@ -27,17 +27,17 @@ class Field:
     size: int = 1
     jump: int = 1
 
-    def through(self, kernel: int, stride: int, dilation: int = 1) -> Field:
+    def through(self, kernel: int, stride: int, dilation: int = 1) -> ReceptiveField:
         """After a window operation."""
-        return Field(self.size + dilation * (kernel - 1) * self.jump, self.jump * stride)
+        return ReceptiveField(self.size + dilation * (kernel - 1) * self.jump, self.jump * stride)
 
-    def join(self, other: Field) -> Field:
+    def join(self, other: ReceptiveField) -> ReceptiveField:
         """Seen along two ways."""
-        return Field(max(self.size, other.size), max(self.jump, other.jump))
+        return ReceptiveField(max(self.size, other.size), max(self.jump, other.jump))
 
 
 @dataclass(frozen=True)
-class Row:
+class LayerField:
     """A layer's line of the table.
 
     Attributes
@@ -50,8 +50,8 @@ class Row:
     type: str
     kernel: int
     stride: int
-    image: Field
-    belief: Field | None
+    image: ReceptiveField
+    belief: ReceptiveField | None
 
 
 def _window(node: Node, graph: Graph, small_pools: bool) -> tuple[int, int, int]:
@@ -66,7 +66,7 @@ def _window(node: Node, graph: Graph, small_pools: bool) -> tuple[int, int, int]
     return 1, 1, 1
 
 
-def table(graph: Graph, *, small_pools: bool = False) -> list[Row]:
+def table(graph: Graph, *, small_pools: bool = False) -> list[LayerField]:
     """Fields of all layers with windows, in order.
 
     Parameters
@@ -74,8 +74,8 @@ def table(graph: Graph, *, small_pools: bool = False) -> list[Row]:
     small_pools : count pools of 3 with stride 2 as 2×2, as the paper does; the released networks
         have 3×3.
     """
-    image: dict[str, Field] = {name: Field() for name in graph.inputs}
-    belief: dict[str, Field] = {}
+    image: dict[str, ReceptiveField] = {name: ReceptiveField() for name in graph.inputs}
+    belief: dict[str, ReceptiveField] = {}
     outputs = set(stage_outputs(graph))
     rows = []
     for node in graph.nodes:
@@ -90,11 +90,11 @@ def table(graph: Graph, *, small_pools: bool = False) -> list[Row]:
         field = field.through(kernel, stride, dilation)
         maps = seen[0].through(kernel, stride, dilation) if seen else None
         if node.layer.type in ("Convolution", "Pooling"):
-            rows.append(Row(node.layer.name, node.layer.type, kernel, stride, field, maps))
+            rows.append(LayerField(node.layer.name, node.layer.type, kernel, stride, field, maps))
         for name in node.tops:
             image[name] = field
             if name in outputs:
-                belief[name] = Field()  # the next stage looks at these maps
+                belief[name] = ReceptiveField()  # the next stage looks at these maps
             elif maps is not None:
                 belief[name] = maps
             else:
@@ -102,7 +102,9 @@ def table(graph: Graph, *, small_pools: bool = False) -> list[Row]:
     return rows
 
 
-def stages(graph: Graph, *, small_pools: bool = False) -> list[tuple[str, Field, Field | None]]:
+def stages(
+    graph: Graph, *, small_pools: bool = False
+) -> list[tuple[str, ReceptiveField, ReceptiveField | None]]:
     """(blob, field on the image, field on the previous belief maps) of each stage's output."""
     found = {row.layer: row for row in table(graph, small_pools=small_pools)}
     return [

@@ -11,7 +11,7 @@ import json
 import math
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -57,7 +57,6 @@ class Annotation:
     validation: bool = False
     annolist_index: int = 0
     people_index: int = 0
-    extra: dict[str, Any] = field(default_factory=dict, compare=False)
 
     def same(self, other: Annotation) -> bool:
         """Equal in every field."""
@@ -176,7 +175,7 @@ def _fields(a: Annotation) -> dict[str, str]:
     fields = {
         "dataset": json.dumps(a.dataset),
         "isValidation": _number(a.validation),
-        "img_paths": json.dumps(a.image).replace("/", "/"),
+        "img_paths": json.dumps(a.image),
         "img_width": _number(a.size[0]),
         "img_height": _number(a.size[1]),
         "objpos": _row(a.objpos),

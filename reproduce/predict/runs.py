@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from caffe_compat.errors import CaffeCompatError, DataError
 from reproduce.benchmarks.testsets import TestSet
-from reproduce.drawing.pictures import draw_skeleton, montage
+from reproduce.drawing.pictures import draw_skeleton, montage, save_png
 from reproduce.people.skeletons import Skeleton, skeleton
 from reproduce.predict import files
 from reproduce.predict.boxes import Box, of_image
@@ -26,7 +26,6 @@ from reproduce.predict.protocol import Prediction, Predictor
 from reproduce.runtime.journal import Journal
 from reproduce.runtime.prefetch import prefetch
 from reproduce.runtime.processes import Group
-from reproduce.samples.preview import save_png
 
 Say = Callable[[str], None]
 Image = npt.NDArray[np.uint8]

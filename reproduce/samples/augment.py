@@ -128,7 +128,7 @@ class Scene:
 
 
 @dataclass(frozen=True)
-class Choice:
+class Augmentation:
     """What the dice decided for one sample."""
 
     scale_multiplier: float
@@ -156,7 +156,7 @@ class Sample:
     label_1st: Floats
     pixels: Image
     scene: Scene
-    choice: Choice
+    choice: Augmentation
 
 
 def read_scene(annotation: Annotation, settings: Settings) -> Scene:
@@ -186,7 +186,7 @@ def read_scene(annotation: Annotation, settings: Settings) -> Scene:
     return Scene(annotation.objpos.astype(_F) - _F(1), float(_F(annotation.scale)), people)
 
 
-def roll(settings: Settings, dice: Dice, table: tuple[float, bool] | None = None) -> Choice:
+def roll(settings: Settings, dice: Dice, table: tuple[float, bool] | None = None) -> Augmentation:
     """Take the dice of a sample, in the original's order.
 
     Parameters
@@ -208,7 +208,7 @@ def roll(settings: Settings, dice: Dice, table: tuple[float, bool] | None = None
         for _ in range(2)
     )
     flip = bool(dice.roll() <= _F(settings.flip_prob)) if table is None else table[1]
-    return Choice(float(multiplier), float(degree), x, y, flip)
+    return Augmentation(float(multiplier), float(degree), x, y, flip)
 
 
 def clahe(image: Image, settings: Settings) -> Image:
@@ -315,7 +315,9 @@ def _use_plain_opencv() -> None:
         cv2.ipp.setUseIPP(False)
 
 
-def augment(image: Image, annotation: Annotation, settings: Settings, choice: Choice) -> Sample:
+def augment(
+    image: Image, annotation: Annotation, settings: Settings, choice: Augmentation
+) -> Sample:
     """Make a training sample.
 
     Parameters
@@ -342,7 +344,7 @@ def augment(image: Image, annotation: Annotation, settings: Settings, choice: Ch
 
 
 def _rotate_and_crop(
-    image: Image, scene: Scene, settings: Settings, choice: Choice
+    image: Image, scene: Scene, settings: Settings, choice: Augmentation
 ) -> tuple[Image, Scene]:
     matrix, width, height = _rotation(image.shape[1], image.shape[0], choice.degree)
 
@@ -378,7 +380,7 @@ def _flip(pixels: Image, scene: Scene, settings: Settings) -> tuple[Image, Scene
     return np.ascontiguousarray(pixels[:, ::-1]), replace(flipped, people=people)
 
 
-def _finish(pixels: Image, scene: Scene, settings: Settings, choice: Choice) -> Sample:
+def _finish(pixels: Image, scene: Scene, settings: Settings, choice: Augmentation) -> Sample:
     y, x = settings.crop_size_y, settings.crop_size_x
     data = np.empty((4, y, x), _F)
     np.subtract(pixels.transpose(2, 0, 1), _F(128), out=data[:3], dtype=_F)

@@ -18,9 +18,17 @@ _SEPARATION, _DEGREE = 3, 31
 
 
 def glibc_rand(seed: int = 1) -> Iterator[int]:
-    """The sequence of ``rand()`` after ``srand(seed)``; ``caffe`` never calls srand, which is seed
-    1."""
-    state = [seed or 1]
+    """The sequence of ``rand()`` after ``srand(seed)``.
+
+    ``caffe`` never calls ``srand``, which is the same as seed 1.
+
+    Parameters
+    ----------
+    seed : 0 to 2^32 - 1. The library keeps it as a signed 32-bit number, and takes 1 instead of 0.
+    """
+    seed &= 0xFFFFFFFF
+    signed = seed - (1 << 32) if seed >= 1 << 31 else seed
+    state = [signed or 1]
     for _ in range(1, _DEGREE):
         # 16807 * x mod 2^31 - 1 with C's truncated division
         high, low = (

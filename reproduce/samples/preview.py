@@ -8,8 +8,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from caffe_compat.files import atomic_write
-from reproduce.drawing.pictures import draw_skeleton
+from reproduce.drawing.pictures import draw_skeleton, save_png
 from reproduce.people.skeletons import SKELETON_9, SKELETON_14, skeleton
 from reproduce.records.layout import Record
 from reproduce.records.store import Store
@@ -17,12 +16,6 @@ from reproduce.samples.augment import Sample, Settings, augment, roll
 from reproduce.samples.dice import SampleDice
 
 Image = npt.NDArray[np.uint8]
-
-
-def save_png(image: Image, path: str | os.PathLike[str]) -> None:
-    """Write a picture, whole or not at all."""
-    with atomic_write(path) as stream:
-        stream.write(cv2.imencode(".png", image)[1].tobytes())
 
 
 def draw_record(record: Record, path: str | os.PathLike[str]) -> None:

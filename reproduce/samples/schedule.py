@@ -25,7 +25,7 @@ from caffe_compat.layers.base import Layer
 from caffe_compat.training.sources import Batch, find_file, register_source
 from reproduce.people.skeletons import known
 from reproduce.records.store import LMDBStore, Store
-from reproduce.samples.augment import Choice, Sample, Settings, augment, roll
+from reproduce.samples.augment import Augmentation, Sample, Settings, augment, roll
 from reproduce.samples.dice import CaffeDice, SampleDice
 
 DiceKind = Literal["numpy", "caffe"]
@@ -58,7 +58,7 @@ class Job:
     number: int
     index: int
     epoch: int
-    choice: Choice | None
+    choice: Augmentation | None
 
 
 class Schedule:
@@ -82,7 +82,7 @@ class Schedule:
             number, place, epoch, self._caffe_choice(number) if self.order.dice == "caffe" else None
         )
 
-    def _caffe_choice(self, number: int) -> Choice:
+    def _caffe_choice(self, number: int) -> Augmentation:
         """rand() is one sequence over all samples: those before ``number`` must roll first."""
         if number < self._next:
             self._dice, self._next = CaffeDice(self.order.seed), 0
@@ -148,7 +148,9 @@ class SampleMaker:
         )
         if self.tables:
             degree, flip = self.tables.entry(record.write_number, job.epoch)
-            choice = Choice(choice.scale_multiplier, degree, choice.x_offset, choice.y_offset, flip)
+            choice = Augmentation(
+                choice.scale_multiplier, degree, choice.x_offset, choice.y_offset, flip
+            )
         return augment(record.image, record.annotation, self.settings, choice)
 
     def batch(self, jobs: list[Job]) -> Batch:

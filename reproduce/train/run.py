@@ -21,7 +21,7 @@ from caffe_compat.engine.plan import Mode
 from caffe_compat.errors import DataError, SolverError
 from caffe_compat.layers import make
 from caffe_compat.training.solver import Solver, Step, train_definition
-from caffe_compat.training.sources import Source
+from caffe_compat.training.sources import BatchSource
 from caffe_compat.weights.model import Weights
 from reproduce.runtime.processes import Group
 from reproduce.samples.schedule import Order, source_for
@@ -92,7 +92,7 @@ def make_solver(
         message.CopyFrom(spec.message)
         message.max_iter = options.max_iter
         spec = SolverSpec(message, spec.file, spec.lines)
-    sources: dict[str, Source] = {}
+    sources: dict[str, BatchSource] = {}
     definition, state = train_definition(spec, root)
     for layer in definition.filter(TRAIN, state.level, state.stages).layers:
         if layer.type == "CPMData":
@@ -162,7 +162,7 @@ class Interrupted:
 
 
 @dataclass(frozen=True)
-class Report:
+class Progress:
     """A line of the log.
 
     Attributes
@@ -196,7 +196,7 @@ def run(
     *,
     log: IO[str] | None = None,
     say: Callable[[str], None] = lambda line: None,
-    watch: Callable[[Report], None] = lambda report: None,
+    watch: Callable[[Progress], None] = lambda report: None,
     group: Group | None = None,
 ) -> bool:
     """Train to ``max_iter``, with the definition's display, tests and snapshots.
@@ -239,7 +239,7 @@ def run(
 
 def _reports(
     solver: Solver, interrupted: Interrupted, group: Group, say: Callable[[str], None]
-) -> Iterator[Report]:
+) -> Iterator[Progress]:
     m = solver.spec.message
     if m.max_iter < 1:
         raise SolverError("the solver has no max_iter: nothing to do")
@@ -276,6 +276,6 @@ def _reports(
             say(f"snapshot {model}")
 
 
-def _report(done: Step, loss: float, speed: float, left: float) -> Report:
+def _report(done: Step, loss: float, speed: float, left: float) -> Progress:
     losses = {name: value for name, value in done.outputs.items() if "loss" in name}
-    return Report(done.iteration, loss, losses, done.rate, speed, left)
+    return Progress(done.iteration, loss, losses, done.rate, speed, left)

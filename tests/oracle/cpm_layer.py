@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 
 from reproduce.people.annotation import Annotation
-from reproduce.samples.augment import Choice, Settings, read_scene
+from reproduce.samples.augment import Augmentation, Settings, read_scene
 
 
 def put_gaussian(plane: np.ndarray, x: float, y: float, stride: int, sigma: float) -> None:
@@ -23,7 +23,7 @@ def put_gaussian(plane: np.ndarray, x: float, y: float, stride: int, sigma: floa
 
 
 def sample(
-    image: np.ndarray, annotation: Annotation, settings: Settings, choice: Choice
+    image: np.ndarray, annotation: Annotation, settings: Settings, choice: Augmentation
 ) -> tuple[np.ndarray, np.ndarray]:
     """Data (4, Y, X) and label (2 (P + 1), Y / stride, X / stride)."""
     cv2.ipp.setUseIPP(False)

@@ -193,7 +193,7 @@ def test_what_runs_direct(change: dict[str, object], why: str) -> None:
         "dilation": (1, 1),
         "group": 1,
     }
-    chosen = plan.Engine("tiled").choose(plan.Convolution(**{**shapes, **change}))  # type: ignore[arg-type]
+    chosen = plan.Engine("tiled").choose(plan.ConvolutionShape(**{**shapes, **change}))  # type: ignore[arg-type]
     assert chosen.kind == "direct"
     assert why in chosen.why
 
@@ -201,11 +201,11 @@ def test_what_runs_direct(change: dict[str, object], why: str) -> None:
 def test_the_plan_of_the_released_network() -> None:
     """Large kernels with many channels run tiled, the others direct; all transforms fit into the
     memory."""
-    c = plan.Convolution((128, 128, 11, 11), (46, 46), (1, 1), (5, 5), (1, 1), 1)
+    c = plan.ConvolutionShape((128, 128, 11, 11), (46, 46), (1, 1), (5, 5), (1, 1), 1)
     assert plan.Engine().choose(c).kind == "tiled"
     assert plan.Engine("direct").choose(c).kind == "direct"
     assert plan.Engine().choose(c, left=10).kind == "direct"
-    first = plan.Convolution((128, 3, 9, 9), (368, 368), (1, 1), (4, 4), (1, 1), 1)
+    first = plan.ConvolutionShape((128, 3, 9, 9), (368, 368), (1, 1), (4, 4), (1, 1), 1)
     assert plan.Engine().choose(first).kind == "direct"
     with pytest.raises(CaffeCompatError, match="expected auto, direct, tiled"):
         plan.Engine("fast")  # type: ignore[arg-type]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from caffe_compat.errors import DataError
 from reproduce.people.annotation import Annotation
 from reproduce.records import store
-from reproduce.samples.augment import Choice, Settings, augment, roll
+from reproduce.samples.augment import Augmentation, Settings, augment, roll
 from reproduce.samples.dice import CaffeDice, SampleDice, glibc_rand
 from reproduce.samples.schedule import CPMSource, Order, SampleMaker, Schedule
 from tests import tolerances
@@ -57,16 +58,16 @@ def test_against_the_step_by_step_port(seed: int, others: int) -> None:
 @pytest.mark.parametrize(
     "choice",
     [
-        Choice(1.0, 0.0, 0, 0, False),
-        Choice(1.3, 0.0, 0, 0, False),
-        Choice(1.0, 33.0, 0, 0, False),
-        Choice(1.0, 0.0, 7, -5, False),
-        Choice(1.0, 0.0, 0, 0, True),
-        Choice(0.8, -21.0, 4, 3, True),
+        Augmentation(1.0, 0.0, 0, 0, False),
+        Augmentation(1.3, 0.0, 0, 0, False),
+        Augmentation(1.0, 33.0, 0, 0, False),
+        Augmentation(1.0, 0.0, 7, -5, False),
+        Augmentation(1.0, 0.0, 0, 0, True),
+        Augmentation(0.8, -21.0, 4, 3, True),
     ],
     ids=["plain", "scale", "rotate", "jitter", "flip", "all"],
 )
-def test_one_white_pixel(choice: Choice) -> None:
+def test_one_white_pixel(choice: Augmentation) -> None:
     """Paint a spot at a joint: after every step the spot is where the joint says it is."""
     image = np.zeros((120, 150, 3), np.uint8)
     x, y = 88, 47
@@ -94,12 +95,26 @@ def test_one_white_pixel(choice: Choice) -> None:
 def test_flip_exchanges_sides() -> None:
     who = annotation(np.random.default_rng(1), "x", 100, 90)
     image = np.zeros((90, 100, 3), np.uint8)
-    plain = augment(image, who, _SETTINGS, Choice(1.0, 0.0, 0, 0, False)).scene.people[0].joints
-    mirror = augment(image, who, _SETTINGS, Choice(1.0, 0.0, 0, 0, True)).scene.people[0].joints
+    plain = (
+        augment(image, who, _SETTINGS, Augmentation(1.0, 0.0, 0, 0, False)).scene.people[0].joints
+    )
+    mirror = (
+        augment(image, who, _SETTINGS, Augmentation(1.0, 0.0, 0, 0, True)).scene.people[0].joints
+    )
     names = _SETTINGS.skeleton.parts
     for i, name in enumerate(names):
         other = names.index({"R": "L", "L": "R"}.get(name[0], name[0]) + name[1:])
         np.testing.assert_allclose(mirror[other], [95 - plain[i, 0], plain[i, 1]], atol=1e-4)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 42, 2**31 - 1, 2**31, 2**31 + 5, 2**32 - 1])
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs the GNU C library")
+def test_rand_equals_this_machines_library(seed: int) -> None:
+    """Every seed of ``srand`` gives the sequence of the C library, those above 2^31 as well."""
+    library = ctypes.CDLL(None)
+    library.srand(ctypes.c_uint(seed))
+    sequence = glibc_rand(seed)
+    assert [next(sequence) for _ in range(50)] == [library.rand() for _ in range(50)]
 
 
 def test_c_library_rand() -> None:
@@ -158,7 +173,7 @@ def test_pixels_do_not_depend_on_ipp() -> None:
     """The sample is the same whether the process had switched IPP on or off before."""
     who = annotation(np.random.default_rng(3), "x", 110, 90)
     image = np.random.default_rng(4).integers(0, 256, (90, 110, 3), np.uint8)
-    choice = Choice(1.17, 23.0, 0, 0, False)
+    choice = Augmentation(1.17, 23.0, 0, 0, False)
     found = []
     for on in (True, False):
         cv2.ipp.setUseIPP(on)
@@ -170,7 +185,9 @@ def test_another_opencv_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     who = annotation(np.random.default_rng(3), "x", 110, 90)
     monkeypatch.setattr(cv2, "__version__", "5.0.0")
     with pytest.raises(DataError, match="opencv-python-headless<5"):
-        augment(np.zeros((90, 110, 3), np.uint8), who, _SETTINGS, Choice(1.0, 0.0, 0, 0, False))
+        augment(
+            np.zeros((90, 110, 3), np.uint8), who, _SETTINGS, Augmentation(1.0, 0.0, 0, 0, False)
+        )
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])

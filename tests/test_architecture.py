@@ -1,0 +1,245 @@
+"""The house keeps its order: imports flow one way, and every name means one thing.
+
+The rooms and their levels stand in the two tables below; ``docs/architecture.md`` says what each
+room is for and draws how they use each other.
+"""
+
+from __future__ import annotations
+import __future__
+
+import ast
+import builtins
+import keyword
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from tests.paths import ROOT
+
+# From the ground up. A room may import from the rooms of lower rows, never from its own row or from
+# a higher one. An import inside a function counts, because what a function needs the room needs. An
+# import under TYPE_CHECKING counts as well: a room that names a type of another room knows it.
+LEVELS: dict[str, list[list[str]]] = {
+    "caffe_compat": [
+        ["errors", "lazy"],
+        ["foreign"],
+        ["files"],
+        ["definition"],
+        ["engine", "weights"],
+        ["layers"],
+        ["network"],
+        ["training"],
+        ["conversion", "pycaffe", "tools"],
+    ],
+    "reproduce": [
+        ["network", "people", "runtime"],
+        ["drawing", "records"],
+        ["predict", "samples"],
+        ["benchmarks", "train"],
+        ["experiments"],
+        ["figures"],
+        ["report"],
+        ["cli"],
+    ],
+}
+# reproduce stands on caffe_compat, and caffe_compat on nothing of ours.
+BELOW = {"caffe_compat": [], "reproduce": ["caffe_compat"]}
+
+# Imports that still go the wrong way: (from room, to room). The list may only become shorter.
+NOT_YET: set[tuple[str, str]] = {
+    # predictions over a whole test set are run where predictions are made
+    ("reproduce.predict", "reproduce.benchmarks"),
+}
+
+# Public classes that share their name with another one, and why they may.
+SAME_NAME: dict[str, str] = {
+    "Net": "pycaffe has the names of Caffe's Python module",
+    "Layer": "pycaffe has the names of Caffe's Python module",
+    "Blob": "pycaffe has the names of Caffe's Python module",
+}
+
+# What works on a machine without torch: reading, converting, scoring.
+WITHOUT_TORCH = """
+import sys
+
+class NoTorch:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "torch":
+            raise ImportError("torch is not to be imported here")
+
+sys.meta_path.insert(0, NoTorch())
+import importlib
+for name in sys.argv[1:]:
+    importlib.import_module(name)
+"""
+
+
+class Import(NamedTuple):
+    """One import statement of one of our modules.
+
+    Attributes
+    ----------
+    module : the importing module, dotted.
+    target : what is imported, dotted; a module, or a module and a name in it.
+    where : file and line.
+    """
+
+    module: str
+    target: str
+    where: str
+
+
+def modules(package: str) -> dict[str, Path]:
+    """Every module of a package by its dotted name."""
+    found = {}
+    for path in sorted((ROOT / package).rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+def imports(package: str) -> Iterator[Import]:
+    """Every import in a package, wherever in a module it stands."""
+    for module, path in modules(package).items():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            where = f"{path.relative_to(ROOT)}:{getattr(node, 'lineno', 0)}"
+            if isinstance(node, ast.Import):
+                for alias in node.names:
+                    yield Import(module, alias.name, where)
+            elif isinstance(node, ast.ImportFrom):
+                assert not node.level, f"{where}: relative import"
+                for alias in node.names:
+                    yield Import(module, f"{node.module}.{alias.name}", where)
+            elif isinstance(node, ast.Call) and getattr(node.func, "id", "") == "lazy_import":
+                (name,) = node.args
+                assert isinstance(name, ast.Constant), f"{where}: lazy_import of a computed name"
+                yield Import(module, str(name.value), where)
+
+
+def room(dotted: str) -> str:
+    """The room of a module: the package's folder or ground file that it lies in.
+
+    What lies in no room (``caffe_compat.__version__``) belongs to the package itself.
+    """
+    package, _, rest = dotted.partition(".")
+    name = rest.partition(".")[0]
+    inside = ROOT / package / name
+    is_room = name and (inside.is_dir() or inside.with_suffix(".py").exists())
+    return f"{package}.{name}" if is_room else package
+
+
+def level(name: str) -> int:
+    """How high a room stands in its package; the package's own ``__init__`` stands above all."""
+    package, _, short = name.partition(".")
+    rows = LEVELS[package]
+    if not short:
+        return len(rows)
+    for number, row in enumerate(rows):
+        if short in row:
+            return number
+    raise AssertionError(f"the room {name} stands in no row of LEVELS")
+
+
+def arrows(package: str) -> dict[tuple[str, str], list[Import]]:
+    """Imports between rooms, by (from room, to room)."""
+    found: dict[tuple[str, str], list[Import]] = defaultdict(list)
+    for one in imports(package):
+        if one.target.partition(".")[0] in LEVELS and room(one.module) != room(one.target):
+            found[room(one.module), room(one.target)].append(one)
+    return found
+
+
+def _allowed(source: str, target: str) -> bool:
+    package, other = source.partition(".")[0], target.partition(".")[0]
+    if package != other:
+        return other in BELOW[package]
+    if target == package:  # only the version and the like, which __init__ itself defines
+        return False
+    return level(target) < level(source)
+
+
+@pytest.mark.parametrize("package", LEVELS)
+def test_imports_flow_one_way(package: str) -> None:
+    wrong = [
+        f"{one.where}: {source} imports {one.target}"
+        for (source, target), found in arrows(package).items()
+        if not _allowed(source, target) and (source, target) not in NOT_YET
+        for one in found
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_what_is_mended_leaves_the_list() -> None:
+    present = {arrow for package in LEVELS for arrow in arrows(package)}
+    assert not NOT_YET - present
+
+
+def test_every_room_has_its_row() -> None:
+    for package, rows in LEVELS.items():
+        for name in modules(package):
+            level(room(name))
+        named = [name for row in rows for name in row]
+        assert len(named) == len(set(named))
+
+
+@pytest.mark.parametrize("package", LEVELS)
+def test_nothing_imports_tools_or_tests(package: str) -> None:
+    outside = {"tools", "tests", "models", "docs"}
+    for one in imports(package):
+        assert one.target.partition(".")[0] not in outside, one.where
+
+
+@pytest.mark.parametrize("package", LEVELS)
+def test_modules_have_names_of_their_own(package: str) -> None:
+    places = defaultdict(list)
+    for name, path in modules(package).items():
+        if path.stem != "__init__":
+            places[path.stem].append(name)
+    assert not {stem: names for stem, names in places.items() if len(names) > 1}
+    # `from package import annotations` would give the feature instead of the module
+    taken = {*dir(builtins), *keyword.kwlist, *__future__.all_feature_names}
+    for name in modules(package):
+        assert name.rpartition(".")[2] not in taken, name
+
+
+def test_classes_have_names_of_their_own() -> None:
+    places = defaultdict(list)
+    for package in LEVELS:
+        for name, path in modules(package).items():
+            for node in ast.parse(path.read_text(encoding="utf-8")).body:
+                if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                    places[node.name].append(name)
+    twice = {name: found for name, found in places.items() if len(found) > 1}
+    assert not {name: found for name, found in twice.items() if name not in SAME_NAME}
+    assert not SAME_NAME.keys() - twice.keys(), "no longer shared: take it from the list"
+
+
+def test_reading_converting_and_scoring_need_no_torch() -> None:
+    """Every module of these rooms can be imported where torch cannot."""
+    rooms = (
+        "caffe_compat.definition",
+        "caffe_compat.weights",
+        "caffe_compat.layers",
+        "reproduce.people",
+        "reproduce.records",
+        "reproduce.drawing",
+        "reproduce.benchmarks",
+        "reproduce.cli",
+    )
+    names = [
+        name
+        for package in LEVELS
+        for name in modules(package)
+        if name in LEVELS or name.startswith(tuple(f"{room}." for room in rooms))
+    ]
+    names += ["caffe_compat.conversion.convert", "caffe_compat.network.match"]
+    assert len(names) > 40
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TORCH, *names], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
