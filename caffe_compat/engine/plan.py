@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.grad import conv2d_input
 
+from caffe_compat.engine.fingerprint import Fingerprint, fingerprint, fingerprints
 from caffe_compat.engine.tiled import Kernel, Tiling, kernel_gradient
 from caffe_compat.engine.tiled import convolve as tiled_convolve
 from caffe_compat.errors import CaffeCompatError
@@ -164,7 +165,7 @@ class Engine:
             raise CaffeCompatError(f"engine '{mode}': expected {', '.join(MODES)}")
         self.mode, self.memory = mode, memory
         self.used = 0
-        self._kernels: dict[int, tuple[Any, int, int, Kernel]] = {}
+        self._kernels: dict[int, tuple[Any, Fingerprint, Kernel]] = {}
         self._choices: dict[tuple[int, ConvolutionShape], Choice] = {}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -234,7 +235,7 @@ class Engine:
         if found is None:
             mine = self._kernels.get(id(weight))
             # one transform per kernel: a map of another size uses the same tiles
-            tiling = mine[3].tiling if mine is not None and mine[0]() is weight else None
+            tiling = mine[2].tiling if mine is not None and mine[0]() is weight else None
             if tiling is not None and tiling == c.tiling(tiling.n):
                 found = Choice("tiled", "as for another size", tiling=tiling)
             else:
@@ -245,25 +246,34 @@ class Engine:
         return found
 
     def _kernel(self, weight: Tensor, tiling: Tiling) -> Kernel:
-        """A kernel's transform, made when it is first needed and again when the weights changed."""
-        version = -1 if weight.is_inference() else weight._version
+        """A kernel's transform, made when it is first needed."""
         found = self._kernels.get(id(weight))
         if found is not None:
-            owner, made, place, kernel = found
-            if (
-                owner() is weight
-                and (made, place) == (version, weight.data_ptr())
-                and kernel.tiling == tiling
-            ):
+            owner, _, kernel = found
+            if owner() is weight and kernel.tiling == tiling:
                 return kernel
-            self.used -= kernel.bytes
-            del self._kernels[id(weight)]
+            self._forget(id(weight))
         kernel = Kernel(weight, tiling)
-        if version < 0:  # nobody would notice a change
-            return kernel
         self.used += kernel.bytes
-        self._kernels[id(weight)] = weakref.ref(weight), version, weight.data_ptr(), kernel
+        self._kernels[id(weight)] = weakref.ref(weight), fingerprint(weight), kernel
         return kernel
+
+    def _forget(self, place: int) -> None:
+        if (made := self._kernels.pop(place, None)) is not None:
+            self.used -= made[2].bytes
+
+    def refresh(self) -> None:
+        """Forget the transforms of weights that changed since they were made, however that was."""
+        kernels = list(self._kernels.items())  # another thread may add some meanwhile
+        kept = [(place, owner(), made) for place, (owner, made, _) in kernels]
+        alive = [(place, weight, made) for place, weight, made in kept if weight is not None]
+        now = fingerprints([weight for _, weight, _ in alive])
+        for place, weight, _ in kept:
+            if weight is None:
+                self._forget(place)
+        for (place, _, made), found in zip(alive, now, strict=True):
+            if found != made:
+                self._forget(place)
 
 
 class _Tiled(torch.autograd.Function):
@@ -303,7 +313,8 @@ _active: ContextVar[Engine] = ContextVar("engine", default=Engine("direct"))  # 
 
 @contextlib.contextmanager
 def using(engine: Engine) -> Iterator[None]:
-    """Convolutions inside run by this engine."""
+    """Convolutions inside run by this engine, on the weights as they are now."""
+    engine.refresh()
     token = _active.set(engine)
     try:
         yield

@@ -329,7 +329,7 @@ class Net(nn.Module):
                 count := self._heavy(plan, values, least=2 if background is None else 1)
             ):
                 if background is not None:
-                    background.check(list(self.parameters()))
+                    background.check([self.param(p) for n in plan[:count] for p in n.params])
                 values = self._image_by_image(
                     plan[:count], plan[count:], values, wanted, background, rects
                 )

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from caffe_compat.engine import plan
+from caffe_compat.engine.fingerprint import Fingerprint, fingerprints
 from caffe_compat.layers.arrange import Slice
 from caffe_compat.layers.convolution import Convolution
 from caffe_compat.layers.pooling import Pooling
@@ -34,18 +35,18 @@ class Background:
     Attributes
     ----------
     data : (1, C, H, W) the known input. maps : its blobs, filled as they are needed.
-    versions : of the weights that the maps were made with.
+    made_with : fingerprints of the weights that the maps were made with.
     """
 
     data: Tensor
     maps: dict[str, Tensor] = field(default_factory=dict)
-    versions: tuple[tuple[int, int], ...] = ()
+    made_with: list[Fingerprint] = field(default_factory=list)
 
     def check(self, weights: Sequence[Tensor]) -> None:
         """Forget the maps if the weights changed."""
-        versions = tuple((w.data_ptr(), -1 if w.is_inference() else w._version) for w in weights)
-        if versions != self.versions or any(v < 0 for _, v in versions):
-            self.maps, self.versions = {}, versions
+        found = fingerprints(weights)
+        if found != self.made_with:
+            self.maps, self.made_with = {}, found
 
 
 @dataclass

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -13,6 +15,7 @@ from torch import Tensor
 
 from caffe_compat import Net
 from caffe_compat.engine import plan, tiled
+from caffe_compat.engine.fingerprint import fingerprint, fingerprints
 from caffe_compat.errors import CaffeCompatError
 from reproduce.network import netgen
 
@@ -262,3 +265,79 @@ def test_only_what_differs_from_the_background(data: st.DataObject) -> None:
             )
     finally:
         caffe_compat.network.net._LARGE = before
+
+
+_CHANGES: dict[str, Callable[[torch.Tensor], object]] = {
+    "data.mul_": lambda w: w.data.mul_(3),
+    "one value, by its last bit": lambda w: _numpy(w).__setitem__(
+        1003, np.nextafter(_numpy(w)[1003], np.float32(9))
+    ),
+    "two values exchanged": lambda w: _numpy(w).__setitem__([7, 9001], _numpy(w)[[9001, 7]]),
+    "two channels exchanged": lambda w: (
+        w.detach().numpy().__setitem__((slice(None), [0, 2]), w.detach().numpy()[:, [2, 0]])
+    ),
+    "two filters exchanged": lambda w: (
+        w.detach().numpy().__setitem__([0, 16], w.detach().numpy()[[16, 0]])
+    ),
+    "all signs": lambda w: w.data.neg_(),
+    "every other sign": lambda w: _numpy(w).__setitem__(slice(1, None, 2), -_numpy(w)[1::2].copy()),
+    "two signs": lambda w: _numpy(w).__setitem__([1, 3], -_numpy(w)[[1, 3]].copy()),
+    "first value": lambda w: _numpy(w).__setitem__(0, 5),
+    "last value": lambda w: _numpy(w).__setitem__(-1, 5),
+    "turned": lambda w: w.data.copy_(w.data.flip(2).clone()),
+    "another layout of the same memory": lambda w: setattr(w, "data", w.data.transpose(0, 1)),
+    "another memory": lambda w: setattr(w, "data", w.data * 2),
+    "not a number": lambda w: _numpy(w).__setitem__(5, np.nan),
+}
+
+
+def _numpy(weight: torch.Tensor) -> np.ndarray:
+    """The memory of a weight, as one row."""
+    return weight.detach().permute(0, 2, 3, 1).numpy().reshape(-1)
+
+
+@pytest.mark.parametrize("change", _CHANGES)
+def test_a_changed_weight_is_seen(change: str) -> None:
+    """However it was changed; and one that did not change keeps its transform."""
+    torch.manual_seed(1)
+    engine = plan.Engine("tiled")
+    weight = torch.nn.Parameter(
+        torch.randn(24, 24, 5, 5).contiguous(memory_format=torch.channels_last)
+    )
+    x = torch.randn(1, 24, 30, 23)
+
+    def run() -> torch.Tensor:
+        with plan.using(engine), torch.no_grad():
+            return plan.convolve(x, weight, None, (1, 1), (2, 2), (1, 1), 1)
+
+    run()
+    made = engine._kernels[id(weight)][2]
+    run()
+    assert engine._kernels[id(weight)][2] is made
+    _CHANGES[change](weight)
+    found = run()
+    assert engine._kernels[id(weight)][2] is not made
+    expected = torch.nn.functional.conv2d(x, weight.detach(), padding=2)
+    if change == "not a number":  # on tiles it spreads further than in a direct convolution
+        assert found.isnan().any()
+    else:
+        np.testing.assert_allclose(found.numpy(), expected.numpy(), rtol=0, atol=2e-5 * 60)
+    made = engine._kernels[id(weight)][2]
+    run()
+    assert engine._kernels[id(weight)][2] is made  # one new transform, not one for each run
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (1,), (3,), (1023,), (1025,), (5, 7, 3, 11), (70000,)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_every_single_value_counts(shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    torch.manual_seed(2)
+    weight = torch.randn(shape).to(dtype)
+    before = fingerprint(weight)
+    assert fingerprint(weight.clone()) == before
+    flat = weight.reshape(-1)
+    for place in {0, len(flat) // 2, len(flat) - 1} if len(flat) else ():
+        old = flat[place].clone()
+        flat[place] = -old
+        assert fingerprint(weight) != before
+        flat[place] = old
+    assert fingerprints([weight, weight]) == [before, before]

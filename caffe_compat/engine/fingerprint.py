@@ -1,0 +1,125 @@
+"""Have weights changed? Told from their values, because nothing else can be relied on.
+
+torch counts the changes that it makes to a tensor itself. Changes through ``tensor.data``, through
+a numpy array that shares the memory or through a pointer are not counted, so whoever keeps what was
+computed from weights must look at the weights themselves.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+_ROW = 512  # 64-bit words of a tensor that one sum covers
+_BLOCK = 256 * _ROW  # words that are read at once: 1 MB, so that the second reading finds them near
+
+
+@dataclass(frozen=True, eq=False)
+class Fingerprint:
+    """What is remembered of a tensor's values; equal ones mean equal values, to the bit.
+
+    The memory is read as 64-bit words, each is multiplied by a fixed random odd number, and rows
+    of words are summed modulo 2^64. An odd factor loses nothing, so a change of one value always
+    shows; changes of several values would have to cancel in every row. Factors act on the low bits
+    of a word more than on its high bits. Of two neighbouring float32 the second one's sign is the
+    highest bit; therefore the words are read twice, the second time shifted by one float32.
+
+    Attributes
+    ----------
+    layout : shape, strides and type.
+    sums : of the rows, both readings.
+    rest : the bytes that fill no row.
+    """
+
+    layout: tuple[object, ...]
+    sums: Tensor
+    rest: bytes
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, Fingerprint)
+            and self.layout == other.layout
+            and self.rest == other.rest
+            and torch.equal(self.sums, other.sums)
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+@torch.no_grad()
+def fingerprint(tensor: Tensor) -> Fingerprint:
+    """The fingerprint of a tensor's values.
+
+    Parameters
+    ----------
+    tensor : on the CPU, of any shape and type.
+    """
+    layout = (tuple(tensor.shape), tensor.stride(), tensor.dtype)
+    values = _in_memory_order(tensor.detach()).view(torch.uint8).numpy()
+    rows = max(len(values) - 4, 0) // (8 * _ROW)
+    rest = values[rows * 8 * _ROW :].tobytes()
+    sums = torch.empty((2, rows), dtype=torch.int64)
+    factors, step = _factors(), _BLOCK // _ROW
+    for first in range(0, rows, step):
+        count = min(step, rows - first)
+        for shift in (0, 1):
+            words = torch.frombuffer(
+                values,
+                dtype=torch.int64,
+                count=count * _ROW,
+                offset=first * 8 * _ROW + 4 * shift,
+            )
+            torch.mv(words.view(count, _ROW), factors, out=sums[shift, first : first + count])
+    return Fingerprint(layout, sums, rest)
+
+
+def fingerprints(tensors: Sequence[Tensor]) -> list[Fingerprint]:
+    """The fingerprints of several tensors, worked out on two cores where torch uses more than one.
+
+    The sums run on one core each, without torch's own threads: waiting for those takes longer than
+    the sums on a machine that is busy with something else.
+    """
+    found: list[Fingerprint | None] = [None] * len(tensors)
+    todo = sorted(range(len(tensors)), key=lambda i: tensors[i].numel())
+
+    def work() -> None:
+        while True:
+            try:
+                place = todo.pop()
+            except IndexError:
+                return
+            found[place] = fingerprint(tensors[place])
+
+    large = sum(t.numel() for t in tensors) > 4 * _BLOCK
+    helper = (
+        threading.Thread(target=work)
+        if large and len(tensors) > 1 and torch.get_num_threads() > 1
+        else None
+    )
+    if helper is not None:
+        helper.start()
+    work()
+    if helper is not None:
+        helper.join()
+    return [
+        one if one is not None else fingerprint(t) for one, t in zip(found, tensors, strict=True)
+    ]
+
+
+def _in_memory_order(tensor: Tensor) -> Tensor:
+    """All values as one row, without a copy where the memory has no gaps."""
+    if tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last):
+        tensor = tensor.permute(0, 2, 3, 1)
+    return tensor.reshape(-1)
+
+
+@lru_cache(maxsize=1)
+def _factors() -> Tensor:
+    with torch.inference_mode(False):
+        generator = torch.Generator().manual_seed(1)
+        return torch.randint(-(2**62), 2**62, (_ROW,), generator=generator) | 1
