@@ -29,25 +29,18 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from bench_forward import machine, plain_torch, write_model
 
 from caffe_compat import Net, read_net, read_weights
-from reproduce.predict.job import TestPerson, load_person
-from reproduce.predict.protocol import (
-    SEARCH,
-    Predictor,
-    Setting,
-    center_map,
-    network_input,
-    shrink,
-    task_lsp,
-)
-from reproduce.records.store import read_image
+from reproduce.predict.inputs import center_map, network_input
+from reproduce.predict.job import prepare
+from reproduce.predict.predictor import Predictor
+from reproduce.predict.protocol import PROTOCOLS, SEARCH, Protocol
 from reproduce.runtime.prefetch import prefetch
 
 Forward = Callable[[np.ndarray], np.ndarray]
 
 
-def step_by_step(path: Path, forward: Forward, setting: Setting) -> np.ndarray:
+def step_by_step(path: Path, forward: Forward, protocol: Protocol) -> np.ndarray:
     """Joints (P, 2) of a person by the protocol as it is usually ported."""
-    box = setting.boxsize
+    box = protocol.boxsize
     image = cv2.imread(str(path))
     height, width = image.shape[:2]
     total = np.zeros(0)
@@ -61,7 +54,7 @@ def step_by_step(path: Path, forward: Forward, setting: Setting) -> np.ndarray:
         crop = canvas[y : y + box, x : x + box]
         data = np.empty((1, 4, box, box), np.float32)
         data[0, :3] = crop.transpose(2, 0, 1) / np.float32(256) - np.float32(0.5)
-        data[0, 3] = center_map(box, setting.sigma)
+        data[0, 3] = center_map(box, protocol.sigma)
         maps = forward(data)[0]
         large = cv2.resize(maps.transpose(1, 2, 0), (box, box), interpolation=cv2.INTER_CUBIC)
         wide = np.zeros((h + box, w + box, len(maps)), np.float32)
@@ -102,7 +95,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     cv2.setNumThreads(options.threads)
-    setting = Setting.for_boxsize(options.size)
+    protocol = PROTOCOLS["lsp"].at(options.size)
     with tempfile.TemporaryDirectory() as name:
         prototxt, model = write_model(Path(name), options.stages, options.size)
         if options.data is not None:
@@ -114,26 +107,24 @@ def main() -> None:
             paths = made_up(Path(name), options.people)
         net = Net(read_net(prototxt), read_weights(model))
         last = net.graph.outputs[0]
-        predictor = Predictor(net, (last,), setting)
+        predictor = Predictor(net, (last,), protocol)
         plain = plain_torch(net)
         peer = cv2.dnn.readNetFromCaffe(str(prototxt), str(model))
-        people = [TestPerson(p, "lsp", None, None, 1.0, setting, SEARCH) for p in paths]
-        prepared = [
-            shrink(task_lsp(np.ascontiguousarray(read_image(p)[:, :, ::-1]), setting), setting)
-            for p in paths
-        ]
+        jobs = [predictor.job(str(path), path) for path in paths]
+        prepared = [prepare(job) for job in jobs]
 
         def ours(workers: int) -> list[np.ndarray]:
             found = []
-            for one in prefetch(load_person, people, workers):
-                assert not isinstance(one, str)
-                found.append(predictor.run_prepared(one).joints - 1)
+            for job in prefetch(prepare, jobs, workers):
+                found.append(predictor.predict_job(job)[0].joints)
             return found
 
         def network(shared: bool) -> None:
-            for one in prepared:
-                rects = [g.inside(setting.boxsize) for g in one.geometry] if shared else None
-                predictor.forward(network_input(one.boxes, setting), (last,), rects)
+            for job in prepared:
+                (inputs,) = job.inputs
+                rects = [one.inside for one in inputs] if shared else None
+                pixels = np.stack([one.pixels for one in inputs])
+                predictor.forward(network_input(pixels, protocol), (last,), rects)
 
         def torch_forward(data: np.ndarray) -> np.ndarray:
             with torch.inference_mode():
@@ -148,10 +139,10 @@ def main() -> None:
             "ours_in_one_process": lambda: ours(0),
             "network_alone": lambda: network(True),
             "network_without_sharing": lambda: network(False),
-            "direct": lambda: [step_by_step(p, torch_forward, setting) for p in paths],
-            "opencv": lambda: [step_by_step(p, opencv_forward, setting) for p in paths],
+            "direct": lambda: [step_by_step(p, torch_forward, protocol) for p in paths],
+            "opencv": lambda: [step_by_step(p, opencv_forward, protocol) for p in paths],
         }
-        predictor.run_prepared(prepared[0])  # transforms are made, buffers are there
+        predictor.predict_job(prepared[0])  # transforms are made, buffers are there
         times: dict[str, list[float]] = {key: [] for key in runs}
         joints: dict[str, object] = {}
         for _ in range(options.rounds):

@@ -25,7 +25,7 @@ import numpy as np
 
 from caffe_compat.conversion.convert import convert
 from reproduce.network.identify import identify
-from reproduce.predict import files
+from reproduce.predict import joint_files
 
 PROTOTXTS = ("pose_train_test.prototxt", "pose_deploy.prototxt", "pose_solver.prototxt")
 
@@ -77,7 +77,7 @@ def main() -> None:
     )
     score_file = next(options.scored.glob("LSP_score_*.json"))
     shutil.copyfile(score_file, folder / "score.json")
-    joints = files.read_mat(next(options.scored.glob("LSP_prediction_model_*.mat"))).astype(
+    joints = joint_files.read_mat(next(options.scored.glob("LSP_prediction_model_*.mat"))).astype(
         int
     )  # whole pixels, from 1
     (folder / "lsp_predictions.json").write_text(

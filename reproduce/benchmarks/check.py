@@ -15,7 +15,7 @@ from caffe_compat.errors import CaffeCompatError
 from reproduce.benchmarks import measures
 from reproduce.benchmarks.truth import Benchmarks, Missing
 from reproduce.network.identify import models_folder
-from reproduce.predict import files
+from reproduce.predict import joint_files
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -136,7 +136,7 @@ def _embedded(file: Path, data: Benchmarks, where: str) -> Outcome:
     name = f"{file.parent.name} (embedded model), LSP-PC, joints within 0.2"
     source = "stored when the model was embedded; not a published number"
     try:
-        result = measures.score_lsp(files.read(file), data.lsp_truth)
+        result = measures.score_lsp(joint_files.read(file), data.lsp_truth)
     except Missing as error:
         return Outcome(
             name, [stored["hits"]], None, None, 0, "missing", source, f"{error}. To be had: {where}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,8 @@ from reproduce.benchmarks import measures
 from reproduce.benchmarks.truth import Benchmarks, Missing
 from reproduce.people import flic_files, lsp_files, matfile, mpii_files
 from reproduce.people.skeletons import LSP_JOINTS, MPII_JOINTS, SKELETON_14
-from reproduce.predict import files
-from reproduce.predict.job import TestPerson
-from reproduce.predict.protocol import Setting
+from reproduce.predict import joint_files
+from reproduce.predict.protocol import PROTOCOLS, Person, Protocol, Standing
 
 Floats = npt.NDArray[np.float64]
 
@@ -31,7 +30,9 @@ class TestSet:
     Attributes
     ----------
     title : for people. stem : of the result file (``LSP`` gives ``LSP_prediction_model_NAME.mat``).
-    people : in order. parts : that the network must have.
+    people : image file and where in it the person stands, in order.
+    parts : that the network must have.
+    protocol : how they are tested.
     to_file : joints (P, 2) of the network to the file's (J, 2).
     score : (N, J, 2) predictions and the indices that were done to a table's row; None where the
         truth is not public.
@@ -42,18 +43,17 @@ class TestSet:
 
     title: str
     stem: str
-    people: list[TestPerson]
+    people: list[tuple[Path, Person]]
     parts: int
+    protocol: Protocol
     to_file: Callable[[Floats], Floats]
     score: Callable[[Floats, npt.NDArray[np.int64]], dict[str, Any]] | None
-    write: Callable[[Path, Floats], None] = files.write_mat
+    write: Callable[[Path, Floats], None] = joint_files.write_mat
 
 
 def open_set(
     name: str,
     root: str | os.PathLike[str],
-    setting: Setting,
-    search: tuple[float, ...],
     limit: int | None = None,
 ) -> TestSet:
     """A benchmark's test people.
@@ -69,59 +69,63 @@ def open_set(
     DataError : annotations that are missing or not readable.
     """
     if name == "lsp":
-        return _lsp(root, setting, search, limit)
+        return _lsp(root, limit)
     if name == "flic":
-        return _flic(root, setting, search, limit)
+        return _flic(root, limit)
     if name == "mpi":
         found = sorted(Path(root).rglob(mpii_files.MAT)) or sorted(
             Path(root).rglob("mpii*release*.mat")
         )
         if found:
-            return mpi_test(found[0], setting, search, limit)
+            return mpi_test(found[0], limit)
         if not (Path(root) / "mpii" / "valid.h5").exists():
             raise Missing(
                 f"{os.fspath(root)}: neither {mpii_files.MAT} nor mpii/valid.h5 in it (MPII "
                 "Human Pose)"
             )
-    return _mpi_valid(root, setting, search, limit)
+    return _mpi_valid(root, limit)
 
 
-def _lsp(
-    root: str | os.PathLike[str], setting: Setting, search: tuple[float, ...], limit: int | None
-) -> TestSet:
+def _lsp(root: str | os.PathLike[str], limit: int | None) -> TestSet:
     joints, folder = lsp_files.read_joints(root, "lsp")
     truth = joints[1000 : 1000 + (limit or 1000)]
-    images = [folder / "images" / f"im{1001 + i:04d}.jpg" for i in range(len(truth))]
-    people = [TestPerson(image, "lsp", None, None, 1.0, setting, search) for image in images]
+    people: list[tuple[Path, Person]] = [
+        (folder / "images" / f"im{1001 + i:04d}.jpg", None) for i in range(len(truth))
+    ]
     order = [SKELETON_14.parts.index(j) for j in LSP_JOINTS]
     return TestSet(
         "LSP (person-centric) PCK@0.2",
         "LSP",
         people,
         14,
+        replace(PROTOCOLS["lsp"], upright=False),
         lambda j: j[order],
         lambda guess, done: measures.lsp_table(measures.score_lsp(guess[done], truth[done])),
     )
 
 
-def _flic(
-    root: str | os.PathLike[str], setting: Setting, search: tuple[float, ...], limit: int | None
-) -> TestSet:
+def _flic(root: str | os.PathLike[str], limit: int | None) -> TestSet:
     data = Benchmarks(root)
     examples = flic_files.read_examples(data.need("flic/examples.mat"))
     tests = [e for e in examples if matfile.number(e.istest)][:limit]
-    people = []
+    people: list[tuple[Path, Person]] = []
     for e in tests:
         x0, y0, x1, y1 = (float(v) for v in np.asarray(e.torsobox).reshape(-1))
         path = data.root / "flic" / "images" / matfile.text(e.filepath)
-        people.append(TestPerson(path, "flic", (x0, y0, x1, y1), None, 1.0, setting, search))
+        people.append((path, (x0 - 1, y0 - 1, x1 - x0, y1 - y0)))
     truth = np.stack([flic_files.joints_of(e)[0][:, :2] for e in tests])
 
     def score(guess: Floats, done: npt.NDArray[np.int64]) -> dict[str, Any]:
         return table(measures.score_flic(guess[done], truth[done]), measures.FLIC_GROUPS, 0.2)
 
     return TestSet(
-        "FLIC (by the truth's Lsho to Rhip) PCK@0.2", "FLIC", people, 9, lambda j: j, score
+        "FLIC (by the truth's Lsho to Rhip) PCK@0.2",
+        "FLIC",
+        people,
+        9,
+        replace(PROTOCOLS["flic"], upright=False),
+        lambda j: j,
+        score,
     )
 
 
@@ -132,9 +136,7 @@ def _to_mpii(joints: Floats) -> Floats:
     return out
 
 
-def _mpi_valid(
-    root: str | os.PathLike[str], setting: Setting, search: tuple[float, ...], limit: int | None
-) -> TestSet:
+def _mpi_valid(root: str | os.PathLike[str], limit: int | None) -> TestSet:
     import h5py
 
     data = Benchmarks(root)
@@ -149,15 +151,10 @@ def _mpi_valid(
     scales = scales / 1.25
     centers = centers - np.column_stack([np.zeros(len(scales)), 15 * scales])
     part, head = data.mpii_valid
-    people = [
-        TestPerson(
+    people: list[tuple[Path, Person]] = [
+        (
             data.root / "mpii" / "images" / n,
-            "mpi",
-            None,
-            (float(c[0]), float(c[1])),
-            float(s),
-            setting,
-            search,
+            Standing((float(c[0]) - 1, float(c[1]) - 1), float(s)),
         )
         for n, c, s in zip(names[:limit], centers, scales, strict=False)
     ]
@@ -170,7 +167,13 @@ def _mpi_valid(
         return table(measures.score_mpii(guess[done], part[done], head[done]), groups, 0.5)
 
     return TestSet(
-        "MPII (Tompson's validation split) PCKh@0.5", "MPI_valid", people, 14, _to_mpii, score
+        "MPII (Tompson's validation split) PCKh@0.5",
+        "MPI_valid",
+        people,
+        14,
+        replace(PROTOCOLS["mpi"], upright=False),
+        _to_mpii,
+        score,
     )
 
 
@@ -191,8 +194,6 @@ def table(
 
 def mpi_test(
     mat: str | os.PathLike[str],
-    setting: Setting,
-    search: tuple[float, ...],
     limit: int | None = None,
 ) -> TestSet:
     """MPII's test people (``img_train`` 0, with ``scale`` and ``objpos``); images lie in
@@ -209,7 +210,8 @@ def mpi_test(
         entries, training = root["annolist"].reshape(-1), root["img_train"].reshape(-1)
     except (OSError, KeyError, ValueError, IndexError, NotImplementedError, TypeError) as error:
         raise DataError(f"{os.fspath(mat)}: is no annotation file of MPII: {error!r}") from None
-    people, places = [], []
+    people: list[tuple[Path, Person]] = []
+    places: list[tuple[int, int]] = []
     for e, entry in enumerate(entries):
         rectangles = entry["annorect"].reshape(-1)
         names = rectangles.dtype.names or ()
@@ -223,12 +225,8 @@ def mpi_test(
                     / "images"
                     / str(entry["image"].reshape(-1)[0]["name"].reshape(-1)[0])
                 )
-                center = float(place["x"].item()), float(place["y"].item())
-                people.append(
-                    TestPerson(
-                        path, "mpi", None, center, float(person["scale"].item()), setting, search
-                    )
-                )
+                center = float(place["x"].item()) - 1, float(place["y"].item()) - 1
+                people.append((path, Standing(center, float(person["scale"].item()))))
                 places.append((e, p))
     people, places = people[:limit], places[:limit]
 
@@ -243,7 +241,14 @@ def mpi_test(
             savemat(stream, {"RELEASE_predicted": release}, do_compression=True)
 
     return TestSet(
-        "MPII test set (truth not public: no score)", "MPI", people, 14, _to_mpii, None, write
+        "MPII test set (truth not public: no score)",
+        "MPI",
+        people,
+        14,
+        replace(PROTOCOLS["mpi"], upright=False),
+        _to_mpii,
+        None,
+        write,
     )
 
 

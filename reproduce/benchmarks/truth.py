@@ -19,7 +19,7 @@ import numpy.typing as npt
 from caffe_compat.errors import DataError
 from reproduce.benchmarks import measures
 from reproduce.people import flic_files, lsp_files, matfile
-from reproduce.predict import files
+from reproduce.predict import joint_files
 
 Floats = npt.NDArray[np.float64]
 
@@ -110,13 +110,13 @@ class Benchmarks:
         """PCK of a prediction file on LSP."""
         self.need(name)
         truth = self.lsp_truth if mode == "pc" else self.lsp_truth_oc
-        return measures.score_lsp(files.read_mat(self.need(name)), truth)
+        return measures.score_lsp(joint_files.read_mat(self.need(name)), truth)
 
     def flic_score(self, name: str, normalise: str) -> measures.EvalResult:
         """PCK of a prediction file (9 joints) on FLIC."""
         self.need(name)
         return measures.score_flic(
-            files.read_mat(self.need(name)), self.flic_tests[0], normalise=normalise
+            joint_files.read_mat(self.need(name)), self.flic_tests[0], normalise=normalise
         )
 
     def mpii_score(self, name: str) -> measures.EvalResult:

@@ -96,9 +96,9 @@ def _score(
     import numpy as np
 
     from reproduce.benchmarks import measures
-    from reproduce.predict import files
+    from reproduce.predict import joint_files
 
-    guess = files.read(path) + (1 - base)
+    guess = joint_files.read(path) + (1 - base)
     truth, names = _truth(guess, dataset, annotation, data)
     if guess.shape != truth.shape:
         raise CaffeCompatError(

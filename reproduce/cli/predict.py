@@ -64,7 +64,8 @@ def _scales(
 
 def _inputs(inputs: tuple[str, ...]) -> tuple[list[Path], list[Path], list[int]]:
     """Images, videos and cameras that the arguments name."""
-    from reproduce.predict.runs import IMAGES, VIDEOS
+    from reproduce.predict.photographs import IMAGES
+    from reproduce.predict.videos import VIDEOS
 
     images: list[Path] = []
     videos: list[Path] = []
@@ -203,10 +204,13 @@ def main(
     torchrun each process takes its share.
     """
     from reproduce.benchmarks import testsets
-    from reproduce.predict import runs
+    from reproduce.benchmarks.benchmark_run import predict_benchmark
     from reproduce.predict.boxes import read_boxes
-    from reproduce.predict.job import How
-    from reproduce.predict.protocol import SEARCH, Predictor
+    from reproduce.predict.photographs import photographs
+    from reproduce.predict.predictor import Predictor
+    from reproduce.predict.protocol import PROTOCOLS
+    from reproduce.predict.runs import Run
+    from reproduce.predict.videos import camera, video
     from reproduce.runtime import processes
     from reproduce.runtime.device import choose
 
@@ -224,10 +228,13 @@ def main(
         )
     images, videos, cameras = _inputs(inputs)
     where = read_boxes(boxes) if boxes is not None else box
+    test = testsets.open_set(dataset, str(data), limit) if dataset else None
+    chosen = test.protocol if test is not None else PROTOCOLS[protocol]
     with processes.group(choose(device)) as group:
         predictor = Predictor.load(
             model,
             prototxt=prototxt,
+            protocol=chosen.searching(scales),
             device=group.device,
             stages=stages,
             batch=batch,
@@ -241,40 +248,34 @@ def main(
             "protocol": dataset or protocol,
             "amp": amp,
         }
-        test = (
-            testsets.open_set(dataset, str(data), predictor.setting, scales or SEARCH, limit)
-            if dataset
-            else None
-        )
         if test is not None:
             testsets.check_parts(test, predictor.parts)
         folder = Path(out)
         folder.mkdir(parents=True, exist_ok=True)
-        how = How(predictor.setting, protocol, scales, detect)
         say: Callable[[str], None] = click.echo if group.first else _silent
         if workers is None:
             workers = 2 if (os.cpu_count() or 1) > 2 else 0
         ahead = (
             0 if len(images) == 1 and not videos else workers
         )  # one image is done sooner than a process starts
-        run = runs.Run(predictor, how, folder, say, resume, ahead, about, group, limit)
+        run = Run(predictor, folder, say, detect, resume, ahead, about, group, limit)
         start = time.perf_counter()
         count = 0
         bad: list[str] = []
         if test is not None:
-            count, bad = runs.benchmark(run, test, Path(model).name.split(".")[0])
+            count, bad = predict_benchmark(run, test, Path(model).name.split(".")[0])
         if images:
-            count, bad = runs.pictures(run, images, where)
+            count, bad = photographs(run, images, where)
         for path in run.mine(videos):
             try:
-                more, wrong = runs.video(run, path, where)
+                more, wrong = video(run, path, where)
             except CaffeCompatError as error:
                 more, wrong = 0, [str(error)]
             count, bad = count + more, bad + wrong
         for number in cameras:
             if isinstance(where, dict):
                 raise CaffeCompatError("a camera has no boxes file; give --box or --detect")
-            count += runs.camera(run, number, where)
+            count += camera(run, number, where)
         seconds = time.perf_counter() - start
         click.echo(f"{count} people in {seconds:.1f} s ({count / max(seconds, 1e-9):.2f} people/s)")
         for line in bad[:_LISTED]:

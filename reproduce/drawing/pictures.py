@@ -118,7 +118,7 @@ def draw_skeleton(image: Image, joints: npt.NDArray[np.floating[Any]], skeleton:
 
 
 def save_png(image: Image, path: str | os.PathLike[str]) -> None:
-    """Write a picture, whole or not at all."""
+    """Write a picture (H, W, 3) uint8 B, G, R, whole or not at all."""
     import cv2
 
     with atomic_write(path) as stream:

@@ -28,12 +28,14 @@ from reproduce.experiments.results import read_result
 from reproduce.network import netgen
 from reproduce.people import lsp_files
 from reproduce.people.annotation import Annotation
-from reproduce.predict.protocol import Setting
+from reproduce.predict.protocol import DEMO
 from reproduce.runtime.processes import Group
 from reproduce.runtime.provenance import provenance
 
 if TYPE_CHECKING:
-    from reproduce.predict.protocol import Predictor
+    from reproduce.benchmarks.testsets import TestSet
+    from reproduce.predict.predictor import Predictor
+    from reproduce.predict.protocol import Protocol
 
 Say = Callable[[str], None]
 # gradient magnitudes: bins of log10 |g|
@@ -219,7 +221,7 @@ class Lab:
         machine.fit(
             pose_machine.training_samples(records, size, config.images), experiment.seed, self.say
         )
-        predictor = pose_machine.PoseMachinePredictor(machine, Setting.for_boxsize(size))
+        predictor = pose_machine.PoseMachinePredictor(machine, self._protocol.at(size))
         self._test(
             experiment,
             predictor,
@@ -235,12 +237,12 @@ class Lab:
         from caffe_compat.definition import textformat
 
         profile, config = self.profile, experiment.config
-        setting = Setting.for_boxsize(config.input_size)
+        released = DEMO.at(config.input_size)
         data = netgen.DataConfig(
             source=os.path.relpath(records, folder),
             batch_size=profile.batch,
-            target_dist=round(setting.target_dist, 5),
-            sigma_center=round(setting.sigma, 4),
+            target_dist=round(released.target_dist, 5),
+            sigma_center=round(released.sigma, 4),
         )
         nets = netgen.plan(config, data, experiment.scheme)
         if self.group.first:
@@ -356,9 +358,21 @@ class Lab:
         self._test(experiment, self._predictor(model), more)
 
     def _predictor(self, model: Path) -> Predictor:
-        from reproduce.predict.protocol import Predictor
+        from reproduce.predict.predictor import Predictor
 
-        return Predictor.load(str(model), device=self.device)
+        return Predictor.load(str(model), device=self.device, protocol=self._protocol)
+
+    @cached_property
+    def _test_set(self) -> TestSet:
+        """LSP's test people, as many as the profile tests."""
+        from reproduce.benchmarks.testsets import open_set
+
+        return open_set("lsp", self.data, self.profile.tested)
+
+    @property
+    def _protocol(self) -> Protocol:
+        """The benchmark's protocol with the profile's scales."""
+        return self._test_set.protocol.searching(self.profile.search)
 
     def _test(self, experiment: Experiment, predictor: Predictor, more: dict[str, Any]) -> None:
         """Score LSP's test people by the protocol, and write the result's file."""
@@ -392,18 +406,16 @@ class Lab:
         self, predictor: Predictor
     ) -> tuple[measures.EvalResult, measures.Floats, measures.Floats]:
         """PCK on LSP's test people; predictions and truth are (N, J, 2), N people, J joints."""
-        from reproduce.benchmarks.testsets import open_set
-        from reproduce.predict.job import load_person
+        from reproduce.benchmarks.benchmark_run import jobs_of
+        from reproduce.predict.job import prepare
         from reproduce.runtime.prefetch import prefetch
 
-        test = open_set(
-            "lsp", self.data, predictor.setting, self.profile.search, self.profile.tested
-        )
+        test = self._test_set
+        jobs = jobs_of(predictor, test, range(len(test.people)))
         joints = []
-        for one in prefetch(load_person, test.people, self.workers if len(test.people) > 50 else 0):
-            if isinstance(one, str):
-                raise CaffeCompatError(one)
-            joints.append(test.to_file(predictor.run_prepared(one).joints))
+        for job in prefetch(prepare, jobs, self.workers if len(jobs) > 50 else 0):
+            (found,) = predictor.predict_job(job)
+            joints.append(test.to_file(found.joints + 1))
         truth = lsp_files.read_joints(self.data, "lsp")[0][1000 : 1000 + len(joints)]
         predicted = np.stack(joints)
         return measures.score_lsp(predicted, truth), predicted, truth

@@ -25,7 +25,8 @@ import numpy.typing as npt
 
 from caffe_compat.errors import CaffeCompatError
 from caffe_compat.lazy import lazy_import
-from reproduce.predict.protocol import Predictor, Setting
+from reproduce.predict.predictor import Predictor
+from reproduce.predict.protocol import DEMO, Protocol
 from reproduce.samples.augment import Settings
 
 torch = lazy_import("torch")
@@ -234,8 +235,8 @@ class PoseMachine:
 class PoseMachinePredictor(Predictor):
     """The testing protocol with a Pose Machine in the network's place."""
 
-    def __init__(self, machine: PoseMachine, setting: Setting) -> None:
-        self.machine, self.setting = machine, setting
+    def __init__(self, machine: PoseMachine, protocol: Protocol) -> None:
+        self.machine, self.protocol = machine, protocol
         self.outputs = tuple(f"stage{i + 1}" for i in range(len(machine.stages)))
         self.batch, self.amp = _TOGETHER, ""
 
@@ -258,13 +259,13 @@ def training_samples(records: Path, size: int, count: int) -> list[tuple[Floats,
     distances in the records."""
     from reproduce.samples.schedule import CPMDataset
 
-    setting = Setting.for_boxsize(size)
+    released = DEMO.at(size)
     plain = Settings(
         stride=CELL,
         crop_size_x=size,
         crop_size_y=size,
-        target_dist=setting.target_dist,
-        sigma_center=setting.sigma,
+        target_dist=released.target_dist,
+        sigma_center=released.sigma,
         scale_prob=0,
         scale_min=1,
         scale_max=1,

@@ -19,7 +19,7 @@ from reproduce.benchmarks.truth import Benchmarks, Missing
 from reproduce.drawing.pictures import draw_skeleton, save_png
 from reproduce.people import flic_files, matfile
 from reproduce.people.skeletons import LSP_JOINTS, SKELETON_9, SKELETON_14, Skeleton
-from reproduce.predict import files
+from reproduce.predict import joint_files
 from reproduce.records.store import read_image
 from reproduce.runtime.provenance import provenance
 
@@ -67,7 +67,7 @@ def make(data: Benchmarks, out: Path) -> list[Path]:
     rows: list[tuple[str, Path, npt.NDArray[np.float64], Skeleton]] = []
     if (data.root / LSP_FILE).exists() and (data.root / "lsp" / "images").is_dir():
         order = [LSP_JOINTS.index(part) for part in SKELETON_14.parts]
-        guess = files.read_mat(data.need(LSP_FILE))[:, order] - 1
+        guess = joint_files.read_mat(data.need(LSP_FILE))[:, order] - 1
         images = [data.root / "lsp" / "images" / f"im{1001 + i:04d}.jpg" for i in range(len(guess))]
         there = [
             (f"LSP {p.stem}", p, g, SKELETON_14)
@@ -81,7 +81,7 @@ def make(data: Benchmarks, out: Path) -> list[Path]:
             for e in flic_files.read_examples(data.need("flic/examples.mat"))
             if matfile.number(e.istest)
         ]
-        guess = files.read_mat(data.need(FLIC_FILE)) - 1
+        guess = joint_files.read_mat(data.need(FLIC_FILE)) - 1
         images = [data.root / "flic" / "images" / matfile.text(e.filepath) for e in tests]
         there = [
             (f"FLIC {p.stem}", p, g, SKELETON_9)

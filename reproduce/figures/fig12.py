@@ -14,7 +14,7 @@ from reproduce.benchmarks import measures
 from reproduce.benchmarks.truth import Benchmarks
 from reproduce.drawing.curves import Curve, draw, write_numbers
 from reproduce.people import matfile
-from reproduce.predict import files
+from reproduce.predict import joint_files
 from reproduce.runtime.provenance import provenance
 
 CPM = "release/FLIC_prediction_model_FLIC_4s.mat"
@@ -35,7 +35,7 @@ def by_truth(data: Benchmarks) -> dict[str, measures.EvalResult]:
     reference = np.linalg.norm(raw[:, 0] - raw[:, 7], axis=1)
     for method in data.methods("flic", ("oc",)):
         if "WeiCVPR16" not in method.path.parts:
-            guess = files.read_mat(method.path)
+            guess = joint_files.read_mat(method.path)
             found[method.label] = measures.pck(guess, raw, reference, names=measures.FLIC_JOINTS)
     modec = data.root / "predictions" / "MODEC" / "results.mat"
     if modec.exists():

@@ -1,4 +1,4 @@
-"""Where people are in photographs: boxes files, annotations, OpenCV's people detector.
+"""Where people are in photographs, by files of boxes and of annotations.
 
 A box is x, y, width, height in 0-based pixels.
 """
@@ -13,18 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from caffe_compat.errors import CaffeCompatError, DataError
+from caffe_compat.errors import DataError
 
 Box = tuple[float, float, float, float]
-Image = npt.NDArray[np.uint8]
 
 # MPII's annotations give a person's height in units of 200 pixels
 UNIT_HEIGHT = 200.0
 _FORM = "expected four numbers x, y, width, height with a positive size"
-# the detector's window of 64×128 shows a person 96 pixels high in its middle
-_WINDOW, _PERSON = (64, 128), (32, 96)
 _Row = tuple[str, str, Any]  # where it stands, image, box
 
 
@@ -129,49 +125,3 @@ def of_image(boxes: Mapping[str, list[Box]], path: str | os.PathLike[str]) -> li
         else f"has {len(named)} images of this name in different folders"
     )
     raise DataError(f"{os.fspath(path)}: the boxes file {what}")
-
-
-def detect_people(image: Image) -> list[Box]:
-    """Standing people as OpenCV's HOG detector (Dalal and Triggs) sees them, the surest first.
-
-    Parameters
-    ----------
-    image : (H, W, 3) uint8 B, G, R.
-
-    Returns
-    -------
-    Boxes around the people themselves, without the detector's margin; none where the image is
-    smaller than its window.
-    """
-    import cv2
-
-    if not hasattr(cv2, "HOGDescriptor"):
-        raise CaffeCompatError(
-            f"OpenCV {cv2.__version__} was built without the HOG people detector (objdetect module)"
-        )
-    if image.shape[0] < _WINDOW[1] or image.shape[1] < _WINDOW[0]:
-        return []
-    detector = cv2.HOGDescriptor()
-    detector.setSVMDetector(cv2.HOGDescriptor_getDefaultPeopleDetector())  # type: ignore[attr-defined]
-    # upright people fill the window; a large photograph is reduced, the pyramid would take minutes
-    ratio = min(1.0, 800 / max(image.shape[:2]))
-    small = (
-        cv2.resize(image, None, fx=ratio, fy=ratio, interpolation=cv2.INTER_AREA)
-        if ratio < 1
-        else image
-    )
-    if small.shape[0] < _WINDOW[1] or small.shape[1] < _WINDOW[0]:
-        return []
-    rectangles, weights = detector.detectMultiScale(
-        small, winStride=(8, 8), padding=(16, 16), scale=1.05
-    )
-    if not len(rectangles):
-        return []
-    scores = np.asarray(weights, np.float32).ravel()
-    kept = cv2.dnn.NMSBoxes([list(map(int, r)) for r in rectangles], scores.tolist(), 0.3, 0.4)
-    found = []
-    for i in np.asarray(kept).ravel():
-        x, y, w, h = (float(v) / ratio for v in rectangles[int(i)])
-        inner_w, inner_h = w * _PERSON[0] / _WINDOW[0], h * _PERSON[1] / _WINDOW[1]
-        found.append((x + (w - inner_w) / 2, y + (h - inner_h) / 2, inner_w, inner_h))
-    return found

@@ -12,7 +12,7 @@ import pytest
 from caffe_compat.errors import CaffeCompatError, DataError
 from reproduce.benchmarks import measures
 from reproduce.people import lsp_files, matfile
-from reproduce.predict import files
+from reproduce.predict import joint_files
 from tests.paths import DATA, GOLDEN, listed, needs_data
 
 _TABLES = GOLDEN / "matlab" / "evaluation" / "lsp_flic.json"
@@ -47,7 +47,7 @@ def _file(case: dict[str, Any]) -> Path:
 def test_lsp_tables(case: dict[str, Any]) -> None:
     """Every competitor's prediction file: the whole PCK curve of each joint and in total, and the
     area under it."""
-    result = measures.score_lsp(files.read_mat(_file(case)), _truth(case["mode"]))
+    result = measures.score_lsp(joint_files.read_mat(_file(case)), _truth(case["mode"]))
     recorded = np.array(case["pck"])
     np.testing.assert_allclose(result.per_joint, recorded[:, :-1], atol=1e-9)
     np.testing.assert_allclose(result.total, recorded[:, -1], atol=1e-9)
@@ -59,7 +59,7 @@ def test_lsp_tables(case: dict[str, Any]) -> None:
 @needs_data
 @pytest.mark.parametrize("case", _lsp_cases())
 def test_lsp_pcp_and_pdj(case: dict[str, Any]) -> None:
-    prediction, truth = files.read_mat(_file(case)), _truth(case["mode"])[:, :, :2]
+    prediction, truth = joint_files.read_mat(_file(case)), _truth(case["mode"])[:, :, :2]
     np.testing.assert_allclose(measures.pcp(prediction, truth), np.array(case["pcp"]), atol=1e-7)
     wide = measures.pck(prediction, truth, measures.lsp_reference(truth), measures.WIDE_THRESHOLDS)
     order = ("ankle", "knee", "hip", "wrist", "elbow", "shoulder", "head")
@@ -89,7 +89,7 @@ def test_flic_kit(case: dict[str, Any]) -> None:
         / case["name"].removesuffix("_old")
         / f"pred_keypoints_flic_oc{'_old' if old else ''}.mat"
     )
-    result = measures.score_flic_kit(files.read_mat(path), truth)
+    result = measures.score_flic_kit(joint_files.read_mat(path), truth)
     recorded = np.array(case["pck"])
     np.testing.assert_allclose(result.per_joint, recorded[:, :-1], atol=1e-7)
     np.testing.assert_allclose(result.total, recorded[:, -1], atol=1e-7)
@@ -108,7 +108,7 @@ def test_flic_pcp_and_pdj(case: dict[str, Any]) -> None:
         / case["name"].removesuffix("_old")
         / f"pred_keypoints_flic_oc{'_old' if old else ''}.mat"
     )
-    prediction = files.read_mat(path)
+    prediction = joint_files.read_mat(path)
     found = measures.pcp(prediction, truth[:, :11], sticks=measures.FLIC_STICKS)
     np.testing.assert_allclose(found, np.array(case["pcp"]), atol=1e-7)
     reference = np.linalg.norm(truth[:, 3] - truth[:, 6], axis=1)
@@ -157,7 +157,7 @@ def test_flic_release() -> None:
     case = _special("flic_release|release_FLIC_4s|oc")
     truth, _, swapped = _flic_truth()
     assert swapped == [int(i) for i in case["swapped"]]
-    prediction = files.read_mat(DATA / "release" / "FLIC_prediction_model_FLIC_4s.mat")
+    prediction = joint_files.read_mat(DATA / "release" / "FLIC_prediction_model_FLIC_4s.mat")
     published = {"truth": (97.59, 95.03), "prediction": (97.54, 94.98)}
     for normalise, key in (("truth", "pck_gt_norm"), ("prediction", "pck_pred_norm")):
         result = measures.score_flic(prediction, truth, normalise=normalise)
@@ -231,7 +231,8 @@ def test_published_lsp_numbers(name: str, hits: int, total: float, row: list[flo
     """The authors' released predictions give the published numbers to the last digit."""
     found = measures.lsp_table(
         measures.score_lsp(
-            files.read_mat(DATA / "release" / f"LSP_prediction_model_{name}.mat"), _truth("pc")
+            joint_files.read_mat(DATA / "release" / f"LSP_prediction_model_{name}.mat"),
+            _truth("pc"),
         )
     )
     assert (found["hits"], found["counted"]) == (hits, 14000)
@@ -253,11 +254,11 @@ def test_pck_by_eye() -> None:
 
 def test_mat_round_trip(tmp_path: Path) -> None:
     joints = np.random.default_rng(0).uniform(0, 100, (5, 14, 2))
-    files.write_mat(tmp_path / "p.mat", joints)
-    np.testing.assert_array_equal(files.read_mat(tmp_path / "p.mat"), joints)
+    joint_files.write_mat(tmp_path / "p.mat", joints)
+    np.testing.assert_array_equal(joint_files.read_mat(tmp_path / "p.mat"), joints)
     (tmp_path / "bad.mat").write_bytes(b"nothing")
     with pytest.raises(DataError):
-        files.read_mat(tmp_path / "bad.mat")
+        joint_files.read_mat(tmp_path / "bad.mat")
 
 
 def _evaluate(*args: object) -> Any:
@@ -330,7 +331,7 @@ def test_evaluate_measures_and_norms(tmp_path: Path) -> None:
             assert case["pck"][12][-1] <= rows[0]["total"] <= case["pck"][13][-1]
             head = json.loads(_evaluate(*common, "--norm", "head").stdout)
             assert head[0]["total"] < json.loads(_evaluate(*common).stdout)[0]["total"]
-    zero = [(files.read(path) - 1).tolist(), tmp_path / "zero.json"]
+    zero = [(joint_files.read(path) - 1).tolist(), tmp_path / "zero.json"]
     zero[1].write_text(json.dumps(zero[0]))
     one = json.loads(_evaluate(path, "--dataset", "flic", "--data", DATA, "--json").stdout)[0]
     other = json.loads(
@@ -364,14 +365,14 @@ def test_formats_score_alike(tmp_path: Path) -> None:
     import h5py
 
     path = DATA / "release" / "LSP_prediction_model_LSP_6s.mat"
-    joints = files.read(path)
+    joints = joint_files.read(path)
     np.savez(tmp_path / "a.npz", joints=joints)
     (tmp_path / "a.json").write_text(json.dumps(joints.tolist()))
     for name, array in (("a.h5", joints), ("b.h5", joints.transpose(2, 1, 0))):
         with h5py.File(tmp_path / name, "w") as file:
             file["preds"] = array
     for name in ("a.npz", "a.json", "a.h5", "b.h5"):
-        np.testing.assert_array_equal(files.read(tmp_path / name), joints)
+        np.testing.assert_array_equal(joint_files.read(tmp_path / name), joints)
 
 
 def test_evaluate_bad_input(tmp_path: Path) -> None:

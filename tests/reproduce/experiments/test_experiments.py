@@ -226,7 +226,7 @@ def test_pose_machine_learns() -> None:
         PoseMachinePredictor,
         features,
     )
-    from reproduce.predict.protocol import Setting
+    from reproduce.predict.protocol import DEMO
 
     rng = np.random.default_rng(0)
     size, cells = 64, 8
@@ -252,7 +252,7 @@ def test_pose_machine_learns() -> None:
             np.testing.assert_allclose(maps.sum(0), 1, atol=1e-4)
             right[stage] += (maps[:2].reshape(2, -1).argmax(1) == places).sum()
     assert (right >= 36).all(), right
-    predictor = PoseMachinePredictor(machine, Setting.for_boxsize(size))
+    predictor = PoseMachinePredictor(machine, DEMO.at(size))
     assert predictor.predict(rng.integers(0, 256, (70, 50, 3), np.uint8), keep=True).maps.shape == (
         3,
         3,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,10 @@ import pytest
 import torch
 
 from reproduce.people.skeletons import LSP_JOINTS, PARTS_14
-from reproduce.predict import protocol
+from reproduce.predict import belief, inputs, protocol
 from reproduce.predict.imresize import axis_map, imresize
-from reproduce.predict.protocol import Predictor, Setting, Task
+from reproduce.predict.predictor import Predictor
+from reproduce.predict.protocol import DEMO, PROTOCOLS, Person, Placement, Protocol, Standing
 from tests import measured
 from tests.paths import DATA, GOLDEN, cases, listed, needs_data
 
@@ -112,9 +114,8 @@ def test_eight_bit_images_made_by_matlab(path: Path) -> None:
 class _Recorded(Predictor):
     """The closed-form stub network of the recorded runs instead of a real one."""
 
-    def __init__(self, arrays: dict[str, np.ndarray], info: dict[str, Any]) -> None:
-        self.arrays, self.info = arrays, info
-        self.setting = Setting(int(info["boxsize"]), float(info["sigma"]))
+    def __init__(self, arrays: dict[str, np.ndarray], info: dict[str, Any], how: Protocol) -> None:
+        self.arrays, self.info, self.protocol = arrays, info, how
         self.outputs = tuple(f"stage{i + 1}" for i in range(int(info["nstage"])))
         self.batch, self.amp = 99, ""
 
@@ -161,14 +162,17 @@ def _read(path: Path) -> np.ndarray:
     )
 
 
-def _predictor(arrays: dict[str, np.ndarray], info: dict[str, Any]) -> Predictor:
+def _predictor(
+    arrays: dict[str, np.ndarray], info: dict[str, Any], released: Protocol
+) -> Predictor:
+    how = replace(released, boxsize=int(info["boxsize"]), sigma=float(info["sigma"]))
     if info.get("network") != "caffe":
-        return _Recorded(arrays, info)
+        return _Recorded(arrays, info, how)
     loaded = Predictor.load(
         str(_FOLDER / "pipeline" / "tiny.caffemodel"),
         prototxt=str(_FOLDER / "pipeline" / "tiny_deploy.prototxt"),
     )
-    loaded.setting = Setting(int(info["boxsize"]), float(info["sigma"]))
+    loaded.protocol = how
     return loaded
 
 
@@ -191,17 +195,21 @@ def _check_maps(
     )
 
 
-def _check_task(
-    task: Task, predictor: Predictor, arrays: dict[str, np.ndarray], first: int
-) -> tuple[np.ndarray, list[Any]]:
-    prepared = protocol.shrink(task, predictor.setting)
-    data = protocol.network_input(prepared.boxes, predictor.setting)
-    geometry = prepared.geometry
-    for i, (place, box) in enumerate(zip(geometry, prepared.boxes, strict=True)):
-        number = first + i
-        assert list(place.pad) == arrays["pad"].reshape(-1, 4)[number - 1].tolist()
+def _check_way(
+    image: np.ndarray,
+    placement: Placement,
+    predictor: Predictor,
+    arrays: dict[str, np.ndarray],
+    first: int,
+) -> None:
+    """Padding, network input, maps and the way back of one person, recorded as ``first`` and so
+    on."""
+    scaled = inputs.scale_person(image, placement, predictor.protocol)
+    data = inputs.network_input(np.stack([one.pixels for one in scaled]), predictor.protocol)
+    for number, one in enumerate(scaled, first):
+        assert list(one.pad) == arrays["pad"].reshape(-1, 4)[number - 1].tolist()
         if f"padded_{number}" in arrays:
-            np.testing.assert_array_equal(box, arrays[f"padded_{number}"])
+            np.testing.assert_array_equal(one.pixels, arrays[f"padded_{number}"])
     if first == 1:
         stride = max(1, data.shape[-1] // arrays["net_input_1"].shape[-1])
         np.testing.assert_allclose(
@@ -210,94 +218,98 @@ def _check_task(
         row = data[0, 3, data.shape[-1] // 2 - 1]
         np.testing.assert_allclose(row, arrays["center_map_row"].ravel(), rtol=0, atol=1e-7)
     stages = predictor.forward(data, predictor.outputs)
-    size = (task.image.shape[0], task.image.shape[1])
-    for i, place in enumerate(geometry):
+    size = (image.shape[0], image.shape[1])
+    for i, one in enumerate(scaled):
         number = first + i
         for s in range(len(predictor.outputs)):
             if f"net_output_{number}_stage{s + 1}" in arrays:
                 np.testing.assert_allclose(
                     stages[s, i], arrays[f"net_output_{number}_stage{s + 1}"], rtol=0, atol=2e-5
                 )
-        back = protocol.to_image(stages[-1, i], place, size, predictor.setting.boxsize).numpy()
+        back = belief.to_image(stages[-1, i], one, size).numpy()
         _check_maps(back, arrays, f"resized_{number}")
-    return stages, geometry
 
 
 @needs_data
 @pytest.mark.parametrize("path", cases("matlab/pipeline", "apply_*.npz"))
 def test_demo_protocol(path: Path) -> None:
     arrays, info = _load(path)
-    predictor = _predictor(arrays, info)
-    task = protocol.task_demo(
-        _read(DATA / info["image"]),
-        arrays["rect"].ravel().tolist(),
-        predictor.setting,
-        float(info["octave"]),
-    )
-    np.testing.assert_allclose(task.center, arrays["center"].ravel(), rtol=0, atol=1e-12)
-    np.testing.assert_allclose(task.scales, arrays["multiplier"].ravel(), rtol=1e-14)
-    _check_task(task, predictor, arrays, 1)
-    found = predictor.run(task, keep=True)
+    predictor = _predictor(arrays, info, replace(DEMO, octave=float(info["octave"])))
+    image = _read(DATA / info["image"])
+    x, y, width, height = arrays["rect"].ravel().tolist()
+    box = (x - 1, y - 1, width, height)
+    placement = predictor.protocol.placement(image.shape[:2], box)
+    np.testing.assert_allclose(placement.center, arrays["center"].ravel(), rtol=0, atol=1e-12)
+    np.testing.assert_allclose(placement.scales, arrays["multiplier"].ravel(), rtol=1e-14)
+    _check_way(image, placement, predictor, arrays, 1)
+    found = predictor.predict(image, box, keep=True)
     assert found.maps is not None
     for stage, maps in enumerate(found.maps):
         _check_maps(maps, arrays, f"heat_stage{stage + 1}")
-    np.testing.assert_array_equal(found.joints, arrays["prediction"])
+    np.testing.assert_array_equal(found.joints + 1, arrays["prediction"])
 
 
 @needs_data
 @pytest.mark.parametrize("path", cases("matlab/pipeline", "bench_*.npz"))
 def test_benchmark_protocol(path: Path) -> None:
     arrays, info = _load(path)
-    predictor = _predictor(arrays, info)
     np.testing.assert_allclose(protocol.SEARCH, arrays["scale_search"].ravel(), rtol=1e-15)
-    tasks = _tasks(info, predictor.setting, arrays)
-    np.testing.assert_allclose([t.center for t in tasks], arrays["center"], rtol=1e-13)
+    released, people = _people(info, arrays)
+    predictor = _predictor(arrays, info, released)
+    images = [_read(image) for image, _ in people]
+    placements = [
+        predictor.protocol.placement(image.shape[:2], person)
+        for image, (_, person) in zip(images, people, strict=True)
+    ]
+    np.testing.assert_allclose([p.center for p in placements], arrays["center"], rtol=1e-13)
     np.testing.assert_allclose(
-        [s for t in tasks for s in t.scales], arrays["scale"].ravel(), rtol=1e-14
+        [s for p in placements for s in p.scales], arrays["scale"].ravel(), rtol=1e-14
     )
-    for person, task in enumerate(tasks):
-        _check_task(task, predictor, arrays, 1 + person * len(task.scales))
-        found = predictor.run(task, keep=True)
+    for number, (image, (_, person)) in enumerate(zip(images, people, strict=True)):
+        scales = placements[number].scales
+        _check_way(image, placements[number], predictor, arrays, 1 + number * len(scales))
+        found = predictor.predict(image, person, keep=True)
         assert found.maps is not None
         np.testing.assert_array_equal(
-            predictor.run(task).joints, found.joints
+            predictor.predict(image, person).joints, found.joints
         )  # without keeping maps, by parts
         # sums over seven scales
-        _check_maps(found.maps[-1], arrays, f"final_{person + 1}", len(task.scales))
+        _check_maps(found.maps[-1], arrays, f"final_{number + 1}", len(scales))
         if "prediction" in arrays:
-            ours = found.joints
+            ours = found.joints + 1
             if "source" in info:  # stored in LSP's joint order
                 ours = ours[[PARTS_14.index(j) for j in LSP_JOINTS]]
             measured.note(
                 "MATLAB: predicted joints (pixels)",
-                float(np.abs(ours - arrays["prediction"][:, :, person]).max()),
+                float(np.abs(ours - arrays["prediction"][:, :, number]).max()),
             )
-            np.testing.assert_array_equal(ours, arrays["prediction"][:, :, person])
+            np.testing.assert_array_equal(ours, arrays["prediction"][:, :, number])
 
 
-def _tasks(info: dict[str, Any], setting: Setting, arrays: dict[str, np.ndarray]) -> list[Task]:
+def _people(
+    info: dict[str, Any], arrays: dict[str, np.ndarray]
+) -> tuple[Protocol, list[tuple[Path, Person]]]:
+    """The recorded run's protocol, and its people as the data set's files have them."""
     from reproduce.people import matfile
 
     if "source" in info:
-        return [
-            protocol.task_lsp(_read(DATA / "lsp" / "images" / f"{s}.jpg"), setting)
-            for s in info["source"].split(",")
-        ]
+        images = [DATA / "lsp" / "images" / f"{s}.jpg" for s in info["source"].split(",")]
+        return PROTOCOLS["lsp"], [(image, None) for image in images]
     names = [Path(p).name for p in info["images"]]
     if "FLIC" in info["images"][0]:
         (examples,) = matfile.load(_FOLDER / "datasets" / "flic_examples.mat", "examples")
         tests = [e for e in examples.ravel() if matfile.number(e.istest)]
         assert [matfile.text(e.filepath) for e in tests] == names
-        return [
-            protocol.task_flic(
-                _read(DATA / "flic" / "images" / n), np.asarray(e.torsobox).ravel(), setting
-            )
-            for n, e in zip(names, tests, strict=True)
+        corners = [np.asarray(e.torsobox, np.float64).ravel().tolist() for e in tests]
+        return PROTOCOLS["flic"], [
+            (DATA / "flic" / "images" / name, (x0 - 1, y0 - 1, x1 - x0, y1 - y0))
+            for name, (x0, y0, x1, y1) in zip(names, corners, strict=True)
         ]
     scales = arrays["scale"].reshape(len(names), -1)[:, 0] / protocol.SEARCH[0]
-    return [
-        protocol.task_mpi(_read(DATA / "mpii" / "images" / n), c, protocol.TARGET_DIST / s, setting)
-        for n, c, s in zip(names, arrays["center"], scales, strict=True)
+    centers = np.asarray(arrays["center"], np.float64).reshape(-1, 2).tolist()
+    return PROTOCOLS["mpi"], [
+        (DATA / "mpii" / "images" / name, Standing((x - 1, y - 1), protocol.TARGET_DIST / s))
+        for name, (x, y), s in zip(names, centers, scales.tolist(), strict=True)
     ]
 
 
@@ -313,20 +325,13 @@ def test_mpii_result_file(path: Path, tmp_path: Path) -> None:
     if not recorded.exists():
         pytest.skip(f"no {recorded.name} beside it")
     arrays, info = _load(path)
-    predictor = _predictor(arrays, info)
-    test = testsets.mpi_test(
-        _FOLDER / "datasets" / "mpii_release.mat", predictor.setting, protocol.SEARCH
-    )
-    images = [DATA / "mpii" / "images" / person.image.name for person in test.people]
-    tasks = [
-        protocol.task_mpi(_read(image), person.objpos, person.scale, predictor.setting)
-        for image, person in zip(images, test.people, strict=True)
-        if person.objpos is not None
+    test = testsets.mpi_test(_FOLDER / "datasets" / "mpii_release.mat")
+    predictor = _predictor(arrays, info, test.protocol)
+    found = [
+        predictor.predict(_read(DATA / "mpii" / "images" / image.name), person)
+        for image, person in test.people
     ]
-    test.write(
-        tmp_path / "ours.mat",
-        np.stack([test.to_file(predictor.run(task).joints) for task in tasks]),
-    )
+    test.write(tmp_path / "ours.mat", np.stack([test.to_file(one.joints + 1) for one in found]))
     ours, theirs = (loadmat(p)["RELEASE_predicted"] for p in (tmp_path / "ours.mat", recorded))
     _same_struct(ours, theirs, "RELEASE_predicted")
 
@@ -354,7 +359,7 @@ def test_units() -> None:
         units = {key: file[key] for key in file.files}
     box = int(units["pad_box"].ravel()[0])
     for k in range(1, 1 + sum(key.startswith("pad_in_") for key in units)):
-        padded, pad = protocol.pad_around(
+        padded, pad = inputs.pad_around(
             units[f"pad_in_{k}"], box, tuple(units[f"pad_center_{k}"].ravel())
         )
         assert list(pad) == units[f"pad_{k}"].ravel().tolist()
@@ -362,17 +367,12 @@ def test_units() -> None:
             np.testing.assert_array_equal(padded, units[f"pad_out_{k}"])
     for k in range(1, 1 + sum(key.startswith("max_map_") for key in units)):
         maps = units[f"max_map_{k}"][None].astype(np.float32)
-        assert (
-            protocol.find_maximum(maps, "benchmark")[0].tolist()
-            == units[f"max_bench_{k}"].ravel().tolist()
-        )
-        assert (
-            protocol.find_maximum(maps, "demo")[0].tolist()
-            == units[f"max_apply_{k}"].ravel().tolist()
-        )
+        for combination, recorded in (("benchmark", "bench"), ("demo", "apply")):
+            place = belief.find_maximum(maps, combination)[0] + 1
+            assert place.tolist() == units[f"max_{recorded}_{k}"].ravel().tolist()
     sigma = float(units["centermap_16_sigma"].ravel()[0])
     np.testing.assert_allclose(
-        protocol.center_map(16, sigma), units["centermap_16"], rtol=0, atol=1e-7
+        inputs.center_map(16, sigma), units["centermap_16"], rtol=0, atol=1e-7
     )
-    row = protocol.center_map(368, 21.0)[183]
+    row = inputs.center_map(368, 21.0)[183]
     np.testing.assert_allclose(row, units["centermap_368_row184"].ravel(), rtol=0, atol=1e-7)

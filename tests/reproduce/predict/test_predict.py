@@ -14,7 +14,8 @@ from PIL import Image
 from caffe_compat import Net, write_weights
 from reproduce.cli import predict
 from reproduce.network import netgen
-from reproduce.predict.protocol import Predictor, Setting, task_demo
+from reproduce.predict.predictor import Predictor
+from reproduce.predict.protocol import DEMO, PROTOCOLS, Standing
 from tests.paths import DATA, needs_data
 
 
@@ -132,7 +133,7 @@ def test_a_failing_person_does_not_stop_the_others(
 
     for name, width in (("a.png", 40), ("b.png", 50)):
         cv2.imwrite(str(tmp_path / name), np.zeros((60, width, 3), np.uint8))
-    run = Predictor.run_prepared
+    run = Predictor.predict_job
     calls: list[int] = []
 
     def failing(self: Predictor, *args: object, **kwargs: object) -> object:
@@ -141,7 +142,7 @@ def test_a_failing_person_does_not_stop_the_others(
             raise CaffeCompatError("a.png: the network fails")
         return run(self, *args, **kwargs)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Predictor, "run_prepared", failing)
+    monkeypatch.setattr(Predictor, "predict_job", failing)
     result = _run(
         tmp_path / "a.png", tmp_path / "b.png", "--model", model, "--out", tmp_path / "out"
     )
@@ -222,9 +223,58 @@ def test_bad_requests(model: Path, tmp_path: Path) -> None:
 def test_box_outside_the_image() -> None:
     from caffe_compat.errors import CaffeCompatError
 
-    image = np.zeros((40, 30, 3), np.uint8)
     with pytest.raises(CaffeCompatError, match="no part of it lies inside the 30×40 image"):
-        task_demo(image, (100, 100, 10, 10), Setting())
+        DEMO.placement((40, 30), (100, 100, 10, 10))
+
+
+def test_the_door_takes_an_array_a_file_or_a_video(model: Path, tmp_path: Path) -> None:
+    """A person of an array, of a file and of a video's frame gets the same joints."""
+    predictor = Predictor.load(str(model), protocol=DEMO.searching((1.0,)))
+    _film(tmp_path / "walk.mp4", 0.2)
+    capture = cv2.VideoCapture(str(tmp_path / "walk.mp4"))
+    frames = [capture.read()[1] for _ in range(5)]
+    boxes = [(5.0, 5.0, 40.0, 40.0), (20.0, 1.0, 30.0, 45.0)]
+    found = list(predictor.predict_video(tmp_path / "walk.mp4", boxes, limit=3))
+    assert len(found) == 3
+    for frame, people in zip(frames, found, strict=False):
+        cv2.imwrite(str(tmp_path / "frame.png"), frame)
+        from_file = predictor.predict_file(tmp_path / "frame.png", boxes)
+        alone = [predictor.predict(frame, box, bgr=True) for box in boxes]
+        for one, two, three in zip(people, from_file, alone, strict=True):
+            np.testing.assert_array_equal(one.joints, two.joints)
+            np.testing.assert_array_equal(one.joints, three.joints)
+    assert [len(people) for people in predictor.predict_video(tmp_path / "walk.mp4")] == [1] * 5
+
+
+def test_nobody_is_detected(model: Path, tmp_path: Path) -> None:
+    """A photograph is then one person, a video's frame holds none."""
+    predictor = Predictor.load(str(model), protocol=DEMO.searching((1.0,)))
+    _film(tmp_path / "walk.mp4", 0.1, rate=20)
+    cv2.imwrite(str(tmp_path / "flat.png"), np.full((300, 200, 3), 90, np.uint8))
+    assert len(predictor.predict_file(tmp_path / "flat.png", detect=True)) == 1
+    assert list(predictor.predict_video(tmp_path / "walk.mp4", detect=True)) == [[], []]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_job_carries_its_error(model: Path, tmp_path: Path, workers: int) -> None:
+    """What is wrong with one image comes back with its job, from a worker too, and is raised where
+    the job is predicted."""
+    from caffe_compat.errors import DataError
+    from reproduce.predict.job import prepare
+    from reproduce.runtime.prefetch import prefetch
+
+    predictor = Predictor.load(str(model), protocol=DEMO.searching((1.0,)))
+    cv2.imwrite(str(tmp_path / "good.png"), np.zeros((60, 40, 3), np.uint8))
+    paths = [tmp_path / name for name in ("missing.png", "good.png", "good.png")]
+    boxes = [None, [(500.0, 500.0, 5.0, 5.0)], None]
+    jobs = [predictor.job(str(p), p, b) for p, b in zip(paths, boxes, strict=True)]
+    missing, outside, good = prefetch(prepare, jobs, workers)
+    assert str(missing.error) == f"{paths[0]}: no such image"
+    with pytest.raises(DataError, match=r"good\.png: box .* no part of it lies inside"):
+        predictor.predict_job(outside)
+    assert good.error is None
+    assert good.image is None  # the pixels do not travel back unasked
+    assert len(predictor.predict_job(good)) == 1
 
 
 def test_first_stages_only(model: Path) -> None:
@@ -251,7 +301,7 @@ def test_all_predictions_together(model: Path, tmp_path: Path) -> None:
     work is resumed."""
     from scipy.io import loadmat
 
-    from reproduce.predict import files
+    from reproduce.predict import joint_files
 
     rng = np.random.default_rng(0)
     for name in ("one.png", "two.png"):
@@ -276,7 +326,7 @@ def test_all_predictions_together(model: Path, tmp_path: Path) -> None:
         assert [Path(n).name for n in file["image"]] == ["one.png", "two.png", "two.png"]
     mat = loadmat(out / "predictions.mat")
     assert mat["prediction_all"].shape == (14, 2, 3)
-    np.testing.assert_array_equal(files.read(out / "predictions.mat"), expected[:, :, :2] + 1)
+    np.testing.assert_array_equal(joint_files.read(out / "predictions.mat"), expected[:, :, :2] + 1)
     coco = json.loads((out / "predictions_coco.json").read_text())
     assert [a["image_id"] for a in coco["annotations"]] == [1, 2, 2]
     assert len(coco["categories"][0]["keypoints"]) == 14
@@ -314,16 +364,11 @@ def test_annotation_files_as_boxes(tmp_path: Path) -> None:
 def test_protocols_and_scales(model: Path, tmp_path: Path) -> None:
     """An annotated square tested by MPII's protocol is the annotation's centre and scale; bad
     combinations say what is wrong."""
-    from reproduce.predict.job import How
-    from reproduce.predict.protocol import task_mpi
-
     rgb = np.random.default_rng(0).integers(0, 256, (120, 90, 3), np.uint8)
-    setting = Setting.for_boxsize(96)
-    assert (
-        How(setting, "mpi").task(rgb, (20, 10, 80, 80)).scales
-        == task_mpi(rgb, (61, 51), 0.4, setting).scales
-    )
-    assert How(setting, "mpi").task(rgb, (20, 10, 80, 80)).center == (61, 51)
+    mpi = PROTOCOLS["mpi"].at(96)
+    placement = mpi.placement((120, 90), (20, 10, 80, 80))
+    assert placement == mpi.placement((120, 90), Standing((60, 50), 0.4))
+    assert placement.center == (61, 51)
     cv2.imwrite(str(tmp_path / "a.png"), rgb)
     common = ["--model", model, "--out", tmp_path / "out"]
     for args in (
@@ -366,7 +411,7 @@ def test_detector(model: Path, tmp_path: Path) -> None:
 
 @needs_data
 def test_detector_sees_people() -> None:
-    from reproduce.predict.boxes import detect_people
+    from reproduce.predict.detection import detect_people
 
     image = cv2.imread(str(DATA / "samples" / "cmu" / "00007508_01_23.png"))
     boxes = detect_people(image)
@@ -415,7 +460,7 @@ def test_video_goes_on(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     _film(tmp_path / "walk.mp4", 1)
     args = [tmp_path / "walk.mp4", "--model", model, "--scales", "1", "--workers", "0"]
     assert _run(*args, "--out", tmp_path / "whole").exit_code == 0
-    run, calls = Predictor.run_prepared, []
+    run, calls = Predictor.predict_job, []
 
     def stopped(self: Predictor, *args: object, **kwargs: object) -> object:
         calls.append(1)
@@ -424,7 +469,7 @@ def test_video_goes_on(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
         return run(self, *args, **kwargs)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
-        patch.setattr(Predictor, "run_prepared", stopped)
+        patch.setattr(Predictor, "predict_job", stopped)
         assert _run(*args, "--out", tmp_path / "part").exit_code == 1
     journal = next((tmp_path / "part").glob("walk_journal*"))
     journal.write_bytes(journal.read_bytes()[:-40])  # the last line is cut off, as by a full disk
@@ -527,7 +572,7 @@ def test_shared_work(model: Path, tmp_path: Path) -> None:
     import subprocess
     import sys
 
-    from reproduce.predict import files
+    from reproduce.predict import joint_files
 
     args = [
         "--dataset",
@@ -558,7 +603,9 @@ def test_shared_work(model: Path, tmp_path: Path) -> None:
         capture_output=True,
         timeout=300,
     )
-    one, two = (files.read(tmp_path / n / "LSP_prediction_model_small.mat") for n in ("one", "two"))
+    one, two = (
+        joint_files.read(tmp_path / n / "LSP_prediction_model_small.mat") for n in ("one", "two")
+    )
     np.testing.assert_array_equal(one, two)
     (
         tmp_path / "two" / "LSP_small_journal1.jsonl"
@@ -567,7 +614,7 @@ def test_shared_work(model: Path, tmp_path: Path) -> None:
     result = _run(*args, "--out", tmp_path / "two", "--resume")
     assert "3 people in" in result.output
     np.testing.assert_array_equal(
-        files.read(tmp_path / "two" / "LSP_prediction_model_small.mat"), one
+        joint_files.read(tmp_path / "two" / "LSP_prediction_model_small.mat"), one
     )
     images = sorted((DATA / "lsp" / "images").glob("im100*.jpg"))[:4]
     more = [*map(str, images), "--model", str(model), "--scales", "1", "--out"]
@@ -584,7 +631,7 @@ def test_mpii_validation_benchmark(model: Path, tmp_path: Path) -> None:
     """The images that are there are predicted and scored; the others are listed and nan in the
     file."""
     from reproduce.cli import evaluate
-    from reproduce.predict import files
+    from reproduce.predict import joint_files
 
     result = _run(
         "--dataset",
@@ -602,7 +649,7 @@ def test_mpii_validation_benchmark(model: Path, tmp_path: Path) -> None:
     )
     assert result.exit_code == 1
     assert "not done" in result.stderr
-    joints = files.read(tmp_path / "MPI_valid_prediction_model_small.mat")
+    joints = joint_files.read(tmp_path / "MPI_valid_prediction_model_small.mat")
     assert joints.shape == (7, 16, 2)
     done = int(np.isfinite(joints[:, 0]).all(1).sum())
     assert json.loads((tmp_path / "MPI_valid_score_small.json").read_text())["people"] == done > 0
@@ -617,19 +664,19 @@ def test_mpii_centres_are_the_annotations(model: Path) -> None:
 
     truth = json.loads((DATA / "mpii" / "test_mpii.json").read_text())
     people = {
-        p.image.name: p
-        for p in open_set("mpi-valid", DATA, Setting(), (1.0,)).people
-        if p.image.exists()
+        image.name: person for image, person in open_set("mpi-valid", DATA).people if image.exists()
     }
     for entry in truth:
         person = people[entry["image"]]
-        assert person.objpos == pytest.approx(entry["center"], abs=1e-3)
+        assert isinstance(person, Standing)
+        x, y = person.center
+        assert (x + 1, y + 1) == pytest.approx(entry["center"], abs=1e-3)
         assert person.scale == pytest.approx(entry["scale"], abs=1e-5)
 
 
 @needs_data
 def test_flic_benchmark(tmp_path: Path) -> None:
-    from reproduce.predict import files
+    from reproduce.predict import joint_files
 
     config = netgen.CPMConfig(
         stages=1,
@@ -656,7 +703,7 @@ def test_flic_benchmark(tmp_path: Path) -> None:
         tmp_path,
     )
     assert result.exit_code == 1  # most of its images are not there
-    joints = files.read(tmp_path / "FLIC_prediction_model_flic.mat")
+    joints = joint_files.read(tmp_path / "FLIC_prediction_model_flic.mat")
     assert joints.shape == (1016, 9, 2)
     score = json.loads((tmp_path / "FLIC_score_flic.json").read_text())
     assert score["people"] == int(np.isfinite(joints).all((1, 2)).sum()) > 0
@@ -688,12 +735,12 @@ def test_fast_mode_is_close(model: Path) -> None:
 
 @needs_data
 def test_lsp_benchmark(model: Path, tmp_path: Path) -> None:
-    from reproduce.predict import files
+    from reproduce.predict import joint_files
 
     result = _run(
         "--dataset", "lsp", "--data", DATA, "--model", model, "--limit", "3", "--out", tmp_path
     )
     assert result.exit_code == 0, result.output
-    assert files.read_mat(tmp_path / "LSP_prediction_model_small.mat").shape == (3, 14, 2)
+    assert joint_files.read_mat(tmp_path / "LSP_prediction_model_small.mat").shape == (3, 14, 2)
     score = json.loads((tmp_path / "LSP_score_small.json").read_text())
     assert score["counted"] == 42

@@ -1,0 +1,124 @@
+"""From an image to the network's inputs: resized to every scale, put into a grey box, centre map
+added.
+
+Source: ``applyModel.m`` of the CPM release (formulas; recorded intermediate values).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from caffe_compat.lazy import lazy_import
+from reproduce.predict.imresize import imresize
+from reproduce.predict.protocol import Placement, Protocol, matlab_round
+
+if TYPE_CHECKING:
+    import torch
+else:
+    torch = lazy_import("torch")
+
+Image = npt.NDArray[np.uint8]
+Maps = npt.NDArray[np.float32]
+
+PAD_VALUE = 128  # the grey around an image
+
+
+@dataclass(frozen=True)
+class ScaledInput:
+    """A person's image at one scale, as the network sees it.
+
+    Attributes
+    ----------
+    pixels : (B, B, 3) uint8 R, G, B, where B is the protocol's ``boxsize``; grey outside the image.
+    scaled : rows and columns of the scaled image.
+    pad : up, left, down, right: rows and columns of grey around the scaled image; negative where
+        it is cropped.
+    """
+
+    pixels: Image
+    scaled: tuple[int, int]
+    pad: tuple[int, int, int, int]
+
+    @property
+    def boxsize(self) -> int:
+        """Height and width of the input."""
+        return len(self.pixels)
+
+    @property
+    def inside(self) -> tuple[int, int, int, int]:
+        """The rectangle (top, left, bottom, right) that shows the image; the rest is grey."""
+        up, left, down, right = (max(0, p) for p in self.pad)
+        return up, left, self.boxsize - down, self.boxsize - right
+
+
+def scale_person(image: Image, placement: Placement, protocol: Protocol) -> tuple[ScaledInput, ...]:
+    """A person's image at every scale of its placement.
+
+    Parameters
+    ----------
+    image : (H, W, 3) uint8 R, G, B.
+    """
+    inputs = []
+    for scale in placement.scales:
+        scaled = imresize(image, scale)
+        center = placement.center[0] * scale, placement.center[1] * scale
+        pixels, pad = pad_around(scaled, protocol.boxsize, center)
+        inputs.append(ScaledInput(pixels, (scaled.shape[0], scaled.shape[1]), pad))
+    return tuple(inputs)
+
+
+def pad_around(
+    image: Image, boxsize: int, center: tuple[float, float]
+) -> tuple[Image, tuple[int, int, int, int]]:
+    """Put an image into a box with its centre in the middle, grey outside.
+
+    Parameters
+    ----------
+    center : x, y, 1-based as in MATLAB.
+
+    Returns
+    -------
+    (boxsize, boxsize, 3) uint8, and pad up, left, down, right.
+    """
+    height, width = image.shape[:2]
+    x, y = matlab_round(center[0]), matlab_round(center[1])
+    half = boxsize // 2
+    pad = (half - y, half - x, half - (height - y), half - (width - x))
+    box = np.full((boxsize, boxsize, image.shape[2]), PAD_VALUE, np.uint8)
+    top, left = max(0, pad[0]), max(0, pad[1])
+    source = image[
+        max(0, -pad[0]) : max(0, height + min(0, pad[2])),
+        max(0, -pad[1]) : max(0, width + min(0, pad[3])),
+    ]
+    source = source[: max(0, boxsize - top), : max(0, boxsize - left)]
+    box[top : top + source.shape[0], left : left + source.shape[1]] = source
+    return box, pad
+
+
+@lru_cache(maxsize=8)
+def center_map(boxsize: int, sigma: float) -> Maps:
+    """The fourth input channel: a Gaussian that peaks at pixel boxsize / 2, counted from 1."""
+    axis = np.arange(1, boxsize + 1, dtype=np.float64) - boxsize / 2
+    exponent = (axis[:, None] ** 2 + axis[None] ** 2) / 2.0 / sigma / sigma
+    return np.exp(-exponent).astype(np.float32)
+
+
+def network_input(
+    pixels: Image, protocol: Protocol, device: torch.device | str = "cpu"
+) -> torch.Tensor:
+    """(N, 4, B, B) float32 of (N, B, B, 3) pixels: B, G, R as ``x / 256 - 0.5``, then the centre
+    map.
+
+    The bytes travel to the device; both operations are exact in float32.
+    """
+    colours = torch.from_numpy(pixels).to(device)
+    data = torch.empty((len(pixels), 4, protocol.boxsize, protocol.boxsize), device=device)
+    data[:, :3] = colours.permute(0, 3, 1, 2).flip(1)
+    data[:, :3].div_(256).sub_(0.5)
+    data[:, 3] = torch.from_numpy(center_map(protocol.boxsize, protocol.sigma)).to(device)
+    return data

@@ -1,0 +1,141 @@
+"""A run over photographs: skeletons, belief maps and JSON of each, all predictions together."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from caffe_compat.errors import CaffeCompatError, DataError
+from reproduce.drawing.pictures import draw_skeleton, montage, save_png
+from reproduce.people.skeletons import skeleton
+from reproduce.predict.job import Job, prepare
+from reproduce.predict.predictor import Prediction
+from reproduce.predict.result_files import write_all, write_json
+from reproduce.predict.runs import Boxes, Run, boxes_of, people_rows
+from reproduce.runtime.prefetch import prefetch
+
+IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+TILE = 96  # width of a belief map in the montage, pixels
+
+
+def photographs(run: Run, paths: Sequence[Path], boxes: Boxes) -> tuple[int, list[str]]:
+    """Predict the people in each image; write skeletons, belief maps and JSON, and all predictions
+    together at the end.
+
+    Returns
+    -------
+    How many people were done by this process, and which images were not and why.
+    """
+    names = [*skeleton(run.predictor.parts).parts, "background"]
+    targets, bad = _targets(run, paths)
+    todo: list[tuple[Path, Path]] = []
+    jobs: list[Job] = []
+    for path, target in run.mine(targets):
+        if run.resume and Path(f"{target}_keypoints.json").exists():
+            continue
+        try:
+            own = boxes_of(boxes, path)
+        except DataError as error:
+            bad.append(str(error))
+        else:
+            jobs.append(run.predictor.job(str(path), path, own, detect=run.detect, keep=True))
+            todo.append((path, target))
+    done = 0
+    with _Writer() as writer, run.bar(len(todo), "images") as bar:
+        for (path, target), job in zip(todo, prefetch(prepare, jobs, run.workers), strict=True):
+            try:
+                found = run.predictor.predict_job(job, shown=TILE)
+            except CaffeCompatError as error:
+                bad.append(str(error))
+            else:
+                if job.nobody:
+                    run.say(f"{path}: no person detected, the whole image was taken")
+                run.say(f"{path}: mean score " + ", ".join(f"{p.scores.mean():.3f}" for p in found))
+                writer.submit(_write_image, path, target, job, found, names)
+                done += len(found)
+            bar.update()
+    run.group.any(False)  # wait for all processes before the results are gathered
+    if run.group.first:
+        _gather(run, targets)
+    return done, bad
+
+
+def _targets(run: Run, paths: Sequence[Path]) -> tuple[list[tuple[Path, Path]], list[str]]:
+    """Where each image's results go, and the images whose results would overwrite each other."""
+    stems, shared = Counter(path.stem for path in paths), Counter(path.name for path in paths)
+    targets: list[tuple[Path, Path]] = []
+    bad: list[str] = []
+    for path in paths:
+        if shared[path.name] > 1:
+            bad.append(
+                f"{path}: {shared[path.name]} inputs have this file name, their results would "
+                "overwrite each other"
+            )
+        else:
+            targets.append((path, run.out / (path.stem if stems[path.stem] == 1 else path.name)))
+    return targets, bad
+
+
+class _Writer:
+    """Draws and writes in one other thread (OpenCV releases the interpreter's lock), a few images
+    behind at most."""
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(1)
+        self._waiting: deque[Future[None]] = deque()
+
+    def submit(self, work: Callable[..., None], *args: Any) -> None:
+        """Do ``work(*args)`` later; an earlier error is raised here."""
+        self._waiting.append(self._pool.submit(work, *args))
+        if len(self._waiting) > 4:
+            self._waiting.popleft().result()
+
+    def __enter__(self) -> _Writer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with contextlib.ExitStack() as stack:
+            stack.callback(self._pool.shutdown)
+            while self._waiting:
+                self._waiting.popleft().result()
+
+
+def _write_image(
+    path: Path, target: Path, job: Job, found: list[Prediction], names: list[str]
+) -> None:
+    image = job.pixels
+    skeletal = skeleton(len(names) - 1)
+    drawn = image
+    for i, person in enumerate(found):
+        assert person.small is not None
+        drawn = draw_skeleton(drawn, person.joints, skeletal)
+        which = f"_{i + 1}" if len(found) > 1 else ""
+        save_png(
+            montage(image, list(person.small), names, tile=TILE),
+            Path(f"{target}_belief{which}.png"),
+        )
+    save_png(drawn, Path(f"{target}_skeleton.png"))
+    height, width = job.size
+    content = {
+        "version": 1.0,
+        "image": str(path),
+        "size": [width, height],
+        "people": people_rows(job, found),
+    }
+    write_json(Path(f"{target}_keypoints.json"), content)  # last: --resume looks for it
+
+
+def _gather(run: Run, targets: Sequence[tuple[Path, Path]]) -> None:
+    """All people of all images in COCO's JSON, .npz and .mat."""
+    images = []
+    for _, target in targets:
+        path = Path(f"{target}_keypoints.json")
+        if path.exists():
+            images.append(json.loads(path.read_text(encoding="utf-8")))
+    if images:
+        write_all(run.out / "predictions", images, skeleton(run.predictor.parts))

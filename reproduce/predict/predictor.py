@@ -1,0 +1,390 @@
+"""The public door: a pose machine with its testing protocol, from pictures to joints."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from caffe_compat.errors import CaffeCompatError
+from caffe_compat.lazy import lazy_import
+from reproduce.predict.belief import find_maximum, to_image
+from reproduce.predict.boxes import Box
+from reproduce.predict.capture import frames_of, open_capture
+from reproduce.predict.inputs import PAD_VALUE, ScaledInput, network_input, scale_person
+from reproduce.predict.job import Job, prepare
+from reproduce.predict.protocol import DEMO, Person, Protocol
+
+if TYPE_CHECKING:
+    import torch
+
+    from caffe_compat.engine.plan import Mode
+    from caffe_compat.network import patches
+    from caffe_compat.network.net import Net
+else:
+    torch, patches = lazy_import("torch"), lazy_import("caffe_compat.network.patches")
+
+Image = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float64]
+Maps = npt.NDArray[np.float32]
+
+_MAP_VALUES = 1 << 26  # belief values at the image's size that are held at once
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Joints of one person.
+
+    Attributes
+    ----------
+    joints : (P, 2) x, y in 0-based pixels of the image, in the network's part order.
+    scores : (P,) the belief maps' value there; the benchmark's sum is divided by the number of
+        scales.
+    maps : belief maps in the image: benchmark (1, P + 1, H, W) summed over the scales, demo
+        (stages, P + 1, H, W) averaged; None where they were not asked for.
+    small : the same maps reduced for a picture, (stages, P + 1, h, w); None where they were not
+        asked for.
+    """
+
+    joints: Floats
+    scores: Floats
+    maps: Maps | None = None
+    small: Maps | None = None
+
+
+class Predictor:
+    """A pose machine and its protocol.
+
+    >>> predictor = Predictor.load("models/demo/pose.caffemodel")                # doctest: +SKIP
+    >>> person = predictor.predict(image, box=(40, 20, 120, 300))                # doctest: +SKIP
+    >>> person.joints, person.scores                                             # doctest: +SKIP
+    >>> people = predictor.predict_file("photo.jpg", detect=True)                # doctest: +SKIP
+    >>> for people in predictor.predict_video("walk.mp4"):                       # doctest: +SKIP
+    ...     print(len(people))
+
+    Parameters
+    ----------
+    net : the deploy network.
+    outputs : blob of each stage's belief maps, stage 1 first.
+    protocol : how people are placed, scaled and combined; of the network's input size.
+    batch : how many scaled images run at once at most.
+    amp : "bf16": the fast mode, half the digits in the network (joints move by a pixel here and
+        there; docs/engine.md).
+    """
+
+    def __init__(
+        self,
+        net: Net,
+        outputs: Sequence[str],
+        protocol: Protocol,
+        *,
+        batch: int = 16,
+        amp: str = "",
+    ) -> None:
+        self.net = net
+        self.outputs = tuple(outputs)
+        self.protocol = protocol
+        self.batch = batch
+        self.amp = amp
+        self._grey: patches.Background | None = None
+
+    @classmethod
+    def load(
+        cls,
+        model: str,
+        *,
+        prototxt: str | None = None,
+        protocol: Protocol = DEMO,
+        device: str = "auto",
+        stages: int | None = None,
+        batch: int = 16,
+        engine: Mode = "auto",
+        amp: str = "",
+    ) -> Predictor:
+        """Load any weight file that ``cpm-convert`` reads.
+
+        Parameters
+        ----------
+        prototxt : deploy definition, where the weight file holds none.
+        protocol : how people are tested; shrunk to the network's input size.
+        device : "auto", "cpu", "cuda" or "cuda:N".
+        stages : use the first stages only.
+        engine : how convolutions run on the CPU, see :class:`caffe_compat.network.net.Net`.
+
+        Raises
+        ------
+        CaffeCompatError : no pose machine, or weights that do not fit.
+        """
+        from caffe_compat.conversion.convert import convert
+        from caffe_compat.network.net import Net
+        from reproduce.network.identify import stage_outputs
+        from reproduce.runtime.device import choose
+
+        made = convert(model, prototxt=prototxt)
+        outputs = stage_outputs(made.graph)
+        if not outputs:
+            raise CaffeCompatError(
+                f"{model}: is no pose machine (no layers named ..._stage1, ..._stage2)"
+            )
+        if stages is not None and not 1 <= stages <= len(outputs):
+            raise CaffeCompatError(f"--stages {stages}: the network has {len(outputs)}")
+        boxsize = made.graph.blobs[made.graph.inputs[0]][-1]
+        net = Net(made.graph, made.weights, engine=engine).to(choose(device)).eval()
+        return cls(net, outputs[:stages], protocol.at(boxsize), batch=batch, amp=amp)
+
+    @property
+    def parts(self) -> int:
+        """Number of parts, without the background."""
+        return self.net.graph.blobs[self.outputs[-1]][1] - 1
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return next(self.net.parameters()).device
+
+    # ------------------------------------------------------------ what users call
+
+    def predict(
+        self, image: Image, box: Person = None, *, bgr: bool = False, keep: bool = False
+    ) -> Prediction:
+        """Predict one person of an image.
+
+        Parameters
+        ----------
+        image : (H, W, 3) uint8 R, G, B (B, G, R with ``bgr``).
+        box : the person's x, y, width, height in 0-based pixels, or what else the protocol takes
+            (:data:`reproduce.predict.protocol.Person`); default: the whole image.
+        keep : return the belief maps of every stage, at the image's size.
+
+        Raises
+        ------
+        CaffeCompatError : a box outside the image, or one that the protocol cannot use.
+        """
+        rgb = np.ascontiguousarray(image[:, :, ::-1]) if bgr else image
+        size = (rgb.shape[0], rgb.shape[1])
+        inputs = scale_person(rgb, self.protocol.placement(size, box), self.protocol)
+        return self.predict_inputs(inputs, size, keep=keep)
+
+    def predict_file(
+        self,
+        path: str | os.PathLike[str],
+        boxes: Sequence[Box] | None = None,
+        *,
+        detect: bool = False,
+        keep: bool = False,
+    ) -> list[Prediction]:
+        """Predict the people of an image file.
+
+        Parameters
+        ----------
+        boxes : x, y, width, height of each person in 0-based pixels; default: the whole image is
+            one person.
+        detect : take the people that the detector sees; the whole image where it sees nobody.
+        keep : return the belief maps of every stage, at the image's size.
+
+        Returns
+        -------
+        One prediction a person, in the order of the boxes.
+
+        Raises
+        ------
+        CaffeCompatError : no readable image, or a box outside it.
+        """
+        job = self.job(str(path), Path(path), boxes, detect=detect)
+        return self.predict_job(prepare(job), keep=keep)
+
+    def predict_video(
+        self,
+        path: str | os.PathLike[str],
+        boxes: Sequence[Box] | None = None,
+        *,
+        detect: bool = False,
+        limit: int | None = None,
+    ) -> Iterator[list[Prediction]]:
+        """Predict the people of each frame of a video file, frame by frame as it is read.
+
+        Parameters
+        ----------
+        boxes : x, y, width, height of each person in 0-based pixels, the same in every frame;
+            default: the whole frame is one person.
+        detect : take the people that the detector sees in each frame; none where it sees nobody.
+        limit : frames at most.
+
+        Yields
+        ------
+        Predictions of a frame's people.
+
+        Raises
+        ------
+        CaffeCompatError : no readable video, or a box outside its frames.
+        """
+        with open_capture(os.fspath(path)) as capture:
+            for number, frame in enumerate(frames_of(capture, limit)):
+                job = self.job(f"{path}, frame {number}", frame, boxes, detect=detect)
+                prepared = prepare(job)
+                yield [] if prepared.nobody else self.predict_job(prepared)
+
+    # ------------------------------------------------------------ the way of a job
+
+    def job(
+        self,
+        name: str,
+        image: Path | Image,
+        boxes: Sequence[Person] | None = None,
+        *,
+        detect: bool = False,
+        keep: bool = False,
+    ) -> Job:
+        """An image to be tested by this predictor's protocol, for :func:`prepare`, which may run in
+        another process.
+
+        Parameters
+        ----------
+        name : for messages.
+        image : file, or (H, W, 3) uint8 B, G, R.
+        boxes : of its people; default: the whole image.
+        detect : take the people that the detector sees instead.
+        keep : give the pixels back with the prepared job.
+        """
+        people = tuple(boxes) if boxes is not None else (None,)
+        return Job(name, image, self.protocol, people, detect, keep)
+
+    def predict_job(
+        self, job: Job, *, keep: bool = False, shown: int | None = None
+    ) -> list[Prediction]:
+        """Predict the people of a prepared job.
+
+        Parameters
+        ----------
+        keep : return the belief maps at the image's size.
+        shown : return the belief maps at this width.
+
+        Raises
+        ------
+        CaffeCompatError : what was wrong with the image.
+        """
+        if job.error is not None:
+            raise job.error
+        return [
+            self.predict_inputs(inputs, job.size, keep=keep, shown=shown) for inputs in job.inputs
+        ]
+
+    def predict_inputs(
+        self,
+        inputs: Sequence[ScaledInput],
+        size: tuple[int, int],
+        *,
+        keep: bool = False,
+        shown: int | None = None,
+    ) -> Prediction:
+        """Predict one person from scaled inputs of an image of ``size`` (rows, columns)."""
+        every_stage = self.protocol.combination == "demo" and (keep or shown is not None)
+        names = self.outputs if every_stage else self.outputs[-1:]
+        pixels = np.stack([one.pixels for one in inputs])
+        data = network_input(pixels, self.protocol, self.device)
+        stages = self.forward(data, names, [one.inside for one in inputs])
+        return self.combine(stages, inputs, size, keep=keep, shown=shown)
+
+    def forward(
+        self,
+        data: torch.Tensor,
+        names: Sequence[str],
+        rects: Sequence[tuple[int, int, int, int]] | None = None,
+    ) -> torch.Tensor:
+        """Belief maps (stages, N, P + 1, B / 8, B / 8) of network inputs (N, 4, B, B).
+
+        Parameters
+        ----------
+        names : blobs of the stages that are wanted.
+        rects : where each input shows its image (:attr:`ScaledInput.inside`); the grey around it
+            is then not computed anew.
+        """
+        found = []
+        if rects is not None and self._grey is None:
+            boxsize = self.protocol.boxsize
+            grey = np.full((1, boxsize, boxsize, 3), PAD_VALUE, np.uint8)
+            with torch.inference_mode(False):
+                self._grey = patches.Background(network_input(grey, self.protocol, self.device))
+        with (
+            torch.inference_mode(),
+            torch.autocast(self.device.type, torch.bfloat16, enabled=self.amp == "bf16"),
+        ):
+            for i in range(0, len(data), self.batch):
+                some = slice(i, i + self.batch)
+                known = self._grey if rects is not None else None
+                part = self.net(
+                    data[some],
+                    blobs=names,
+                    background=known,
+                    rects=rects[some] if rects is not None else (),
+                )
+                found.append(torch.stack([part[name].float() for name in names]))
+        return torch.cat(found, 1)
+
+    def combine(
+        self,
+        stages: torch.Tensor,
+        inputs: Sequence[ScaledInput],
+        size: tuple[int, int],
+        *,
+        keep: bool = False,
+        shown: int | None = None,
+    ) -> Prediction:
+        """Scores of all scales brought to the image, combined, and the best place of each part.
+
+        Parameters
+        ----------
+        stages : (stages, scales, P + 1, cells, cells).
+        inputs : the scaled inputs that these maps are of.
+        size : (H, W) of the image.
+        keep : return the maps at the image's size.
+        shown : return them at this width.
+        """
+        with torch.inference_mode():
+            if keep:
+                maps = self._total(stages, inputs, size)
+                joints, best = self._best(maps[-1, :-1])
+            else:
+                maps = None
+                # a few parts at a time: the maps of a large photograph would take gigabytes
+                step = max(1, _MAP_VALUES // (size[0] * size[1]))
+                parts = [
+                    stages[-1, :, i : min(i + step, self.parts)] for i in range(0, self.parts, step)
+                ]
+                chunks = [self._best(self._total(p, inputs, size, background=False)) for p in parts]
+                joints, best = (np.concatenate(c) for c in zip(*chunks, strict=True))
+            small = None
+            if shown is not None:
+                reduced = (max(1, round(shown * size[0] / size[1])), shown)
+                small = self._total(stages, inputs, size, reduced).cpu().numpy()
+        scores = best / len(inputs) if self.protocol.combination == "benchmark" else best
+        return Prediction(joints, scores, None if maps is None else maps.cpu().numpy(), small)
+
+    def _total(
+        self,
+        stages: torch.Tensor,
+        inputs: Sequence[ScaledInput],
+        size: tuple[int, int],
+        shown: tuple[int, int] | None = None,
+        background: bool = True,
+    ) -> torch.Tensor:
+        """Belief maps (..., scales, P + 1, cells, cells) added up over the scales in the image; the
+        demo divides."""
+        total: torch.Tensor | None = None
+        for i, place in enumerate(inputs):
+            one = to_image(stages[..., i, :, :, :], place, size, shown=shown, background=background)
+            total = one if total is None else total.add_(one)
+        assert total is not None
+        return total.div_(len(inputs)) if self.protocol.combination == "demo" else total
+
+    def _best(self, maps: torch.Tensor) -> tuple[Floats, Floats]:
+        """Each part's place (P, 2) and the belief there (P,)."""
+        joints = find_maximum(maps, self.protocol.combination)
+        index = torch.from_numpy(joints.astype(np.int64)).to(maps.device)
+        scores = maps[torch.arange(len(maps), device=maps.device), index[:, 1], index[:, 0]]
+        return joints, scores.cpu().numpy().astype(np.float64)
