@@ -51,7 +51,7 @@ class Order:
 
 
 @dataclass(frozen=True)
-class Job:
+class SampleJob:
     """One sample to make: record index, epoch, and the dice (None: roll them from the seed in the
     worker)."""
 
@@ -70,7 +70,7 @@ class Schedule:
         self._dice = CaffeDice(order.seed)
         self._next = 0
 
-    def job(self, number: int) -> Job:
+    def job(self, number: int) -> SampleJob:
         """The job of a sample."""
         epoch, place = divmod(number, self.count)
         if self.order.shuffle:
@@ -78,7 +78,7 @@ class Schedule:
                 generator = np.random.Generator(np.random.Philox(key=[self.order.seed, epoch]))
                 self._permutation = epoch, generator.permutation(self.count)
             place = int(self._permutation[1][place])
-        return Job(
+        return SampleJob(
             number, place, epoch, self._caffe_choice(number) if self.order.dice == "caffe" else None
         )
 
@@ -93,7 +93,7 @@ class Schedule:
             if self._next > number:
                 return choice
 
-    def batch(self, number: int, size: int) -> list[Job]:
+    def batch(self, number: int, size: int) -> list[SampleJob]:
         """This rank's part of a global batch."""
         first = number * size * self.order.world + self.order.rank * size
         return [self.job(first + i) for i in range(size)]
@@ -138,7 +138,7 @@ class SampleMaker:
     ) -> None:
         self.store, self.settings, self.seed, self.tables = store, settings, seed, tables
 
-    def __call__(self, job: Job) -> Sample:
+    def __call__(self, job: SampleJob) -> Sample:
         """Make one sample."""
         record = self.store.record(job.index)
         choice = job.choice or roll(
@@ -153,7 +153,7 @@ class SampleMaker:
             )
         return augment(record.image, record.annotation, self.settings, choice)
 
-    def batch(self, jobs: list[Job]) -> Batch:
+    def batch(self, jobs: list[SampleJob]) -> Batch:
         """(N, 4, Y, X) data and (N, 2 (P + 1), Y / stride, X / stride) labels: own person first,
         then everybody."""
         samples = [self(job) for job in jobs]
@@ -198,7 +198,7 @@ class CPMDataset:
     def __getitem__(self, index: int) -> dict[str, npt.NDArray[np.float32]]:
         if not 0 <= index < self._count:
             raise IndexError(index)
-        sample = self._maker(Job(index, index, self.epoch, None))
+        sample = self._maker(SampleJob(index, index, self.epoch, None))
         return {"data": sample.data, "label_1st": sample.label_1st, "label": sample.label}
 
 
@@ -208,7 +208,7 @@ class _Jobs:
     def __init__(self, maker: SampleMaker) -> None:
         self.maker = maker
 
-    def __getitem__(self, jobs: list[Job]) -> Batch | CaffeCompatError:
+    def __getitem__(self, jobs: list[SampleJob]) -> Batch | CaffeCompatError:
         try:
             return self.maker.batch(jobs)
         except (
@@ -226,7 +226,7 @@ class _Sampler:
     def __init__(self, schedule: Schedule, size: int, start: int) -> None:
         self.schedule, self.size, self.start = schedule, size, start
 
-    def __iter__(self) -> Iterator[list[Job]]:
+    def __iter__(self) -> Iterator[list[SampleJob]]:
         number = self.start
         while True:
             yield self.schedule.batch(number, self.size)
