@@ -20,7 +20,7 @@ from caffe_compat.layers.base import Shape
 from caffe_compat.network import fuse
 from caffe_compat.network.fillers import fill
 from caffe_compat.network.graph import Graph, Node, Param, build
-from caffe_compat.network.match import Match, match, require
+from caffe_compat.network.match import LayerMatch, Match, match, require
 from caffe_compat.network.patches import Background, Patch, Rect, cut, start
 from caffe_compat.network.patches import step as run_patch
 from caffe_compat.weights.model import LayerBlobs, Weights
@@ -58,6 +58,7 @@ class Net(nn.Module):
     ----------
     graph : layers, shapes, shared parameters.
     layer_params : (layer name, blob name) of every parameter, in Caffe's order.
+    loaded : what became of each layer of ``weights``; nothing where none were given.
 
     Notes
     -----
@@ -89,6 +90,7 @@ class Net(nn.Module):
             )
         )
         self.graph = graph
+        self.loaded: tuple[LayerMatch, ...] = ()
         self.tf32 = False
         self._is_packed = False
         self._checked: dict[tuple[tuple[str, Shape], ...], Graph] = {}
@@ -96,6 +98,7 @@ class Net(nn.Module):
         found: Match | None = None
         if weights is not None:
             found = match(graph, weights)
+            self.loaded = found.rows
             if strict:
                 require(found, weights.source.path or "weights")
             elif broken := [r for r in found.rows if r.status == "mismatch"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ import click
 
 from caffe_compat.errors import DataError
 from reproduce.cli.common import CommandGroup, common
+
+_POSITIVE = click.IntRange(min=1)
 
 
 @click.group(cls=CommandGroup)
@@ -238,28 +241,69 @@ def preview(file: str, count: int, prototxt: str | None, joints: int, seed: int,
 
 @main.command()
 @click.option("-o", "--out", required=True, type=click.Path(), help="Folder for the prototxts.")
-@click.option("--stages", default=6, show_default=True, help="Number of stages.")
-@click.option("--parts", default=14, show_default=True, help="Number of parts.")
-@click.option("--input", "size", default=368, show_default=True, help="Input height and width.")
+@click.option("--stages", type=_POSITIVE, help="Number of stages (default: 6; person: 4).")
+@click.option("--parts", type=_POSITIVE, help="Number of parts (default: 14).")
+@click.option(
+    "--input",
+    "size",
+    help="Input size, or HEIGHTxWIDTH (default: 368; person: 376x656, and 368 in training).",
+)
+@click.option(
+    "--front",
+    type=click.Choice(["cpm", "vgg"]),
+    default="cpm",
+    show_default=True,
+    help="The paper's front end, or the first layers of VGG-19 (the authors' later networks).",
+)
+@click.option(
+    "--person",
+    is_flag=True,
+    help="vgg: the network that finds people: one map of body centres, no centre map.",
+)
+@click.option(
+    "--centre/--no-centre", default=None, help="Take a centre map beside the image, or none."
+)
 @click.option(
     "--channels",
-    default="128,128,128,32,512,128",
-    show_default=True,
-    help="Channels of conv1, conv2, conv3, stage features, conv5/conv6, Mconv1..4.",
+    help="cpm: channels of conv1, conv2, conv3, stage features, conv5/conv6, Mconv1..4 "
+    "(default: 128,128,128,32,512,128).",
 )
 @click.option(
     "--kernels",
-    default="9,5,11",
-    show_default=True,
-    help="Kernels of conv1..3/5, of the features, of Mconv1..3.",
+    help="cpm: kernels of conv1..3/5, of the features, of Mconv1..3 (default: 9,5,11).",
 )
 @click.option(
-    "--dropout", default=0.5, show_default=True, help="Dropout ratio of stage 1 (0: none)."
+    "--blocks",
+    help="vgg: channels x layers of each block (default: 64x2,128x2,256x4,512x2; person: "
+    "64x2,128x2,256x4,512x4,512x1).",
+)
+@click.option(
+    "--front-convs",
+    help="vgg: channels of the 3x3 convolutions after the blocks; the last are the image features "
+    "(default: 256,256,256,256,128; person: 128).",
+)
+@click.option("--wide", type=_POSITIVE, help="Channels of stage 1's wide layers (default: 512).")
+@click.option("--belief", type=_POSITIVE, help="Channels of the Mconv layers (default: 128).")
+@click.option(
+    "--stage-kernel", type=_POSITIVE, help="Kernel of the Mconv layers (default: cpm 11, vgg 7)."
+)
+@click.option(
+    "--stage-convs",
+    type=_POSITIVE,
+    help="How many Mconv layers have that kernel (default: cpm 3, vgg 5).",
+)
+@click.option(
+    "--dropout",
+    type=click.FloatRange(0, 1),
+    help="Dropout ratio of stage 1 (default: cpm 0.5, vgg none).",
 )
 @click.option(
     "--filler", type=click.Choice(["gaussian", "msra"]), default="gaussian", show_default=True
 )
-@click.option("--first-mult", default=5.0, show_default=True, help="lr_mult of stage 1.")
+@click.option("--first-mult", type=float, help="lr_mult of stage 1 (default: cpm 5, vgg 1).")
+@click.option(
+    "--later-mult", type=float, help="lr_mult of the later stages (default: cpm 1, vgg 4)."
+)
 @click.option(
     "--source", default="lmdb/MPI", show_default=True, help="The LMDB of the CPMData layer."
 )
@@ -289,14 +333,12 @@ def preview(file: str, count: int, prototxt: str | None, joints: int, seed: int,
 )
 def proto(
     out: str,
-    stages: int,
-    parts: int,
-    size: int,
-    channels: str,
-    kernels: str,
-    dropout: float,
-    filler: Any,
-    first_mult: float,
+    size: str | None,
+    person: bool,
+    channels: str | None,
+    kernels: str | None,
+    blocks: str | None,
+    front_convs: str | None,
     source: str,
     batch: int,
     target_dist: float,
@@ -304,28 +346,57 @@ def proto(
     np_in_lmdb: int | None,
     scheme: Any,
     settings: tuple[str, ...],
+    **numbers: Any,
 ) -> None:
-    """Write pose_train_test, pose_deploy and pose_solver prototxts of any size."""
+    """Write pose_train_test, pose_deploy and pose_solver prototxts of any size.
+
+    Two architectures: the paper's (--front cpm) and the one that begins as VGG-19 (--front vgg);
+    --person makes the latter one that finds people.
+    """
     from caffe_compat.definition import schema, textformat
     from reproduce.network import netgen
 
-    wide = _numbers(channels, 6, "--channels")
-    sizes = _numbers(kernels, 3, "--kernels")
-    config = netgen.CPMConfig(
-        stages=stages,
-        parts=parts,
-        input_size=size,
-        towers=(wide[0], wide[1], wide[2]),
-        features=wide[3],
-        wide=wide[4],
-        belief=wide[5],
-        tower_kernel=sizes[0],
-        feature_kernel=sizes[1],
-        stage_kernel=sizes[2],
-        dropout=dropout,
-        filler=filler,
-        first_mult=first_mult,
-    )
+    front = numbers["front"]
+    if person and (front != "vgg" or numbers["parts"] is not None):
+        raise DataError("--person goes with --front vgg and has no --parts")
+    if front == "vgg" and (channels or kernels):
+        raise DataError(
+            "--channels and --kernels are of --front cpm; vgg has --blocks, --front-convs, --wide, "
+            "--belief, --stage-kernel"
+        )
+    if front == "cpm" and (blocks or front_convs):
+        raise DataError("--blocks and --front-convs are of --front vgg")
+    changes = {name: value for name, value in numbers.items() if value is not None}
+    if channels:
+        wide = _numbers(channels, 6, "--channels")
+        changes = {
+            "towers": tuple(wide[:3]),
+            "features": wide[3],
+            "wide": wide[4],
+            "belief": wide[5],
+            **changes,
+        }
+    if kernels:
+        sizes = _numbers(kernels, 3, "--kernels")
+        changes = {
+            "tower_kernel": sizes[0],
+            "feature_kernel": sizes[1],
+            "stage_kernel": sizes[2],
+            **changes,
+        }
+    if blocks:
+        changes["blocks"] = tuple(_block(item) for item in blocks.split(","))
+    if front_convs:
+        count = front_convs.count(",") + 1
+        changes["front_convs"] = tuple(_numbers(front_convs, count, "--front-convs"))
+    if size is not None:
+        changes["input_size"], changes["input_width"] = _size(size)
+    make = netgen.cpm if front == "cpm" else netgen.person if person else netgen.vgg
+    config = make(**changes)
+    # people stand in a square crop in training, however large the pictures are later
+    trained = config
+    if person and size is None:
+        trained = replace(config, input_size=368, input_width=0)
     data = netgen.DataConfig(
         source=source,
         batch_size=batch,
@@ -348,7 +419,7 @@ def proto(
     base.message.MergeFrom(message)
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
-    nets = netgen.plan(config, data, scheme)
+    nets = netgen.plan(trained, data, scheme)
     prefix = base.message.snapshot_prefix
     for suffix, net in nets.items():
         (folder / f"pose_train_test{suffix}.prototxt").write_text(net.to_text(), encoding="utf-8")
@@ -366,6 +437,20 @@ def proto(
             "train with: cpm-train "
             + " ".join(f"{out}/pose_solver{suffix}.prototxt" for suffix in nets)
         )
+
+
+def _size(text: str) -> tuple[int, int]:
+    """Height and width (0: the same) of ``368`` or ``376x656``."""
+    found = _numbers(text.lower().replace("x", ","), text.lower().count("x") + 1, "--input")
+    if len(found) > 2:
+        raise DataError(f"--input: expected HEIGHTxWIDTH, found '{text}'")
+    return found[0], 0 if found[-1] == found[0] else found[-1]
+
+
+def _block(text: str) -> tuple[int, int]:
+    """Channels and layers of ``256x4``."""
+    channels, layers = _numbers(text.lower().replace("x", ","), 2, "--blocks")
+    return channels, layers
 
 
 def _numbers(text: str, count: int, option: str) -> list[int]:

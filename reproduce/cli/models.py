@@ -73,9 +73,11 @@ def info(name: str) -> None:
             click.echo(f"{model.title}: released model {model.id}")
             click.echo(f"file        {model.file}\ndefinition  {model.prototxt}")
             click.echo(
-                f"network     {model.stages} stages, {model.parts} parts, {model.parameters:,} "
-                "parameters"
+                f"network     {model.stages} stages, "
+                f"{f'{model.parts} parts' if model.parts else 'one map of body centres'}, "
+                f"{model.parameters:,} parameters"
             )
+            click.echo(f"used by     {model.demo}")
             click.echo(f"published   {model.published}")
             found = _find(name)
             click.echo(f"here        {found or 'no: ' + how_to_get()}")
@@ -98,21 +100,36 @@ def path(name: str) -> None:
 
 
 @main.command()
-@click.option("--stages", default=6, show_default=True, help="Number of stages.")
 @click.option(
-    "--parts", default=14, show_default=True, help="Number of parts, without the background."
+    "--like",
+    "model",
+    default="mpii",
+    show_default=True,
+    help="The released model (name or number) whose architecture it gets.",
 )
+@click.option("--stages", type=int, help="Another number of stages.")
+@click.option("--parts", type=int, help="Another number of parts, without the background.")
 @click.option("--input", "size", default=368, show_default=True, help="Input height and width.")
 @click.option("--seed", default=1, show_default=True, help="For Caffe's fillers.")
 @click.option("-o", "--out", required=True, type=click.Path(), help="The .caffemodel to write.")
-def random(stages: int, parts: int, size: int, seed: int, out: str) -> None:
+def random(
+    model: str, stages: int | None, parts: int | None, size: int, seed: int, out: str
+) -> None:
     """Write a freshly filled (untrained) pose machine as a .caffemodel, definition included."""
     from caffe_compat import write_weights
     from caffe_compat.network.net import Net
-    from reproduce.network.netgen import CPMConfig, deploy
+    from reproduce.network.identify import released
+    from reproduce.network.netgen import deploy
 
-    net = deploy(CPMConfig(stages=stages, parts=parts, input_size=size))
-    made = Net(net, seed=seed)
+    like = next((m for m in released() if model in (m.name, str(m.id), m.file)), None)
+    if like is None:
+        known = ", ".join(m.name for m in released())
+        raise CaffeCompatError(f"--like {model}: the released models are {known}")
+    if parts is not None and not like.parts:
+        raise CaffeCompatError(f"--parts: the network '{like.name}' has one map and no parts")
+    changes = {"stages": stages, "parts": parts}
+    config = like.config(size, **{k: v for k, v in changes.items() if v is not None})
+    made = Net(deploy(config), seed=seed)
     write_weights(out, made.weights(), made.graph.spec)
     click.echo(json.dumps({"written": out, "parameters": made.graph.count}))
 

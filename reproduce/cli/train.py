@@ -189,6 +189,10 @@ def main(
                 say(f"going on from {state}, iteration {made.iteration}")
                 state = None
             made.wrap(group.wrap)
+            if weights is not None and number == first and state is None:
+                say(f"weights of {weights}:")
+                for line in run.taken(made.net.loaded):
+                    say(f"  {line}")
             for line in made.warnings if group.first else ():
                 click.echo(f"note: {line}", err=True)
             with contextlib.ExitStack() as stack:

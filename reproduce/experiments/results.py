@@ -152,7 +152,7 @@ def read_result(path: Path) -> Result:
 def _parse(content: Mapping[str, Any]) -> Result:
     """The result in a file's content; raises what a wrong type raises."""
     values = {name: content[name] for name in _KEPT if name in content}
-    values["config"] = netgen.CPMConfig(**{k: _tuple(v) for k, v in content["config"].items()})
+    values["config"] = netgen.CPMConfig.of(content["config"])
     values["thresholds"] = _numbers(content["thresholds"])
     values["total"] = _numbers(content["total"])
     if len(values["total"]) != len(values["thresholds"]):
@@ -164,10 +164,6 @@ def _parse(content: Mapping[str, Any]) -> Result:
     hits = content.get("hits_of_people", {})
     values["hits_of_people"] = {key: tuple(map(int, found)) for key, found in hits.items()}
     return Result(**values)
-
-
-def _tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
 
 
 def _numbers(values: Iterable[Any]) -> tuple[float, ...]:

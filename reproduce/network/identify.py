@@ -1,18 +1,18 @@
-"""What makes a network a Convolutional Pose Machine, told from its graph; and the released
-models."""
+"""The released models, and which of them a network is: by its structure and its counts."""
 
 from __future__ import annotations
 
 import os
-import re
 import sys
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from caffe_compat.network.graph import Graph
+from reproduce.network.netgen import CPMConfig, cpm, person, vgg
+from reproduce.network.structure import find_machine
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -22,17 +22,42 @@ else:
 
 @dataclass(frozen=True)
 class Released:
-    """A released model, as models/released.toml describes it."""
+    """A released model, as models/released.toml describes it.
+
+    Attributes
+    ----------
+    stages, parts, parameters : of the network; the person network has no parts.
+    front : the architecture, "cpm" or "vgg" (:class:`reproduce.network.netgen.CPMConfig`).
+    demo_range : smallest and largest size of the person in the input that the authors' MATLAB demo
+        tries, in multiples of the input; empty where no demo takes a rectangle for it.
+    demo : the demo that the model belongs to.
+    published : its published scores.
+    """
 
     id: int
     name: str
     title: str
     file: str
     prototxt: str
+    front: Literal["cpm", "vgg"]
     stages: int
     parts: int
     parameters: int
+    demo: str
     published: str
+    demo_range: tuple[float, ...] = ()
+
+    @property
+    def maps(self) -> int:
+        """Belief maps of a stage: the parts and the background, or the one of body centres."""
+        return self.parts + 1
+
+    def config(self, input_size: int = 368, **changes: Any) -> CPMConfig:
+        """The description from which :mod:`reproduce.network.netgen` makes this network, with
+        changes."""
+        make = cpm if self.front == "cpm" else vgg if self.parts else person
+        own = {"stages": self.stages, "parts": self.parts}
+        return make(**{**own, "input_size": input_size, "input_width": 0, **changes})
 
 
 @dataclass(frozen=True)
@@ -41,26 +66,37 @@ class Identity:
 
     Attributes
     ----------
-    stages, parts : of the pose machine; 0 where it is none.
+    stages : of the pose machine; 0 where it is none.
+    parts : without the background; 0 where the network gives one map (a body's centre).
     candidates : released models of exactly this structure.
     named : the one among them that the file name belongs to.
     outputs : blob with each stage's belief maps, stage 1 first.
+    image : the input blob that takes the image.
+    centre : does the network take a centre map?
     """
 
-    stages: int
-    parts: int
-    candidates: tuple[Released, ...]
-    named: Released | None
-    outputs: tuple[str, ...]
+    stages: int = 0
+    parts: int = 0
+    candidates: tuple[Released, ...] = ()
+    named: Released | None = None
+    outputs: tuple[str, ...] = ()
+    image: str = ""
+    centre: bool = False
+
+    @property
+    def person(self) -> bool:
+        """Does it find people (one map, of body centres) and not their parts?"""
+        return self.stages > 0 and self.parts == 0
 
     @property
     def text(self) -> str:
         """One line for people."""
         if not self.stages:
             return "not a Convolutional Pose Machine"
-        what = (
-            f"Convolutional Pose Machine, {self.stages} stage(s), {self.parts} parts + background"
-        )
+        maps = f"{self.parts} parts + background" if self.parts else "one map (a body's centre)"
+        what = f"Convolutional Pose Machine, {self.stages} stage(s), {maps}"
+        if not self.centre:
+            what += ", no centre map"
         if self.named:
             return (
                 f"{what}: released model {self.named.id} ({self.named.title}) by structure "
@@ -86,7 +122,10 @@ def models_folder() -> Path:
 @cache
 def released() -> tuple[Released, ...]:
     """The released models."""
-    return tuple(Released(**entry) for entry in _released_toml()["model"])
+    return tuple(
+        Released(**{**entry, "demo_range": tuple(entry.get("demo_range", ()))})
+        for entry in _released_toml()["model"]
+    )
 
 
 def how_to_get() -> str:
@@ -106,22 +145,11 @@ def weight_folders() -> list[Path]:
     return [Path(p) for p in given.split(os.pathsep) if p] or [Path.cwd()]
 
 
-_OUTPUT = re.compile(r"(?:M?conv\d+_stage|conv\d+_stage)(\d+)$")
-
-
 def stage_outputs(graph: Graph) -> tuple[str, ...]:
-    """For each stage, its belief maps: the last convolution's blob whose name ends in ``stage<N>``,
-    stage 1 first.
-
-    Empty where the network has no such blobs.
-    """
-    last: dict[int, str] = {}
-    for node in graph.nodes:
-        found = _OUTPUT.search(node.layer.name) if node.layer.type == "Convolution" else None
-        if found:
-            last[int(found[1])] = node.tops[0]
-    stages = sorted(last)
-    return tuple(last[s] for s in stages) if stages == list(range(1, len(stages) + 1)) else ()
+    """The blob with each stage's belief maps, stage 1 first; none where the network is no pose
+    machine."""
+    machine = find_machine(graph)
+    return machine.outputs if machine else ()
 
 
 def identify(graph: Graph, path: str = "") -> Identity:
@@ -132,17 +160,17 @@ def identify(graph: Graph, path: str = "") -> Identity:
     graph : the deploy network.
     path : the model's file name, which alone tells the released models of one structure apart.
     """
-    outputs = stage_outputs(graph)
-    channels = {graph.blobs[name][1] for name in outputs}
-    centre = any(node.layer.name == "pool_center_lower" for node in graph.nodes)
-    if not outputs or len(channels) != 1 or not centre:
-        return Identity(0, 0, (), None, ())
-    parts = channels.pop() - 1
+    machine = find_machine(graph)
+    if machine is None:
+        return Identity()
+    stages = len(machine.outputs)
     candidates = tuple(
         m
         for m in released()
-        if (m.stages, m.parts, m.parameters) == (len(outputs), parts, graph.count)
+        if (m.stages, m.maps, m.parameters) == (stages, machine.maps, graph.count)
     )
     base = os.path.basename(path)
     named = next((m for m in candidates if base == m.file), None)
-    return Identity(len(outputs), parts, candidates, named, outputs)
+    return Identity(
+        stages, machine.maps - 1, candidates, named, machine.outputs, machine.image, machine.centre
+    )

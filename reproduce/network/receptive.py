@@ -44,6 +44,7 @@ class LayerField:
     ----------
     image : field on the image. belief : field on the previous stage's belief maps (None: it sees
         none).
+    blob : what the layer makes.
     """
 
     layer: str
@@ -52,6 +53,7 @@ class LayerField:
     stride: int
     image: ReceptiveField
     belief: ReceptiveField | None
+    blob: str = ""
 
 
 def _window(node: Node, graph: Graph, small_pools: bool) -> tuple[int, int, int]:
@@ -90,7 +92,11 @@ def table(graph: Graph, *, small_pools: bool = False) -> list[LayerField]:
         field = field.through(kernel, stride, dilation)
         maps = seen[0].through(kernel, stride, dilation) if seen else None
         if node.layer.type in ("Convolution", "Pooling"):
-            rows.append(LayerField(node.layer.name, node.layer.type, kernel, stride, field, maps))
+            rows.append(
+                LayerField(
+                    node.layer.name, node.layer.type, kernel, stride, field, maps, node.tops[0]
+                )
+            )
         for name in node.tops:
             image[name] = field
             if name in outputs:
@@ -106,9 +112,5 @@ def stages(
     graph: Graph, *, small_pools: bool = False
 ) -> list[tuple[str, ReceptiveField, ReceptiveField | None]]:
     """(blob, field on the image, field on the previous belief maps) of each stage's output."""
-    found = {row.layer: row for row in table(graph, small_pools=small_pools)}
-    return [
-        (name, found[name].image, found[name].belief)
-        for name in stage_outputs(graph)
-        if name in found
-    ]
+    found = {row.blob: row for row in table(graph, small_pools=small_pools)}
+    return [(name, found[name].image, found[name].belief) for name in stage_outputs(graph)]

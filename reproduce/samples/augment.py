@@ -40,7 +40,8 @@ _F = np.float32
 class Settings:
     """Fields of ``transform_param``; lengths in pixels of the network's input, angles in degrees.
 
-    The defaults are those of the fork's schema.
+    The defaults are those of the fork's schema. ``num_parts`` 0 asks for the labels of the person
+    network, one map of body centres (Caffe's own layer has no such thing).
     """
 
     stride: int = 4
@@ -115,16 +116,27 @@ class Person:
 
 @dataclass(frozen=True)
 class Scene:
-    """Everybody in a record, the person to train on first."""
+    """Everybody in a record, the person to train on first.
+
+    Attributes
+    ----------
+    objpos : (2,) centre of the person to train on. others : (N, 2) the other people's centres.
+    """
 
     objpos: Floats
     scale: float
     people: tuple[Person, ...]
+    others: Floats
 
     def map(self, change: Callable[[Floats], Floats]) -> Scene:
         """Apply a change of coordinates (N, 2) -> (N, 2) to everything."""
         people = tuple(p.moved(change(p.joints)) for p in self.people)
-        return replace(self, objpos=change(self.objpos[None])[0], people=people)
+        return replace(
+            self,
+            objpos=change(self.objpos[None])[0],
+            people=people,
+            others=change(self.others) if len(self.others) else self.others,
+        )
 
 
 @dataclass(frozen=True)
@@ -145,7 +157,8 @@ class Sample:
     Attributes
     ----------
     data : (4, Y, X) float32: B, G, R as (pixel - 128) / 256, then the centre map.
-    label : (P + 1, Y / stride, X / stride) float32 of the own person, background last.
+    label : (P + 1, Y / stride, X / stride) float32 of the own person, background last; with P = 0
+        one map, of the person's centre.
     label_1st : the same of everybody.
     pixels : (Y, X, 3) uint8 that ``data`` was made from.
     scene : everybody in the coordinates of the crop.
@@ -165,8 +178,9 @@ def read_scene(annotation: Annotation, settings: Settings) -> Scene:
     sources = np.array(
         settings.skeleton.sources
         if settings.transform_body_joint
-        else [(i, i) for i in range(len(annotation.joints))]
-    )
+        else [(i, i) for i in range(len(annotation.joints))],
+        np.intp,
+    ).reshape(-1, 2)
 
     def person(rows: npt.NDArray[np.float64]) -> Person:
         joints = rows[:, :2].astype(_F) - _F(1)
@@ -183,7 +197,8 @@ def read_scene(annotation: Annotation, settings: Settings) -> Scene:
         return Person(np.where((a == b)[:, None], joints[a], both).astype(_F), seen.astype(np.int8))
 
     people = (person(annotation.joints), *(person(o.joints) for o in annotation.others))
-    return Scene(annotation.objpos.astype(_F) - _F(1), float(_F(annotation.scale)), people)
+    others = np.array([o.objpos for o in annotation.others], _F).reshape(-1, 2) - _F(1)
+    return Scene(annotation.objpos.astype(_F) - _F(1), float(_F(annotation.scale)), people, others)
 
 
 def roll(settings: Settings, dice: Dice, table: tuple[float, bool] | None = None) -> Augmentation:
@@ -387,6 +402,11 @@ def _finish(pixels: Image, scene: Scene, settings: Settings, choice: Augmentatio
     data[:3] *= _F(1 / 256)
     data[3] = labels.center_map(scene.objpos, y, x, settings.sigma_center)
     height, width = settings.grid
+    if settings.num_parts == 0:
+        centres = np.concatenate([scene.objpos[None], scene.others])
+        grid = height, width, settings.stride, settings.sigma_center
+        own = labels.body_centres(centres[:1], *grid)
+        return Sample(data, own, labels.body_centres(centres, *grid), pixels, scene, choice)
     everybody = [(p.joints, p.visible <= 1) for p in scene.people]
     own = labels.part_maps(everybody[:1], height, width, settings.stride, settings.sigma)
     label_1st = (

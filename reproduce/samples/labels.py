@@ -70,6 +70,23 @@ def center_map(center: Floats, height: int, width: int, sigma: float) -> Floats:
     return out
 
 
+def body_centres(centres: Floats, height: int, width: int, stride: int, sigma: float) -> Floats:
+    """The label of the person network: a Gaussian at each body's centre.
+
+    Parameters
+    ----------
+    centres : (N, 2) x, y in 0-based pixels of the input.
+    sigma : in pixels of the input; the centre map's, so that what this network finds is what the
+        pose network is told.
+
+    Returns
+    -------
+    (1, height, width) float32; where people are close the values add up to 1 at most.
+    """
+    maps = gaussians(centres, height, width, stride, sigma).sum(0, keepdims=True)
+    return np.asarray(np.minimum(maps, 1), np.float32)
+
+
 def part_maps(
     people: list[tuple[Floats, npt.NDArray[np.bool_]]],
     height: int,

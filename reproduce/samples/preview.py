@@ -39,11 +39,12 @@ def draw_record(record: Record, path: str | os.PathLike[str]) -> None:
 def draw_sample(sample: Sample, settings: Settings) -> Image:
     """A sample's pixels with the person's label peaks in colour, everybody's background dimmed,
     joints and centre on top."""
-    heat = np.clip(sample.label[:-1].max(0), 0, 1)
+    shown = slice(0, -1) if settings.num_parts else slice(None)  # without the background
+    heat = np.clip(sample.label[shown].max(0), 0, 1)
     size = (settings.crop_size_x, settings.crop_size_y)
     wide = cv2.resize(heat, size, interpolation=cv2.INTER_LINEAR)[..., None]
     others = cv2.resize(
-        np.clip(sample.label_1st[:-1].max(0) - heat, 0, 1), size, interpolation=cv2.INTER_LINEAR
+        np.clip(sample.label_1st[shown].max(0) - heat, 0, 1), size, interpolation=cv2.INTER_LINEAR
     )[..., None]
     tint = np.array([0, 200, 255], np.float32) * wide + np.array([255, 128, 0], np.float32) * others
     image = np.clip(

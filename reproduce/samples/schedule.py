@@ -372,6 +372,7 @@ def source_for(
         not parts
         and settings.flip_prob > 0
         and settings.transform_body_joint
+        and settings.num_parts
         and not known(settings.num_parts)
     ):
         raise layer.error(

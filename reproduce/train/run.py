@@ -20,6 +20,7 @@ from caffe_compat.definition.spec import TRAIN, SolverSpec
 from caffe_compat.engine.plan import Mode
 from caffe_compat.errors import DataError, SolverError
 from caffe_compat.layers import make
+from caffe_compat.network.match import LayerMatch
 from caffe_compat.training.solver import Solver, Step, train_definition
 from caffe_compat.training.sources import BatchSource
 from caffe_compat.weights.model import Weights
@@ -139,6 +140,29 @@ def without(weights: Weights, patterns: Sequence[str]) -> Weights:
         if not any(fnmatch.fnmatchcase(layer.name, p) for p in patterns)
     )
     return dataclasses.replace(weights, layers=kept)
+
+
+_TAKEN = ("matched", "reshaped")
+
+
+def taken(rows: Sequence[LayerMatch]) -> list[str]:
+    """Lines that say what became of initial weights: which layers took them, which were filled, and
+    what of the file has no place.
+
+    Parameters
+    ----------
+    rows : :attr:`caffe_compat.network.net.Net.loaded`.
+    """
+    groups = (
+        ("layer(s) took their weights from the file", [r for r in rows if r.status in _TAKEN]),
+        ("layer(s) were filled anew", [r for r in rows if r.status == "missing"]),
+        ("layer(s) of the file have no place here", [r for r in rows if r.status == "unused"]),
+    )
+    lines = []
+    for what, found in groups:
+        names = f": {', '.join(row.name for row in found)}" if found else ""
+        lines.append(f"{len(found)} {what}{names}")
+    return lines
 
 
 class Interrupted:

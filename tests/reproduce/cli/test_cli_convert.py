@@ -297,7 +297,7 @@ def test_released_models_are_identified_by_structure() -> None:
     from reproduce.network import identify, netgen
 
     for model in identify.released():
-        graph = build(netgen.deploy(netgen.CPMConfig(stages=model.stages, parts=model.parts)))
+        graph = build(netgen.deploy(model.config()))
         assert graph.count == model.parameters
         found = identify.identify(graph, f"/somewhere/{model.file}")
         assert found.named == model

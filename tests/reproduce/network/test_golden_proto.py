@@ -8,10 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from caffe_compat import read_net, read_solver
 from caffe_compat.conversion.deploy import derive
+from caffe_compat.network.graph import build
+from reproduce.cli import export
 from reproduce.network import netgen
+from reproduce.network.identify import identify
 from tests.paths import GOLDEN, cases, listed
 
 _INDEX = GOLDEN / "proto" / "genProto" / "index.json"
@@ -50,12 +54,27 @@ def test_deploy_is_inside_train_test(case: dict[str, Any]) -> None:
     assert {d.type for d in dropped} == {"CPMData", "Slice", "EuclideanLoss", "Dropout"}
 
 
-@pytest.mark.parametrize("path", cases("proto", "*/pose_deploy*.prototxt"))
+@pytest.mark.parametrize(
+    "path",
+    [*cases("proto", "*/pose_deploy*.prototxt"), *cases("release2", "*/pose_deploy*.prototxt")],
+)
 def test_official_deploy_nets_are_generated(path: Path) -> None:
+    """From what identification says of the file, and from the command."""
     official = read_net(path)
-    stages = sum(layer.name.startswith("Mconv5_stage") for layer in official.layers) + 1
-    maps = next(
-        la for la in official.layers if la.name == "conv7_stage1"
-    ).message.convolution_param.num_output
-    made = netgen.deploy(netgen.CPMConfig(stages=stages, parts=maps - 1))
-    assert [layer.message for layer in made.layers] == [layer.message for layer in official.layers]
+    found = identify(build(official))
+    assert found.candidates
+    height, width = build(official).blobs[found.image][2:]
+    made = netgen.deploy(
+        found.candidates[0].config(height, input_width=width if width != height else 0)
+    )
+    assert made.to_message() == official.to_message()
+
+
+@pytest.mark.parametrize("path", cases("release2", "*/pose_deploy*.prototxt"))
+def test_command_writes_the_official_deploy_net(path: Path, tmp_path: Path) -> None:
+    found = identify(build(read_net(path)))
+    options = ["--front", "vgg", *(["--person"] if found.person else [])]
+    result = CliRunner().invoke(export.main, ["proto", "-o", str(tmp_path), *options])
+    assert result.exit_code == 0, result.output
+    made = read_net(tmp_path / "pose_deploy.prototxt")
+    assert made.to_message() == read_net(path).to_message()
