@@ -1,13 +1,15 @@
 """Caffe's protobuf schema in three forms, built at import from one table: no protoc, no generated
 file.
 
-``upstream`` and ``fork`` are the two binary dialects, which give a few field numbers different
-meanings. ``merged`` knows every field name of both and is what the rest of the package works with:
-text files are parsed into it directly (names are unambiguous), binary files are parsed in their own
-dialect and moved over by name.
+``upstream`` and ``fork`` (that of Convolutional Pose Machines) are the two binary dialects of a
+whole file; they give a few field numbers different meanings. :data:`FORKS` are further forks, each
+of which added fields for its own layer types. ``merged`` knows every field name of all of them and
+is what the rest of the package works with: text files are parsed into it directly (names are
+unambiguous), binary files are parsed in their own dialect, or a layer of a fork's type in that
+fork's, and moved over by name.
 
 Source: protobuf's dynamic messages (``google.protobuf.descriptor_pool``); numbers:
-:mod:`caffe_compat.definition.schema_table`.
+:mod:`caffe_compat.definition.schema_table` and :mod:`caffe_compat.definition.fork_table`.
 """
 
 from __future__ import annotations
@@ -21,11 +23,24 @@ from typing import Any, Literal
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import Message
 
+from caffe_compat.definition.fork_table import FORK_TABLE, FORK_TYPES
 from caffe_compat.definition.schema_table import TABLE
 from caffe_compat.errors import SchemaError
 
 Dialect = Literal["upstream", "fork"]
 DIALECTS: tuple[Dialect, ...] = ("upstream", "fork")
+FORKS = (
+    "ssd",
+    "rcnn",
+    "rfcn",
+    "pspnet",
+    "segnet",
+    "enet",
+    "rtpose",
+    "intel",
+    "happynear",
+    "shufflenet",
+)
 
 _Field = descriptor_pb2.FieldDescriptorProto
 _SCALARS = {
@@ -63,31 +78,33 @@ class _Block:
     rows: list[SchemaRow] = field(default_factory=list)
 
 
-_HEAD = re.compile(r"(enum|message) (\S+)(?: @(\w+))?$")
-_FIELD = re.compile(r"(\d+) ([\w.]+)(\*\*|\*|!|) (\w+)(?: =(?: (.*?))?)?(?: @(\w+))?$")
-_VALUE = re.compile(r"(\d+) (\w+)(?: @(\w+))?$")
+_HEAD = re.compile(r"(enum|message) (\S+)(?: @([\w,]+))?$")
+_FIELD = re.compile(r"(\d+) ([\w.]+)(\*\*|\*|!|) (\w+)(?: =(?: (.*?))?)?(?: @([\w,]+))?$")
+_VALUE = re.compile(r"(\d+) (\w+)(?: @([\w,]+))?$")
 
 
 @cache
 def _blocks() -> tuple[_Block, ...]:
-    found: list[_Block] = []
-    for raw in TABLE.splitlines():
+    found: dict[str, _Block] = {}
+    for raw in (TABLE + FORK_TABLE).splitlines():
         line = raw.strip()
         if head := _HEAD.match(line):
-            found.append(_Block(head[1], head[2], head[3] or ""))
-        elif found[-1].kind == "enum" and (value := _VALUE.match(line)):
-            found[-1].rows.append(SchemaRow(int(value[1]), value[2], only=value[3] or ""))
+            # the second table adds rows to messages of the first, and may say who else has them
+            block = found.setdefault(head[2], _Block(head[1], head[2], ""))
+            block.only = head[3] or block.only
+        elif block.kind == "enum" and (value := _VALUE.match(line)):
+            block.rows.append(SchemaRow(int(value[1]), value[2], only=value[3] or ""))
         elif part := _FIELD.match(line):
-            found[-1].rows.append(
+            block.rows.append(
                 SchemaRow(int(part[1]), part[4], part[2], part[3], part[5], part[6] or "")
             )
         else:
             raise SchemaError(f"schema table: cannot read the row '{line}'")
-    return tuple(found)
+    return tuple(found.values())
 
 
 def _wanted(only: str, dialect: str) -> bool:
-    return not only or dialect == "merged" or only == dialect
+    return not only or dialect == "merged" or dialect in only.split(",")
 
 
 def _merge(rows: list[SchemaRow]) -> Iterator[SchemaRow]:
@@ -99,7 +116,9 @@ def _merge(rows: list[SchemaRow]) -> Iterator[SchemaRow]:
             if (row.type, row.label) != (names[row.name].type, names[row.name].label):
                 raise SchemaError(f"schema table: '{row.name}' has two types")
             continue
-        number = row.number if row.number not in numbers else row.number + _SHIFT
+        number = row.number
+        while number in numbers:
+            number += _SHIFT
         names[row.name] = row
         numbers.add(number)
         yield SchemaRow(number, row.name, row.type, row.label, row.default, row.only)
@@ -118,6 +137,9 @@ def _pool(dialect: str) -> descriptor_pool.DescriptorPool:
             owners[block.name] = file.message_type.add(name=block.name)
     for block in blocks:
         rows = [r for r in block.rows if _wanted(r.only, dialect)]
+        if dialect in FORKS:  # a fork took numbers that the later upstream gave to something else
+            own = {r.number for r in rows if r.only}
+            rows = [r for r in rows if r.only or r.number not in own]
         if block.kind == "enum":
             scope, _, name = block.name.rpartition(".")
             enum = (owners[scope] if scope else file).enum_type.add(name=name)
@@ -158,7 +180,7 @@ def message_class(name: str, dialect: str = "merged") -> Any:
     Parameters
     ----------
     name : message name without package.
-    dialect : "merged", "upstream" or "fork".
+    dialect : "merged", "upstream", "fork" or one of :data:`FORKS`.
 
     Raises
     ------
@@ -177,6 +199,16 @@ def message_class(name: str, dialect: str = "merged") -> Any:
 def new(name: str, /, **fields: Any) -> Any:
     """A fresh merged message with the given fields set."""
     return message_class(name)(**fields)
+
+
+def forks_of(layer_type: str) -> tuple[str, ...]:
+    """The schemas that could have written the options of a layer type that only forks have.
+
+    Empty for stock types, and for fork types that read no options of their own.
+    """
+    option = FORK_TYPES.get(layer_type, "")
+    rows = [r for b in _blocks() if b.name == "LayerParameter" for r in b.rows if r.name == option]
+    return tuple(dict.fromkeys(fork for row in rows for fork in row.only.split(",") if fork))
 
 
 def is_repeated(descriptor: Any) -> bool:

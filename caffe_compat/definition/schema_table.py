@@ -1,10 +1,11 @@
 """Caffe's message table: every enum and message of both schema dialects, as one text.
 
 A row is ``NUMBER TYPE NAME [= DEFAULT] [@DIALECT]``. ``TYPE*`` is repeated, ``TYPE**`` repeated and
-packed, ``TYPE!`` required. ``@upstream`` rows exist in BVLC Caffe only, ``@fork`` rows in the Caffe
-fork of Convolutional Pose Machines only, ``@text`` rows in neither: later forks use them in
-prototxt files, their wire numbers are not known, so they are read from text and never written to a
-binary file.
+packed, ``TYPE!`` required. What other forks added stands in
+:mod:`caffe_compat.definition.fork_table`. ``@upstream`` rows exist in BVLC Caffe only, ``@fork``
+rows in the Caffe fork of Convolutional Pose Machines only, ``@text`` rows in neither: later forks
+use them in prototxt files, their wire numbers are not known, so they are read from text and never
+written to a binary file.
 
 Source: the published ``caffe.proto`` files of BVLC Caffe and of the CPM release (field numbers are
 facts).
@@ -326,9 +327,9 @@ message TransformationParameter
   3 uint32 crop_size = 0
   4 string mean_file
   5 float* mean_value
-  6 bool force_color = false @upstream
+  6 bool force_color = false @upstream,ssd
   6 uint32 stride = 4 @fork
-  7 bool force_gray = false @upstream
+  7 bool force_gray = false @upstream,ssd
   7 float scale_cvg = 0.5 @fork
   8 uint32 max_cvg_len = 50 @fork
   9 uint32 min_cvg_len = 50 @fork
