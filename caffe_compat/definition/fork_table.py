@@ -318,8 +318,8 @@ message ShuffleChannelParameter @shufflenet
   1 uint32 group = 1
 """
 
-# Layer types that only forks have, and the message that each of them reads ("" for none). The last
-# block's types are read and named, but cannot be computed here.
+# Layer types that only forks have, and the message that each of them reads ("" for none). Not all
+# of them can be computed here; all of them can be read.
 FORK_TYPES = {
     "ConvolutionDepthwise": "convolution_param",
     "Permute": "permute_param",
@@ -342,3 +342,14 @@ FORK_TYPES = {
     "ImResize": "imresize_param",
     "Nms": "nms_param",
 }
+
+# Layer types of BVLC Caffe and of the CPM release.
+_STOCK = """
+AbsVal Accuracy ArgMax BNLL BatchNorm BatchReindex Bias CPMData Clip Concat ContrastiveLoss
+Convolution Crop Data Deconvolution Dropout DummyData ELU Eltwise Embed EuclideanLoss Exp Filter
+Flatten HDF5Data HDF5Output HingeLoss Im2col ImageData InfogainLoss InnerProduct Input LRN LSTM
+LSTMUnit Log MVN MemoryData MultinomialLogisticLoss PReLU Parameter Pooling Power Python RNN ReLU
+Reduction Reshape SPP Scale Sigmoid SigmoidCrossEntropyLoss Silence Slice Softmax SoftmaxWithLoss
+Split Swish TanH Threshold Tile WindowData
+"""
+STOCK_TYPES = frozenset(_STOCK.split())

@@ -20,7 +20,8 @@ from typing import Any
 from google.protobuf import text_format
 
 from caffe_compat.definition import schema
-from caffe_compat.errors import PrototxtError
+from caffe_compat.definition.fork_table import FORK_TYPES, STOCK_TYPES
+from caffe_compat.errors import PrototxtError, UnsupportedLayer
 
 # path of field names and, for repeated messages, indices -> line
 Lines = dict[tuple[str | int, ...], int]
@@ -129,6 +130,8 @@ class _Parser:
     tokens: Iterator[_Token]
     lines: Lines = field(default_factory=dict)
     layer: str = ""
+    inside: Any = None  # the layer message that is being read
+    inside_depth: int = 0
 
     def __post_init__(self) -> None:
         self.now = next(self.tokens)
@@ -162,7 +165,7 @@ class _Parser:
                 raise self.fail(f"expected a field name {inside}, found '{self.now.text}'")
             name = self.now.text
             if name not in fields:
-                raise self._unknown(name, target)
+                raise self._unknown(name, target, depth)
             self.lines.setdefault((*path, name), self.now.line)
             self._field(target, fields[name], (*path, name), depth)
             if name == "name" and target.DESCRIPTOR.name in _LAYERS:
@@ -170,9 +173,24 @@ class _Parser:
             if not self.take(";"):
                 self.take(",")
 
-    def _unknown(self, name: str, target: Any) -> PrototxtError:
+    def _unknown(self, name: str, target: Any, depth: int) -> PrototxtError:
         import difflib  # only when something is wrong
 
+        if self.inside is not None:
+            where = self.now
+            kind = self._layer_type(depth - self.inside_depth)
+            self.now = where
+            old = self.inside.DESCRIPTOR.enum_types_by_name.get("LayerType")  # V1 layers have it
+            known = old.values_by_name if old else {**FORK_TYPES, **dict.fromkeys(STOCK_TYPES, "")}
+            if kind and kind not in known:
+                return UnsupportedLayer(
+                    f"unsupported layer type '{kind}': its field '{name}' belongs to a Caffe "
+                    "that is not known here",
+                    file=self.file,
+                    line=where.line,
+                    layer=self.layer,
+                    field="type",
+                )
         known = (
             schema.known_fields(target.DESCRIPTOR.name) if "." not in target.DESCRIPTOR.name else ()
         )
@@ -182,6 +200,22 @@ class _Parser:
         return self.fail(
             f"{target.DESCRIPTOR.name} has no field '{name}'{hint} Known: {listed}", name
         )
+
+    def _layer_type(self, depth: int) -> str:
+        """The type of the layer that is being read: known already, or found further down.
+
+        ``depth`` : how many brackets deep in the layer the reader stands. Reading cannot go on
+        after this.
+        """
+        if self.inside.DESCRIPTOR.name == "LayerParameter" and self.inside.type:
+            return str(self.inside.type)
+        while depth >= 0 and self.now.kind != "end":
+            token = self.step()
+            if token.kind == "symbol":
+                depth += (token.text in "{<") - (token.text in "}>")
+            elif depth == 0 and token.text == "type" and self.take(":"):
+                return self.now.text.strip("\"'")
+        return ""
 
     def _field(self, target: Any, descriptor: Any, path: tuple[str | int, ...], depth: int) -> None:
         name = descriptor.name
@@ -238,8 +272,11 @@ class _Parser:
         else:
             child = getattr(target, name)
             child.SetInParent()
-        outer = self.layer
+        outer, within, at = self.layer, self.inside, self.inside_depth
+        if child.DESCRIPTOR.name in _LAYERS[:2]:
+            self.inside, self.inside_depth = child, depth + 1
         self.message(child, path, close, depth + 1)
+        self.inside, self.inside_depth = within, at
         if not child.IsInitialized():
             raise self.fail(
                 f"{child.DESCRIPTOR.name} needs {', '.join(child.FindInitializationErrors())}", name
@@ -321,6 +358,11 @@ class _Parser:
             number = _integer(token.text)
             if number is not None and number * sign not in descriptor.enum_type.values_by_number:
                 number = None
+        if number is None and descriptor.full_name == "caffe.V1LayerParameter.type":
+            error = self.fail(f"unsupported layer type '{token.text}'", descriptor.name)
+            raise UnsupportedLayer(
+                error.reason, file=error.file, line=error.line, layer=error.layer, field=error.field
+            )
         if number is None:
             raise self.fail(
                 f"unknown value '{token.text}'; allowed: {', '.join(values)}", descriptor.name

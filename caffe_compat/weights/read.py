@@ -64,16 +64,47 @@ def _split(
     return _RawLayer(bytes(rest), blobs)
 
 
+def _schema_of(kind: str, rest: bytes) -> str:
+    """The fork whose field numbers hold in a layer of a type that only forks have; "" for the rest.
+
+    Of several forks with that type, the one whose messages fit the bytes best.
+    """
+    forks = schema.forks_of(_peek(kind, rest).type) if kind == "LayerParameter" else ()
+    if not forks:
+        return ""
+    view = memoryview(rest)
+
+    def strange(fork: str) -> int:
+        descriptor = schema.message_class(kind, fork).DESCRIPTOR
+        return sum(1 for _ in misfits(view, 0, len(view), descriptor))
+
+    return min(forks, key=strange)
+
+
 def _evidence(layers: Iterable[tuple[str, bytes]]) -> dict[Dialect, list[str]]:
-    """For each dialect, what in the layers speaks for it and against the other."""
+    """For each dialect, what in the layers speaks for it and against the other.
+
+    Of the types that several forks have, the CPM release's fork knows ROIPooling.
+    """
     found: dict[Dialect, list[str]] = {"upstream": [], "fork": []}
     marks: dict[str, Dialect] = {
         "CPMData": "fork",
-        "ROIPooling": "fork",
         "Swish": "upstream",
         "Clip": "upstream",
     }
     for kind, rest in layers:
+        head = _peek(kind, rest)
+        fork = _schema_of(kind, rest)
+        given = fork == "fork" and _peek(kind, rest, fork).HasField("roi_pooling_param")
+        if given or (kind == "LayerParameter" and head.type in marks):
+            dialect = marks.get(head.type, "fork")
+            found[dialect].append(
+                f"layer '{head.name}' has type {head.type}, which exists in {dialect} only"
+                if head.type in marks
+                else f"layer '{head.name}': the field numbers of {head.type} are the fork's"
+            )
+        if fork:
+            continue
         view = memoryview(rest)
         wrong = {
             d: list(misfits(view, 0, len(view), schema.message_class(kind, d).DESCRIPTOR))
@@ -84,17 +115,11 @@ def _evidence(layers: Iterable[tuple[str, bytes]]) -> dict[Dialect, list[str]]:
             only = [item for item in wrong[other] if item not in wrong[dialect]]
             if only and len(wrong[dialect]) < len(wrong[other]):
                 found[dialect].append(f"{only[0]} does not fit {other}")
-        head = _peek(kind, rest)
-        if head.type in marks and kind == "LayerParameter":
-            dialect = marks[head.type]
-            found[dialect].append(
-                f"layer '{head.name}' has type {head.type}, which exists in {dialect} only"
-            )
     return found
 
 
-def _peek(kind: str, rest: bytes) -> Any:
-    message = schema.message_class(kind, "upstream")()
+def _peek(kind: str, rest: bytes, dialect: str = "upstream") -> Any:
+    message = schema.message_class(kind, dialect)()
     try:
         message.ParseFromString(rest)
     except DecodeError:
@@ -206,37 +231,44 @@ def parse_weights(
     view = memoryview(buffer)
     load = load or memory_loader(view)
     raw, rest, form = _top_level(view)
-    kind, field_no = ("LayerParameter", 100) if form == "V2" else ("V1LayerParameter", 2)
+    kind = "LayerParameter" if form == "V2" else "V1LayerParameter"
     notes: list[str] = []
     if dialect is None:
         found, evidence = detect_dialect((kind, layer.rest) for layer in raw)
     else:
         found, evidence = dialect, ["chosen with --dialect"]
     used = found or "upstream"
-    body = b"".join(encode_bytes(field_no, len(layer.rest)) + layer.rest for layer in raw)
-    message = schema.message_class("NetParameter", used)()
     merged = schema.new("NetParameter")
     try:
-        message.ParseFromString(rest + body)
-        schema.move(message, merged)
+        head = schema.message_class("NetParameter", used)()
+        head.ParseFromString(rest)
+        schema.move(head, merged)
+        entries = getattr(merged, "layer" if form == "V2" else "layers")
+        for layer in raw:
+            fork = _schema_of(kind, layer.rest)
+            message_class = schema.message_class(kind, fork or used)
+            item = entries.add()
+            schema.move(message_class.FromString(layer.rest), item)
+            wrong = list(
+                misfits(memoryview(layer.rest), 0, len(layer.rest), message_class.DESCRIPTOR)
+            )
+            name, type_ = _name_of(item)
+            if fork and fork not in DIALECTS:
+                evidence.append(f"layer '{name}' has type {type_}: field numbers of '{fork}'")
+            if wrong and dialect is not None and not fork:
+                raise WeightError(
+                    f"layer '{name}': field {wrong[0]} does not exist in the {used} dialect: the "
+                    "model was written with another one; leave --dialect out to detect it"
+                )
+            if wrong:
+                notes.append(
+                    f"layer '{name}': unknown field(s) {', '.join(wrong[:5])} of another Caffe fork"
+                )
     except (DecodeError, UnicodeDecodeError, SchemaError) as error:
         raise WeightError(
             f"damaged: the network definition inside cannot be decoded ({error})"
         ) from None
-    descriptor = schema.message_class(kind, used).DESCRIPTOR
-    names = [_name_of(item) for item in getattr(merged, "layer" if form == "V2" else "layers")]
-    for (name, _), layer in zip(names, raw, strict=True):
-        wrong = list(misfits(memoryview(layer.rest), 0, len(layer.rest), descriptor))
-        if wrong and dialect is not None:
-            raise WeightError(
-                f"layer '{name}': field {wrong[0]} does not exist in the {used} dialect: the "
-                "model was written with "
-                "another one; leave --dialect out to detect it"
-            )
-        if wrong:
-            notes.append(
-                f"layer '{name}': unknown field(s) {', '.join(wrong[:5])} of another Caffe fork"
-            )
+    names = [_name_of(item) for item in entries]
     made = []
     for (name, type_), layer in zip(names, raw, strict=True):
         blobs = tuple(

@@ -8,10 +8,11 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 
 from caffe_compat.definition import schema
 from caffe_compat.definition.schema import Dialect
-from caffe_compat.definition.spec import NetSpec
+from caffe_compat.definition.spec import LayerSpec, NetSpec
 from caffe_compat.errors import SchemaError, WeightError
 from caffe_compat.files import atomic_write
 from caffe_compat.weights.model import Weights
@@ -24,8 +25,7 @@ def _chunks(weights: Weights, net: NetSpec, dialect: Dialect) -> Iterator[bytes 
     used: Counter[str] = Counter()
     written = []
     for layer in net.layers:
-        message = schema.message_class("LayerParameter", dialect)()
-        schema.move(layer.message, message, f"layer '{layer.name}'")
+        message = _binary(layer, dialect)
         # definition first, blobs inside it: Caffe reads fields in any order
         body: list[bytes | memoryview] = [message.SerializeToString()]
         entries = [entry for entry in weights.layers if entry.name == layer.name]
@@ -42,6 +42,24 @@ def _chunks(weights: Weights, net: NetSpec, dialect: Dialect) -> Iterator[bytes 
         raise WeightError("weights for layers that the definition does not have", lost)
 
 
+def _binary(layer: LayerSpec, dialect: str) -> Any:
+    """The layer's message in the dialect, or for a fork's layer type in the first fork that has all
+    its settings."""
+    forks = schema.forks_of(layer.type)
+    if dialect in forks or not forks:
+        forks = (dialect,)
+    for fork in forks:
+        message = schema.message_class("LayerParameter", fork)()
+        try:
+            schema.move(layer.message, message, f"layer '{layer.name}'")
+        except SchemaError:
+            if fork == forks[-1]:
+                raise
+        else:
+            return message
+    raise AssertionError
+
+
 def _nbytes(chunk: bytes | memoryview) -> int:
     return chunk.nbytes if isinstance(chunk, memoryview) else len(chunk)
 
@@ -49,7 +67,8 @@ def _nbytes(chunk: bytes | memoryview) -> int:
 def fits(net: NetSpec, dialect: Dialect) -> bool:
     """Can every setting of this definition be written in the dialect?"""
     try:
-        schema.move(net.to_message(), schema.message_class("NetParameter", dialect)())
+        for layer in net.layers:
+            _binary(layer, dialect)
     except SchemaError:
         return False
     return True

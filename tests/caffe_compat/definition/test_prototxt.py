@@ -9,6 +9,7 @@ import pytest
 
 from caffe_compat import PrototxtError, parse_net, read_net, read_solver
 from caffe_compat.definition.prototxt import parse_solver
+from caffe_compat.errors import UnsupportedLayer
 from tests.paths import GOLDEN
 
 _SHARED = GOLDEN.parent
@@ -219,3 +220,23 @@ def test_every_prototxt_parses_and_round_trips() -> None:
         else:
             spec = read_net(path)
             assert parse_net(spec.to_text()).to_message() == spec.to_message(), path
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'layer { name: "a" foo_param { x: 1 y { z: "}" } } type: "Foo" }',
+        'layer { name: "a" type: "Foo" foo_param { } }',
+        'layer { name: "a" convolution_param { bar <x: { }> } type: "Foo" }',
+        'layers { name: "a" foo_param { x: 1 } type: Foo }',
+        "layers { type: Foo foo_param { } }",
+    ],
+)
+def test_an_unsupported_type_is_named_before_its_field(text: str) -> None:
+    with pytest.raises(UnsupportedLayer, match="unsupported layer type 'Foo'"):
+        parse_net(text)
+
+
+def test_a_wrong_field_of_a_known_type_is_named() -> None:
+    with pytest.raises(PrototxtError, match="has no field 'kernel'"):
+        parse_net('layer { name: "a" convolution_param { kernel: 1 } type: "Convolution" }')

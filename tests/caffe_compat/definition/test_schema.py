@@ -9,6 +9,7 @@ import pytest
 from caffe_compat.definition import schema
 from caffe_compat.errors import SchemaError, WeightError
 from caffe_compat.weights.read import parse_weights
+from caffe_compat.weights.write import _chunks
 from tests.paths import GOLDEN
 
 _FACTS = GOLDEN.parent / "facts" / "caffe_schema.json"
@@ -54,6 +55,75 @@ def test_table_equals_the_published_schema(dialect: str, key: str) -> None:
         assert {v.name: v.number for v in enum.values} == values
 
 
+_FORKS = {
+    "caffe_fast_rcnn": "rcnn",
+    "caffe_rfcn": "rfcn",
+    "pspnet": "pspnet",
+    "caffe_segnet": "segnet",
+    "caffe_enet": "enet",
+    "caffe_rtpose": "rtpose",
+    "intel_caffe": "intel",
+    "caffe_windows_happynear": "happynear",
+    "cpm_fork": "fork",
+    "shufflenet_farmingyard": "shufflenet",
+    "ssd": "ssd",
+}
+# What a solver of the SSD fork can do more, this one cannot: its fields stay unknown, so that a
+# definition that asks for it is refused. Label maps are files of their own.
+_LEFT_OUT = ("SolverParameter", "SolverState", "LabelMap", "LabelMapItem")
+
+
+@pytest.mark.skipif(not _FACTS.exists(), reason="the schema's facts are not here")
+@pytest.mark.parametrize("fork", sorted(_FORKS))
+def test_table_has_the_fields_of_every_fork(fork: str) -> None:
+    file = "schema_ssd.json" if fork == "ssd" else "schema_forks.json"
+    facts = json.loads((_FACTS.parent / file).read_text())[fork]
+    for name, fields in facts["messages"].items():
+        if name in _LEFT_OUT:
+            continue
+        descriptor = schema.message_class(name, _FORKS[fork]).DESCRIPTOR
+        for fact in fields:
+            field = descriptor.fields_by_name[fact["name"]]
+            assert field.number == fact["number"]
+            assert schema.is_repeated(field) == (fact["label"] == "repeated")
+            if "default" in fact and field.enum_type is None and field.type != field.TYPE_STRING:
+                wanted = str(fact["default"]).replace("true", "1").replace("false", "0")
+                assert float(field.default_value) == pytest.approx(float(wanted))
+            merged = schema.message_class(name).DESCRIPTOR.fields_by_name[fact["name"]]
+            assert merged.type == field.type
+
+
+@pytest.mark.parametrize(
+    ("fork", "settings"),
+    [
+        ("rcnn", {"type": "ROIPooling", "roi_pooling_param__pooled_h": 6}),
+        ("fork", {"type": "ROIPooling", "roi_pooling_param__pooled_h": 6}),
+        ("intel", {"type": "ROIPooling", "roi_pooling_param__pooled_w": 6}),
+        ("happynear", {"type": "ROIPooling", "roi_pooling_param__pooled_h": 6}),
+        ("intel", {"type": "SmoothL1Loss", "smooth_l1_loss_param__sigma": 3.0}),
+        ("pspnet", {"type": "BN", "bn_param__frozen": True}),
+        ("happynear", {"type": "BN", "bn_param__momentum": 0.5}),
+        ("segnet", {"type": "BN", "bn_param__bn_mode": 1}),
+        ("enet", {"type": "Upsample", "upsample_param__scale": 3}),
+        ("segnet", {"type": "Upsample", "upsample_param__upsample_h": 30}),
+        ("ssd", {"type": "DetectionOutput", "detection_output_param__keep_top_k": 200}),
+    ],
+)
+def test_the_type_of_a_layer_says_whose_numbers_hold(
+    fork: str, settings: dict[str, object]
+) -> None:
+    layer = parse_weights(_model(fork, **settings)).net.layers[0].message  # type: ignore[union-attr]
+    path, _, field = list(settings)[1].partition("__")
+    assert getattr(getattr(layer, path), field) == pytest.approx(list(settings.values())[1])
+    # written again and read again, it is the same
+    weights = parse_weights(_model(fork, **settings))
+    assert weights.net is not None
+    data = b"".join(bytes(c) for c in _chunks(weights, weights.net, "upstream"))
+    again = parse_weights(data).net
+    assert again is not None
+    assert again.layers[0].message == layer
+
+
 def test_numbers_that_the_dialects_share() -> None:
     up, fork = (
         schema.message_class("LayerParameter", d).DESCRIPTOR.fields_by_number
@@ -69,7 +139,7 @@ def test_numbers_that_the_dialects_share() -> None:
     assert (up[7].name, fork[7].name) == ("force_gray", "scale_cvg")
 
 
-def _model(dialect: schema.Dialect, **layer: object) -> bytes:
+def _model(dialect: str, **layer: object) -> bytes:
     net = schema.message_class("NetParameter", dialect)(name="n")
     made = net.layer.add(name="l", **{k: v for k, v in layer.items() if k == "type"})
     blob = made.blobs.add()
