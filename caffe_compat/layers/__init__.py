@@ -11,10 +11,24 @@ from caffe_compat.layers import (
     loss,
     neuron,
     normalization,
+    output,
     pooling,
+    recurrent,
     reduction,
 )
 from caffe_compat.layers.base import Layer, Shape, make, register, registry
 
 __all__ = ["Layer", "Shape", "make", "register", "registry"]
-_FAMILIES = (arrange, convolution, data, inner, loss, neuron, normalization, pooling, reduction)
+_FAMILIES = (
+    arrange,
+    convolution,
+    data,
+    inner,
+    loss,
+    neuron,
+    normalization,
+    output,
+    pooling,
+    recurrent,
+    reduction,
+)

@@ -34,6 +34,13 @@ class Layer:
     trainable : blobs that a solver may change (BatchNorm's are statistics).
     same_count : one top for each bottom.
     in_place : may top and bottom be the same blob?
+    effect : does a forward pass do something beside its tops, such as writing a file?
+    stateful : does a forward pass change the layer object? Each network then has one of its own.
+
+    Attributes
+    ----------
+    repeating : the pass under way repeats the last one (for blobs or gradients that were not kept):
+        a stateful layer then begins where the last pass began, and writes nothing.
     """
 
     type: ClassVar[str] = ""
@@ -46,9 +53,11 @@ class Layer:
     trainable: ClassVar[bool] = True
     same_count: ClassVar[bool] = False
     in_place: ClassVar[bool] = True
+    effect: ClassVar[bool] = False
+    stateful: ClassVar[bool] = False
 
     def __init__(self, spec: LayerSpec, phase: str = TEST) -> None:
-        self.spec, self.phase = spec, phase
+        self.spec, self.phase, self.repeating = spec, phase, False
         self.name = spec.name
         self.options: Any = getattr(spec.message, self.option) if self.option else None
         self._check_count("bottom", len(spec.bottoms), self.bottoms)
@@ -135,6 +144,10 @@ class Layer:
         raise UnsupportedLayer(
             "cannot be computed: it brings data in from outside", layer=self.name
         )
+
+    def fresh(self) -> Layer:
+        """This layer without the traces of forward passes; itself where it keeps none."""
+        return self
 
     def gradient_to(self, index: int) -> bool:
         """Caffe's ``AllowForceBackward``: may a forced backward pass reach this bottom?"""

@@ -6,6 +6,7 @@ import contextlib
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -83,7 +84,7 @@ class Net(nn.Module):
         super().__init__()
         self.engine = engine if isinstance(engine, Engine) else Engine(engine)
         graph = (
-            spec
+            _own_layers(spec)
             if isinstance(spec, Graph)
             else build(
                 spec, phase=phase, level=level, stages=tuple(stages), input_shapes=input_shapes
@@ -232,19 +233,42 @@ class Net(nn.Module):
         Returns
         -------
         Blob name -> tensor. An in-place blob has its last value.
+
+        Notes
+        -----
+        Layers that write files do so in a pass that gives all outputs. Recurrent layers go on from
+        the state that the last pass left; :meth:`forget` begins anew.
         """
         given = self._given(args, inputs)
         wanted = tuple(self.graph.outputs if blobs is None else dict.fromkeys(blobs))
-        return self._run(given, wanted, background, rects)
+        whole = set(self.graph.outputs) <= set(wanted)
+        return self._run(given, wanted, background, rects, whole=whole)
 
     def all_blobs(self, *args: Tensor, **inputs: Tensor) -> dict[str, Tensor]:
         """Run and return every blob (in-place ones: the last value), the split copies' names
         included."""
-        found = self._run(self._given(args, inputs), tuple(self.graph.blobs))
+        found = self._run(self._given(args, inputs), tuple(self.graph.blobs), whole=True)
         return {
             **found,
             **{alias: found[name] for alias, name in self.graph.aliases.items() if name in found},
         }
+
+    @contextlib.contextmanager
+    def again(self) -> Iterator[None]:
+        """Passes in this context repeat the last one: recurrent layers begin where it began, and no
+        file is written."""
+        layers = [node.layer for node in self.graph.nodes if node.layer.stateful]
+        for layer in layers:
+            layer.repeating = True
+        try:
+            yield
+        finally:
+            for layer in layers:
+                layer.repeating = False
+
+    def forget(self) -> None:
+        """Begin anew: what recurrent layers carry from pass to pass is zero again."""
+        self.graph = _own_layers(self.graph)
 
     def loss(self, found: Mapping[str, Tensor]) -> Tensor:
         """The weighted sum of all tops with a loss weight; ``found`` must hold them."""
@@ -283,8 +307,10 @@ class Net(nn.Module):
             )
         return given
 
-    def _plan(self, given: Mapping[str, Tensor], wanted: tuple[str, ...]) -> list[Node]:
-        """The nodes that must run, in order."""
+    def _plan(
+        self, given: Mapping[str, Tensor], wanted: tuple[str, ...], whole: bool
+    ) -> list[Node]:
+        """The nodes that must run, in order; with ``whole`` those that write files, too."""
         graph = self.graph
         shapes = tuple((name, tuple(t.shape)) for name, t in given.items() if name in graph.inputs)
         declared = all(graph.blobs[name] == shape for name, shape in shapes if name in graph.inputs)
@@ -311,7 +337,7 @@ class Net(nn.Module):
                     raise CaffeCompatError(
                         f"input '{missing[0]}' of layer '{node.layer.name}' was not given"
                     )
-            elif any(top in need for top in node.tops):
+            elif any(top in need for top in node.tops) or (whole and node.layer.effect):
                 plan.append(node)
                 need.difference_update(t for t in node.tops if t not in node.bottoms)
                 need.update(node.bottoms)
@@ -323,8 +349,10 @@ class Net(nn.Module):
         wanted: tuple[str, ...],
         background: Background | None = None,
         rects: Sequence[Rect] = (),
+        *,
+        whole: bool = False,
     ) -> dict[str, Tensor]:
-        plan = self._plan(given, wanted)
+        plan = self._plan(given, wanted, whole)
         self.pack()
         values = {name: _packed(tensor) for name, tensor in given.items()}
         with self._precision(values), using(self.engine):
@@ -460,6 +488,14 @@ class Net(nn.Module):
         torch.backends.cuda.matmul.allow_tf32 = False
         stack.callback(setattr, torch.backends.cuda.matmul, "allow_tf32", before)
         return stack
+
+
+def _own_layers(graph: Graph) -> Graph:
+    """The graph with layer objects that no other network changes."""
+    if not any(node.layer.stateful for node in graph.nodes):
+        return graph
+    nodes = tuple(replace(node, layer=node.layer.fresh()) for node in graph.nodes)
+    return replace(graph, nodes=nodes)
 
 
 def _packed(tensor: Tensor) -> Tensor:

@@ -296,7 +296,7 @@ class Net:
         first: dict[str, Tensor] = dict(leaves)
         for learned in self._net.parameters():
             learned.grad = None
-        with torch.random.fork_rng(devices=[]), torch.enable_grad():
+        with torch.random.fork_rng(devices=[]), torch.enable_grad(), self._net.again():
             torch.set_rng_state(self._random)  # the same units drop out as in the forward pass
             values = self._run(nodes, leaves, first)
         read = {name for node in nodes for name in node.bottoms if name not in node.tops}
@@ -316,8 +316,9 @@ class Net:
             ]
             torch.autograd.backward([values[n] for n in ends], starts)
         in_place = {name for node in nodes for name in node.tops if name in node.bottoms}
+        kept = {n for n in values if n not in read}  # an output's diff stays as it was put there
         for name, tensor in first.items():
-            if name not in ends or name in in_place:
+            if name not in kept.union(ends) or name in in_place:
                 grad = torch.zeros_like(tensor) if tensor.grad is None else tensor.grad
                 self.blobs[name]._set_diff(grad.float().cpu().numpy())
         for node in nodes:
@@ -376,7 +377,7 @@ class Net:
     def _compute_all(self) -> None:
         """Inner blobs of the last forward pass: they are computed when one is first looked at."""
         stale, self._stale = self._stale, set()
-        with torch.random.fork_rng(devices=[]), torch.no_grad():
+        with torch.random.fork_rng(devices=[]), torch.no_grad(), self._net.again():
             torch.set_rng_state(self._random)
             found = self._net(blobs=stale, **self._last)
         self._leave(found)
