@@ -13,6 +13,7 @@ from caffe_compat.layers import (
     normalization,
     output,
     pooling,
+    python,
     recurrent,
     reduction,
 )
@@ -29,6 +30,7 @@ _FAMILIES = (
     normalization,
     output,
     pooling,
+    python,
     recurrent,
     reduction,
 )

@@ -53,7 +53,7 @@ class Layer:
     trainable: ClassVar[bool] = True
     same_count: ClassVar[bool] = False
     in_place: ClassVar[bool] = True
-    effect: ClassVar[bool] = False
+    effect: bool = False
     stateful: ClassVar[bool] = False
 
     def __init__(self, spec: LayerSpec, phase: str = TEST) -> None:
@@ -134,6 +134,11 @@ class Layer:
     def fillers(self) -> list[Any]:
         """One ``FillerParameter`` per parameter blob."""
         return []
+
+    def initial(self) -> Sequence[Any] | None:
+        """First values of the parameter blobs as arrays, where the layer itself knows them; else
+        the fillers give them."""
+        return None
 
     def output_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
         """Shapes of the tops."""

@@ -145,7 +145,10 @@ class Net(nn.Module):
                     tensor = torch.from_numpy(data if data.flags.writeable else data.copy())
                 else:
                     tensor = torch.empty(param.shape)
-                    fill(tensor, node.layer.fillers()[i], generator)
+                    if (first := node.layer.initial()) is not None:
+                        tensor.copy_(torch.from_numpy(first[i]))
+                    else:
+                        fill(tensor, node.layer.fillers()[i], generator)
                 if not node.layer.trainable:
                     module.register_buffer(param.name, tensor)
                 elif param.owner in made:
