@@ -32,8 +32,6 @@ def _recorded() -> Iterator[tuple[Path, Path]]:
         text = info.with_suffix(".prototxt").read_text()
         if any(f'type: "{name}"' in text for name in _TYPES):
             yield info.with_suffix(".prototxt"), info
-    for info in sorted((GOLDEN / "forks").glob("*.json")):
-        yield info.with_suffix(".txt"), info
 
 
 _CASES = listed((pair, pair[1].stem) for pair in _recorded())
