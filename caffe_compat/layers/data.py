@@ -77,7 +77,8 @@ class DummyData(DataLayer):
 
 @register("MemoryData")
 class MemoryData(DataLayer):
-    """Data (N×C×H×W) and labels (N×1×1×1) given by the caller.
+    """Data (N×C×H×W) and labels given by the caller: N while the net is set up, N×1×1×1 from the
+    first forward pass on.
 
     Source: ``memory_data_layer.cpp`` of BVLC Caffe.
     """
@@ -92,7 +93,7 @@ class MemoryData(DataLayer):
 
     def output_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
         o = self.options
-        return [(o.batch_size, o.channels, o.height, o.width), (o.batch_size, 1, 1, 1)]
+        return [(o.batch_size, o.channels, o.height, o.width), (o.batch_size,)]
 
 
 @register("HDF5Data")

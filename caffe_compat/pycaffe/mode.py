@@ -5,9 +5,11 @@ from __future__ import annotations
 import torch
 
 from caffe_compat.errors import CaffeCompatError
+from caffe_compat.training.draws import Draws
 
 _device = "cpu"
 _number = 0
+_draws = Draws()
 
 
 def set_mode_cpu() -> None:
@@ -40,8 +42,16 @@ def set_device(number: int) -> None:
 
 
 def set_random_seed(seed: int) -> None:
-    """Seed of what is random in a forward pass (dropout)."""
+    """Seed of what is random in a forward pass: dropout, and the crops, mirrors and orders of data
+    layers made from now on, which are then Caffe's own."""
+    global _draws
     torch.manual_seed(seed)
+    _draws = Draws(seed)
+
+
+def current_draws() -> Draws:
+    """The generator that data layers made from now on take their seeds from."""
+    return _draws
 
 
 def current_device() -> str:

@@ -20,8 +20,9 @@ from caffe_compat.errors import CaffeCompatError
 from caffe_compat.network.graph import Graph, Node
 from caffe_compat.network.net import Net as _Net
 from caffe_compat.pycaffe.blobs import Array, Blob
-from caffe_compat.pycaffe.mode import current_device
-from caffe_compat.training.solver import DataFeed
+from caffe_compat.pycaffe.mode import current_device, current_draws
+from caffe_compat.training.feed import DataFeed
+from caffe_compat.training.rows import MemorySource
 from caffe_compat.weights.read import read_weights
 from caffe_compat.weights.write import write_weights
 
@@ -67,7 +68,9 @@ class Net:
                 f"Net: give the phase, caffe.TRAIN ({TRAIN}) or caffe.TEST ({TEST}), not {phase!r}"
             )
         spec = read_net(network)
-        feed = DataFeed(spec, _PHASES[phase], Path("."), None, level, tuple(stages))
+        feed = DataFeed(
+            spec, _PHASES[phase], Path("."), None, level, tuple(stages), current_draws()
+        )
         stored = None if weights is None else read_weights(weights)
         self._take(
             _Net(
@@ -177,6 +180,26 @@ class Net:
                 f"no layer is called '{layer}'; layers: {', '.join(self._layer_names)}"
             )
         return self._layer_names.index(layer)
+
+    def set_input_arrays(self, data: npt.ArrayLike, labels: npt.ArrayLike) -> None:
+        """Give a MemoryData layer, which must be the first layer, its rows.
+
+        Parameters
+        ----------
+        data : (rows, channels, height, width), rows a multiple of the layer's batch_size.
+        labels : one a row.
+
+        Raises
+        ------
+        CaffeCompatError : the first layer is of another type, or the arrays do not fit it.
+        """
+        first = self._graph.nodes[0].layer
+        source = self._feed.source(first.name) if self._feed is not None else None
+        if not isinstance(source, MemorySource):
+            raise CaffeCompatError(
+                f"set_input_arrays: the first layer must be of type MemoryData, it is {first.type}"
+            )
+        source.give(data, labels)
 
     # ------------------------------------------------------------ running
 

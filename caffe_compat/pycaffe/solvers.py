@@ -10,6 +10,7 @@ from torch import Tensor
 
 from caffe_compat.definition.prototxt import read_solver
 from caffe_compat.errors import CaffeCompatError
+from caffe_compat.network.net import Net as _Net
 from caffe_compat.pycaffe.mode import current_device
 from caffe_compat.pycaffe.nets import Net
 from caffe_compat.training.solver import Solver as _Solver
@@ -45,6 +46,14 @@ class SGDSolver:
         self._solver = _Solver(spec, root=Path("."), device=current_device())
         self.net = Net._of(self._solver.net, self._solver.feed)
         self._tests = [Net._of(net, feed) for net, feed, _ in self._solver._tests]
+        self._solver.fill = self._filled
+
+    def _filled(self, net: _Net) -> dict[str, Tensor]:
+        """What the blobs of a net's Input layers hold: a script fills them before each step."""
+        faces = {id(face._net): face for face in (self.net, *self._tests)}
+        face = faces[id(net)]
+        fed = face._feed.shapes if face._feed is not None else {}
+        return {name: face._tensor(name) for name in net.graph.inputs if name not in fed}
 
     @property
     def iter(self) -> int:
@@ -90,7 +99,7 @@ class SGDSolver:
 
     def _keep(self, blobs: dict[str, Tensor]) -> None:
         self.net._stale = set()
-        self.net._last = {name: blobs[name] for name in self._solver.feed.shapes}
+        self.net._last = {name: blobs[name] for name in self._solver.net.graph.inputs}
         self.net._leave(blobs)
         for node, param, tensor in self._solver.net.owned_params():
             if tensor.grad is not None:

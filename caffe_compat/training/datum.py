@@ -11,7 +11,16 @@ import numpy as np
 import numpy.typing as npt
 
 from caffe_compat.errors import DataError, WeightError
-from caffe_compat.weights.wire import BYTES, VARINT, encode_bytes, encode_varint, walk
+from caffe_compat.weights.wire import (
+    BYTES,
+    VARINT,
+    encode_bytes,
+    encode_varint,
+    memory_loader,
+    read_floats,
+    signed,
+    walk,
+)
 
 
 @dataclass(frozen=True)
@@ -22,6 +31,7 @@ class Datum:
     ----------
     data : (channels, height, width) uint8, or None where ``float_data`` is used.
     raw : the bytes as stored (an encoded image if ``encoded``).
+    floats : (channels × height × width) float32 instead of bytes, or None.
     """
 
     channels: int
@@ -30,6 +40,24 @@ class Datum:
     raw: bytes | memoryview
     label: int = 0
     encoded: bool = False
+    floats: npt.NDArray[np.float32] | None = None
+
+    @property
+    def values(self) -> npt.NDArray[Any]:
+        """Pixels (channels, height, width): uint8, or float32 where the record holds floats.
+
+        Raises
+        ------
+        DataError : encoded, or of another size than channels × height × width.
+        """
+        if len(self.raw) or self.encoded or self.floats is None:
+            return self.data
+        if self.floats.size != self.channels * self.height * self.width:
+            raise DataError(
+                f"the record holds {self.floats.size} floats, expected "
+                f"{self.channels}×{self.height}×{self.width}"
+            )
+        return self.floats.reshape(self.channels, self.height, self.width)
 
     @property
     def data(self) -> npt.NDArray[np.uint8]:
@@ -76,15 +104,30 @@ def decode(value: bytes | memoryview) -> Datum:
     view = memoryview(value)
     numbers = {1: 0, 2: 0, 3: 0, 5: 0, 7: 0}
     raw: bytes | memoryview = b""
+    floats: list[npt.NDArray[np.float32]] = []
+    at = 0
     try:
-        for field in walk(view, 0, len(view)):
+        while at < len(view):
+            field = next(walk(view, at, len(view)))
+            at = field.stop
             if field.number == 4 and field.wire == BYTES:
                 raw = view[field.start : field.stop]
+            elif field.number == 6:
+                found, at = read_floats(view, field, memory_loader(view), len(view), "<f4")
+                floats.append(found)
             elif field.wire == VARINT and field.number in numbers:
-                numbers[field.number] = field.value
+                numbers[field.number] = signed(field.value, 32)
     except WeightError as error:
         raise DataError(f"the record is no Datum: {error}") from None
-    return Datum(numbers[1], numbers[2], numbers[3], raw, numbers[5], bool(numbers[7]))
+    return Datum(
+        numbers[1],
+        numbers[2],
+        numbers[3],
+        raw,
+        numbers[5],
+        bool(numbers[7]),
+        np.concatenate(floats) if floats else None,
+    )
 
 
 _OPEN: dict[tuple[int, str], Any] = {}

@@ -25,8 +25,10 @@ from caffe_compat.errors import SolverError
 from caffe_compat.network.graph import build
 from caffe_compat.network.net import Net
 from caffe_compat.training import snapshots
+from caffe_compat.training.draws import Draws
+from caffe_compat.training.feed import DataFeed
 from caffe_compat.training.rules import RULES, check, current_step, learning_rate
-from caffe_compat.training.sources import BatchSource, open_source
+from caffe_compat.training.sources import BatchSource
 from caffe_compat.weights import containers
 from caffe_compat.weights.model import Weights, overlaid
 
@@ -124,47 +126,6 @@ def _copy(message: Any) -> Any:
     return made
 
 
-class DataFeed:
-    """Batches for a net's data layers, by number; and the input shapes that they need."""
-
-    def __init__(
-        self,
-        spec: NetSpec,
-        phase: str,
-        root: Path,
-        given: Mapping[str, BatchSource] | None = None,
-        level: int = 0,
-        stages: tuple[str, ...] = (),
-    ) -> None:
-        from caffe_compat.layers import make, registry
-
-        kept = spec.filter(phase, level, stages)
-        self._sources: list[tuple[tuple[str, ...], BatchSource]] = []
-        for layer in kept.layers:
-            cls = registry().get(layer.type)
-            if cls is None or not cls.data or layer.type == "Input":
-                continue
-            source = (given or {}).get(layer.name) or open_source(make(layer, phase), root)
-            self._sources.append((layer.tops, source))
-
-    @property
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shape of each data blob."""
-        return {
-            top: shape
-            for tops, source in self._sources
-            for top, shape in zip(tops, source.shapes, strict=True)
-        }
-
-    def batch(self, number: int, device: torch.device | str) -> dict[str, Tensor]:
-        """All data blobs of a batch."""
-        found: dict[str, Tensor] = {}
-        for tops, source in self._sources:
-            for top, array in zip(tops, source.batch(number), strict=True):
-                found[top] = torch.as_tensor(array).to(device, non_blocking=True)
-        return found
-
-
 class Solver:
     """A training as ``caffe train`` runs it.
 
@@ -177,6 +138,7 @@ class Solver:
     sources : data sources by layer name, instead of those that the data layers name.
     device : where to run.
     engine : how convolutions run on the CPU, as in :class:`Net`.
+    share : (rank, processes) where several train together, as in :class:`DataFeed`.
     amp : "bf16" runs the forward pass in bfloat16 where torch deems it safe (weights and updates
         stay float32).
 
@@ -197,16 +159,29 @@ class Solver:
         device: torch.device | str = "cpu",
         amp: str = "",
         engine: Mode = "auto",
+        share: tuple[int, int] = (0, 1),
     ) -> None:
         check(spec)
         self.spec, self.root, self.device, self.amp = spec, Path(root), torch.device(device), amp
         m = spec.message
         self.warnings = [f"{name} has no effect here" for name in _MEANINGLESS if m.HasField(name)]
+        # Caffe takes a seed from the clock where none is given; here a run can be repeated
         self.seed = m.random_seed if m.random_seed >= 0 else 1
         if weights is None and m.weights:
             weights = overlaid(*(containers.read_list(names, self.root) for names in m.weights))
+        # the training net and the test nets take their data layers' seeds from it in turn
+        self._draws = Draws(self.seed)
         definition, state = train_definition(spec, self.root)
-        self.feed = DataFeed(definition, TRAIN, self.root, sources, state.level, state.stages)
+        self.feed = DataFeed(
+            definition,
+            TRAIN,
+            self.root,
+            sources,
+            state.level,
+            state.stages,
+            self._draws,
+            share,
+        )
         graph = build(
             definition,
             phase=TRAIN,
@@ -236,8 +211,29 @@ class Solver:
         # called with every blob of each batch, as they were before the update; without it only what
         # is needed is kept
         self.on_blobs: Callable[[dict[str, Tensor]], None] | None = None
+        # gives the tops of a net's Input layers for each batch; without it such nets cannot be run
+        self.fill: Callable[[Net], Mapping[str, Tensor]] | None = None
         self._recent: deque[float] = deque(maxlen=m.average_loss)
         self._runner: torch.nn.Module = _LossOf(self.net)
+
+    def _batch(self, net: Net, feed: DataFeed, number: int) -> dict[str, Tensor]:
+        """All input blobs of a net.
+
+        Raises
+        ------
+        SolverError : an Input layer, which has no data of its own, and nobody who fills it.
+        """
+        data = feed.batch(number, self.device)
+        if not feed.unfilled:
+            return data
+        if self.fill is None:
+            top, layer = next(iter(feed.unfilled.items()))
+            raise SolverError(
+                f"layer '{layer}' is an Input layer and blob '{top}' has no source: give the net a "
+                "data layer (Data, HDF5Data, ...), or fill the blob in a script with "
+                "caffe_compat.pycaffe"
+            )
+        return {**data, **self.fill(net)}
 
     # ------------------------------------------------------------ testing
 
@@ -246,7 +242,9 @@ class Solver:
         m = self.spec.message
         made = []
         for i, (definition, state) in enumerate(_test_definitions(self.spec, self.root)):
-            feed = DataFeed(definition, TEST, self.root, None, state.level, state.stages)
+            feed = DataFeed(
+                definition, TEST, self.root, None, state.level, state.stages, self._draws
+            )
             graph = build(
                 definition,
                 phase=TEST,
@@ -270,7 +268,7 @@ class Solver:
             self._tested[index] += batches
             with torch.no_grad():
                 for number in range(first, first + batches):
-                    found = self._tested_blobs(net, feed.batch(number, self.device))
+                    found = self._tested_blobs(net, self._batch(net, feed, number))
                     for name, value in found.items():
                         flat = value.reshape(-1).tolist()
                         keys = (
@@ -326,7 +324,8 @@ class Solver:
         total = 0.0
         outputs: dict[str, Tensor] = {}
         for part in range(m.iter_size):
-            data = self.feed.batch(self.iteration * m.iter_size + part, self.device)
+            number = self.iteration * m.iter_size + part
+            data = self._batch(self.net, self.feed, number)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.amp == "bf16"):
                 loss, outputs = self._runner(data, self.on_blobs is not None)
             if loss.requires_grad:

@@ -120,7 +120,7 @@ class Blob:
         return tuple(self.data.shape)
 
 
-def _floats(
+def read_floats(
     buffer: memoryview, field: Field, load: Loader, stop: int, kind: str
 ) -> tuple[Array, int]:
     """Values of a packed field, or of the run of unpacked ones that begins here; and where they
@@ -170,20 +170,20 @@ def read_blob(buffer: memoryview, start: int, stop: int, load: Loader, what: str
         field = next(walk(buffer, at, stop))
         at = field.stop
         if field.number in (1, 2, 3, 4) and field.wire == VARINT:
-            legacy[field.number] = _signed(field.value, 32)
+            legacy[field.number] = signed(field.value, 32)
         elif field.number == 7 and field.wire == BYTES:
             dims = dims or []
             for inner in walk(buffer, field.start, field.stop):
                 if inner.number == 1 and inner.wire == VARINT:
-                    dims.append(_signed(inner.value, 64))
+                    dims.append(signed(inner.value, 64))
                 elif inner.number == 1 and inner.wire == BYTES:
                     spot = inner.start
                     while spot < inner.stop:
                         value, spot = _varint(buffer, spot, inner.stop)
-                        dims.append(_signed(value, 64))
+                        dims.append(signed(value, 64))
         elif field.number in (5, 8):
             kind = "<f4" if field.number == 5 else "<f8"
-            values, at = _floats(buffer, field, load, stop, kind)
+            values, at = read_floats(buffer, field, load, stop, kind)
             parts[kind].append(values)
         elif field.number == 10 and field.wire == VARINT:
             raw_type = field.value
@@ -249,7 +249,8 @@ def _dims(shape: tuple[int, ...]) -> str:
     return "x".join(map(str, shape)) or "()"
 
 
-def _signed(value: int, bits: int) -> int:
+def signed(value: int, bits: int) -> int:
+    """A varint's value as a signed number of so many bits."""
     value &= (1 << 64) - 1
     if value >= 1 << 63:
         value -= 1 << 64

@@ -127,6 +127,8 @@ def main(
     from reproduce.samples.schedule import Order
     from reproduce.train import run
 
+    if weights is not None and snapshot is not None:
+        raise SolverError("give --snapshot to go on or --weights to begin with, not both")
     plan = [run.find_root(solver) for solver in solvers]
     prefixes = [snapshots.prefix_of(spec, root) for spec, root in plan]
     if len(set(prefixes)) < len(prefixes):
@@ -148,8 +150,6 @@ def main(
         if len(plan) > 1:
             raise SolverError("several solvers go on with '--snapshot latest'")
         state = Path(snapshot)
-    if weights is not None and snapshot is not None:
-        raise SolverError("give --snapshot to go on or --weights to begin with, not both")
     if fresh and weights is None:
         raise SolverError("--fresh goes with --weights")
     with processes.group(choose(device)) as group:

@@ -1,8 +1,5 @@
 """Where the augmentation's random numbers come from: the C library's ``rand()`` as Caffe used it,
 or numpy.
-
-Source: ``random_r.c`` of the GNU C library (the TYPE_3 additive feedback generator), described in
-its manual pages.
 """
 
 from __future__ import annotations
@@ -13,42 +10,7 @@ from typing import Protocol
 
 import numpy as np
 
-RAND_MAX = 2147483647
-_SEPARATION, _DEGREE = 3, 31
-
-
-def glibc_rand(seed: int = 1) -> Iterator[int]:
-    """The sequence of ``rand()`` after ``srand(seed)``.
-
-    ``caffe`` never calls ``srand``, which is the same as seed 1.
-
-    Parameters
-    ----------
-    seed : 0 to 2^32 - 1. The library keeps it as a signed 32-bit number, and takes 1 instead of 0.
-    """
-    seed &= 0xFFFFFFFF
-    signed = seed - (1 << 32) if seed >= 1 << 31 else seed
-    state = [signed or 1]
-    for _ in range(1, _DEGREE):
-        # 16807 * x mod 2^31 - 1 with C's truncated division
-        high, low = (
-            divmod(abs(state[-1]), 127773) if state[-1] >= 0 else (-(-state[-1] // 127773), 0)
-        )
-        if state[-1] < 0:
-            low = state[-1] - high * 127773
-        word = 16807 * low - 2836 * high
-        state.append(word + RAND_MAX if word < 0 else word)
-    ring = [value & 0xFFFFFFFF for value in state]
-    front, rear = _SEPARATION, 0
-    produced = 0
-    while True:
-        ring[front] = (ring[front] + ring[rear]) & 0xFFFFFFFF
-        value = ring[front] >> 1
-        front = (front + 1) % _DEGREE
-        rear = (rear + 1) % _DEGREE
-        produced += 1
-        if produced > 10 * _DEGREE:  # the library discards the first 310
-            yield value
+from caffe_compat.training.draws import RAND_MAX, glibc_rand
 
 
 class Dice(Protocol):

@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from caffe_compat.errors import CaffeCompatError, DataError
 from caffe_compat.layers.base import Layer
+from caffe_compat.training.draws import Draws
 from caffe_compat.training.sources import Batch, find_file, register_source
 from reproduce.people.skeletons import known
 from reproduce.records.store import LMDBStore, Store
@@ -396,7 +397,7 @@ def source_for(
     return CPMSource(SampleMaker(store, settings, order.seed, tables), size, order, workers=workers)
 
 
-def _factory(layer: Layer, root: Path) -> CPMSource:
+def _factory(layer: Layer, root: Path, draws: Draws) -> CPMSource:
     return source_for(layer, root)
 
 

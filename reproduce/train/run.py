@@ -55,6 +55,12 @@ class Options:
     parts: tuple[str, ...] = ()
     engine: Mode = "auto"
 
+    @property
+    def for_records(self) -> list[str]:
+        """Names of the given options that only a CPMData layer can follow."""
+        given = {"data": self.data, "parts": self.parts, "shuffle": self.order.shuffle}
+        return [name for name, value in given.items() if value]
+
 
 def find_root(solver: str | os.PathLike[str]) -> tuple[SolverSpec, Path]:
     """A solver definition, and the folder its names count from: the current one as in Caffe, else
@@ -105,6 +111,10 @@ def make_solver(
                 data=options.data,
                 parts=options.parts,
             )
+    if not sources and (given := options.for_records):
+        raise SolverError(
+            f"{', '.join(given)}: for a CPMData layer, which this training net does not have"
+        )
     made = Solver(
         spec,
         root=root,
@@ -113,6 +123,7 @@ def make_solver(
         device=options.device,
         amp=options.amp,
         engine=options.engine,
+        share=(options.order.rank, options.order.world),
     )
     if options.warmup:
         made.rate_scale = lambda iteration: min(1.0, (iteration + 1) / options.warmup)
@@ -241,6 +252,7 @@ def run(
     DataError : the data ended or cannot be read; a snapshot was written.
     """
     group = group or Group(0, 1, str(solver.device))
+    began = solver.iteration
     try:
         with Interrupted() as interrupted:
             for report in _reports(solver, interrupted, group, say):
@@ -250,14 +262,18 @@ def run(
                 watch(report)
                 say(report.text())
     except DataError:
-        if group.first:  # the weights are good: keep what was learned so far
+        # the weights are good: keep what was learned so far
+        if group.first and solver.iteration > began:
             say(f"snapshot {solver.snapshot()[0]}")
         raise
-    finished = solver.iteration >= solver.spec.message.max_iter
     m = solver.spec.message
-    if group.first and (not finished or m.snapshot_after_train):
+    finished = solver.iteration >= m.max_iter
+    written = m.snapshot and solver.iteration % m.snapshot == 0
+    if group.first and not written and (not finished or m.snapshot_after_train):
         model, _ = solver.snapshot()
         say(f"snapshot {model}")
+    if finished and m.test_interval and solver.iteration % m.test_interval == 0:
+        _test(solver, say)
     return bool(finished)
 
 
@@ -267,7 +283,8 @@ def _reports(
     m = solver.spec.message
     if m.max_iter < 1:
         raise SolverError("the solver has no max_iter: nothing to do")
-    batch = next(iter(solver.feed.shapes.values()))[0] * m.iter_size * group.world
+    first = next((shape[0] for shape in solver.feed.shapes.values() if shape), 1)
+    batch = first * m.iter_size * group.world
     since, count = time.monotonic(), 0
     # all processes end between the same two iterations, whoever got the signal
     while solver.iteration < m.max_iter and not group.any(interrupted.asked):
@@ -276,8 +293,7 @@ def _reports(
             and solver.iteration % m.test_interval == 0
             and (solver.iteration or m.test_initialization)
         ):
-            for i, result in enumerate(solver.test()):
-                say(f"test net {i}: " + ", ".join(f"{k} {v:.4g}" for k, v in result.items()))
+            _test(solver, say)
         done = solver.step()
         count += batch
         if m.display and done.iteration % m.display == 0:
@@ -290,14 +306,14 @@ def _reports(
                 speed,
                 (m.max_iter - solver.iteration) * batch / speed,
             )
-        if (
-            group.first
-            and m.snapshot
-            and solver.iteration % m.snapshot == 0
-            and solver.iteration < m.max_iter
-        ):
+        if group.first and m.snapshot and solver.iteration % m.snapshot == 0:
             model, _ = solver.snapshot()
             say(f"snapshot {model}")
+
+
+def _test(solver: Solver, say: Callable[[str], None]) -> None:
+    for i, result in enumerate(solver.test()):
+        say(f"test net {i}: " + ", ".join(f"{k} {v:.4g}" for k, v in result.items()))
 
 
 def _report(done: Step, loss: float, speed: float, left: float) -> Progress:

@@ -14,10 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from caffe_compat.errors import DataError
+from caffe_compat.training.draws import glibc_rand
 from reproduce.people.annotation import Annotation
 from reproduce.records import store
 from reproduce.samples.augment import Augmentation, Settings, augment, roll
-from reproduce.samples.dice import CaffeDice, SampleDice, glibc_rand
+from reproduce.samples.dice import CaffeDice, SampleDice
 from reproduce.samples.schedule import CPMSource, Order, SampleMaker, Schedule
 from tests import tolerances
 from tests.oracle import cpm_layer

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from caffe_compat import read_net
+from caffe_compat.training.draws import glibc_rand
 from reproduce.records.store import LMDBStore
 from reproduce.samples.augment import Settings, augment, roll
-from reproduce.samples.dice import GivenDice, glibc_rand
+from reproduce.samples.dice import GivenDice
 from reproduce.samples.schedule import Order, source_for
 from tests import measured, tolerances
 from tests.paths import GOLDEN, cases
