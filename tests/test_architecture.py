@@ -34,7 +34,8 @@ LEVELS: dict[str, list[list[str]]] = {
         ["layers"],
         ["network"],
         ["training"],
-        ["conversion", "pycaffe", "tools"],
+        ["conversion", "pycaffe"],
+        ["tools"],
     ],
     "reproduce": [
         ["network", "people", "runtime"],
@@ -58,6 +59,8 @@ SAME_NAME: dict[str, str] = {
     "Net": "pycaffe has the names of Caffe's Python module",
     "Layer": "pycaffe has the names of Caffe's Python module",
     "Blob": "pycaffe has the names of Caffe's Python module",
+    "NetSpec": "pycaffe has the names of Caffe's Python module",
+    "Transformer": "pycaffe has the names of Caffe's Python module",
 }
 
 # What works on a machine without torch: reading, converting, scoring.

@@ -7,8 +7,12 @@
 >>> maps = net.forward()["Mconv5_stage6"]  # doctest: +SKIP
 
 ``net.blobs`` and ``net.params`` hold numpy arrays that may be read and written; a forward pass
-takes what they hold and leaves its results in them. Not here: ``caffe.io``, ``caffe.draw``,
-``caffe.layers`` (``reproduce.network.netgen`` generates pose machines) and Python layers.
+takes what they hold and leaves its results in them. docs/pycaffe.md shows ten scripts.
+``python -m caffe_compat.pycaffe script.py`` runs a script that says ``import caffe``.
+
+Beside it: ``io`` (pictures), ``layers``, ``params`` and ``NetSpec`` (definitions in Python),
+``Classifier``, ``Detector``, ``Layer`` (layers in Python), ``draw``, ``coord_map``,
+``proto.caffe_pb2`` (Caffe's messages).
 
 What differs from Caffe: the split copies that Caffe inserts are not in ``blobs``; inner blobs are
 computed when they are first looked at, not in ``forward`` itself; after a solver's step a
@@ -19,9 +23,28 @@ Source: ``_caffe.cpp``, ``pycaffe.py`` of BVLC Caffe (the interface).
 
 from __future__ import annotations
 
+from caffe_compat.pycaffe import classifier, coord_map, detector, draw, io, net_spec, proto
 from caffe_compat.pycaffe.blobs import Blob
-from caffe_compat.pycaffe.mode import set_device, set_mode_cpu, set_mode_gpu, set_random_seed
-from caffe_compat.pycaffe.nets import TEST, TRAIN, Layer, Net
+from caffe_compat.pycaffe.classifier import Classifier
+from caffe_compat.pycaffe.detector import Detector
+from caffe_compat.pycaffe.mode import (
+    Timer,
+    has_nccl,
+    init_log,
+    layer_type_list,
+    log,
+    set_device,
+    set_logging_disabled,
+    set_mode_cpu,
+    set_mode_gpu,
+    set_random_seed,
+    solver_count,
+    solver_rank,
+)
+from caffe_compat.pycaffe.net_spec import NetSpec, layers, params, to_proto
+from caffe_compat.pycaffe.nets import TEST, TRAIN, Net
+from caffe_compat.pycaffe.proto import caffe_pb2
+from caffe_compat.pycaffe.python_layers import Layer
 from caffe_compat.pycaffe.solvers import (
     AdaDeltaSolver,
     AdaGradSolver,
@@ -32,6 +55,8 @@ from caffe_compat.pycaffe.solvers import (
     get_solver,
 )
 
+__version__ = "1.0.0"  # of the Caffe whose interface this is; scripts compare with it
+
 __all__ = [
     "TEST",
     "TRAIN",
@@ -39,14 +64,37 @@ __all__ = [
     "AdaGradSolver",
     "AdamSolver",
     "Blob",
+    "Classifier",
+    "Detector",
     "Layer",
     "NesterovSolver",
     "Net",
+    "NetSpec",
     "RMSPropSolver",
     "SGDSolver",
+    "Timer",
+    "__version__",
+    "caffe_pb2",
+    "classifier",
+    "coord_map",
+    "detector",
+    "draw",
     "get_solver",
+    "has_nccl",
+    "init_log",
+    "io",
+    "layer_type_list",
+    "layers",
+    "log",
+    "net_spec",
+    "params",
+    "proto",
     "set_device",
+    "set_logging_disabled",
     "set_mode_cpu",
     "set_mode_gpu",
     "set_random_seed",
+    "solver_count",
+    "solver_rank",
+    "to_proto",
 ]

@@ -1,6 +1,9 @@
-"""Where nets run (CPU or GPU), and the seed of what is random."""
+"""Where nets run (CPU or GPU), the seed of what is random, messages."""
 
 from __future__ import annotations
+
+import logging
+import time
 
 import torch
 
@@ -10,6 +13,7 @@ from caffe_compat.training.draws import Draws
 _device = "cpu"
 _number = 0
 _draws = Draws()
+_LOG = logging.getLogger("caffe")
 
 
 def set_mode_cpu() -> None:
@@ -57,3 +61,71 @@ def current_draws() -> Draws:
 def current_device() -> str:
     """torch's name of the device that nets and solvers made from now on run on."""
     return _device
+
+
+# ------------------------------------------------------------ what Caffe's library says of itself
+
+
+def layer_type_list() -> list[str]:
+    """All types of layers that definitions may name."""
+    from caffe_compat.layers import registry
+
+    return list(registry())
+
+
+def has_nccl() -> bool:
+    """Can Caffe's own training on several GPUs be used? No: that is ``torchrun`` and
+    ``cpm-train``."""
+    return False
+
+
+def init_log(level: int = 0, stderr: bool = False) -> None:
+    """From which level on messages are shown: 0 information, 1 warnings, 2 errors.
+
+    Parameters
+    ----------
+    stderr : kept for scripts that give it; messages always go to stderr.
+    """
+    _LOG.setLevel((logging.INFO, logging.WARNING, logging.ERROR)[min(max(level, 0), 2)])
+    if not _LOG.handlers:
+        _LOG.addHandler(logging.StreamHandler())
+
+
+def log(message: str) -> None:
+    """Write a message as Caffe's library would, of level "information"."""
+    _LOG.info(message)
+
+
+def set_logging_disabled(disabled: bool = True) -> None:
+    """Write no messages at all."""
+    _LOG.disabled = disabled
+
+
+def solver_count() -> int:
+    """How many solvers train together in this process: one."""
+    return 1
+
+
+def solver_rank() -> int:
+    """Which of the solvers that train together this process is: the first."""
+    return 0
+
+
+class Timer:
+    """Measures how long something takes."""
+
+    def __init__(self) -> None:
+        self._begin = self._end = 0.0
+
+    def start(self) -> None:
+        """Begin to measure."""
+        self._begin, self._end = time.perf_counter(), 0.0
+
+    def stop(self) -> None:
+        """End."""
+        self._end = time.perf_counter()
+
+    @property
+    def ms(self) -> float:
+        """Milliseconds from start to stop (to now, if it has not been stopped)."""
+        return ((self._end or time.perf_counter()) - self._begin) * 1e3

@@ -30,8 +30,8 @@ TRAIN, TEST = 0, 1
 _PHASES = {TRAIN: _TRAIN, TEST: _TEST}
 
 
-class Layer(NamedTuple):
-    """A layer: its type, and its parameter blobs."""
+class LayerView(NamedTuple):
+    """A layer of a net: its type, and its parameter blobs."""
 
     type: str
     blobs: list[Blob]
@@ -54,7 +54,7 @@ class Net:
         network: str | os.PathLike[str],
         *args: Any,
         phase: int | None = None,
-        weights: str | None = None,
+        weights: str | os.PathLike[str] | None = None,
         level: int = 0,
         stages: Iterable[str] = (),
     ) -> None:
@@ -158,15 +158,15 @@ class Net:
         return OrderedDict((n.layer.name, list(n.tops)) for n in self._graph.nodes)
 
     @property
-    def layers(self) -> list[Layer]:
+    def layers(self) -> list[LayerView]:
         """All layers in order."""
         return list(self.layer_dict.values())
 
     @property
-    def layer_dict(self) -> OrderedDict[str, Layer]:
+    def layer_dict(self) -> OrderedDict[str, LayerView]:
         """Layers by name."""
         return OrderedDict(
-            (n.layer.name, Layer(n.layer.type, self.params.get(n.layer.name, [])))
+            (n.layer.name, LayerView(n.layer.type, self.params.get(n.layer.name, [])))
             for n in self._graph.nodes
         )
 

@@ -19,7 +19,6 @@ from caffe_compat.definition import schema
 from caffe_compat.definition.prototxt import net_from_message
 from caffe_compat.definition.schema import DIALECTS, Dialect
 from caffe_compat.definition.spec import NetSpec
-from caffe_compat.definition.upgrade import ROUND_CEIL, ROUND_FLOOR
 from caffe_compat.errors import PrototxtError, SchemaError, WeightError
 from caffe_compat.weights.model import LayerBlobs, Source, Weights
 from caffe_compat.weights.wire import (
@@ -270,7 +269,6 @@ def parse_weights(
             f"damaged: the network definition inside cannot be decoded ({error})"
         ) from None
     names = [_name_of(item) for item in entries]
-    notes += _rounding(entries, any(_is_raw(view, *place) for one in raw for place in one.blobs))
     made = []
     for (name, type_), layer in zip(names, raw, strict=True):
         blobs = tuple(
@@ -290,37 +288,6 @@ def parse_weights(
         made = [replace(layer, type=types.get(layer.name, layer.type)) for layer in made]
     source = Source(path, len(view), "caffemodel", form, found or "", tuple(evidence), tuple(notes))
     return Weights(tuple(made), net, source)
-
-
-def _is_raw(view: memoryview, start: int, stop: int) -> bool:
-    """Does a blob hold NVCaffe's ``raw_data``?"""
-    return any(field.number == 12 for field in walk(view, start, stop))
-
-
-def _rounding(layers: Iterable[Any], nvcaffe: bool) -> list[str]:
-    """Read field 13 of ``pooling_param`` as its writer meant it.
-
-    It is ``round_mode`` in BVLC's Caffe (0 CEIL, 1 FLOOR) and ``ceil_mode`` in NVCaffe (false means
-    FLOOR). The bytes do not tell which; raw blobs do, which only NVCaffe writes.
-
-    Returns
-    -------
-    Notes about layers where it stays a guess that matters.
-    """
-    notes = []
-    for layer in layers:
-        options = layer.pooling_param
-        if not layer.HasField("pooling_param") or not options.HasField("round_mode"):
-            continue
-        if nvcaffe:
-            options.round_mode = ROUND_FLOOR if options.round_mode == 0 else ROUND_CEIL
-        elif options.round_mode == ROUND_CEIL:
-            notes.append(
-                f"layer '{layer.name}': pooling_param says 0 in field 13: round_mode CEIL, and "
-                "so it is read; if NVCaffe wrote the model, it is ceil_mode false (round down): "
-                "give the definition with --prototxt"
-            )
-    return notes
 
 
 def _name_of(item: Any) -> tuple[str, str]:

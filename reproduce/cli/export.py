@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -408,7 +407,13 @@ def proto(
     base = netgen.solver()
     message = schema.new("SolverParameter")
     for item in settings:
-        textformat.parse(_solver_field(item), message, "--solver")
+        name, _, value = item.partition("=")
+        text = (
+            value
+            if value.replace(".", "").replace("-", "").replace("e", "").isdigit() or value.isupper()
+            else f'"{value}"'
+        )
+        textformat.parse(f"{name}: {text}", message, "--solver")
     for descriptor, _ in message.ListFields():
         base.message.ClearField(descriptor.name)
     base.message.MergeFrom(message)
@@ -432,20 +437,6 @@ def proto(
             "train with: cpm-train "
             + " ".join(f"{out}/pose_solver{suffix}.prototxt" for suffix in nets)
         )
-
-
-def _solver_field(text: str) -> str:
-    """``FIELD=VALUE`` as prototxt: the value of a string field gets its quotes."""
-    from caffe_compat.definition import schema
-
-    name, equals, value = (part.strip() for part in text.partition("="))
-    field = schema.message_class("SolverParameter").DESCRIPTOR.fields_by_name.get(name)
-    if not equals or (field is not None and field.message_type is not None):
-        raise DataError(f"--solver {text}: expected FIELD=VALUE of a plain field")
-    quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "\"'"
-    if field is not None and field.type == field.TYPE_STRING and not quoted:
-        value = json.dumps(value, ensure_ascii=False)
-    return f"{name}: {value}"
 
 
 def _size(text: str) -> tuple[int, int]:

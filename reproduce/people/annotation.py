@@ -118,8 +118,7 @@ def _empty(tabs: int) -> str:
     return "{\n" + ",\n".join(inner) + f"\n{pad}}}"
 
 
-# Field order of each data set's records, as the original scripts happened to fill them in; the
-# fields about other people aside.
+# Field order of each data set's records, as the original scripts happened to fill them in.
 _ORDERS = {
     "MPI": (
         "dataset",
@@ -130,6 +129,9 @@ _ORDERS = {
         "objpos",
         "joint_self",
         "scale_provided",
+        "joint_others",
+        "scale_provided_other",
+        "objpos_other",
         "annolist_index",
         "people_index",
         "numOtherPeople",
@@ -159,6 +161,9 @@ _ORDERS = {
         "img_height",
         "objpos",
         "scale_provided",
+        "joint_others",
+        "scale_provided_other",
+        "objpos_other",
     ),
 }
 _OTHERS = ("joint_others", "scale_provided_other", "objpos_other")
@@ -194,26 +199,6 @@ def _fields(a: Annotation) -> dict[str, str]:
     return fields
 
 
-def _order(dataset: str, people: Sequence[Annotation]) -> list[str]:
-    """Field order of all records of a data set.
-
-    A MATLAB struct array has its fields in the order of their first assignment. So the fields about
-    other people stand where the script fills them in if the first record has other people, at the
-    end if only a later one has, and nowhere if none has. The script for MPII needs them in its
-    first record.
-    """
-    order = list(_ORDERS.get(dataset, _ORDERS["MPI"]))
-    if dataset not in ("LEEDS", "FLIC"):
-        place = order.index("annolist_index")
-    elif not any(a.others for a in people):
-        return order
-    elif dataset == "FLIC" and people[0].others:
-        place = order.index("img_width")
-    else:
-        place = len(order)
-    return [*order[:place], *_OTHERS, *order[place:]]
-
-
 def _record(fields: dict[str, str], order: Sequence[str], single: bool) -> str:
     lines = []
     for name in order:
@@ -234,14 +219,11 @@ def to_json(annotations: Sequence[Annotation], *, stub: bool | None = None) -> s
     Source: recorded output of the original genJSON and its bundled jsonlab.
     """
     records = []
-    by_set: dict[str, list[Annotation]] = {}
     for a in annotations:
-        by_set.setdefault(a.dataset, []).append(a)
-    orders = {name: _order(name, people) for name, people in by_set.items()}
-    for a in annotations:
-        records.append(_record(_fields(a), orders[a.dataset], len(a.others) == 1))
+        order = _ORDERS.get(a.dataset, _ORDERS["MPI"])
+        records.append(_record(_fields(a), order, len(a.others) == 1))
     if stub is not None:
-        order = _order("MPI", by_set.get("MPI", []))
+        order = _ORDERS["MPI"]
         fields = {name: _empty(3) for name in order}
         fields.update(dataset='"MPI"', isValidation=_number(stub))
         records.append(_record(fields, order, False))
@@ -321,10 +303,8 @@ def read_json(path: str | os.PathLike[str]) -> list[Annotation]:
     """
     name = os.fspath(path)
     try:
-        # some editors put a byte order mark in front
-        with open(name, encoding="utf-8-sig") as stream:
-            content = json.load(stream)
-        root = content if isinstance(content, list) else content["root"]
+        with open(name, encoding="utf-8") as stream:
+            root = json.load(stream)["root"]
     except OSError as error:
         raise DataError(f"{name}: cannot be read: {error.strerror}") from None
     except (ValueError, KeyError, TypeError, RecursionError) as error:

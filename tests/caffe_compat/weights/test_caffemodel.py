@@ -289,20 +289,3 @@ def test_raw_data_of_other_types_is_refused(kind: int, what: str) -> None:
     raw = bytes([0x50, kind, 0x62, 4, 0, 0, 0, 0])  # field 10 (type), field 12 (four bytes)
     with pytest.raises(WeightError, match=f"raw_data of type {what}"):
         read_blob(memoryview(raw), 0, len(raw), memory_loader(memoryview(raw)), "blob")
-
-
-def _pooling_model(blob: bytes, rounding: int) -> bytes:
-    """A model with a layer that has this blob and a Pooling layer with this field 13."""
-    pool = b"\x0a\x01p\x12\x07Pooling" + b"\xca\x07" + bytes([2, 13 << 3, rounding])
-    return _layer(blob) + b"\xa2\x06" + bytes([len(pool)]) + pool
-
-
-@pytest.mark.parametrize(("raw", "stored", "floor"), [(0, 0, 0), (0, 1, 1), (1, 0, 1), (1, 1, 0)])
-def test_rounding_of_nvcaffe_models(raw: int, stored: int, floor: int) -> None:
-    """Raw blobs tell that field 13 is ceil_mode, where 0 means round down; else it is
-    round_mode."""
-    data = _len(5, FLOATS) if not raw else bytes([0x50, 1]) + _len(12, FLOATS)
-    weights = parse_weights(_pooling_model(data + _len(7, b"\x0a\x01\x03"), stored))
-    assert weights.net is not None
-    assert weights.net.layers[1].message.pooling_param.round_mode == floor
-    assert bool(weights.source.notes) == (not raw and not stored)

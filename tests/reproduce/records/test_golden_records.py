@@ -9,11 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from caffe_compat.errors import DataError
 from caffe_compat.training.datum import LMDBReader
 from reproduce.people import annotation, lsp_files
 from reproduce.records import store
-from tests.paths import DATA, GOLDEN, cases, needs_data, reported
+from tests.paths import DATA, GOLDEN, cases, needs_data
 
 
 @pytest.mark.parametrize("path", cases("lmdb", "*.json"))
@@ -86,56 +85,3 @@ def test_leeds_at_full_scale() -> None:
     np.testing.assert_allclose(
         [people[k].objpos for _, k in here], objpos[[i for i, _ in here]], rtol=1e-12
     )
-
-
-@pytest.mark.parametrize("path", reported("authors_json", "*.json"))
-def test_reported_json(path: Path) -> None:
-    """Read, or refused in one sentence that names the file and the record."""
-    try:
-        people = annotation.read_json(path)
-    except DataError as error:
-        assert str(error).startswith(f"{path}: record ")
-        assert "\n" not in str(error)
-        return
-    content = json.loads(path.read_text(encoding="utf-8-sig"))
-    root = content if isinstance(content, list) else content["root"]
-    assert len(people) == (1 if isinstance(root, dict) else len(root))
-
-
-def _orders(text: str) -> set[tuple[str, ...]]:
-    return {tuple(record) for record in json.loads(text)["root"]}
-
-
-@pytest.mark.parametrize(
-    ("first", "second", "after"),
-    [(1, 0, "img_width"), (2, 1, "img_width"), (0, 1, ""), (0, 0, None)],
-)
-def test_fields_stand_in_the_order_of_first_assignment(
-    first: int, second: int, after: str | None
-) -> None:
-    """The FLIC script fills in other people before the picture's size, if there are any; a field
-    that a later record brings stands at the end; one that no record brings does not exist."""
-    other = annotation.Other(np.ones((9, 3)), np.array([3.0, 4.0]), 0.5)
-    people = [
-        annotation.Annotation(
-            image="a.png",
-            dataset="FLIC",
-            joints=np.ones((9, 3)),
-            objpos=np.array([1.0, 2.0]),
-            scale=0.25,
-            size=(64, 48),
-            others=(other,) * count,
-            annolist_index=1,
-            people_index=1,
-        )
-        for count in (first, second)
-    ]
-    text = annotation.to_json(people)
-    (order,) = _orders(text)
-    names = ("joint_others", "scale_provided_other", "objpos_other")
-    if after is None:
-        assert not set(names) & set(order)
-    else:
-        place = order.index("joint_others")
-        assert order[place : place + 3] == names
-        assert (*order, "")[place + 3] == after
