@@ -5,8 +5,25 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 
+def printable(text: str) -> str:
+    """Text for one line of a terminal: control characters and broken UTF-8 become escapes.
+
+    Names come out of files that others wrote; printed as they are, they could move the cursor,
+    change colours or pretend to be further lines.
+
+    >>> printable("conv\\n\\x1b[2J")
+    'conv\\\\n\\\\x1b[2J'
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 class CaffeCompatError(Exception):
-    """Base of everything that this package raises on bad input."""
+    """Base of everything that this package raises on bad input; its message is one line."""
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(printable(message))
 
 
 class SchemaError(CaffeCompatError):
@@ -53,7 +70,8 @@ class WeightError(CaffeCompatError):
 
     def __init__(self, message: str, problems: Iterable[str] = ()) -> None:
         self.problems = tuple(problems)
-        super().__init__("\n  - ".join([message, *self.problems]))
+        lines = map(printable, (message, *self.problems))
+        Exception.__init__(self, "\n  - ".join(lines))
 
 
 class DataError(CaffeCompatError):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
+import secrets
+import stat
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,9 +16,41 @@ class TargetError(CaffeCompatError):
     """An output file that cannot be written."""
 
 
+def _create(folder: str, name: str, mode: int) -> tuple[int, str]:
+    """A new file beside a target: never one that is there already, nor what a link points to.
+
+    The system itself takes the umask off ``mode``, so that nobody has to change the umask to ask
+    for it.
+    """
+    stem, suffix = os.path.splitext(name)
+    for _ in range(100):
+        path = os.path.join(folder, f".{stem[:40]}.{secrets.token_hex(4)}{suffix[:20]}")
+        with contextlib.suppress(FileExistsError):
+            return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, mode), path
+    raise FileExistsError(0, "no free temporary name")
+
+
+def _mode_of(name: str) -> int | None:
+    """Permissions of a file that will be replaced; None where there is none."""
+    try:
+        found = os.stat(name)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise TargetError(f"{name}: cannot be written: {reason}") from None
+    if stat.S_ISDIR(found.st_mode):
+        raise TargetError(f"{name}: is a directory, expected a file name to write to")
+    if not stat.S_ISREG(found.st_mode):
+        raise TargetError(f"{name}: is a device or a pipe, expected a file name to write to")
+    return stat.S_IMODE(found.st_mode)
+
+
 @contextlib.contextmanager
 def atomic_write(path: str | os.PathLike[str], *, stream: bool = True) -> Iterator[Any]:
     """Write next to ``path`` under a temporary name and rename at the end.
+
+    A file that is replaced hands its permissions on.
 
     Yields
     ------
@@ -31,13 +64,11 @@ def atomic_write(path: str | os.PathLike[str], *, stream: bool = True) -> Iterat
     """
     name = os.fspath(path)
     folder = os.path.dirname(os.path.abspath(name))
-    if os.path.isdir(name):
-        raise TargetError(f"{name}: is a directory, expected a file name to write to")
+    mode = _mode_of(name)
     temporary = ""
     try:
-        suffix = os.path.splitext(name)[1]
-        handle, temporary = tempfile.mkstemp(
-            prefix=f".{os.path.basename(name)[:60]}.", suffix=suffix, dir=folder
+        handle, temporary = _create(
+            folder, os.path.basename(name), 0o666 if mode is None else mode & 0o600
         )
         if stream:
             with os.fdopen(handle, "wb") as target:
@@ -47,9 +78,9 @@ def atomic_write(path: str | os.PathLike[str], *, stream: bool = True) -> Iterat
         else:
             os.close(handle)
             yield temporary
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
+            _sync(temporary)
+        if mode is not None:
+            os.chmod(temporary, mode)
         os.replace(temporary, name)
         temporary = ""
     except OSError as error:
@@ -58,3 +89,49 @@ def atomic_write(path: str | os.PathLike[str], *, stream: bool = True) -> Iterat
         if temporary:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
+
+
+def _sync(path: str) -> None:
+    """What a library wrote must be on the disk before the file gets its name."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def check_target(path: str | os.PathLike[str]) -> None:
+    """See that a file can be written, before the work for it begins.
+
+    Raises
+    ------
+    TargetError : says why not.
+    """
+    name = os.fspath(path)
+    _mode_of(name)
+    try:
+        handle, temporary = _create(
+            os.path.dirname(os.path.abspath(name)), os.path.basename(name), 0o600
+        )
+        os.close(handle)
+        os.unlink(temporary)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise TargetError(f"{name}: cannot be written: {reason}") from None
+
+
+def make_folder(path: str | os.PathLike[str]) -> None:
+    """Make a folder for results, or see that the one that is there can be written to.
+
+    Raises
+    ------
+    TargetError : says why not.
+    """
+    name = os.fspath(path)
+    try:
+        os.makedirs(name, exist_ok=True)
+    except (OSError, ValueError) as error:
+        reason = "a file has this name" if os.path.isfile(name) else ""
+        reason = reason or getattr(error, "strerror", None) or str(error)
+        raise TargetError(f"{name}: this folder cannot be made: {reason}") from None
+    check_target(os.path.join(name, "results"))

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from caffe_compat.errors import CaffeCompatError
+from caffe_compat.foreign import read_npz
 from caffe_compat.network.graph import Node
 from caffe_compat.network.net import Net
 from caffe_compat.weights.wire import Array
@@ -79,14 +80,11 @@ def load_dump(path: str | os.PathLike[str]) -> dict[str, Array]:
     ------
     CaffeCompatError : missing, damaged, or holding objects.
     """
-    name = os.fspath(path)
-    try:
-        with np.load(name, allow_pickle=False) as file:
-            return {key: file[key] for key in file.files}
-    except OSError as error:
-        raise CaffeCompatError(f"{name}: cannot be read: {error.strerror or error}") from None
-    except Exception as error:  # zip, zlib, header and pickle errors of damaged files
-        raise CaffeCompatError(f"{name}: is no readable .npz dump: {error}") from None
+    arrays = read_npz(path, "npz dump of blobs", CaffeCompatError)
+    for name, array in arrays.items():
+        if array.dtype.kind not in "fiub":
+            raise CaffeCompatError(f"{os.fspath(path)}: array '{name}' holds no numbers")
+    return arrays
 
 
 def split_dump(
@@ -209,8 +207,14 @@ def verify(net: Net, dump: Mapping[str, Array], *, tolerance: float = 1e-4) -> C
     for name in net.graph.inputs:
         if name not in tensors:  # labels that only losses read
             tensors[name] = torch.zeros(net.graph.blobs[name])
-    with torch.no_grad():
-        ours = {k: v.numpy() for k, v in net.all_blobs(**tensors).items()}
+    try:
+        with torch.no_grad():
+            ours = {k: v.numpy() for k, v in net.all_blobs(**tensors).items()}
+    except (RuntimeError, ValueError, IndexError) as error:
+        shapes = ", ".join(f"{name} {tuple(t.shape)}" for name, t in tensors.items())
+        raise CaffeCompatError(
+            f"the network cannot compute the dump's inputs ({shapes}): {str(error).splitlines()[0]}"
+        ) from error
     known = [name for name in blobs if name in ours]
     if not known:
         raise CaffeCompatError(

@@ -11,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from caffe_compat.errors import DataError, WeightError
+from caffe_compat.foreign import check_file, reading
+from caffe_compat.training import lmdbcheck
 from caffe_compat.weights.wire import (
     BYTES,
     VARINT,
@@ -117,6 +119,8 @@ def decode(value: bytes | memoryview) -> Datum:
                 floats.append(found)
             elif field.wire == VARINT and field.number in numbers:
                 numbers[field.number] = signed(field.value, 32)
+            elif field.number in numbers or field.number == 4:
+                raise DataError(f"the record is no Datum: field {field.number} is damaged")
     except WeightError as error:
         raise DataError(f"the record is no Datum: {error}") from None
     return Datum(
@@ -149,7 +153,19 @@ class LMDBReader:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = os.fspath(path)
+        self._check()
         self.keys = self._read_keys()
+
+    def _check(self) -> None:
+        """See that the file is whole; the LMDB library would end the process where it is not."""
+        file = self.path
+        if os.path.isdir(file):
+            file = os.path.join(file, "data.mdb")
+        if not os.path.lexists(file):
+            raise DataError(f"{self.path}: no such LMDB")
+        check_file(file)
+        with reading(self.path, "LMDB"):
+            lmdbcheck.check(file)
 
     def _open(self) -> Any:
         """This process's handle; LMDB allows one per file and process, so readers of one file share
@@ -158,10 +174,6 @@ class LMDBReader:
 
         place = (os.getpid(), os.path.realpath(self.path))
         if place not in _OPEN:
-            if not os.path.exists(self.path) or (
-                os.path.isdir(self.path) and not os.listdir(self.path)
-            ):
-                raise DataError(f"{self.path}: no such LMDB")
             try:
                 _OPEN[place] = lmdb.open(
                     self.path,
@@ -197,8 +209,13 @@ class LMDBReader:
     def raw(self, key: bytes | int) -> bytes:
         """The stored value of a key, or of the i-th key."""
         name = self.keys[key] if isinstance(key, int) else key
-        with self._open().begin(buffers=False) as transaction:
-            value = transaction.get(name)
+        import lmdb
+
+        try:
+            with self._open().begin(buffers=False) as transaction:
+                value = transaction.get(name)
+        except lmdb.Error as error:
+            raise DataError(f"{self.path}: damaged LMDB: {error}") from None
         if value is None:
             raise DataError(f"{self.path}: has no key {name.decode(errors='replace')}")
         return bytes(value)

@@ -15,6 +15,7 @@ import numpy as np
 from caffe_compat.definition.spec import NetSpec, SolverSpec
 from caffe_compat.errors import SolverError, WeightError
 from caffe_compat.files import atomic_write
+from caffe_compat.foreign import Unfit, kind_of, open_hdf5, read_bytes, take
 from caffe_compat.weights.model import Weights
 from caffe_compat.weights.read import read_weights
 from caffe_compat.weights.wire import (
@@ -30,6 +31,8 @@ from caffe_compat.weights.wire import (
     walk,
 )
 from caffe_compat.weights.write import write_weights
+
+_LIMIT = 1 << 36  # bytes of a state; the largest networks' are some gigabytes
 
 
 @dataclass(frozen=True)
@@ -182,30 +185,33 @@ def read_state(path: str | os.PathLike[str]) -> SolverState:
     SolverError : missing, damaged, or not a state.
     """
     name = os.fspath(path)
-    try:
-        data = Path(name).read_bytes()
-    except OSError as error:
-        raise SolverError(f"{name}: cannot be read: {error.strerror}") from None
+    data = read_bytes(path, SolverError, _LIMIT)
     if not data:
         raise SolverError(f"{name}: is empty")
-    if not data.startswith(b"\x89HDF"):
-        return _read_binary(data, name)
+    if data.startswith(b"\x89HDF"):
+        return _read_hdf5(name)
+    if kind := kind_of(data[:1024]):
+        raise SolverError(f"{name}: is {kind}; expected a .solverstate")
+    return _read_binary(data, name)
+
+
+def _read_hdf5(name: str) -> SolverState:
     import h5py
 
-    try:
-        with h5py.File(name, "r") as file:
-            learned = file["learned_net"][()]
-            group = file["history"]
-            history = tuple(np.asarray(group[str(i)]) for i in range(len(group)))
-            text = learned.decode() if isinstance(learned, bytes) else str(learned)
-            step = (
-                int(np.asarray(file["current_step"]).reshape(-1)[0])
-                if "current_step" in file
-                else 0
-            )
-            return SolverState(int(np.asarray(file["iter"]).reshape(-1)[0]), text, history, step)
-    except (OSError, KeyError, ValueError, TypeError, AttributeError) as error:
-        raise SolverError(f"{name}: is no readable .solverstate.h5: {error}") from None
+    with open_hdf5(name, ".solverstate.h5", SolverError) as file:
+        group = file["history"]
+        if not isinstance(group, h5py.Group):
+            raise Unfit("'history' is no group")
+        history = tuple(take(group, str(i), kinds="f") for i in range(len(group)))
+        learned = file["learned_net"][()]
+        text = learned.decode("utf-8", "replace") if isinstance(learned, bytes) else str(learned)
+        numbers = {}
+        for key in ("iter", "current_step"):
+            values = take(file, key, kinds="iu").reshape(-1) if key in file else np.zeros(1, int)
+            numbers[key] = int(values[0])
+        if "iter" not in file:
+            raise Unfit("'iter' is missing in it")
+        return SolverState(numbers["iter"], text, history, numbers["current_step"])
 
 
 def learned_weights(state: SolverState, path: str | os.PathLike[str]) -> Weights:

@@ -12,6 +12,7 @@ import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
+from urllib.parse import quote, unquote
 
 import numpy as np
 
@@ -20,13 +21,14 @@ from caffe_compat.definition.schema import Dialect
 from caffe_compat.definition.spec import NetSpec
 from caffe_compat.errors import CaffeCompatError, WeightError
 from caffe_compat.files import atomic_write
+from caffe_compat.foreign import Unfit, check_file, parse_json, read_npz, reading, room
 from caffe_compat.weights.model import LayerBlobs, Source, Weights, overlaid
 from caffe_compat.weights.read import read_weights
 from caffe_compat.weights.wire import Array, Blob
 from caffe_compat.weights.write import write_weights
 
 FORMATS = ("safetensors", "pth", "npz", "caffemodel", "h5")
-_FORMAT = "caffe_compat weights 1"
+_FORMAT, _ABOUT = "caffe_compat weights 1", "__metadata__"
 
 
 def _arrays(
@@ -41,10 +43,14 @@ def _arrays(
         seen[entry.name] += 1
         name = f"{entry.name}#{again}" if again else entry.name
         names = blob_names.get(entry.name, ())
-        keys = [
-            f"{name}.{names[i] if i < len(names) else f'blob{i}'}" for i in range(len(entry.blobs))
-        ]
-        arrays.update(zip(keys, (np.asarray(b.data, order="C") for b in entry.blobs), strict=True))
+        keys = []
+        for i, blob in enumerate(entry.blobs):
+            wanted = f"{name}.{names[i] if i < len(names) else f'blob{i}'}"
+            key, number = wanted, 1
+            while key in arrays:  # a layer may be called as another one's key
+                key, number = f"{wanted}#{number}", number + 1
+            keys.append(key)
+            arrays[key] = np.asarray(blob.data, order="C")
         order.append([entry.name, entry.type, keys])
     return arrays, order
 
@@ -102,7 +108,7 @@ def write(
                 raise OSError(0, str(error)) from None
     elif to == "npz":
         with atomic_write(name) as stream:
-            np.savez(stream, **{"__metadata__": np.array(json.dumps(about)), **arrays})  # type: ignore[arg-type]
+            _write_npz(stream, {_ABOUT: np.array(json.dumps(about)), **arrays})
     else:
         import torch
 
@@ -111,97 +117,105 @@ def write(
             torch.save({"metadata": about, "state_dict": tensors}, stream)
 
 
-def _assemble(
-    arrays: Mapping[str, Array], about: Mapping[str, str], name: str, kind: str
-) -> Weights:
-    if about.get("format") != _FORMAT:
+def _member(key: str) -> str:
+    """A layer's name as a file name inside an archive: nothing that leads out of the folder where
+    somebody unpacks it, no control characters."""
+    return quote(key, safe="/ #:@+=,~()[]").replace("..", "%2E%2E").removeprefix("/")
+
+
+def _write_npz(stream: Any, arrays: Mapping[str, Array]) -> None:
+    """As ``np.savez`` does, for names that it cannot take (such as ``file``)."""
+    import zipfile
+
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
+        for key, array in arrays.items():
+            name = _member(key)
+            if key.startswith("/"):
+                name = f"%2F{name}"
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, array, allow_pickle=False)
+
+
+def _assemble(arrays: Mapping[str, Array], about: Any, name: str, kind: str) -> Weights:
+    if not isinstance(about, Mapping) or about.get("format") != _FORMAT:
         raise WeightError(
             f"{name}: is a {kind} file, but was not written by cpm-convert (its metadata are "
             "missing)"
         )
-    try:
-        order = json.loads(about["layers"])
-        net = parse_net(about["prototxt"], name)
+    with reading(name, "converted model", WeightError, "convert it again"):
+        net = parse_net(str(about["prototxt"]), name)
         layers = tuple(
-            LayerBlobs(str(layer), str(type_), tuple(Blob(arrays[key]) for key in keys))
-            for layer, type_, keys in order
+            LayerBlobs(str(layer), str(type_), tuple(_blob(arrays[key], key) for key in keys))
+            for layer, type_, keys in parse_json(about["layers"])
         )
-    except (KeyError, ValueError, TypeError) as error:
-        raise WeightError(f"{name}: damaged metadata: {error!r}") from None
-    extra = {k: v for k, v in about.items() if k not in ("format", "layers", "prototxt")}
+    extra = {str(k): str(v) for k, v in about.items() if k not in ("format", "layers", "prototxt")}
     source = Source(
-        name, os.path.getsize(name), kind, dialect=about.get("dialect", ""), metadata=extra
+        name, os.path.getsize(name), kind, dialect=extra.get("dialect", ""), metadata=extra
     )
     return Weights(layers, net, source)
 
 
-def _read_safetensors(name: str) -> Weights:
-    from safetensors import SafetensorError, safe_open
+def _blob(array: Array, key: str) -> Blob:
+    if array.dtype not in (np.float32, np.float64):
+        raise Unfit(f"array '{key}' is of {array.dtype}, expected float32 or float64")
+    return Blob(array)
 
-    try:
-        with safe_open(name, framework="np") as file:
-            about = file.metadata() or {}
-            arrays = {key: np.array(file.get_tensor(key)) for key in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError, TypeError) as error:
-        raise WeightError(f"{name}: damaged safetensors file: {error}") from None
+
+def _read_safetensors(name: str) -> Weights:
+    from safetensors import safe_open
+
+    with (
+        reading(name, "safetensors file", WeightError),
+        safe_open(name, framework="np") as file,
+    ):
+        about = file.metadata() or {}
+        arrays = {key: np.array(file.get_tensor(key)) for key in file.keys()}  # noqa: SIM118
     return _assemble(arrays, about, name, "safetensors")
 
 
 def _read_npz(name: str) -> Weights:
-    import zipfile
-    import zlib
-
-    try:
-        with np.load(name, allow_pickle=False) as file:
-            about = json.loads(str(file["__metadata__"])) if "__metadata__" in file.files else {}
-            arrays = {key: file[key] for key in file.files if key != "__metadata__"}
-    except (
-        OSError,
-        ValueError,
-        zipfile.BadZipFile,
-        zlib.error,
-        EOFError,
-        KeyError,
-        NotImplementedError,
-    ) as error:
-        raise WeightError(f"{name}: damaged npz file: {error}") from None
-    return _assemble(arrays, about, name, "npz")
+    arrays = read_npz(name, "npz file", WeightError)
+    about: Any = {}
+    if _ABOUT in arrays:
+        with reading(name, "npz file", WeightError):
+            about = parse_json(str(arrays.pop(_ABOUT)))
+    return _assemble({unquote(k): a for k, a in arrays.items()}, about, name, "npz")
 
 
 def _read_pth(name: str) -> Weights:
+    import zipfile
+
     import torch
 
-    try:
+    with reading(name, "converted .pth (weights only)", WeightError):
+        with zipfile.ZipFile(name) as archive:
+            if sum(entry.file_size for entry in archive.infolist()) > room(name):
+                raise Unfit("it unpacks to more than such a file may hold")
         loaded = torch.load(name, map_location="cpu", weights_only=True)
-        about, tensors = loaded["metadata"], loaded["state_dict"]
-        arrays = {str(key): tensor.numpy() for key, tensor in tensors.items()}
-    except Exception as error:  # torch raises many kinds for damaged or unsafe files
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise WeightError(
-            f"{name}: cannot be read as a converted .pth (weights only): {first}"
-        ) from None
-    return _assemble(arrays, about, name, "pth")
+        if not isinstance(loaded, dict) or not isinstance(loaded.get("state_dict"), dict):
+            raise WeightError(f"{name}: is a pth file, but was not written by cpm-convert")
+        arrays = {str(key): t.detach().numpy() for key, t in loaded["state_dict"].items()}
+    return _assemble(arrays, loaded.get("metadata"), name, "pth")
 
 
 def kind_of(path: str | os.PathLike[str]) -> str:
     """Which container a file is, by its contents: "safetensors", "pth", "npz", or "" (left to
     :func:`read_weights`)."""
     name = os.fspath(path)
-    try:
-        with open(name, "rb") as stream:
-            head = stream.read(9)
-    except OSError as error:
-        raise WeightError(f"{name}: cannot be read: {error.strerror or error}") from None
+    check_file(path, WeightError)
+    with reading(name, "model", WeightError), open(name, "rb") as stream:
+        head = stream.read(9)
     if head[:4] == b"PK\x03\x04":
         import zipfile
 
-        try:
-            with zipfile.ZipFile(name) as archive:
-                return "pth" if any(n.endswith("data.pkl") for n in archive.namelist()) else "npz"
-        except zipfile.BadZipFile:
-            raise WeightError(
-                f"{name}: damaged or truncated archive; write or download it again"
-            ) from None
+        with (
+            reading(name, "archive", WeightError, "write or download it again"),
+            zipfile.ZipFile(name) as archive,
+        ):
+            names = archive.namelist()
+        if any(n.endswith("data.pkl") for n in names):
+            return "pth"
+        return "npz" if any(n.endswith(".npy") for n in names) else ""
     if len(head) == 9 and head[8:9] == b"{":
         return "safetensors"
     return ""

@@ -20,6 +20,7 @@ from caffe_compat.definition.prototxt import net_from_message
 from caffe_compat.definition.schema import DIALECTS, Dialect
 from caffe_compat.definition.spec import NetSpec
 from caffe_compat.errors import PrototxtError, SchemaError, WeightError
+from caffe_compat.foreign import Unfit, check_file, kind_of, open_hdf5, take
 from caffe_compat.weights.model import LayerBlobs, Source, Weights
 from caffe_compat.weights.wire import (
     BYTES,
@@ -301,43 +302,41 @@ def _name_of(item: Any) -> tuple[str, str]:
 def _read_h5(path: str) -> Weights:
     import h5py
 
+    layers: list[LayerBlobs] = []
+    with open_hdf5(path, "HDF5 model", WeightError) as file:
+        if not isinstance(file.get("data"), h5py.Group):
+            what = "a .solverstate.h5" if "iter" in file else "no Caffe model"
+            raise WeightError(
+                f"{path}: has no group '/data': this is {what}, expected a .caffemodel.h5"
+            )
+        for name, blobs in _h5_blobs(file["data"]).items():
+            if sorted(blobs) != list(range(len(blobs))):
+                raise Unfit(
+                    f"layer '{name}' has blobs {sorted(blobs)}, expected 0 to {len(blobs) - 1}"
+                )
+            ordered = (blobs[i] for i in range(len(blobs)))
+            wide = (
+                a if a.dtype == np.float64 else a.astype(np.float32, copy=False) for a in ordered
+            )
+            layers.append(LayerBlobs(name, "", tuple(Blob(a) for a in wide)))
+    return Weights(tuple(layers), None, Source(path, os.path.getsize(path), "h5"))
+
+
+def _h5_blobs(data: Any) -> dict[str, dict[int, Array]]:
+    """Blobs by layer and number. A layer's name may hold slashes, which are groups in HDF5."""
+    import h5py
+
     found: dict[str, dict[int, Array]] = {}
 
     def visit(name: str, item: Any) -> None:
-        if not isinstance(item, h5py.Dataset):
-            return
-        layer, _, index = name.rpartition("/")
-        if not index.isdigit() or not layer or item.dtype.kind != "f":
-            raise WeightError(
-                f"{path}: '/data/{name}' is no Caffe blob (expected /data/LAYER/0, 1, ... of "
-                "floats)"
-            )
-        if item.size * item.dtype.itemsize > max(os.path.getsize(path) * 1100, 1 << 20):
-            raise WeightError(
-                f"{path}: '/data/{name}' claims the shape {item.shape}, more than the file can hold"
-            )
-        found.setdefault(layer, {})[int(index)] = np.asarray(item[()])
+        if isinstance(item, h5py.Dataset):
+            layer, _, index = name.rpartition("/")
+            if not (index.isascii() and index.isdigit() and layer) or len(index) > 4:
+                raise Unfit(f"'/data/{name}' is no Caffe blob (expected /data/LAYER/0, 1, ...)")
+            found.setdefault(layer, {})[int(index)] = take(data, name, kinds="f")
 
-    try:
-        with h5py.File(path, "r") as file:
-            if not isinstance(file.get("data"), h5py.Group):
-                what = "a .solverstate.h5" if "iter" in file else "no Caffe model"
-                raise WeightError(
-                    f"{path}: has no group '/data': this is {what}, expected a .caffemodel.h5"
-                )
-            file["data"].visititems(visit)
-    except (OSError, RuntimeError, KeyError) as error:
-        raise WeightError(f"{path}: damaged HDF5 file: {error}") from None
-    layers = []
-    for name, blobs in found.items():
-        if sorted(blobs) != list(range(len(blobs))):
-            raise WeightError(
-                f"{path}: layer '{name}' has blobs {sorted(blobs)}, expected 0 to {len(blobs) - 1}"
-            )
-        ordered = (blobs[i] for i in range(len(blobs)))
-        wide = (a if a.dtype == np.float64 else a.astype(np.float32, copy=False) for a in ordered)
-        layers.append(LayerBlobs(name, "", tuple(Blob(a) for a in wide)))
-    return Weights(tuple(layers), None, Source(path, os.path.getsize(path), "h5"))
+    data.visititems(visit)
+    return found
 
 
 def read_weights(path: str | os.PathLike[str], *, dialect: Dialect | None = None) -> Weights:
@@ -358,6 +357,7 @@ def read_weights(path: str | os.PathLike[str], *, dialect: Dialect | None = None
         do.
     """
     name = os.fspath(path)
+    check_file(path, WeightError)
     try:
         with open(name, "rb") as stream:
             head = stream.read(1024)
@@ -378,24 +378,28 @@ def read_weights(path: str | os.PathLike[str], *, dialect: Dialect | None = None
 
 
 def _refuse_other_kinds(head: bytes, name: str) -> None:
-    text = head.lstrip()[:512].lower()
-    if text.startswith((b"<!doctype", b"<html", b"<?xml")):
-        raise WeightError(
-            f"{name}: is an HTML page, not a model: the download link gave a web page; download "
-            "it again"
-        )
-    if text.startswith(b"version https://git-lfs"):
-        raise WeightError(
-            f"{name}: is a Git LFS pointer, not the model itself: fetch it with 'git lfs pull'"
-        )
+    """Say what a file is that people give for a model."""
+    if kind := kind_of(head):
+        raise WeightError(f"{name}: is {kind}; expected a .caffemodel")
     # a definition in text has letters, quotes and line ends, and none of the control bytes that
     # lengths are made of
-    if (
-        head
-        and not any(byte < 9 or 13 < byte < 32 for byte in head)
-        and (b"{" in head or b":" in head)
-    ):
+    if not any(byte < 9 or 13 < byte < 32 for byte in head) and (b"{" in head or b":" in head):
         raise WeightError(
             f"{name}: is text (a prototxt?), expected the binary .caffemodel; give a definition "
             "with --prototxt"
         )
+    if _is_blob(head):
+        raise WeightError(
+            f"{name}: is a single blob, such as a mean image (.binaryproto); expected a .caffemodel"
+        )
+
+
+def _is_blob(head: bytes) -> bool:
+    """Does a file begin as a ``BlobProto`` does: num, channels, height, width, data?"""
+    numbers = []
+    try:
+        for part in walk(memoryview(head), 0, len(head)):
+            numbers.append(part.number)
+    except WeightError:
+        pass  # the head ends within the data
+    return numbers[:4] == [1, 2, 3, 4] and head[:1] == b"\x08"

@@ -78,14 +78,29 @@ def json_(
 @click.option("--data", required=True, type=click.Path(), help="Folder of the images.")
 @click.option("-o", "--out", required=True, type=click.Path(), help="The LMDB folder to write.")
 @click.option("--validation", is_flag=True, help="Leave out the validation split.")
-@click.option("--seed", type=int, help="Seed of the permutation (numpy's legacy generator).")
+@click.option(
+    "--seed",
+    type=click.IntRange(0, 2**32 - 1),
+    help="Seed of the permutation (numpy's legacy generator).",
+)
 @click.option(
     "--jpeg",
     is_flag=True,
     help="Keep the original compressed images (smaller; not for Caffe itself).",
 )
 @click.option("--skip-bad", is_flag=True, help="List missing and damaged images and go on.")
-@click.option("--workers", default=2, show_default=True, help="Threads that decode images.")
+@click.option(
+    "--allow-outside",
+    is_flag=True,
+    help="Follow image names that lead out of the folder of images (absolute, or with ..).",
+)
+@click.option(
+    "--workers",
+    default=2,
+    show_default=True,
+    type=click.IntRange(0, 256),
+    help="Threads that decode images.",
+)
 def lmdb(
     annotations: tuple[str, ...],
     data: str,
@@ -94,6 +109,7 @@ def lmdb(
     seed: int | None,
     jpeg: bool,
     skip_bad: bool,
+    allow_outside: bool,
     workers: int,
 ) -> None:
     """Write records as the original script did, from its JSON files."""
@@ -110,7 +126,14 @@ def lmdb(
             bar.update(done - bar.n)
 
         skipped = store.export_lmdb(
-            made, data, out, jpeg=jpeg, skip_bad=skip_bad, workers=workers, progress=progress
+            made,
+            data,
+            out,
+            jpeg=jpeg,
+            skip_bad=skip_bad,
+            outside=allow_outside,
+            workers=workers,
+            progress=progress,
         )
     size = sum(p.stat().st_size for p in Path(out).iterdir()) / 1e6
     click.echo(f"{made.total - len(skipped)} records written to {out} ({size:.1f} MB)")
@@ -128,9 +151,11 @@ def lmdb(
     help="HDF5 file to write; or an LMDB folder from an HDF5 file.",
 )
 @click.option(
-    "--joints", default=16, show_default=True, help="Joints per person in an LMDB (FLIC: 9)."
+    "--joints",
+    type=click.IntRange(1, 255),
+    help="Joints per person in an LMDB (default: as many as its records show).",
 )
-def hdf5(source: str, out: str, joints: int) -> None:
+def hdf5(source: str, out: str, joints: int | None) -> None:
     """Convert records from LMDB to HDF5, or back, without loss."""
     from tqdm import tqdm
 
@@ -154,10 +179,12 @@ def hdf5(source: str, out: str, joints: int) -> None:
 @click.argument("file", type=click.Path())
 @click.argument("key", required=False)
 @click.option(
-    "--joints", default=16, show_default=True, help="Joints per person in an LMDB (FLIC: 9)."
+    "--joints",
+    type=click.IntRange(1, 255),
+    help="Joints per person in an LMDB (default: as many as its records show).",
 )
 @click.option("-o", "--out", type=click.Path(), help="Also draw the record into this PNG.")
-def show(file: str, key: str | None, joints: int, out: str | None) -> None:
+def show(file: str, key: str | None, joints: int | None, out: str | None) -> None:
     """Print a record's annotation (default: the first) and draw it."""
     from reproduce.samples.preview import draw_record
     from reproduce.samples.schedule import open_store
@@ -195,14 +222,23 @@ def _index(store: Any, key: str | None) -> int:
 
 @main.command()
 @click.argument("file", type=click.Path())
-@click.option("--n", "count", default=16, show_default=True, help="How many samples.")
+@click.option(
+    "--n",
+    "count",
+    default=16,
+    show_default=True,
+    type=click.IntRange(1, 400),
+    help="How many samples.",
+)
 @click.option(
     "--prototxt", type=click.Path(), help="train_test definition whose CPMData layer to use."
 )
 @click.option(
-    "--joints", default=16, show_default=True, help="Joints per person in an LMDB (FLIC: 9)."
+    "--joints",
+    type=click.IntRange(1, 255),
+    help="Joints per person in an LMDB (default: as many as its records show).",
 )
-@click.option("--seed", default=1, show_default=True)
+@click.option("--seed", default=1, show_default=True, type=click.IntRange(0, 2**63 - 1))
 @click.option(
     "-o",
     "--out",
@@ -211,7 +247,9 @@ def _index(store: Any, key: str | None) -> int:
     type=click.Path(),
     help="The PNG to write.",
 )
-def preview(file: str, count: int, prototxt: str | None, joints: int, seed: int, out: str) -> None:
+def preview(
+    file: str, count: int, prototxt: str | None, joints: int | None, seed: int, out: str
+) -> None:
     """Draw a contact sheet of augmented samples, joints, centre and labels over them."""
     from reproduce.samples.augment import Settings
     from reproduce.samples.preview import contact_sheet
@@ -225,8 +263,6 @@ def preview(file: str, count: int, prototxt: str | None, joints: int, seed: int,
         scale_max=1.3,
         max_rotate_degree=40,
         center_perterb_max=0,
-        num_parts=9 if joints == 9 else 14,
-        np_in_lmdb=joints,
     )
     if prototxt:
         from caffe_compat import read_net
@@ -235,7 +271,20 @@ def preview(file: str, count: int, prototxt: str | None, joints: int, seed: int,
         if not layers:
             raise DataError(f"{prototxt}: has no CPMData layer")
         settings = Settings.of(layers[0].message.transform_param)
-    contact_sheet(open_store(file, settings.np_in_lmdb), settings, count, seed, out)
+        store = open_store(file, settings.np_in_lmdb)
+    else:
+        store = open_store(file, joints)
+        found = len(store.record(0).annotation.joints)
+        usual = found == 16
+        settings = replace(
+            settings,
+            num_parts=14 if usual else found,
+            np_in_lmdb=found,
+            # sides of other joints are not known
+            transform_body_joint=usual,
+            flip_prob=settings.flip_prob if usual or found == 9 else 0.0,
+        )
+    contact_sheet(store, settings, count, seed, out)
     click.echo(f"{count} samples drawn in {out}")
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from caffe_compat import foreign
 from caffe_compat.errors import DataError
 from caffe_compat.files import atomic_write
 
@@ -243,6 +244,8 @@ def _array(value: Any, columns: int) -> Floats:
     if isinstance(value, dict):
         return np.zeros((0, columns))
     array = np.array(value, np.float64)
+    if not np.isfinite(array).all():
+        raise ValueError("a place is no finite number")
     return array.reshape(-1, columns) if array.size else np.zeros((0, columns))
 
 
@@ -278,6 +281,8 @@ def from_record(record: dict[str, Any]) -> Annotation | None:
     scale = float(record["scale_provided"])
     joints = _array(record["joint_self"], 3)
     objpos = np.array(record["objpos"], np.float64).reshape(2)
+    if not np.isfinite(objpos).all():
+        raise ValueError("objpos is no finite number")
     if not (math.isfinite(scale) and scale > 0):
         raise ValueError(f"scale_provided is {scale}, expected a positive number")
     return Annotation(
@@ -302,23 +307,16 @@ def read_json(path: str | os.PathLike[str]) -> list[Annotation]:
     DataError : not this format; names the record and the field.
     """
     name = os.fspath(path)
-    try:
-        with open(name, encoding="utf-8") as stream:
-            root = json.load(stream)["root"]
-    except OSError as error:
-        raise DataError(f"{name}: cannot be read: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise DataError(
-            f'{name}: is no annotation file ({error}): expected {{"root": [records]}}'
-        ) from None
+    content = foreign.read_json(path, "annotation file", advice='expected {"root": [records]}')
+    root = content.get("root") if isinstance(content, dict) else content
     if isinstance(root, dict):  # jsonlab unwraps a list of one
         root = [root]
+    if not isinstance(root, list):
+        raise DataError(f'{name}: is no annotation file: expected {{"root": [records]}}')
     found = []
     for index, record in enumerate(root):
-        try:
+        with foreign.reading(f"{name}: record {index}", "annotation of a person"):
             annotation = from_record(record)
-        except (ValueError, KeyError, TypeError) as error:
-            raise DataError(f"{name}: record {index}: {type(error).__name__}: {error}") from None
         if annotation is not None:
             found.append(annotation)
     return found

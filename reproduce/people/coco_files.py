@@ -12,15 +12,20 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from caffe_compat import foreign
 from caffe_compat.errors import DataError
 from caffe_compat.files import atomic_write
 from reproduce.people.annotation import Annotation, Floats, Other
+from reproduce.people.imagesize import image_size
 from reproduce.people.skeletons import MPII_JOINTS
 
+_WHAT = "COCO key-point file"
+_FAR = 1e7  # pixels; nothing is further away in a picture
 KEYPOINTS = (
     "nose",
     "left_eye",
@@ -92,37 +97,99 @@ def keypoint_names(path: str | os.PathLike[str]) -> tuple[str, ...]:
     ------
     DataError : none, or several categories with different key points.
     """
-    try:
-        with open(path, encoding="utf-8") as stream:
-            found = {
-                tuple(map(str, c["keypoints"]))
-                for c in json.load(stream)["categories"]
-                if c.get("keypoints")
-            }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{os.fspath(path)}: its categories name no keypoints: {error!r}") from None
+    return _names_in(_content(path), os.fspath(path))
+
+
+def _content(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The three lists of a COCO file, as far as they are there."""
+    name = os.fspath(path)
+    content = foreign.read_json(path, _WHAT, nan=True)
+    if isinstance(content, list):
+        raise DataError(
+            f"{name}: is a list of results, which do not name their images; expected a COCO "
+            "file with images, annotations and categories"
+        )
+    if not isinstance(content, dict):
+        raise DataError(f"{name}: is no {_WHAT}: expected images, annotations and categories")
+    for key in ("images", "annotations", "categories"):
+        rows = content.get(key, [] if key == "categories" else None)
+        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+            raise DataError(f"{name}: is no {_WHAT}: it has no list '{key}'")
+    return content
+
+
+def _names_in(content: dict[str, Any], name: str) -> tuple[str, ...]:
+    with foreign.reading(name, _WHAT):
+        rows = [c["keypoints"] for c in content.get("categories", ()) if c.get("keypoints")]
+        found = {tuple(map(str, row)) for row in rows}
     if len(found) != 1:
         raise DataError(
-            f"{os.fspath(path)}: expected one list of keypoints in its categories, found "
-            f"{len(found)}"
+            f"{name}: expected one list of keypoints in its categories, found {len(found)}"
         )
     return found.pop()
 
 
+def people_categories(content: dict[str, Any]) -> set[Any] | None:
+    """Ids of the categories that are people, or have COCO's key points; None where the file names
+    no categories, so that all may be."""
+    rows = content.get("categories") or []
+    people = {c.get("id") for c in rows if str(c.get("name", "")).lower() == "person"}
+    people |= {c.get("id") for c in rows if tuple(c.get("keypoints") or ()) == KEYPOINTS}
+    if not people:
+        people = {c.get("id") for c in rows if c.get("keypoints")}
+    return people if rows else None
+
+
+def is_person(entry: dict[str, Any], people: set[Any] | None) -> bool:
+    """Is an annotation one person, and neither a crowd nor of another category?"""
+    return not entry.get("iscrowd") and (
+        people is None or "category_id" not in entry or entry["category_id"] in people
+    )
+
+
 def _person(entry: dict[str, Any], own: int | None) -> Other:
-    x, y, width, height = (float(v) for v in entry["bbox"])
-    if not (width > 0 and height > 0):
-        raise ValueError(f"bbox {entry['bbox']} has no area")
-    joints = to_joints(entry["keypoints"]) if own is None else own_joints(entry["keypoints"], own)
+    values = [0.0 if v is None else float(v) for v in entry["keypoints"]]
+    points = np.array(values).reshape(-1, 3)
+    wrong = ~np.isfinite(points).all(1) | (np.abs(points) > _FAR).any(1)
+    points[wrong] = 0  # no number, or none of this world: not labelled
+    flat = points.ravel().tolist()
+    joints = to_joints(flat) if own is None else own_joints(flat, own)
+    x, y, width, height = _box(entry, points)
     return Other(
         joints, np.array([x + width / 2 + 1, y + height / 2 + 1]), max(width, height) / 200
     )
 
 
+def _box(entry: dict[str, Any], points: Floats) -> tuple[float, float, float, float]:
+    """x, y, width, height; around the labelled key points where the file has no box."""
+    box = entry.get("bbox")
+    if box is not None and any(box):
+        x, y, width, height = (float(v) for v in box)
+        if not (0 < width < _FAR and 0 < height < _FAR and abs(x) < _FAR and abs(y) < _FAR):
+            raise foreign.Unfit(f"bbox {box} has no area")
+        return x, y, width, height
+    labelled = points[points[:, 2] > 0, :2]
+    (x, y), (right, bottom) = labelled.min(0), labelled.max(0)
+    if right <= x or bottom <= y:
+        raise foreign.Unfit("it has no bbox, and too few key points to make one")
+    return float(x), float(y), float(right - x), float(bottom - y)
+
+
+def _size(info: dict[str, Any], folder: Path) -> tuple[int, int]:
+    """(width, height) of an image, from the picture itself where the file does not tell."""
+    width, height = info.get("width"), info.get("height")
+    if width and height:
+        return int(width), int(height)
+    return image_size(folder / str(info["file_name"]))
+
+
 def read(
     path: str | os.PathLike[str], *, validation: bool = False, own: bool = False
 ) -> list[Annotation]:
-    """People with keypoints; crowds are left out.
+    """People with keypoints; crowds and other categories than people are left out.
+
+    A key point that is null or no finite number counts as not labelled. Sizes of images that the
+    file does not tell are read from the pictures, below the file's folder.
 
     Parameters
     ----------
@@ -134,43 +201,42 @@ def read(
     DataError : not a COCO keypoints file; names the annotation.
     """
     name = os.fspath(path)
-    count = len(keypoint_names(path)) if own else None
-    try:
-        with open(name, encoding="utf-8") as stream:
-            content = json.load(stream)
+    content = _content(path)
+    count = len(_names_in(content, name)) if own else None
+    with foreign.reading(path, _WHAT):
         images = {image["id"]: image for image in content["images"]}
+        chosen = None if own else people_categories(content)
         entries = [
             e
             for e in content["annotations"]
-            if not e.get("iscrowd") and any(e.get("keypoints", [])[2::3])
+            if is_person(e, chosen) and any((e.get("keypoints") or [])[2::3])
         ]
-    except OSError as error:
-        raise DataError(f"{name}: cannot be read: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise DataError(f"{name}: is no COCO keypoints file: {error!r}") from None
     people: list[tuple[Any, Other]] = []
+    sizes: dict[Any, tuple[int, int]] = {}
     for entry in entries:
-        try:
-            people.append((entry["image_id"], _person(entry, count)))
-            images[entry["image_id"]]["file_name"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise DataError(f"{name}: annotation {entry.get('id')}: {error!r}") from None
+        where = f"{name}: annotation {entry.get('id')}"
+        with foreign.reading(where, "person of a COCO file"):
+            image = entry.get("image_id")
+            if image not in images:
+                raise foreign.Unfit(f"its image_id {image!r} is not among the images")
+            people.append((image, _person(entry, count)))
+            if image not in sizes:
+                sizes[image] = _size(images[image], Path(path).parent)
     by_image: dict[Any, list[int]] = {}
     for i, (image, _) in enumerate(people):
         by_image.setdefault(image, []).append(i)
     order = {image: i + 1 for i, image in enumerate(by_image)}
     found = []
     for i, (image, person) in enumerate(people):
-        info = images[image]
         mates = by_image[image]
         found.append(
             Annotation(
-                str(info["file_name"]),
+                str(images[image]["file_name"]),
                 "COCO",
                 person.joints,
                 person.objpos,
                 person.scale,
-                (int(info["width"]), int(info["height"])),
+                sizes[image],
                 tuple(people[j][1] for j in mates if j != i),
                 validation,
                 order[image],

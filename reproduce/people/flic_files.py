@@ -15,11 +15,14 @@ from typing import Any
 
 import numpy as np
 
+from caffe_compat import foreign
 from caffe_compat.errors import DataError
 from reproduce.people import matfile
 from reproduce.people.annotation import Annotation, Floats, Other
 from reproduce.people.imagesize import image_size
 
+_WHAT = "list of FLIC's examples"
+_FIELDS = ("filepath", "coords", "torsobox")
 _EYES = (8, 9)
 _SWAP = (3, 4, 5, 0, 1, 2, 7, 6, 8)
 
@@ -27,9 +30,9 @@ _SWAP = (3, 4, 5, 0, 1, 2, 7, 6, 8)
 def joints_of(example: Any) -> tuple[Floats, bool]:
     """(9, 3) x, y, visible = 1, and whether the sides were swapped."""
     coords = np.asarray(example.coords, np.float64)
-    known = coords[:, ~np.isnan(coords[0])]
+    known = coords[:, ~np.isnan(coords[0])] if coords.ndim == 2 and len(coords) else coords
     if known.shape != (2, 11):
-        raise DataError(f"an example has {known.shape[1]} known points, expected 11")
+        raise DataError(f"an example has known points of shape {known.shape}, expected 2 × 11")
     rows = np.ones((9, 3))
     rows[:, :2] = np.delete(known, _EYES, axis=1).T
     swapped = bool(rows[3, 0] > rows[0, 0])
@@ -50,7 +53,13 @@ def place_of(example: Any) -> tuple[Floats, float]:
 def read_examples(mat: str | os.PathLike[str]) -> list[Any]:
     """The examples of the file, as structs."""
     (examples,) = matfile.load(mat, "examples")
-    return list(examples.reshape(-1))
+    with foreign.reading(mat, _WHAT):
+        found = list(examples.reshape(-1))
+        for number, example in enumerate(found, 1):
+            lacking = [name for name in _FIELDS if not hasattr(example, name)]
+            if lacking:
+                raise foreign.Unfit(f"example {number} has no field '{lacking[0]}'")
+    return found
 
 
 def read_training(
@@ -64,12 +73,13 @@ def read_training(
     """
     examples = read_examples(mat)
     people = []
-    for example in examples:
-        if matfile.number(example.istrain):
-            objpos, scale = place_of(example)
-            people.append(
-                (matfile.text(example.filepath), Other(joints_of(example)[0], objpos, scale))
-            )
+    with foreign.reading(mat, _WHAT):
+        for example in examples:
+            if matfile.number(getattr(example, "istrain", None)):
+                objpos, scale = place_of(example)
+                people.append(
+                    (matfile.text(example.filepath), Other(joints_of(example)[0], objpos, scale))
+                )
     by_image: dict[str, list[int]] = {}
     for i, (name, _) in enumerate(people):
         by_image.setdefault(name, []).append(i)

@@ -6,6 +6,7 @@ import os
 import struct
 
 from caffe_compat.errors import DataError
+from caffe_compat.foreign import check_file
 
 
 def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
@@ -17,6 +18,7 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
     DataError : missing, another format, or a damaged header.
     """
     name = os.fspath(path)
+    check_file(path)
     try:
         with open(name, "rb") as stream:
             head = stream.read(24)

@@ -64,9 +64,14 @@ def read_joints(root: str | os.PathLike[str], which: str) -> tuple[Floats, Path]
     folder = _folder(root, which, f"{which}_dataset")
     (joints,) = load(folder / "joints.mat", "joints")
     wanted = (3, 14) if which == "lsp" else (14, 3)
-    if joints.ndim != 3 or joints.shape[:2] != wanted:
+    if (
+        getattr(joints, "ndim", 0) != 3
+        or joints.shape[:2] != wanted
+        or joints.dtype.kind not in "fiu"
+    ):
         raise DataError(
-            f"{folder / 'joints.mat'}: joints have shape {joints.shape}, expected {wanted} × images"
+            f"{folder / 'joints.mat'}: joints have shape {np.shape(joints)}, expected "
+            f"{wanted} × images"
         )
     return arrange(joints, which), folder
 

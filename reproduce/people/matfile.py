@@ -2,35 +2,63 @@
 
 from __future__ import annotations
 
+import io
 import os
 from typing import Any
 
 import numpy as np
 
+from caffe_compat import foreign
 from caffe_compat.errors import DataError
+from reproduce.people import matcheck
+
+_HDF5 = b"\x89HDF"
 
 
-def load(path: str | os.PathLike[str], *names: str) -> list[Any]:
+def load(path: str | os.PathLike[str], *names: str, records: bool = False) -> list[Any]:
     """Variables of a v5 (or v4) .mat file; structs as objects with attributes.
+
+    Parameters
+    ----------
+    names : of the variables.
+    records : structs as numpy's record arrays, which can be written again.
 
     Raises
     ------
     DataError : missing file, damaged, or without the variable.
     """
-    from scipy.io import loadmat
-
-    name = os.fspath(path)
-    try:
-        found = loadmat(name, squeeze_me=False, struct_as_record=False)
-    except FileNotFoundError:
-        raise DataError(f"{name}: no such file") from None
-    except Exception as error:  # scipy raises many kinds for damaged files
-        raise DataError(f"{name}: is no readable MATLAB file: {error}") from None
+    found = variables(path, *names, records=records)
     missing = [n for n in names if n not in found]
     if missing:
-        has = ", ".join(k for k in found if not k.startswith("__"))
-        raise DataError(f"{name}: has no variable '{missing[0]}'; it has {has}")
+        has = ", ".join(variables(path)) or "none"
+        raise DataError(f"{os.fspath(path)}: has no variable '{missing[0]}'; it has {has}")
     return [found[n] for n in names]
+
+
+def variables(path: str | os.PathLike[str], *names: str, records: bool = False) -> dict[str, Any]:
+    """Those variables of a v5 (or v4) .mat file that are there, or all; see :func:`load`."""
+    from scipy.io import loadmat
+
+    data = foreign.read_bytes(path)
+    what = "MATLAB file"
+    if data.startswith(_HDF5) or b"MATLAB 7.3" in data[:128]:
+        raise DataError(
+            f"{os.fspath(path)}: is a MATLAB 7.3 file, which is HDF5 inside; save it with "
+            "save('-v7', ...)"
+        )
+    kind = foreign.kind_of(data[:1024])
+    if kind and "MATLAB" not in kind:
+        raise DataError(f"{os.fspath(path)}: is {kind}; expected a {what}")
+    with foreign.reading(path, what):
+        if 0 not in data[:4]:  # version 4 begins with a number, later ones with text
+            matcheck.check(data, foreign.room(path))
+        found = loadmat(
+            io.BytesIO(data),
+            squeeze_me=False,
+            struct_as_record=records,
+            variable_names=names or None,
+        )
+    return {name: value for name, value in found.items() if not name.startswith("__")}
 
 
 def field(struct: Any, name: str) -> Any:

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from caffe_compat import foreign
 from caffe_compat.errors import DataError
 from reproduce.people import matfile
 from reproduce.people.annotation import Annotation, Floats, Other
@@ -71,7 +72,13 @@ def _objpos(person: Any) -> Floats | None:
 def read_split(path: str | os.PathLike[str]) -> set[tuple[int, int]]:
     """(image, person), both from 1, of Tompson's validation split (``detections.mat``)."""
     images, people = matfile.load(path, "RELEASE_img_index", "RELEASE_person_index")
-    return set(zip(images.ravel().tolist(), people.ravel().tolist(), strict=True))
+    with foreign.reading(path, "validation split"):
+        if images.shape != people.shape or images.dtype.kind not in "fiu":
+            raise foreign.Unfit(
+                f"RELEASE_img_index has the shape {images.shape}, RELEASE_person_index "
+                f"{people.shape}"
+            )
+        return set(zip(images.ravel().tolist(), people.ravel().tolist(), strict=True))
 
 
 def read(
@@ -99,6 +106,16 @@ def read(
     DataError : not such a file, a missing image.
     """
     (release,) = matfile.load(mat, "RELEASE")
+    with foreign.reading(mat, "annotation file of MPII"):
+        return _read_release(release, images, split, skip_missing)
+
+
+def _read_release(
+    release: Any,
+    images: str | os.PathLike[str],
+    split: set[tuple[int, int]],
+    skip_missing: bool,
+) -> tuple[list[Annotation], bool | None]:
     root = release.reshape(-1)[0]
     found: list[Annotation] = []
     stub: bool | None = None

@@ -7,7 +7,11 @@ index lists).
 
 from __future__ import annotations
 
+import difflib
+import re
 from dataclasses import dataclass
+
+from caffe_compat.errors import CaffeCompatError
 
 PARTS_14 = (
     "head",
@@ -133,17 +137,60 @@ def skeleton(parts: int) -> Skeleton:
     )
 
 
-def named(names: tuple[str, ...]) -> Skeleton:
-    """A skeleton of the user's own parts: those called left_x and right_x (or Lx and Rx) change
-    places in a mirror image."""
+_SIDES = {"left": "right", "right": "left", "l": "r", "r": "l"}
+# left_x, Left x, l_x; x_left, x.l; Lx and Rx
+_BEFORE = re.compile(r"(left|right|l(?=[_\W])|r(?=[_\W]))[_\W]*(.+)", re.I)
+_AFTER = re.compile(r"(.+?)[_\W]+(left|right|l|r)", re.I)
+_LETTER = re.compile(r"([LR])([A-Za-z].*)")
+
+
+def _side(name: str) -> tuple[str, str, bool]:
+    """(side, rest of the name, whether it can be nothing else) of a part; ("", "", False) for one
+    in the middle."""
+    if found := _BEFORE.fullmatch(name):
+        return found[1].lower()[0], found[2].lower(), True
+    if found := _AFTER.fullmatch(name):
+        return found[2].lower()[0], found[1].lower(), True
+    if found := _LETTER.fullmatch(name):
+        return found[1].lower(), found[2].lower(), False
+    return "", "", False
+
+
+def named(names: tuple[str, ...], *, mirrored: bool = True) -> Skeleton:
+    """A skeleton of the user's own parts: those called left_x and right_x (x_left and x_right, Lx
+    and Rx) change places in a mirror image.
+
+    Parameters
+    ----------
+    mirrored : will there be mirror images? Without them nothing has to have a partner.
+
+    Raises
+    ------
+    CaffeCompatError : a part of one side without its partner: a typo would keep it in its place.
+    """
+    if len(set(names)) < len(names) or "" in names:
+        raise CaffeCompatError(f"--parts {','.join(names)}: a name is empty or given twice")
+    sides = [_side(name) for name in names]
+    place = {(side, rest): i for i, (side, rest, _) in enumerate(sides) if side}
     pairs = []
-    for i, name in enumerate(names):
-        for right, left in (("right", "left"), ("Right", "Left"), ("R", "L")):
-            other = left + name[len(right) :]
-            if name.startswith(right) and other in names:
-                pairs.append((i, names.index(other)))
-                break
+    for i, (side, rest, certain) in enumerate(sides):
+        partner = place.get((_SIDES[side], rest)) if side else None
+        if partner is not None:
+            if side == "r":
+                pairs.append((i, partner))
+        elif mirrored and (certain or _looks_lost(names, sides, i)):
+            raise CaffeCompatError(
+                f"--parts: '{names[i]}' has no partner on the other side, so that mirror images "
+                "would mix up left and right: correct the name, or set flip_prob: 0"
+            )
     return Skeleton(names, tuple((i, i) for i in range(len(names))), tuple(pairs), ())
+
+
+def _looks_lost(names: tuple[str, ...], sides: list[tuple[str, str, bool]], index: int) -> bool:
+    """Is a part called Lx, and nearly its partner is there (a typo)?"""
+    side, rest, _ = sides[index]
+    others = [other for s, other, _ in sides if side and s == _SIDES[side]]
+    return bool(difflib.get_close_matches(rest, others, 1, 0.75))
 
 
 def known(parts: int) -> bool:

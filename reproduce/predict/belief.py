@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 else:
     torch = lazy_import("torch")
 
+_DENSE = 1 << 25  # entries of a matrix that is written out
 Floats = npt.NDArray[np.float64]
 Maps = npt.NDArray[np.float32]
 
@@ -78,8 +79,15 @@ def _back(cells: int, boxsize: int, scaled: int, pad: int, size: int) -> tuple[M
     position = np.arange(scaled) + pad
     inside = (position >= 0) & (position < boxsize)
     undone[inside] = up[position[inside]]
-    down = axis_map(scaled, size, size / scaled).dense()
-    return (down @ undone).astype(np.float32), (down @ inside.astype(np.float64)).astype(np.float32)
+    down = axis_map(scaled, size, size / scaled)
+    if scaled * size > _DENSE:
+        covered = down.apply(inside.astype(np.float64), 0)
+        return down.apply(undone, 0).astype(np.float32), covered.astype(np.float32)
+    matrix = down.dense()
+    return (
+        (matrix @ undone).astype(np.float32),
+        (matrix @ inside.astype(np.float64)).astype(np.float32),
+    )
 
 
 @lru_cache(maxsize=256)

@@ -6,100 +6,164 @@ A box is x, y, width, height in 0-based pixels.
 from __future__ import annotations
 
 import csv
-import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from caffe_compat.errors import DataError
+from caffe_compat import foreign
+from caffe_compat.errors import CaffeCompatError, DataError
+from caffe_compat.foreign import Unfit
+from reproduce.people.coco_files import is_person, people_categories
 
 Box = tuple[float, float, float, float]
 
 # MPII's annotations give a person's height in units of 200 pixels
 UNIT_HEIGHT = 200.0
+MIN_SIDE = 8.0  # pixels; the networks see nothing of a person that is smaller
 _FORM = "expected four numbers x, y, width, height with a positive size"
+_WHAT = "file of boxes"
 _Row = tuple[str, str, Any]  # where it stands, image, box
 
 
-def read_boxes(path: str | os.PathLike[str]) -> dict[str, list[Box]]:
+class BoxFile(dict[str, list[Box]]):
+    """People's boxes of each image, by the name that a file gives it.
+
+    Attributes
+    ----------
+    skipped : a line for each row that is no box.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.skipped: list[str] = []
+
+
+def read_boxes(path: str | os.PathLike[str]) -> BoxFile:
     """People's boxes of each image, by the name that the file gives it.
 
     Four forms: JSON ``{"photo.jpg": [[x, y, w, h], ...]}``; CSV with a line ``photo.jpg,x,y,w,h``
-    per person, with or without a heading; the authors' annotation JSON (``cpm-export json``: a
-    square of 200 scales around objpos); COCO's annotation JSON (``bbox``).
+    per person (commas, semicolons or tabs; with or without a heading, comments after ``#``, and a
+    score behind the box); the authors' annotation JSON (``cpm-export json``: a square of 200 scales
+    around objpos); COCO's annotation JSON (``bbox`` of people who are no crowd).
+
+    Returns
+    -------
+    Boxes by image; a row that is no box costs that row alone and is told in ``skipped``.
 
     Raises
     ------
-    DataError : no such file, another form, a box without size.
+    DataError : no such file, another form, no box at all.
     """
     name = os.fspath(path)
-    try:
-        text = Path(path).read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{name}: boxes cannot be read: {error}") from None
-    rows = _json_rows(name, text) if name.lower().endswith(".json") else _csv_rows(name, text)
-    boxes: dict[str, list[Box]] = {}
-    for where, image, values in rows:
-        if not isinstance(values, list) or len(values) != 4 or not all(_number(v) for v in values):
-            raise DataError(f"{name}: {where}: {_FORM}, found {values!r}")
-        x, y, w, h = (float(v) for v in values)
-        if w <= 0 or h <= 0:
-            raise DataError(f"{name}: {where}: {_FORM}, found {values!r}")
-        boxes.setdefault(image, []).append((x, y, w, h))
-    return boxes
+    text = foreign.read_text(path, _WHAT)
+    found = BoxFile()
+    with foreign.reading(path, _WHAT):
+        json_ = name.lower().endswith(".json") or text.lstrip()[:1] in ("{", "[")
+        rows = _json_rows(text) if json_ else _csv_rows(text)
+        for where, image, values in rows:
+            try:
+                box = _box(values)
+            except Unfit as error:
+                found.skipped.append(f"{name}: {where}: {error}")
+            else:
+                found.setdefault(image, []).append(box)
+    if not found:
+        raise DataError(found.skipped[0] if found.skipped else f"{name}: holds no box of a person")
+    return found
 
 
-def _json_rows(name: str, text: str) -> Iterator[_Row]:
-    try:
-        found = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{name}: is no JSON: {error}") from None
-    try:
-        if isinstance(found, dict) and isinstance(found.get("root"), list):
-            for i, record in enumerate(found["root"]):
-                if record.get("img_paths"):  # the last entries of the authors' file may be empty
-                    (x, y), side = record["objpos"], UNIT_HEIGHT * float(record["scale_provided"])
-                    box = [float(x) - 1 - side / 2, float(y) - 1 - side / 2, side, side]
-                    yield f"record {i + 1}", str(record["img_paths"]), box
-            return
-        if isinstance(found, dict) and "annotations" in found and "images" in found:
-            names = {image["id"]: image["file_name"] for image in found["images"]}
-            for annotation in found["annotations"]:
-                yield (
-                    f"annotation {annotation.get('id')}",
-                    names[annotation["image_id"]],
-                    annotation["bbox"],
-                )
-            return
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise DataError(f"{name}: is no annotation file: {error!r}") from None
-    if not isinstance(found, dict) or not all(isinstance(v, list) for v in found.values()):
-        raise DataError(
-            f'{name}: expected an object of lists: {{"photo.jpg": [[x, y, w, h], ...]}}'
+def _box(values: Any) -> Box:
+    """Four numbers with a positive size."""
+    if not isinstance(values, list) or len(values) != 4 or not all(_number(v) for v in values):
+        raise Unfit(f"{_FORM}, found {values!r}"[:200])
+    x, y, w, h = (_float(v) for v in values)
+    if w <= 0 or h <= 0:
+        raise Unfit(f"{_FORM}, found {values!r}")
+    return x, y, w, h
+
+
+def check_box(box: Box) -> None:
+    """Refuse a box that is given in fractions of the picture, or too small for a person.
+
+    Raises
+    ------
+    CaffeCompatError : says that boxes are in pixels.
+    """
+    if not all(np.isfinite(box)) or max(map(abs, box)) > 1e7:
+        raise CaffeCompatError(f"box {box}: expected x, y, width, height in pixels")
+    if all(0 <= value <= 1 for value in box):
+        raise CaffeCompatError(
+            f"box {box}: looks like fractions of the picture; give x, y, width, height in pixels"
         )
+    if min(box[2:]) < MIN_SIDE:
+        raise CaffeCompatError(
+            f"box {box}: is smaller than {MIN_SIDE:g} pixels; give x, y, width, height in pixels"
+        )
+
+
+def _json_rows(text: str) -> Iterator[_Row]:
+    found = foreign.parse_json(text, nan=True)
+    if isinstance(found, dict) and isinstance(found.get("root"), list):
+        for i, record in enumerate(found["root"]):
+            if record.get("img_paths"):  # the last entries of the authors' file may be empty
+                (x, y), side = record["objpos"], UNIT_HEIGHT * float(record["scale_provided"])
+                box = [float(x) - 1 - side / 2, float(y) - 1 - side / 2, side, side]
+                yield f"record {i + 1}", str(record["img_paths"]), box
+        return
+    if isinstance(found, dict) and "annotations" in found and "images" in found:
+        names = {image["id"]: str(image["file_name"]) for image in found["images"]}
+        people = people_categories(found)
+        for annotation in found["annotations"]:
+            if is_person(annotation, people) and "bbox" in annotation:
+                where = f"annotation {annotation.get('id')}"
+                image = annotation.get("image_id")
+                if image not in names:
+                    raise Unfit(f"{where}: its image_id {image!r} is not among the images")
+                yield where, names[image], annotation["bbox"]
+        return
+    if isinstance(found, list):
+        raise Unfit(
+            "is a list, such as COCO's results, which do not name their images; expected COCO's "
+            'annotation file, or an object of lists: {"photo.jpg": [[x, y, w, h], ...]}'
+        )
+    if not isinstance(found, dict) or not all(isinstance(v, list) for v in found.values()):
+        raise Unfit('expected an object of lists: {"photo.jpg": [[x, y, w, h], ...]}')
     for image, boxes in found.items():
-        for i, box in enumerate(boxes):
+        flat = len(boxes) == 4 and all(_number(v) for v in boxes)
+        for i, box in enumerate([boxes] if flat else boxes):
             yield f"{image}, person {i + 1}", image, box
 
 
-def _csv_rows(name: str, text: str) -> Iterator[_Row]:
-    try:
-        lines = list(csv.reader(text.splitlines()))
-    except csv.Error as error:
-        raise DataError(f"{name}: is no CSV: {error}") from None
-    for i, row in enumerate(lines):
-        if row and not (i == 0 and row[1:] and not _number(row[1])):
-            yield f"line {i + 1}", row[0], row[1:]
+def _csv_rows(text: str) -> Iterator[_Row]:
+    lines = [line for line in text.splitlines() if not line.lstrip().startswith("#")]
+    first = next((line for line in lines if line.strip()), "")
+    delimiter = max(",;\t", key=first.count)
+    heading = True
+    for i, row in enumerate(csv.reader(text.splitlines(), delimiter=delimiter)):
+        cells = [cell.strip() for cell in row]
+        if not any(cells) or cells[0].startswith("#"):
+            continue
+        if heading and cells[1:] and not _number(cells[1]):
+            heading = False
+            continue
+        heading = False
+        # a fifth number is the score of a detector
+        numbers = cells[1:5] if len(cells) == 6 and _number(cells[5]) else cells[1:]
+        yield f"line {i + 1}", cells[0], numbers
+
+
+def _float(value: Any) -> float:
+    return float(value.replace(",", ".") if isinstance(value, str) else value)
 
 
 def _number(value: object) -> bool:
     if not isinstance(value, str | int | float) or isinstance(value, bool):
         return False
     try:
-        return bool(np.isfinite(float(value)))
+        return bool(np.isfinite(_float(value)))
     except (ValueError, OverflowError):
         return False
 
@@ -111,17 +175,30 @@ def of_image(boxes: Mapping[str, list[Box]], path: str | os.PathLike[str]) -> li
     ------
     DataError : the file names no person in it.
     """
+    name = _name_of(boxes, path)
+    if name is not None:
+        return boxes[name]
+    count = sum(Path(found).name == Path(path).name for found in boxes)
+    what = (
+        "names no person in it"
+        if not count
+        else f"has {count} images of this name in different folders"
+    )
+    raise DataError(f"{os.fspath(path)}: the boxes file {what}")
+
+
+def _name_of(boxes: Mapping[str, list[Box]], path: str | os.PathLike[str]) -> str | None:
+    """The name under which a file of boxes has an image; None where it has none, or several."""
     whole = Path(path)
     tails = ["/".join(whole.parts[i:]) for i in range(len(whole.parts))]
     for name in (str(path), *tails):
         if name in boxes:
-            return boxes[name]
-    named = [found for name, found in boxes.items() if Path(name).name == whole.name]
-    if len(named) == 1:
-        return named[0]
-    what = (
-        "names no person in it"
-        if not named
-        else f"has {len(named)} images of this name in different folders"
-    )
-    raise DataError(f"{os.fspath(path)}: the boxes file {what}")
+            return name
+    named = [found for found in boxes if Path(found.replace("\\", "/")).name == whole.name]
+    return named[0] if len(named) == 1 else None
+
+
+def unused(boxes: Mapping[str, list[Box]], paths: Iterable[str | os.PathLike[str]]) -> list[str]:
+    """The images of a file of boxes that are not among the inputs."""
+    used = {_name_of(boxes, path) for path in paths}
+    return [name for name in boxes if name not in used]

@@ -68,16 +68,19 @@ class AxisMap:
 
 
 @lru_cache(maxsize=512)
-def axis_map(size_in: int, size_out: int, scale: float, antialias: bool = True) -> AxisMap:
+def axis_map(
+    size_in: int, size_out: int, scale: float, antialias: bool = True, first: int = 0
+) -> AxisMap:
     """imresize along one axis.
 
     Parameters
     ----------
     scale : as given to imresize, which is not always size_out / size_in.
+    first : make the outputs from this one on only, ``size_out`` of them.
     """
     q = min(scale, 1.0) if antialias else 1.0
     width = 4 / q
-    u = np.arange(1, size_out + 1, dtype=np.float64)
+    u = np.arange(first + 1, first + size_out + 1, dtype=np.float64)
     center = u / scale + 0.5 * (1 - 1 / scale)
     left = np.floor(center - width / 2)
     taps = math.ceil(width) + 2
@@ -133,3 +136,25 @@ def imresize(image: Array, target: float | tuple[int, int], *, antialias: bool =
         mapped = axis_map(image.shape[axis], size[axis], scales[axis], antialias)
         out = to_class(mapped.apply(out, axis), image.dtype)
     return out
+
+
+def imresize_region(image: Array, scale: float, rows: range, columns: range) -> Array:
+    """A rectangle of ``imresize(image, scale)``, the same to the last bit, without the rest.
+
+    Every pixel of the result depends on few of the image, so that a small part of a picture
+    enlarged a hundred times takes no more memory than that part.
+
+    Parameters
+    ----------
+    rows, columns : of the resized image, inside it.
+    """
+    height, width = output_size(image.shape, scale)
+    if min(height, width) < 1 or scale <= 0:
+        raise ValueError(f"cannot resize {image.shape[0]}×{image.shape[1]} by {scale}")
+    down = axis_map(image.shape[0], len(rows), float(scale), first=rows.start)
+    across = axis_map(image.shape[1], len(columns), float(scale), first=columns.start)
+    # rows come first, as in imresize on a tie; only the columns that are asked for later are needed
+    left, right = int(across.index.min()), int(across.index.max()) + 1
+    strip = to_class(down.apply(image[:, left:right], 0), image.dtype)
+    moved = AxisMap(right - left, len(columns), across.index - left, across.weight)
+    return to_class(moved.apply(strip, 1), image.dtype)

@@ -6,6 +6,7 @@ Source: ``applyModel.m`` of the CPM release (formulas; recorded intermediate val
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -13,8 +14,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from caffe_compat.errors import CaffeCompatError
 from caffe_compat.lazy import lazy_import
-from reproduce.predict.imresize import imresize
+from reproduce.predict.imresize import imresize_region, output_size
 from reproduce.predict.protocol import Placement, Protocol, matlab_round
 
 if TYPE_CHECKING:
@@ -26,6 +28,7 @@ Image = npt.NDArray[np.uint8]
 Maps = npt.NDArray[np.float32]
 
 PAD_VALUE = 128  # the grey around an image
+_MAX_SIDE = 100_000  # pixels of a scaled image, of which only the part in the box is computed
 
 
 @dataclass(frozen=True)
@@ -65,11 +68,56 @@ def scale_person(image: Image, placement: Placement, protocol: Protocol) -> tupl
     """
     inputs = []
     for scale in placement.scales:
-        scaled = imresize(image, scale)
+        scaled = output_size(image.shape, scale)
+        _check_scaled(image.shape, scaled)
         center = placement.center[0] * scale, placement.center[1] * scale
-        pixels, pad = pad_around(scaled, protocol.boxsize, center)
-        inputs.append(ScaledInput(pixels, (scaled.shape[0], scaled.shape[1]), pad))
+        pad = padding(scaled, protocol.boxsize, center)
+        rows, columns = _shown(scaled, protocol.boxsize, pad)
+        pixels = np.full((protocol.boxsize, protocol.boxsize, image.shape[2]), PAD_VALUE, np.uint8)
+        if rows and columns:
+            top, left = max(0, pad[0]), max(0, pad[1])
+            pixels[top : top + len(rows), left : left + len(columns)] = imresize_region(
+                image, scale, rows, columns
+            )
+        inputs.append(ScaledInput(pixels, scaled, pad))
     return tuple(inputs)
+
+
+def _check_scaled(size: Sequence[int], scaled: tuple[int, int]) -> None:
+    """Refuse scales that make the picture vanish or grow beyond all bounds."""
+    if min(scaled) < 1 or max(scaled) > _MAX_SIDE:
+        raise CaffeCompatError(
+            f"the {size[1]}×{size[0]} picture would be scaled to {scaled[1]}×{scaled[0]} pixels: "
+            "the box or the scales do not fit it (boxes are in pixels)"
+        )
+
+
+def padding(
+    scaled: tuple[int, int], boxsize: int, center: tuple[float, float]
+) -> tuple[int, int, int, int]:
+    """Rows and columns of grey around a scaled image (up, left, down, right) that bring its centre
+    to the middle of the box; negative where it is cropped.
+
+    Parameters
+    ----------
+    center : x, y, 1-based as in MATLAB.
+    """
+    height, width = scaled
+    x, y = matlab_round(center[0]), matlab_round(center[1])
+    half = boxsize // 2
+    return half - y, half - x, half - (height - y), half - (width - x)
+
+
+def _shown(
+    scaled: tuple[int, int], boxsize: int, pad: tuple[int, int, int, int]
+) -> tuple[range, range]:
+    """Rows and columns of the scaled image that the box shows."""
+    found = []
+    for axis in (0, 1):
+        before, after, length = pad[axis], pad[axis + 2], scaled[axis]
+        first, last = max(0, -before), max(0, length + min(0, after))
+        found.append(range(first, min(last, first + max(0, boxsize - max(0, before)))))
+    return found[0], found[1]
 
 
 def pad_around(
@@ -85,17 +133,12 @@ def pad_around(
     -------
     (boxsize, boxsize, 3) uint8, and pad up, left, down, right.
     """
-    height, width = image.shape[:2]
-    x, y = matlab_round(center[0]), matlab_round(center[1])
-    half = boxsize // 2
-    pad = (half - y, half - x, half - (height - y), half - (width - x))
+    size = (image.shape[0], image.shape[1])
+    pad = padding(size, boxsize, center)
+    rows, columns = _shown(size, boxsize, pad)
     box = np.full((boxsize, boxsize, image.shape[2]), PAD_VALUE, np.uint8)
     top, left = max(0, pad[0]), max(0, pad[1])
-    source = image[
-        max(0, -pad[0]) : max(0, height + min(0, pad[2])),
-        max(0, -pad[1]) : max(0, width + min(0, pad[3])),
-    ]
-    source = source[: max(0, boxsize - top), : max(0, boxsize - left)]
+    source = image[rows.start : rows.stop, columns.start : columns.stop]
     box[top : top + source.shape[0], left : left + source.shape[1]] = source
     return box, pad
 

@@ -17,7 +17,7 @@ from caffe_compat.errors import CaffeCompatError, DataError
 from reproduce.predict.detection import detect_people
 from reproduce.predict.inputs import ScaledInput, scale_person
 from reproduce.predict.protocol import Person, Protocol
-from reproduce.records.store import read_image
+from reproduce.records.images import read_image
 
 Image = npt.NDArray[np.uint8]
 
@@ -77,8 +77,10 @@ def prepare(job: Job) -> Job:
         text = str(error)
         told = text if text.startswith(job.name) else f"{job.name}: {text}"
         return replace(job, image=None, error=DataError(told))
-    except ValueError as error:  # a resized image without pixels
-        return replace(job, image=None, error=DataError(f"{job.name}: {error}"))
+    except Exception as error:  # whatever OpenCV or numpy says: it costs this image alone
+        reason = str(error).strip().splitlines()
+        what = reason[0][:200] if reason else type(error).__name__
+        return replace(job, image=None, error=DataError(f"{job.name}: {what}"))
 
 
 def _prepared(job: Job) -> Job:
@@ -88,6 +90,11 @@ def _prepared(job: Job) -> Job:
         image = job.image
     else:
         raise CaffeCompatError("the job has no image")
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise CaffeCompatError(
+            f"the picture is an array {image.shape} of {image.dtype}; expected (H, W, 3) uint8 "
+            "from 0 to 255"
+        )
     people = job.people
     if job.detect:
         people = tuple(detect_people(image)) or (None,)

@@ -1,20 +1,29 @@
-"""Arrays of predicted joints on disk, as the release and other methods store them.
+"""Arrays of predicted joints on disk, as the release, other methods and other programs store them.
 
-Joints count pixels from 1 here, as the data sets' files do.
+Joints count pixels from 1 here, as the data sets' files do. OpenPose and COCO count from 0; their
+files are shifted when they are read.
 """
 
 from __future__ import annotations
 
-import json
 import os
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from caffe_compat import foreign
 from caffe_compat.errors import DataError
 from caffe_compat.files import atomic_write
+from caffe_compat.foreign import Unfit
+from reproduce.people import matfile
 
 Floats = npt.NDArray[np.float64]
+_WHAT = "file of predicted joints"
+# names under which predictions are stored, the release's first
+_VARIABLES = ("prediction_all", "pred", "preds", "joints")
+_MPII_JOINTS = 16
 
 
 def write_mat(path: str | os.PathLike[str], joints: Floats) -> None:
@@ -31,65 +40,130 @@ def write_mat(path: str | os.PathLike[str], joints: Floats) -> None:
 
 
 def read_mat(path: str | os.PathLike[str]) -> Floats:
-    """(N, J, 2) from ``prediction_all`` (J, 2, N) or ``pred`` (2, J, N); MATLAB v5 and v7.3 files.
+    """(N, J, 2) from ``prediction_all`` (J, 2, N) or ``pred`` (2, J, N) of any arrangement.
+
+    MATLAB v5 and v7.3 files, Octave's ``-hdf5``; cell arrays of one person each; the ``pred``
+    struct of MPII's toolkit.
 
     Raises
     ------
     DataError : neither variable, or another shape.
     """
     name = os.fspath(path)
-    array = _variable(name)
-    if array.ndim == 3 and array.shape[1] == 2:
-        return array.transpose(2, 0, 1)
-    if array.ndim == 3 and array.shape[0] == 2:
-        return array.transpose(2, 1, 0)
-    if array.ndim == 3 and array.shape[2] == 2:
-        return array
-    raise DataError(
-        f"{name}: predictions have shape {array.shape}, expected (joints, 2, people) or (2, "
-        "joints, people)"
+    head = foreign.read_bytes(path)[:128]
+    if b"MATLAB 7.3" in head or head.startswith(b"\x89HDF"):
+        with foreign.open_hdf5(path, _WHAT) as file:
+            # version 7.3 stores the axes reversed
+            return _arranged(_numbers_of(_hdf5_variable(file)).transpose())
+    if head.startswith(b"# Created by Octave"):
+        raise DataError(f"{name}: is Octave's text form; save it with save('-v7', ...)")
+    found = matfile.variables(path)
+    known = [variable for variable in _VARIABLES if variable in found]
+    if not known:
+        has = ", ".join(found) or "nothing"
+        raise DataError(f"{name}: has neither prediction_all nor pred; it has {has}")
+    with foreign.reading(path, _WHAT):
+        return _of_matlab(found[known[0]], known[0])
+
+
+def _hdf5_variable(file: Any) -> Any:
+    import h5py
+
+    known = [name for name in _VARIABLES if name in file]
+    if not known:
+        raise Unfit(
+            f"it has neither prediction_all nor pred; it has {', '.join(file) or 'nothing'}"
+        )
+    item = file[known[0]]
+    if isinstance(item, h5py.Group):
+        if "value" not in item:  # Octave keeps a variable's type and value in a group
+            raise Unfit(f"'{known[0]}' is a struct; save the joints as an array of numbers")
+        return foreign.take(item, "value")
+    return foreign.take(file, known[0])
+
+
+def _of_matlab(value: Any, name: str) -> Floats:
+    """Joints of a variable: an array, a cell array of people, or MPII's struct."""
+    array = np.asarray(value)
+    if array.dtype.kind == "O" and array.size:
+        first = array.reshape(-1)[0]
+        if hasattr(first, "annorect"):
+            return _of_mpii(array.reshape(-1))
+        people = [_numbers_of(one) for one in array.reshape(-1)]
+        if len({one.shape for one in people}) != 1 or people[0].ndim != 2:
+            raise Unfit(f"the cells of '{name}' are not all joints × 2 numbers")
+        return _arranged(np.stack(people), people_first=True)
+    return _arranged(_numbers_of(array))
+
+
+def _of_mpii(images: npt.NDArray[Any]) -> Floats:
+    """(N, 16, 2) of the ``pred`` struct of MPII's toolkit; nan where a joint was not predicted."""
+    people = []
+    for image in images:
+        for rectangle in np.asarray(image.annorect).reshape(-1):
+            joints = np.full((_MPII_JOINTS, 2), np.nan)
+            holder = np.asarray(matfile.field(rectangle, "annopoints")).reshape(-1)[0]
+            for point in np.asarray(matfile.field(holder, "point")).reshape(-1):
+                number = matfile.number(point.id)
+                if number is None or not 0 <= number < _MPII_JOINTS:
+                    raise Unfit(f"a point has the id {number}, expected 0 to {_MPII_JOINTS - 1}")
+                joints[int(number)] = matfile.number(point.x), matfile.number(point.y)
+            people.append(joints)
+    if not people:
+        raise Unfit("it holds nobody")
+    return np.stack(people)
+
+
+def _numbers_of(value: Any) -> Floats:
+    """An array of real numbers; missing ones (None) are nan.
+
+    Raises
+    ------
+    Unfit : text, a sparse matrix, complex numbers, lists of different lengths.
+    """
+    array = np.asarray(value)
+    if array.dtype.kind == "O":
+        array = np.array(array.tolist(), np.float64)  # None becomes nan, anything else raises
+    if array.dtype.kind == "c" and not array.imag.any():
+        array = array.real
+    if array.dtype.kind not in "fiu":
+        raise Unfit("it holds no array of real numbers")
+    return array.astype(np.float64)
+
+
+def _arranged(array: Floats, *, people_first: bool = False) -> Floats:
+    """(N, J, 2) of any of the arrangements in use; a third number of a joint (its score) is left.
+
+    Parameters
+    ----------
+    people_first : the first axis is known to be the person.
+
+    Raises
+    ------
+    Unfit : no axis has two or three entries.
+    """
+    if array.ndim == 3 and array.size:
+        # where x and y stand, and the order of axes that makes people x joints x 2 of it
+        orders = {1: (2, 0, 1), 0: (2, 1, 0), 2: (0, 1, 2)}
+        if people_first:
+            orders = {2: (0, 1, 2), 1: (0, 2, 1)}
+        for count in (2, 3):
+            for axis, order in orders.items():
+                if array.shape[axis] == count:
+                    return array.transpose(order)[:, :, :2]
+    raise Unfit(
+        f"its predictions have the shape {array.shape}, expected (joints, 2, people), (2, joints, "
+        "people) or (people, joints, 2)"
     )
 
 
-def _variable(name: str) -> Floats:
-    from reproduce.people import matfile
-
-    try:
-        with open(name, "rb") as stream:
-            head = stream.read(128)
-    except OSError as error:
-        raise DataError(f"{name}: cannot be read: {error.strerror}") from None
-    wanted = ("prediction_all", "pred")
-    if b"MATLAB 7.3" in head or head.startswith(b"\x89HDF"):
-        import h5py
-
-        try:
-            with h5py.File(name, "r") as file:
-                for variable in wanted:
-                    if variable in file:
-                        return np.asarray(
-                            file[variable], np.float64
-                        ).transpose()  # v7.3 stores the axes reversed
-        except OSError as error:
-            raise DataError(f"{name}: is no readable MATLAB file: {error}") from None
-        raise DataError(f"{name}: has neither prediction_all nor pred")
-    for variable in wanted:
-        try:
-            (array,) = matfile.load(name, variable)
-        except DataError as error:
-            if "has no variable" not in str(error):
-                raise
-            continue
-        return np.asarray(array, np.float64)
-    raise DataError(f"{name}: has neither prediction_all nor pred")
-
-
 def read(path: str | os.PathLike[str]) -> Floats:
-    """(N, J, 2) predictions, 1-based, from .mat, .h5, .npz or JSON.
+    """(N, J, 2) predictions, 1-based, from .mat, .h5, .npz, .npy or JSON.
 
     ``.h5`` holds ``preds``, ``.npz`` ``joints`` or its only array, with the axes people × joints ×
-    2 or reversed; JSON is a list of people, each a list of joints. Numbers are taken as they are:
-    1-based, as the data sets' files count.
+    2 or reversed. JSON is a list of people, each a list of joints (null: not predicted), OpenPose's
+    form, or COCO's results. Numbers are taken as they are, 1-based, but for the last two, which
+    count from 0.
 
     Raises
     ------
@@ -99,27 +173,72 @@ def read(path: str | os.PathLike[str]) -> Floats:
     ending = os.path.splitext(name)[1].lower()
     if ending == ".mat":
         return read_mat(name)
-    try:
-        if ending in (".h5", ".hdf5"):
-            import h5py
+    if ending in (".h5", ".hdf5"):
+        with foreign.open_hdf5(path, _WHAT) as file:
+            return _people_first(_numbers_of(_hdf5_variable(file)))
+    if ending == ".npz":
+        arrays = foreign.read_npz(path, _WHAT)
+        with foreign.reading(path, _WHAT):
+            if "joints" not in arrays and len(arrays) > 1:
+                raise Unfit(f"it has no array 'joints'; it has {', '.join(arrays)}")
+            return _people_first(_numbers_of(arrays.get("joints", next(iter(arrays.values())))))
+    if ending == ".npy":
+        with foreign.reading(path, _WHAT):
+            return _people_first(_numbers_of(foreign.read_npy(path, _WHAT)))
+    if ending == ".json":
+        content = foreign.read_json(path, _WHAT, nan=True)
+        with foreign.reading(path, _WHAT):
+            return _of_json(content)
+    foreign.check_file(path)
+    raise DataError(f"{name}: expected a .mat, .h5, .npz, .npy or .json file of predictions")
 
-            with h5py.File(name, "r") as file:
-                array = np.asarray(file["preds"], np.float64)
-        elif ending == ".npz":
-            with np.load(name, allow_pickle=False) as loaded:
-                key = "joints" if "joints" in loaded.files else loaded.files[0]
-                array = np.asarray(loaded[key], np.float64)
-        elif ending == ".json":
-            with open(name, encoding="utf-8") as stream:
-                array = np.asarray(json.load(stream), np.float64)
-        else:
-            raise DataError(f"{name}: expected a .mat, .h5, .npz or .json file of predictions")
-    except (OSError, KeyError, IndexError, ValueError, TypeError) as error:
-        raise DataError(f"{name}: holds no predictions: {error!r}") from None
+
+def _people_first(array: Floats) -> Floats:
+    """As Python's files are arranged: people × joints × 2 (or more), or the reverse."""
     if array.ndim == 3 and array.shape[0] == 2 and array.shape[2] != 2:
         array = array.transpose(2, 1, 0)
-    if array.ndim != 3 or array.shape[2] < 2:
-        raise DataError(
-            f"{name}: predictions have shape {array.shape}, expected people × joints × 2"
-        )
+    if array.ndim != 3 or array.shape[2] < 2 or not array.size:
+        raise Unfit(f"its predictions have the shape {array.shape}, expected people × joints × 2")
     return array[:, :, :2]
+
+
+def _of_json(content: Any) -> Floats:
+    if isinstance(content, Mapping):
+        rows = content.get("people", content.get("annotations"))
+        if not isinstance(rows, list):
+            raise Unfit("expected a list of people, OpenPose's 'people' or COCO's 'annotations'")
+        return _of_triples(rows)
+    if isinstance(content, list) and content and isinstance(content[0], Mapping):
+        return _of_triples(content)
+    if not isinstance(content, list):
+        raise Unfit("expected a list of people, each a list of joints")
+    return _people_first(
+        _numbers_of(np.array(content, object) if not content else _nested(content))
+    )
+
+
+def _nested(people: list[Any]) -> Floats:
+    """Lists of lists of numbers as an array; null is nan."""
+    return np.array(
+        [[[np.nan if v is None else v for v in joint] for joint in person] for person in people],
+        np.float64,
+    )
+
+
+def _of_triples(rows: Sequence[Mapping[str, Any]]) -> Floats:
+    """(N, J, 2), 1-based, of rows x, y, score in 0-based pixels: OpenPose's people and COCO's
+    results. OpenPose writes (0, 0, 0) for a joint that it did not find."""
+    people = []
+    for row in rows:
+        values = row.get("pose_keypoints_2d", row.get("keypoints"))
+        if values is None:
+            raise Unfit("a person has neither 'pose_keypoints_2d' nor 'keypoints'")
+        flat = np.array([np.nan if v is None else v for v in values], np.float64)
+        points = flat.reshape(-1, 3)
+        points = np.where((points == 0).all(1, keepdims=True), np.nan, points)
+        people.append(points[:, :2] + 1)
+    if not people:
+        raise Unfit("it holds nobody")
+    if len({one.shape for one in people}) > 1:
+        raise Unfit("its people have different numbers of joints")
+    return np.stack(people)

@@ -165,6 +165,11 @@ class Predictor:
         ------
         CaffeCompatError : a box outside the image, or one that the protocol cannot use.
         """
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            raise CaffeCompatError(
+                f"the picture is an array {image.shape} of {image.dtype}; expected (H, W, 3) uint8 "
+                "from 0 to 255"
+            )
         rgb = np.ascontiguousarray(image[:, :, ::-1]) if bgr else image
         size = (rgb.shape[0], rgb.shape[1])
         inputs = scale_person(rgb, self.protocol.placement(size, box), self.protocol)

@@ -25,7 +25,7 @@ from typing import Literal
 import numpy as np
 
 from caffe_compat.errors import CaffeCompatError
-from reproduce.predict.boxes import UNIT_HEIGHT, Box
+from reproduce.predict.boxes import UNIT_HEIGHT, Box, check_box
 
 Combination = Literal["benchmark", "demo"]
 Size = tuple[int, int]  # rows and columns of an image
@@ -114,6 +114,15 @@ class Protocol:
         ------
         CaffeCompatError : a box that is missing, not wanted, or outside the image.
         """
+        if isinstance(person, tuple):
+            check_box(person)
+        elif isinstance(person, Standing):
+            center_x, center_y = person.center
+            if not (1e-3 < person.scale < 1e4 and abs(center_x) < 1e7 and abs(center_y) < 1e7):
+                raise CaffeCompatError(
+                    f"a person at {person.center} of scale {person.scale:g}: the annotation is "
+                    "damaged"
+                )
         return self.place(self, size, person)
 
 

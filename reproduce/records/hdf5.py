@@ -19,6 +19,7 @@ import numpy as np
 
 from caffe_compat.errors import DataError
 from caffe_compat.files import atomic_write
+from caffe_compat.foreign import Unfit, open_hdf5, reading, take
 from reproduce.people.annotation import Annotation, Other
 from reproduce.records import layout
 from reproduce.records.layout import Record
@@ -33,6 +34,52 @@ _ABOUT = {
     "file's bytes",
     "others": "rows others_start[i]:others_start[i+1] belong to record i",
 }
+
+
+# name -> (letters of numpy's kinds, axes); the first axis is the record or the other person
+_COLUMNS = {
+    "key": ("S", 1),
+    "size": ("iu", 2),
+    "annotated_size": ("iu", 2),
+    "objpos": ("f", 2),
+    "scale": ("f", 1),
+    "joints": ("f", 3),
+    "validation": ("iu", 1),
+    "annolist_index": ("iu", 1),
+    "people_index": ("iu", 1),
+    "dataset": ("S", 1),
+    "write_number": ("iu", 1),
+    "others_start": ("iu", 1),
+    "others_objpos": ("f", 2),
+    "others_scale": ("f", 1),
+    "others_joints": ("f", 3),
+}
+_WHAT = "file of CPM records"
+
+
+def _columns(file: Any) -> dict[str, Any]:
+    """The tables of a file, checked: sizes that fit together, numbers that a picture can have."""
+    count = len(take(file, "key", kinds="S", axes=1))
+    found: dict[str, Any] = {}
+    for name, (kinds, axes) in _COLUMNS.items():
+        others = name.startswith("others_")
+        rows = None if others else count
+        found[name] = take(file, name, kinds=kinds, axes=axes, rows=rows)
+    starts, others_count = found["others_start"].astype(np.int64), len(found["others_scale"])
+    sound = len(starts) == count + 1 and starts[0] == 0 and starts[-1] <= others_count
+    if not sound or (np.diff(starts) < 0).any():
+        raise Unfit("'others_start' does not divide the other people among the records")
+    for name in ("objpos", "joints", "scale"):
+        if len(found[f"others_{name}"]) != others_count:
+            raise Unfit(f"'others_{name}' has another number of people than 'others_scale'")
+        if found[f"others_{name}"].shape[1:] != found[name].shape[1:] and others_count:
+            raise Unfit(f"'others_{name}' and '{name}' have different shapes")
+    for name, width in {"size": 2, "annotated_size": 2, "objpos": 2, "joints": 3}.items():
+        if found[name].shape[-1] != width:
+            raise Unfit(f"'{name}' has the shape {found[name].shape}, expected {width} at its end")
+    if (found["size"] < 1).any() or (found["size"] > layout.MAX_SIDE).any():
+        raise Unfit("'size' holds no sizes of pictures")
+    return found
 
 
 class HDF5Store:
@@ -51,26 +98,30 @@ class HDF5Store:
         self.path = os.fspath(path)
         self._file: Any = None
         self._pid = -1
-        file = self._open()
-        self._count = len(file["key"])
-        self._columns = {name: np.asarray(file[name][()]) for name in file if name != "images"}
-        self.encoded = bool(file.attrs["encoded"])
-        self.total = int(file.attrs["total"])
-        self.close()
+        with open_hdf5(path, _WHAT) as file:
+            if file.attrs.get("format") != FORMAT:
+                raise DataError(
+                    f"{self.path}: is no {_WHAT} (its attribute format is not '{FORMAT}')"
+                )
+            self._columns = _columns(file)
+            self._count = len(self._columns["key"])
+            self.joints = self._columns["joints"].shape[1]
+            images = file["images"]
+            if images.shape != (self._count,):
+                raise Unfit(f"'images' has the shape {images.shape}, expected {self._count}")
+            self.encoded = bool(file.attrs["encoded"])
+            self.total = int(file.attrs["total"])
+        if not self._count:
+            raise DataError(f"{self.path}: holds no records")
 
     def _open(self) -> Any:
+        """This process's handle; the file was checked when the store was made."""
         import h5py
 
         if self._file is None or self._pid != os.getpid():
-            try:
+            with reading(self.path, _WHAT):
                 self._file = h5py.File(self.path, "r")
-            except OSError as error:
-                raise DataError(f"{self.path}: cannot be opened as HDF5: {error}") from None
             self._pid = os.getpid()
-            if self._file.attrs.get("format") != FORMAT:
-                raise DataError(
-                    f"{self.path}: is no file of CPM records (attribute format is not '{FORMAT}')"
-                )
         return self._file
 
     def close(self) -> None:
@@ -100,7 +151,7 @@ class HDF5Store:
         width, height = (int(v) for v in c["annotated_size"][index])
         return Annotation(
             "",
-            c["dataset"][index].decode(),
+            c["dataset"][index].decode("ascii", "replace"),
             c["joints"][index].astype(np.float64),
             c["objpos"][index].astype(np.float64),
             float(c["scale"][index]),
@@ -112,23 +163,33 @@ class HDF5Store:
         )
 
     def record(self, index: int) -> Record:
-        """The i-th record in key order."""
-        raw = np.asarray(self._open()["images"][index], np.uint8)
+        """The i-th record in key order.
+
+        Raises
+        ------
+        DataError : a damaged image.
+        """
+        raw = self.raw(index)
         height, width = (int(v) for v in self._columns["size"][index])
         if self.encoded:
-            image = layout.decode_image(raw.tobytes(), height, width)
+            with reading(f"{self.path}: record {index}", "picture"):
+                image = layout.decode_image(raw, height, width)
         else:
-            if raw.size != 3 * height * width:
+            if len(raw) != 3 * height * width:
                 raise DataError(
-                    f"{self.path}: record {index} has {raw.size} bytes, expected 3×{height}×{width}"
+                    f"{self.path}: record {index} has {len(raw)} bytes, expected 3×{height}×{width}"
                 )
-            image = np.ascontiguousarray(raw.reshape(3, height, width).transpose(1, 2, 0))
+            planes = np.frombuffer(raw, np.uint8).reshape(3, height, width)
+            image = np.ascontiguousarray(planes.transpose(1, 2, 0))
         number = int(self._columns["write_number"][index])
-        return Record(image, self.annotation(index), number, self.total)
+        annotation = self.annotation(index)
+        layout.check_person(annotation, f"{self.path}: record {index}")
+        return Record(image, annotation, number, self.total)
 
     def raw(self, index: int) -> bytes:
         """The bytes of the i-th image as stored."""
-        return np.asarray(self._open()["images"][index], np.uint8).tobytes()
+        with reading(f"{self.path}: record {index}", "picture"):
+            return np.asarray(self._open()["images"][index], np.uint8).tobytes()
 
     def key(self, index: int) -> bytes:
         """The i-th record's key in the LMDB."""

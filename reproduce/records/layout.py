@@ -29,8 +29,12 @@ import numpy.typing as npt
 from caffe_compat.errors import DataError
 from caffe_compat.training.datum import Datum
 from reproduce.people.annotation import Annotation, Other
+from reproduce.records import images
 
 MIN_WIDTH = 64
+MAX_SIDE = 65500  # of a picture in a record, as JPEG's own limit
+_MAX_PIXELS = 1 << 28
+_FAR = 1e7  # pixels; no place in a record is further away
 PAD_VALUE = 128
 # image folders of the authors' layout, below the folder that holds the data sets
 ROOTS = {"MPI": "MPI/images", "LEEDS": "LEEDS", "FLIC": "FLIC"}
@@ -180,6 +184,22 @@ def read_metadata(plane: Plane, joints: int) -> tuple[Annotation, int, int]:
     return annotation, int(number), int(total)
 
 
+def check_person(annotation: Annotation, where: str = "the record") -> None:
+    """Refuse a person that no picture can hold: places far away, or no size.
+
+    Raises
+    ------
+    DataError : says what.
+    """
+    people: tuple[Annotation | Other, ...] = (annotation, *annotation.others)
+    for person in people:
+        places = (person.joints[:, :2], person.objpos)
+        if not all((np.abs(place) < _FAR).all() for place in places):  # nan is not below either
+            raise DataError(f"{where}: a joint or centre lies nowhere: its numbers are damaged")
+    if not 1e-3 < annotation.scale < 1e4:
+        raise DataError(f"{where}: the person's scale is {annotation.scale:g}")
+
+
 def decode(datum: Datum, joints: int = 16) -> Record:
     """Image and annotation of a record.
 
@@ -190,7 +210,10 @@ def decode(datum: Datum, joints: int = 16) -> Record:
     if datum.channels != 4:
         raise DataError(f"the record has {datum.channels} channels, expected 4 (B, G, R, metadata)")
     planes = datum.data
+    if not planes.size or max(planes.shape) > MAX_SIDE:
+        raise DataError(f"the record claims an image of {datum.width} × {datum.height}")
     annotation, number, total = read_metadata(planes[3], joints)
+    check_person(annotation)
     return Record(np.ascontiguousarray(planes[:3].transpose(1, 2, 0)), annotation, number, total)
 
 
@@ -226,7 +249,7 @@ def image_bytes(datum: Datum) -> bytes:
     """
     raw = bytes(datum.raw)
     size = int(np.frombuffer(raw[:4], "<u4")[0]) if len(raw) >= 8 else 1 << 40
-    if len(raw) < 8 + size:
+    if len(raw) < 8 + size or not size:
         raise DataError("the encoded record is cut short")
     return raw[4 : 4 + size]
 
@@ -238,17 +261,36 @@ def decode_image(stored: bytes, height: int, width: int) -> Image:
     ------
     DataError : not decodable, or of another size.
     """
-    import cv2
-
-    image = cv2.imdecode(
-        np.frombuffer(stored, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-    )
-    if image is None:
-        raise DataError("the stored image cannot be decoded")
-    wide = pad_narrow(np.asarray(image, np.uint8))
+    image = images.decode(stored)
+    wide = pad_narrow(image)
     if wide.shape[:2] != (height, width):
         raise DataError("the stored image has another size than the record says")
     return wide
+
+
+def _plane_of(datum: Datum) -> Plane:
+    """The metadata plane of a record of either kind; of :func:`encode_stored` its used part, grown
+    to the record's size."""
+    if not datum.encoded:
+        return np.asarray(datum.data[3], np.uint8)
+    rest = bytes(datum.raw)[4 + len(image_bytes(datum)) :]
+    if len(rest) < 4:
+        raise DataError("the encoded record is cut short")
+    rows, columns = (int(v) for v in np.frombuffer(rest[:4], "<u2"))
+    if len(rest) != 4 + rows * columns or rows > datum.height or columns > datum.width:
+        raise DataError("the encoded record's metadata have the wrong size")
+    if not 0 < datum.height * datum.width <= _MAX_PIXELS:
+        raise DataError(f"the encoded record claims an image of {datum.width} × {datum.height}")
+    plane = np.zeros((datum.height, datum.width), np.uint8)
+    plane[:rows, :columns] = np.frombuffer(rest[4:], np.uint8).reshape(rows, columns)
+    return plane
+
+
+def joints_stored(datum: Datum) -> int:
+    """How many joints a record has at least: up to the last one that is not (0, 0, not visible)."""
+    plane = _plane_of(datum)
+    used = np.flatnonzero(plane[5:8].any(0))
+    return int(used[-1]) // 4 + 1 if used.size else 0
 
 
 def decode_encoded(datum: Datum, joints: int = 16) -> Record:
@@ -258,14 +300,7 @@ def decode_encoded(datum: Datum, joints: int = 16) -> Record:
     ------
     DataError : damaged.
     """
-    stored = image_bytes(datum)
-    rest = bytes(datum.raw)[4 + len(stored) :]
-    rows, columns = (int(v) for v in np.frombuffer(rest[:4], "<u2"))
-    if len(rest) != 4 + rows * columns or rows > datum.height or columns > datum.width:
-        raise DataError("the encoded record's metadata have the wrong size")
-    if datum.height * datum.width > 1 << 28:
-        raise DataError(f"the encoded record claims an image of {datum.width} × {datum.height}")
-    plane = np.zeros((datum.height, datum.width), np.uint8)
-    plane[:rows, :columns] = np.frombuffer(rest[4:], np.uint8).reshape(rows, columns)
-    annotation, number, total = read_metadata(plane, joints)
-    return Record(decode_image(stored, datum.height, datum.width), annotation, number, total)
+    annotation, number, total = read_metadata(_plane_of(datum), joints)
+    check_person(annotation)
+    image = decode_image(image_bytes(datum), datum.height, datum.width)
+    return Record(image, annotation, number, total)

@@ -3,29 +3,39 @@ loses nothing."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-import cv2
 import numpy as np
 
-from caffe_compat.errors import DataError
+from caffe_compat.errors import CaffeCompatError, DataError
+from caffe_compat.files import atomic_write
+from caffe_compat.foreign import read_json, reading
+from caffe_compat.training import lmdbcheck
 from caffe_compat.training.datum import LMDBReader
-from reproduce.people.annotation import Annotation
+from reproduce.people.annotation import Annotation, Other
 from reproduce.records import layout
-from reproduce.records.layout import Image, Record
+from reproduce.records.images import read_image as read_image
+from reproduce.records.layout import Record
+from reproduce.runtime.locks import hold
 
 COMMIT_EVERY = 1000
+_LOOKED_AT = 100  # records whose joints are counted
 _TRANSACTION = 32  # records whose dirty pages still fit into the cache
-_NOTE = "export.json"
+# the plan of an export, written first, and how far it came
+_PLAN, _NOTE = "plan.json", "export.json"
+_OURS = {"data.mdb", "lock.mdb", _PLAN, _NOTE}
+_TEMPORARY = r"\.(plan|export)\.[0-9a-f]{8}\.json"
 Progress = Callable[[int, int], None]
 
 
@@ -48,13 +58,34 @@ class LMDBStore:
 
     Parameters
     ----------
-    joints : joints per person in the records (``np_in_lmdb``).
+    joints : joints per person in the records (``np_in_lmdb``); None: as many as they show to have
+        (records do not tell it).
+
+    Raises
+    ------
+    DataError : no records, or records with more joints than ``joints``.
     """
 
-    def __init__(self, path: str | os.PathLike[str], joints: int = 16) -> None:
-        self.reader, self.joints = LMDBReader(path), joints
+    def __init__(self, path: str | os.PathLike[str], joints: int | None = None) -> None:
+        self.reader = LMDBReader(path)
         if not len(self.reader):
             raise DataError(f"{os.fspath(path)}: holds no records")
+        shown = self._joints_shown()
+        if joints is not None and shown > joints:
+            raise DataError(
+                f"{os.fspath(path)}: its records have {shown} joints per person, more than "
+                f"{joints} (--joints, or np_in_lmdb of the definition): some would be dropped"
+            )
+        self.joints = joints if joints is not None else _usual(shown)
+
+    def _joints_shown(self) -> int:
+        """The most joints in a sample of the records; damaged ones are met when they are read."""
+        step = max(1, len(self.reader) // _LOOKED_AT)
+        most = 0
+        for index in range(0, len(self.reader), step):
+            with contextlib.suppress(DataError, IndexError, ValueError):
+                most = max(most, layout.joints_stored(self.reader[index]))
+        return most
 
     def __len__(self) -> int:
         return len(self.reader)
@@ -70,30 +101,59 @@ class LMDBStore:
         ------
         DataError : names the key.
         """
+        key = self.reader.keys[index].decode("ascii", "backslashreplace")
+        where = f"{self.reader.path}: record {key}"
         try:
-            datum = self.reader[index]
-            return (
-                layout.decode_encoded(datum, self.joints)
-                if datum.encoded
-                else layout.decode(datum, self.joints)
-            )
+            with reading(where, "record"):
+                datum = self.reader[index]
+                if datum.encoded:
+                    return layout.decode_encoded(datum, self.joints)
+                return layout.decode(datum, self.joints)
         except DataError as error:
-            raise DataError(
-                f"{self.reader.path}: record {self.reader.keys[index].decode()}: {error}"
-            ) from None
+            text = str(error)
+            raise DataError(text if text.startswith(where) else f"{where}: {text}") from None
+
+
+def _usual(shown: int) -> int:
+    """Joints per person where so many show: MPII's 16 may end with some that are never labelled."""
+    return 16 if 14 <= shown <= 16 or not shown else shown
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What an export will write, in order."""
+    """What an export will write.
 
-    annotations: tuple[Annotation, ...]
-    digest: str
+    Attributes
+    ----------
+    people : as they were given, less those left out.
+    order : which of them comes when.
+    """
+
+    people: tuple[Annotation, ...]
+    order: tuple[int, ...]
+
+    @property
+    def annotations(self) -> tuple[Annotation, ...]:
+        """The people in writing order."""
+        return tuple(self.people[i] for i in self.order)
 
     @property
     def total(self) -> int:
         """Number of records."""
-        return len(self.annotations)
+        return len(self.order)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over everything of the people that goes into a record, in the order given."""
+        digest = hashlib.sha256()
+        for a in self.people:
+            about = [a.image, a.dataset, a.annolist_index, a.people_index, a.size, a.validation]
+            digest.update(json.dumps(about).encode())
+            everybody: tuple[Annotation | Other, ...] = (a, *a.others)
+            for person in everybody:
+                for values in (person.joints, person.objpos, np.float64(person.scale)):
+                    digest.update(np.ascontiguousarray(values, "<f8").tobytes() + b"|")
+        return digest.hexdigest()
 
 
 def plan(
@@ -111,39 +171,36 @@ def plan(
     The records in writing order.
     """
     state = np.random.RandomState(seed)
-    order = state.permutation(len(annotations))
-    chosen = tuple(annotations[i] for i in order if not (validation and annotations[i].validation))
-    text = json.dumps([[a.image, a.dataset, a.annolist_index, a.people_index] for a in chosen])
-    return Plan(chosen, hashlib.sha256(text.encode()).hexdigest())
+    given = state.permutation(len(annotations)).tolist()
+    chosen = [i for i, a in enumerate(annotations) if not (validation and a.validation)]
+    place = {i: k for k, i in enumerate(chosen)}
+    order = tuple(place[i] for i in given if i in place)
+    return Plan(tuple(annotations[i] for i in chosen), order)
 
 
-def read_image(path: str | os.PathLike[str], *, upright: bool = False) -> Image:
-    """Decode an image file as (H, W, 3) uint8 B, G, R; grey, 16-bit, transparent and CMYK ones too.
+def image_path(
+    root: str | os.PathLike[str], annotation: Annotation, *, outside: bool = False
+) -> Path:
+    """Where an annotation's image is: below the authors' folder of its data set, or directly below
+    ``root``.
 
     Parameters
     ----------
-    upright : turn it as its EXIF data say, as people see it; data sets are annotated on the pixels
-        as stored.
+    outside : follow an absolute name, or one that climbs out of ``root`` with ``..``.
 
     Raises
     ------
-    DataError : missing or not decodable.
+    DataError : such a name without ``outside``.
     """
-    name = os.fspath(path)
-    if not os.path.isfile(name):
-        raise DataError(f"{name}: no such image")
-    image = cv2.imread(name, cv2.IMREAD_COLOR | (0 if upright else cv2.IMREAD_IGNORE_ORIENTATION))
-    if image is None:
-        raise DataError(f"{name}: cannot be decoded as an image (damaged, or not an image)")
-    return np.asarray(image, np.uint8)
-
-
-def image_path(root: str | os.PathLike[str], annotation: Annotation) -> Path:
-    """Where an annotation's image is: below the authors' folder of its data set, or directly below
-    ``root``."""
-    folder = Path(root) / layout.ROOTS.get(annotation.dataset, "")
-    path = folder / annotation.image
-    return path if path.exists() else Path(root) / annotation.image
+    name = Path(annotation.image)
+    if not outside and (name.is_absolute() or ".." in name.parts):
+        raise DataError(
+            f"{annotation.image}: this image name leads out of the folder of images; use "
+            "--allow-outside to follow it"
+        )
+    folder = layout.ROOTS.get(annotation.dataset, "")
+    places = [Path(root) / below / name for below in (folder, folder.lower(), "")]
+    return next((path for path in places if path.exists()), places[-1])
 
 
 def _encode_one(job: tuple[str, Annotation, int, int, bool]) -> tuple[int, bytes | bytearray, str]:
@@ -170,6 +227,7 @@ def export_lmdb(
     *,
     jpeg: bool = False,
     skip_bad: bool = False,
+    outside: bool = False,
     workers: int = 0,
     progress: Progress = lambda done, total: None,
 ) -> list[str]:
@@ -184,6 +242,7 @@ def export_lmdb(
     jpeg : keep the images' original compressed bytes (an encoded Datum; Caffe's CPMData layer
         cannot read it).
     skip_bad : leave out missing and damaged images (their numbers stay unused) instead of stopping.
+    outside : follow image names that lead out of ``root``.
     workers : threads that decode; 0 = none.
 
     Returns
@@ -192,22 +251,36 @@ def export_lmdb(
 
     Raises
     ------
-    DataError : a bad image, an existing ``out``, too little space.
+    DataError : a bad image, an existing ``out``, too little space, an ``OUT.partial`` that is not
+        ours.
+    Taken : another process writes there.
     """
+    with hold(out):
+        return _export(made, root, out, jpeg, skip_bad, outside, workers, progress)
+
+
+def _export(
+    made: Plan,
+    root: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    jpeg: bool,
+    skip_bad: bool,
+    outside: bool,
+    workers: int,
+    progress: Progress,
+) -> list[str]:
     target, partial = Path(out), Path(f"{os.fspath(out)}.partial")
     if target.exists():
         raise DataError(f"{target}: exists already; remove it or choose another name with -o")
-    note = {"plan": made.digest, "jpeg": jpeg, "skip_bad": skip_bad}
-    done, skipped = _resume(partial, note)
-    _check_space(made, root, target, jpeg, done)
+    about = {"people": made.digest, "jpeg": jpeg, "skip_bad": skip_bad}
+    made, done, skipped = _begin(partial, made, about)
+    paths = [image_path(root, a, outside=outside) for a in made.annotations]
+    _check_space(made, paths, target, jpeg, done)
     jobs = [
-        (str(image_path(root, a)), a, i, made.total, jpeg)
-        for i, a in enumerate(made.annotations)
-        if i >= done
+        (str(paths[i]), a, i, made.total, jpeg) for i, a in enumerate(made.annotations) if i >= done
     ]
     import lmdb
 
-    partial.mkdir(parents=True, exist_ok=True)
     size = 1 << 40
     # a killed process loses nothing without sync; the disk is synced once, before the database gets
     # its name
@@ -221,52 +294,114 @@ def export_lmdb(
                     raise DataError(f"record {number} of {made.total}: {error}")
                 skipped.append(f"record {number}: {error}")
             else:
-                transaction.put(b"%07d" % number, value, append=True)
+                _append(transaction, b"%07d" % number, value)
             if (number + 1) % COMMIT_EVERY == 0:
-                _commit(transaction, partial, note, number + 1, skipped)
+                _commit(transaction, partial, number + 1, skipped)
                 transaction = env.begin(write=True)
             elif (number + 1) % _TRANSACTION == 0:
                 transaction.commit()
                 transaction = env.begin(write=True)
             progress(number + 1, made.total)
-        _commit(transaction, partial, note, made.total, skipped)
+        _commit(transaction, partial, made.total, skipped)
         env.sync(True)
     except lmdb.Error as error:
         raise DataError(f"{partial}: cannot be written: {error}") from None
     finally:
         env.close()
-    (partial / _NOTE).unlink()
-    (partial / "lock.mdb").unlink(missing_ok=True)
-    os.replace(partial, target)
+    _finish(partial, target)
     return skipped
 
 
-def _commit(
-    transaction: Any, partial: Path, note: dict[str, Any], done: int, skipped: list[str]
-) -> None:
+def _append(transaction: Any, key: bytes, value: bytes | bytearray) -> None:
+    """Write a record behind all others; LMDB says no by its answer, not by an error."""
+    if not transaction.put(key, value, append=True):
+        raise DataError(
+            f"record {key.decode()} is there already, or a later one: another process wrote into "
+            "this database"
+        )
+
+
+def _finish(partial: Path, target: Path) -> None:
+    """Give a complete database its name."""
+    for name in (_NOTE, "lock.mdb"):
+        (partial / name).unlink(missing_ok=True)
+    os.replace(partial, target)
+    # last: a folder without its plan would not be known as ours after a kill
+    (target / _PLAN).unlink(missing_ok=True)
+
+
+def _commit(transaction: Any, partial: Path, done: int, skipped: list[str]) -> None:
     """Commit, then say so: a kill in between repeats the last thousand, which gives the same
     bytes."""
     transaction.commit()
-    text = json.dumps({**note, "done": done, "skipped": skipped})
-    temporary = partial / f"{_NOTE}.new"
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, partial / _NOTE)
+    _note(partial / _NOTE, {"done": done, "skipped": skipped})
 
 
-def _resume(partial: Path, note: dict[str, Any]) -> tuple[int, list[str]]:
-    """How many records an interrupted export of the same plan has; another plan's leavings are
-    removed."""
-    if not partial.exists():
-        return 0, []
+def _note(path: Path, content: dict[str, Any]) -> None:
+    with atomic_write(path) as stream:
+        stream.write(json.dumps(content).encode())
+
+
+def _begin(partial: Path, made: Plan, about: dict[str, Any]) -> tuple[Plan, int, list[str]]:
+    """Open the folder of an export.
+
+    Returns
+    -------
+    The plan, how many records are done, and what was skipped. An interrupted export of the same
+    people goes on in the order that it began with, whatever the dice say now.
+
+    Raises
+    ------
+    DataError : the folder is there and no export wrote it.
+    """
+    begun = _resume(partial, made, about)
+    if begun is not None:
+        return begun
+    _clear(partial)
+    _note(partial / _PLAN, {**about, "order": made.order})
+    return made, 0, []
+
+
+def _clear(partial: Path) -> None:
+    """An empty folder for an export; only what an export wrote is removed.
+
+    Raises
+    ------
+    DataError : the folder holds something else, or is none.
+    """
+    if partial.is_symlink() or (partial.exists() and not partial.is_dir()):
+        raise DataError(f"{partial}: is in the way and was not made by an export; remove it")
+    with reading(partial, "folder of an export"):
+        partial.mkdir(parents=True, exist_ok=True)
+        found = [path.name for path in partial.iterdir()]
+    temporary = {name for name in found if re.fullmatch(_TEMPORARY, name)}
+    others = sorted(set(found) - _OURS - temporary)
+    if others or (found and _PLAN not in found and not temporary):
+        raise DataError(
+            f"{partial}: is in the way and was not made by an export (it holds "
+            f"{(others or sorted(found))[0]}); move or remove it"
+        )
+    for name in sorted(found, key=lambda name: name == _PLAN):  # the plan last: see _finish
+        (partial / name).unlink()
+
+
+def _resume(partial: Path, made: Plan, about: dict[str, Any]) -> tuple[Plan, int, list[str]] | None:
+    """What an interrupted export of the same people left; None where there is none."""
+    if not (partial / _PLAN).is_file() or partial.is_symlink():
+        return None
     try:
-        found = json.loads((partial / _NOTE).read_text(encoding="utf-8"))
-        same = all(found[key] == value for key, value in note.items())
-        done, skipped = int(found["done"]), [str(s) for s in found["skipped"]]
-    except (OSError, ValueError, KeyError, TypeError):
-        same = False
-    if not same:
-        shutil.rmtree(partial)
-        return 0, []
+        stored = read_json(partial / _PLAN)
+        note = read_json(partial / _NOTE)
+        lmdbcheck.check(partial / "data.mdb")
+        same = all(stored[key] == value for key, value in about.items())
+        order = tuple(stored["order"])
+        done, skipped = note["done"], [str(text) for text in note["skipped"]]
+    except (CaffeCompatError, OSError, ValueError, KeyError, TypeError):
+        return None
+    if not same or sorted(order) != list(range(len(made.people))):
+        return None
+    if type(done) is not int or not 0 <= done <= made.total:
+        return None
     # records after the note's count were committed just before a kill: remove them, they are
     # written again
     import lmdb
@@ -276,17 +411,14 @@ def _resume(partial: Path, note: dict[str, Any]) -> tuple[int, list[str]]:
         if cursor.set_range(b"%07d" % done):
             while cursor.delete():
                 pass
-    return done, skipped
+    return replace(made, order=order), done, skipped
 
 
-def _check_space(
-    made: Plan, root: str | os.PathLike[str], target: Path, jpeg: bool, done: int
-) -> None:
+def _check_space(made: Plan, paths: Sequence[Path], target: Path, jpeg: bool, done: int) -> None:
     """Refuse when the disk cannot hold the rest, with 5 % to spare."""
     need = 0
-    for a in made.annotations[done:]:
+    for path, a in list(zip(paths, made.annotations, strict=True))[done:]:
         if jpeg:
-            path = image_path(root, a)
             need += path.stat().st_size + 4096 if path.exists() else 0
         else:
             need += 4 * max(a.size[0], layout.MIN_WIDTH) * a.size[1] + 4096
@@ -331,15 +463,18 @@ def write_values(
     import lmdb
 
     target, partial = Path(out), Path(f"{os.fspath(out)}.partial")
-    if target.exists():
-        raise DataError(f"{target}: exists already; remove it or choose another name with -o")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        partial.mkdir(parents=True)
-        with lmdb.open(str(partial), map_size=1 << 40) as env, env.begin(write=True) as transaction:
-            for key, value in values:
-                transaction.put(key, value, append=True)
-    except (lmdb.Error, OSError) as error:
-        raise DataError(f"{partial}: cannot be written: {error}") from None
-    (partial / "lock.mdb").unlink(missing_ok=True)
-    os.replace(partial, target)
+    with hold(out):
+        if target.exists():
+            raise DataError(f"{target}: exists already; remove it or choose another name with -o")
+        try:
+            _clear(partial)
+            _note(partial / _PLAN, {"from": "values"})
+            with (
+                lmdb.open(str(partial), map_size=1 << 40) as env,
+                env.begin(write=True) as transaction,
+            ):
+                for key, value in values:
+                    _append(transaction, key, value)
+        except (lmdb.Error, OSError) as error:
+            raise DataError(f"{partial}: cannot be written: {error}") from None
+        _finish(partial, target)

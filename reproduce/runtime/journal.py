@@ -9,6 +9,9 @@ from types import TracebackType
 from typing import Any
 
 from caffe_compat.errors import DataError
+from caffe_compat.foreign import Unfit, parse_json, read_bytes, reading
+
+_ADVICE = "run without --resume, or choose another --out"
 
 
 class Journal:
@@ -55,24 +58,31 @@ class Journal:
     def read(self) -> None:
         """Take in what all processes wrote so far."""
         for path in self.files:
-            for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            text = read_bytes(path).decode("utf-8", "replace")
+            for line in text.splitlines():
                 try:
-                    entry = json.loads(line)
-                except ValueError:
+                    entry = parse_json(line, nan=True)
+                except (ValueError, RecursionError):
                     continue
-                if "about" in entry and entry["about"] != self.about:
-                    changed = sorted(
-                        k
-                        for k in {*entry["about"], *self.about}
-                        if entry["about"].get(k) != self.about.get(k)
-                    )
-                    raise DataError(
-                        f"{path}: was made with other settings ({', '.join(changed)}): run "
-                        "without --resume, or choose "
-                        "another --out"
-                    )
-                if "number" in entry:
-                    self.done[int(entry["number"])] = entry["result"]
+                if isinstance(entry, dict):
+                    with reading(path, "journal of results", advice=_ADVICE):
+                        self._take(entry, path)
+
+    def _take(self, entry: dict[str, Any], path: Path) -> None:
+        """Note one line."""
+        about = entry.get("about", self.about)
+        if about != self.about:
+            there = about if isinstance(about, dict) else {}
+            names = {*there, *self.about}
+            changed = sorted(k for k in names if there.get(k) != self.about.get(k))
+            raise DataError(
+                f"{path}: was made with other settings ({', '.join(changed)}): {_ADVICE}"
+            )
+        if "number" in entry:
+            number = entry["number"]
+            if type(number) is not int or "result" not in entry:
+                raise Unfit(f"a line has the number {number!r}")
+            self.done[number] = entry["result"]
 
     def add(self, number: int, result: Any) -> None:
         """Note a result; it is on disk when this returns."""

@@ -7,6 +7,8 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
+from reproduce.runtime.processes import end_with_parent
+
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
@@ -47,4 +49,5 @@ def _single() -> None:
     import cv2
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    end_with_parent()
     cv2.setNumThreads(1)

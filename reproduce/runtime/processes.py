@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -75,3 +77,21 @@ def group(device: str) -> Iterator[Group]:
         yield Group(rank, world, device)
     finally:
         dist.destroy_process_group()
+
+
+_LOOK = 1.0  # seconds between two looks whether the parent lives
+
+
+def end_with_parent() -> None:
+    """Let this worker process end soon after the process that started it, however that ended.
+
+    A worker whose parent was killed would otherwise wait for ever for somebody to take its results.
+    """
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(_LOOK)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True, name="end-with-parent").start()

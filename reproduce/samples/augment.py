@@ -27,10 +27,12 @@ import numpy.typing as npt
 from caffe_compat.errors import DataError
 from reproduce.people.annotation import Annotation
 from reproduce.people.skeletons import Skeleton, named, skeleton
+from reproduce.records.images import pixel_limit
 from reproduce.samples import labels
 from reproduce.samples.dice import Dice
 
 BORDER = 128
+_MAX_SIDE = 30000  # of the enlarged image: OpenCV's fixed-point coordinates have 16 bits
 Image = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
 _F = np.float32
@@ -89,7 +91,9 @@ class Settings:
     @property
     def skeleton(self) -> Skeleton:
         """The parts that the labels have."""
-        return named(self.parts) if self.parts else skeleton(self.num_parts)
+        if self.parts:
+            return named(self.parts, mirrored=self.flip_prob > 0)
+        return skeleton(self.num_parts)
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -175,12 +179,20 @@ class Sample:
 def read_scene(annotation: Annotation, settings: Settings) -> Scene:
     """Coordinates become 0-based, joints the network's parts, visibility 0, 1 or 2."""
     width, height = annotation.size
+    count = len(annotation.joints)
+    if any(len(other.joints) < count for other in annotation.others):
+        raise DataError("another person in the record has fewer joints than its own")
     sources = np.array(
         settings.skeleton.sources
         if settings.transform_body_joint
-        else [(i, i) for i in range(len(annotation.joints))],
+        else [(i, i) for i in range(count)],
         np.intp,
     ).reshape(-1, 2)
+    if sources.max(initial=0) >= count or len(sources) != settings.num_parts:
+        raise DataError(
+            f"the record has {count} joints per person, which cannot give the network's "
+            f"{settings.num_parts} parts: np_in_lmdb or num_parts is wrong"
+        )
 
     def person(rows: npt.NDArray[np.float64]) -> Person:
         joints = rows[:, :2].astype(_F) - _F(1)
@@ -350,12 +362,23 @@ def augment(
             cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR), np.uint8
         )
     scale = float(_F(_F(settings.target_dist) / _F(scene.scale)) * _F(choice.scale_multiplier))
+    _check_size(image, scale)
     image = resize(image, scale)
     scene = scene.map(lambda p: p * _F(scale))
     pixels, scene = _rotate_and_crop(image, scene, settings, choice)
     if choice.flip:
         pixels, scene = _flip(pixels, scene, settings)
     return _finish(pixels, scene, settings, choice)
+
+
+def _check_size(image: Image, scale: float) -> None:
+    """Refuse a person whose scale would make the image vanish, or fill the memory."""
+    height, width = (side * scale for side in image.shape[:2])
+    if min(height, width) < 1 or height * width > pixel_limit() or max(height, width) > _MAX_SIDE:
+        raise DataError(
+            f"the person's scale makes the {image.shape[1]} × {image.shape[0]} image "
+            f"{width:.0f} × {height:.0f}: scale_provided or target_dist is wrong"
+        )
 
 
 def _rotate_and_crop(

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from reproduce.drawing.pictures import draw_skeleton, save_png
-from reproduce.people.skeletons import SKELETON_9, SKELETON_14, skeleton
+from reproduce.people.skeletons import SKELETON_14, skeleton
 from reproduce.records.layout import Record
 from reproduce.records.store import Store
 from reproduce.samples.augment import Sample, Settings, augment, roll
@@ -22,8 +22,10 @@ def draw_record(record: Record, path: str | os.PathLike[str]) -> None:
     """A record's image with the person's skeleton, its centre, and the other people's joints."""
     a = record.annotation
     image = record.image.copy()
-    skeletal = SKELETON_9 if len(a.joints) == 9 else SKELETON_14
-    sources = [s[0] for s in skeletal.sources]
+    count = len(a.joints)
+    # records of 16 joints show the 14 parts that the authors' networks have
+    skeletal = SKELETON_14 if count == 16 else skeleton(count)
+    sources = [s[0] for s in skeletal.sources] if count == 16 else list(range(count))
     rows = a.joints[sources]
     joints = np.where(rows[:, :2].any(1, keepdims=True), rows[:, :2] - 1, np.nan)
     image = draw_skeleton(image, joints, skeletal)
@@ -52,7 +54,7 @@ def draw_sample(sample: Sample, settings: Settings) -> Image:
     ).astype(np.uint8)
     person = sample.scene.people[0]
     joints = np.where((person.visible <= 1)[:, None], person.joints, np.nan)
-    image = draw_skeleton(image, joints, skeleton(settings.num_parts))
+    image = draw_skeleton(image, joints, settings.skeleton)
     x, y = sample.scene.objpos
     cv2.drawMarker(image, (round(float(x)), round(float(y))), (0, 0, 255), cv2.MARKER_CROSS, 14, 2)
     return image

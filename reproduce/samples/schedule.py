@@ -26,6 +26,7 @@ from caffe_compat.training.draws import Draws
 from caffe_compat.training.sources import Batch, find_file, register_source
 from reproduce.people.skeletons import known
 from reproduce.records.store import LMDBStore, Store
+from reproduce.runtime.processes import end_with_parent
 from reproduce.samples.augment import Augmentation, Sample, Settings, augment, roll
 from reproduce.samples.dice import CaffeDice, SampleDice
 
@@ -236,7 +237,7 @@ class _Sampler:
 
 def _start_worker(_: int) -> None:
     """One thread; and Ctrl-C or a SIGTERM to the whole group is the training's business, which ends
-    its workers itself."""
+    its workers itself. A worker whose training was killed ends by itself."""
     import signal
 
     import cv2
@@ -244,6 +245,7 @@ def _start_worker(_: int) -> None:
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    end_with_parent()
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
 
@@ -300,6 +302,7 @@ class CPMSource:
         if not self.workers:
             return self.maker.batch(self._schedule.batch(number, self.size))
         if number != self._expected or self._iterator is None:
+            import torch
             from torch.utils.data import DataLoader
 
             self.maker.store.close()
@@ -313,7 +316,10 @@ class CPMSource:
                 worker_init_fn=_start_worker,
                 multiprocessing_context=self.start_method,
             )
-            self._iterator = iter(loader)
+            # torch draws a seed for the workers from its global generator, which the solver has
+            # just set for this iteration's dropout: nothing here uses that seed
+            with torch.random.fork_rng(devices=[]):
+                self._iterator = iter(loader)
             # before multiprocessing's own hook, which would wait for ever for workers that ignore
             # SIGTERM
             atexit.register(_end, weakref.ref(self._iterator))
@@ -329,13 +335,28 @@ class CPMSource:
         return made
 
 
-def open_store(path: str | os.PathLike[str], joints: int) -> Store:
-    """The record file at a path: an LMDB folder or file, or an HDF5 file."""
+def open_store(path: str | os.PathLike[str], joints: int | None) -> Store:
+    """The record file at a path: an LMDB folder or file, or an HDF5 file.
+
+    Parameters
+    ----------
+    joints : per person; None: as many as there are.
+
+    Raises
+    ------
+    DataError : no such records, or records with other joints.
+    """
     name = os.fspath(path)
     if name.endswith((".h5", ".hdf5")):
         from reproduce.records.hdf5 import HDF5Store
 
-        return HDF5Store(name)
+        store = HDF5Store(name)
+        if joints is not None and store.joints != joints:
+            raise DataError(
+                f"{name}: its records have {store.joints} joints per person, expected {joints} "
+                "(--joints, or np_in_lmdb of the definition)"
+            )
+        return store
     return LMDBStore(name, joints)
 
 

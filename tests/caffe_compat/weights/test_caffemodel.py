@@ -160,7 +160,7 @@ def test_every_truncation_is_noticed(tmp_path: Path) -> None:
         (b'name: "net"\nlayer { name: "a" }\n', "is text"),
         (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS pointer"),
         (b"\x08\xe0\xa2\x04\x12\x03abc", "solverstate"),
-        (b"\x89PNG\r\n\x1a\n" + bytes(100), "damaged|no caffemodel"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(100), "damaged|no caffemodel|PNG image"),
         (b"\x89HDF\r\n\x1a\n" + bytes(100), "damaged HDF5"),
     ],
 )

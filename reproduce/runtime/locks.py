@@ -1,0 +1,71 @@
+"""One process at a time works on a target."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from caffe_compat.errors import CaffeCompatError
+from caffe_compat.files import TargetError, atomic_write
+
+
+class Taken(CaffeCompatError):
+    """Another process works on the target; the message says which."""
+
+
+@contextlib.contextmanager
+def hold(target: str | os.PathLike[str]) -> Iterator[None]:
+    """Keep other processes from working on a target; the lock ends with this process, however that
+    ends.
+
+    The lock is the file ``.NAME.lock`` beside the target; ``.NAME.holder`` says who has it.
+
+    Parameters
+    ----------
+    target : a file or folder, which need not exist yet.
+
+    Raises
+    ------
+    Taken : in one line who holds it.
+    TargetError : the folder cannot be written to.
+    """
+    from filelock import FileLock, Timeout
+
+    path = Path(os.path.abspath(target))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TargetError(f"{path.parent}: cannot be made: {error.strerror or error}") from None
+    holder = path.with_name(f".{path.name}.holder")
+    lock = FileLock(path.with_name(f".{path.name}.lock"))
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise Taken(
+            f"{os.fspath(target)}: {_who(holder)} is writing there; wait for its end or choose "
+            "another target"
+        ) from None
+    except (OSError, NotImplementedError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise TargetError(f"{os.fspath(target)}: cannot be locked: {reason}") from None
+    try:
+        command = " ".join([os.path.basename(sys.argv[0]), *sys.argv[1:]])[:200]
+        with atomic_write(holder) as stream:
+            text = f"process {os.getpid()} on {platform.node()} ({command})"
+            stream.write(text.encode("utf-8", "backslashreplace"))
+        yield
+    finally:
+        holder.unlink(missing_ok=True)
+        lock.release()
+
+
+def _who(holder: Path) -> str:
+    """Who holds a lock, as far as it was written down."""
+    try:
+        return holder.read_text(encoding="utf-8", errors="replace").strip() or "another process"
+    except OSError:
+        return "another process"
