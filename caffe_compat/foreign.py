@@ -130,11 +130,13 @@ def check_file(path: Path_, error: type[CaffeCompatError] = DataError) -> int:
     name = os.fspath(path)
     try:
         found = os.stat(name)
+    except FileNotFoundError:
+        raise error(f"{name}: cannot be read: no such file{_windows_advice(name)}") from None
     except (OSError, ValueError) as problem:
         reason = getattr(problem, "strerror", None) or str(problem)
         raise error(f"{name}: cannot be read: {reason}{_windows_advice(name)}") from None
     if stat.S_ISDIR(found.st_mode):
-        raise error(f"{name}: is a folder, expected a file")
+        raise error(f"{name}: is a directory, expected a file")
     if not stat.S_ISREG(found.st_mode):
         raise error(f"{name}: is a pipe or a device, expected an ordinary file")
     return found.st_size

@@ -179,6 +179,8 @@ def read_image(path: str | os.PathLike[str], *, upright: bool = False) -> Image:
     DataError : missing, no ordinary file, or not decodable; begins with the file's name.
     """
     name = os.fspath(path)
+    if not os.path.lexists(name):
+        raise DataError(f"{name}: no such image")
     data = read_bytes(path)
     try:
         return decode(data, upright=upright)

@@ -161,7 +161,7 @@ def test_every_truncation_is_noticed(tmp_path: Path) -> None:
         (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS pointer"),
         (b"\x08\xe0\xa2\x04\x12\x03abc", "solverstate"),
         (b"\x89PNG\r\n\x1a\n" + bytes(100), "damaged|no caffemodel|PNG image"),
-        (b"\x89HDF\r\n\x1a\n" + bytes(100), "damaged HDF5"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(100), "no readable HDF5"),
     ],
 )
 def test_files_of_another_kind(tmp_path: Path, content: bytes, says: str) -> None:

@@ -102,12 +102,12 @@ def test_boxes_file(model: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "text", "said"),
     [
-        ("b.json", "{", "is no JSON"),
-        ("b.json", "[1]", "expected an object of lists"),
-        ("b.json", '{"a.png": [1, 2, 3, 4]}', "a.png, person 1: expected four numbers"),
+        ("b.json", "{", "is no readable file of boxes"),
+        ("b.json", "[1]", "an object of lists"),
+        ("b.json", '{"a.png": [[1, 2, 3]]}', "a.png, person 1: expected four numbers"),
         ("b.json", '{"a.png": [[1, 2, 0, 4]]}', "positive size"),
         ("b.csv", "image,x,y,w,h\na.png,1,2,nan,4", "line 2: expected four numbers"),
-        ("b.csv", "a.png," + "1" * 200_000, "is no CSV"),
+        ("b.csv", "a.png," + "1" * 200_000, "is no readable file of boxes"),
         ("b.csv", "a.png,1,2,3", "line 1: expected four numbers"),
         ("missing.csv", None, "cannot be read"),
     ],
@@ -266,7 +266,7 @@ def test_a_job_carries_its_error(model: Path, tmp_path: Path, workers: int) -> N
     predictor = Predictor.load(str(model), protocol=DEMO.searching((1.0,)))
     cv2.imwrite(str(tmp_path / "good.png"), np.zeros((60, 40, 3), np.uint8))
     paths = [tmp_path / name for name in ("missing.png", "good.png", "good.png")]
-    boxes = [None, [(500.0, 500.0, 5.0, 5.0)], None]
+    boxes = [None, [(500.0, 500.0, 50.0, 50.0)], None]
     jobs = [predictor.job(str(p), p, b) for p, b in zip(paths, boxes, strict=True)]
     missing, outside, good = prefetch(prepare, jobs, workers)
     assert str(missing.error) == f"{paths[0]}: no such image"
@@ -379,9 +379,9 @@ def test_protocols_and_scales(model: Path, tmp_path: Path) -> None:
         result = _run(tmp_path / "a.png", *common, *args, "--scales", "0.9,1.1")
         assert result.exit_code == 0, result.output
     for args, said in (
-        (["--protocol", "lsp", "--box", "1,2,3,4"], "has no meaning"),
+        (["--protocol", "lsp", "--box", "1,2,30,40"], "has no meaning"),
         (["--protocol", "mpi"], "needs a box"),
-        (["--protocol", "flic", "--box", "300,300,5,5"], "no part of it lies inside"),
+        (["--protocol", "flic", "--box", "300,300,50,50"], "no part of it lies inside"),
         (["--scales", "0.5,x"], "expected multiples"),
         (["--protocol", "flic"], "needs the torso's box"),
         (["--box", "1,2,3,4", "--detect"], "exclude each other"),
