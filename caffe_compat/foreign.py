@@ -131,7 +131,7 @@ def check_file(path: Path_, error: type[CaffeCompatError] = DataError) -> int:
     try:
         found = os.stat(name)
     except FileNotFoundError:
-        raise error(f"{name}: cannot be read: no such file{_windows_advice(name)}") from None
+        raise error(f"{name}: cannot be read: No such file or directory{_windows_advice(name)}") from None
     except (OSError, ValueError) as problem:
         reason = getattr(problem, "strerror", None) or str(problem)
         raise error(f"{name}: cannot be read: {reason}{_windows_advice(name)}") from None
