@@ -131,7 +131,8 @@ def check_file(path: Path_, error: type[CaffeCompatError] = DataError) -> int:
     try:
         found = os.stat(name)
     except FileNotFoundError:
-        raise error(f"{name}: cannot be read: No such file or directory{_windows_advice(name)}") from None
+        advice = _windows_advice(name)
+        raise error(f"{name}: cannot be read: No such file or directory{advice}") from None
     except (OSError, ValueError) as problem:
         reason = getattr(problem, "strerror", None) or str(problem)
         raise error(f"{name}: cannot be read: {reason}{_windows_advice(name)}") from None
