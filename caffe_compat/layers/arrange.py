@@ -25,6 +25,13 @@ class Concat(Layer):
 
     option = "concat_param"
     bottoms = (1, None)
+    reads = ()
+
+    def shares_data(self) -> bool:
+        return len(self.spec.bottoms) == 1
+
+    def shares_diff(self, backward: bool) -> bool:
+        return self.shares_data()
 
     def setup(self) -> None:
         if self.has("axis") and self.has("concat_dim"):
@@ -68,6 +75,13 @@ class Slice(Layer):
 
     option = "slice_param"
     tops = (1, None)
+    reads = ()
+
+    def shares_data(self) -> bool:
+        return len(self.spec.tops) == 1
+
+    def shares_diff(self, backward: bool) -> bool:
+        return self.shares_data()
 
     def setup(self) -> None:
         if self.has("axis") and self.has("slice_dim"):
@@ -127,6 +141,11 @@ class Split(Layer):
     """
 
     tops = (1, None)
+    in_place = False
+    reads = ()
+
+    def shares_data(self) -> bool:
+        return True
 
     def output_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
         return [bottoms[0]] * len(self.spec.tops)
@@ -144,6 +163,7 @@ class Silence(Layer):
 
     bottoms = (1, None)
     tops = (0, 0)
+    reads = ()
 
     def separable(self, bottoms: Sequence[Shape]) -> bool:
         return True
@@ -164,6 +184,13 @@ class Flatten(Layer):
 
     option = "flatten_param"
     in_place = False
+    reads = ()
+
+    def shares_data(self) -> bool:
+        return True
+
+    def shares_diff(self, backward: bool) -> bool:
+        return backward
 
     def output_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
         shape = bottoms[0]
@@ -189,6 +216,13 @@ class Reshape(Layer):
 
     option = "reshape_param"
     in_place = False
+    reads = ()
+
+    def shares_data(self) -> bool:
+        return True
+
+    def shares_diff(self, backward: bool) -> bool:
+        return True
 
     def setup(self) -> None:
         dims = list(self.options.shape.dim)
@@ -243,6 +277,7 @@ class Tile(Layer):
     """
 
     option = "tile_param"
+    reads = ()
 
     def setup(self) -> None:
         if not self.has("tiles") or self.options.tiles < 1:
@@ -270,6 +305,7 @@ class Crop(Layer):
 
     option = "crop_param"
     bottoms = (2, 2)
+    reads = ()
 
     def _begin(self, bottoms: Sequence[Shape]) -> list[int]:
         first, other = bottoms
@@ -315,6 +351,7 @@ class BatchReindex(Layer):
     """
 
     bottoms = (2, 2)
+    reads = ()
 
     def output_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
         if len(bottoms[1]) != 1:
@@ -325,7 +362,7 @@ class BatchReindex(Layer):
         return index == 0
 
     def forward(self, params: Sequence[Tensor], *bottoms: Tensor) -> tuple[Tensor, ...]:
-        return (bottoms[0].index_select(0, bottoms[1].detach().long()),)
+        return (bottoms[0].index_select(0, self.indices(1, bottoms[1], len(bottoms[0]))),)
 
 
 @register("Parameter")
@@ -338,6 +375,10 @@ class Parameter(Layer):
     option = "parameter_param"
     bottoms = (0, 0)
     blob_names = ("weight",)
+    reads = ()
+
+    def replaces_gradient(self, index: int, bottoms: Sequence[Shape]) -> bool:
+        return True  # its gradient and the top's are one piece of memory
 
     def param_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
         return [tuple(self.options.shape.dim)]
@@ -361,6 +402,7 @@ class Filter(Layer):
 
     bottoms = (2, None)
     tops = (1, None)
+    reads = ()
 
     def setup(self) -> None:
         if len(self.spec.tops) != len(self.spec.bottoms) - 1:
@@ -384,6 +426,4 @@ class Filter(Layer):
 
     def forward(self, params: Sequence[Tensor], *bottoms: Tensor) -> tuple[Tensor, ...]:
         chosen = bottoms[-1].detach().reshape(-1).nonzero().reshape(-1)
-        if not len(chosen):  # as Caffe: nothing chosen gives the first item
-            chosen = chosen.new_zeros(1)
         return tuple(b.index_select(0, chosen) for b in bottoms[:-1])

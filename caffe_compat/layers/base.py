@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from caffe_compat.definition.spec import TEST, LayerSpec
-from caffe_compat.errors import PrototxtError, UnsupportedLayer
+from caffe_compat.errors import DataError, PrototxtError, UnsupportedLayer
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,6 +36,14 @@ class Layer:
     in_place : may top and bottom be the same blob?
     effect : does a forward pass do something beside its tops, such as writing a file?
     stateful : does a forward pass change the layer object? Each network then has one of its own.
+    reads : what Caffe's backward pass of this layer looks at when it runs: "bottom" or "top" data,
+        or only the "sign" of its top. Where a later layer works in place, this is not what the
+        forward pass saw. "diff" where it looks at the top's gradient after it has begun to write
+        the bottom's, which are one where the layer works in place. Empty where the layer keeps what
+        it needs, or needs nothing.
+    keeps_sign : does the top have the bottom's sign wherever a gradient passes?
+    changes_state : does a forward pass change its parameters?
+    always_propagates : does Caffe's backward pass write the bottom's gradient without being asked?
 
     Attributes
     ----------
@@ -55,6 +63,10 @@ class Layer:
     in_place: ClassVar[bool] = True
     effect: bool = False
     stateful: ClassVar[bool] = False
+    reads: tuple[str, ...] = ("bottom",)
+    keeps_sign: bool = False
+    changes_state: bool = False
+    always_propagates: bool = False
 
     def __init__(self, spec: LayerSpec, phase: str = TEST) -> None:
         self.spec, self.phase, self.repeating = spec, phase, False
@@ -117,6 +129,39 @@ class Layer:
             raise self.error(f"axis {value} is out of range for a blob of {axes} axes", field)
         return value % axes if axes else 0
 
+    def four_axes(self, shape: Shape) -> Shape:
+        """A shape as N×C×H×W, which this layer's code in Caffe takes for granted; missing axes are
+        1.
+
+        Raises
+        ------
+        PrototxtError : more than 4 axes.
+        """
+        if len(shape) > 4:
+            raise self.error(f"the bottom must have 4 axes or fewer, found {len(shape)}", "bottom")
+        return (*shape, 1, 1, 1, 1)[:4]
+
+    def indices(
+        self, bottom: int, values: Tensor, classes: int, ignored: int | None = None
+    ) -> Tensor:
+        """What a bottom holds, as whole numbers from 0 to ``classes - 1`` (or ``ignored``).
+
+        Raises
+        ------
+        DataError : another value; Caffe would read foreign memory.
+        """
+        found = values.detach().long()
+        wrong = (found < 0) | (found >= classes)
+        if ignored is not None:
+            wrong &= found != ignored
+        if bool(wrong.any()):
+            name, value = self.spec.bottoms[bottom], values.detach()[wrong][0].item()
+            raise DataError(
+                f"layer '{self.name}': blob '{name}' holds {value:g}, which is no class: there are "
+                f"{classes}, counted from 0"
+            )
+        return found
+
     # what a layer class fills in
 
     def setup(self) -> None:
@@ -157,6 +202,60 @@ class Layer:
     def gradient_to(self, index: int) -> bool:
         """Caffe's ``AllowForceBackward``: may a forced backward pass reach this bottom?"""
         return not (self.loss and index == 1)
+
+    def shares_data(self) -> bool:
+        """Are the tops the first bottom's own memory, so that writing to one changes the other?"""
+        return False
+
+    def shares_diff(self, backward: bool) -> bool:
+        """Is the top's gradient the first bottom's own memory?
+
+        Parameters
+        ----------
+        backward : does the layer take part in the backward pass?
+        """
+        return False
+
+    def replaces_gradient(self, index: int, bottoms: Sequence[Shape]) -> bool:
+        """Does Caffe overwrite this parameter's gradient in each backward pass instead of adding to
+        it?"""
+        return False
+
+    @property
+    def works_in_place(self) -> bool:
+        """Is the first top the first bottom?"""
+        return self.spec.tops[:1] == self.spec.bottoms[:1]
+
+    def margins(self, bottoms: Sequence[Tensor]) -> Tensor | None:
+        """What Caffe's forward pass leaves in the first bottom's gradient, where it keeps something
+        there."""
+        return None
+
+    def product(self, bottoms: Sequence[Tensor], diffs: Sequence[Tensor]) -> Tensor | None:
+        """What Caffe's backward pass leaves in the first bottom's gradient, though it was not asked
+        for it."""
+        return None
+
+    def backward_overwritten(
+        self,
+        seen: Sequence[Tensor],
+        bottoms: Sequence[Tensor],
+        tops: Sequence[Tensor],
+        diffs: Sequence[Tensor],
+    ) -> tuple[Tensor, ...] | None:
+        """The bottoms' gradients where what this layer :attr:`reads` has been overwritten.
+
+        Parameters
+        ----------
+        seen : bottoms as the forward pass saw them.
+        bottoms, tops : what they hold now.
+        diffs : gradients of the tops.
+
+        Returns
+        -------
+        None where Caffe's formula is the derivative at the present bottoms; autograd knows that.
+        """
+        return None
 
 
 _REGISTRY: dict[str, type[Layer]] = {}
@@ -218,6 +317,14 @@ def check_filler(filler: Any, shape: Shape, layer: Layer) -> None:
         raise layer.error(f"unknown filler '{filler.type}'; known: {', '.join(FILLERS)}")
     if filler.type != "gaussian" and filler.sparse != -1:
         raise layer.error(f"sparse is for the gaussian filler only, not for '{filler.type}'")
+    if filler.sparse >= 0 and (not shape or filler.sparse > shape[0]):
+        raise layer.error(
+            f"sparse {filler.sparse} is more than the first axis of a blob of shape {shape}"
+        )
+    if filler.type in ("positive_unitball", "xavier", "msra") and len(shape) > 4:
+        raise layer.error(
+            f"the {filler.type} filler takes blobs of 4 axes or fewer, found {len(shape)}"
+        )
     if filler.type == "bilinear" and (len(shape) != 4 or shape[2] != shape[3]):
         raise layer.error(
             f"the bilinear filler needs a blob of 4 axes with square kernels, not {shape}"

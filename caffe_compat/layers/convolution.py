@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -19,12 +20,40 @@ else:
     plan = lazy_import("caffe_compat.engine.plan")
 
 
+Windows = tuple[Shape, Shape, Shape, Shape]  # kernel, stride, pad, dilation by spatial axis
+
+
+def _reached(x: Tensor, windows: Windows) -> Tensor:
+    """The input, with zeros behind it where a window that is larger than the padded input reaches
+    beyond it.
+
+    Caffe's size of an output rounds towards zero, so that a stride above 1 leaves one such window.
+    """
+    beyond = [
+        max(0, dilation * (kernel - 1) + 1 - (size + 2 * pad))
+        for size, kernel, _, pad, dilation in zip(x.shape[2:], *windows, strict=True)
+    ]
+    return F.pad(x, [p for b in reversed(beyond) for p in (0, b)]) if any(beyond) else x
+
+
+def unfolded(x: Tensor, windows: Windows) -> Tensor:
+    """All windows of N×C×spatial: N×C×kernel×places, with any number of spatial axes."""
+    wide = _reached(x, windows)
+    kernel, stride, pad, dilation = windows
+    wide = F.pad(wide, [p for size in reversed(pad) for p in (size, size)]) if any(pad) else wide
+    for axis, (k, t, d) in enumerate(zip(kernel, stride, dilation, strict=True), 2):
+        wide = wide.unfold(axis, d * (k - 1) + 1, t)[..., ::d]
+    axes = len(kernel)
+    places, inside = range(2, 2 + axes), range(2 + axes, 2 + 2 * axes)
+    return wide.permute(0, 1, *inside, *places)
+
+
 class _Windowed(Layer):
     """Kernel, stride, pad and dilation of ``convolution_param``, for any number of spatial axes."""
 
     option = "convolution_param"
 
-    def windows(self, bottom: Shape) -> tuple[Shape, Shape, Shape, Shape]:
+    def windows(self, bottom: Shape) -> Windows:
         """(kernel, stride, pad, dilation), one entry per spatial axis."""
         options = self.options
         axes = len(bottom) - self.channel_axis(bottom) - 1
@@ -118,8 +147,6 @@ class _Filters(_Windowed):
                 raise self.error(
                     f"all bottoms must have the same shape, found {first} and {other}", "bottom"
                 )
-        if len(first) - axis - 1 > 3:
-            raise self.error("more than 3 spatial axes are not supported", "axis")
 
     def fillers(self) -> list[Any]:
         return [self.options.weight_filler, self.options.bias_filler][: 1 + self.options.bias_term]
@@ -138,9 +165,10 @@ class _Filters(_Windowed):
 class Convolution(_Filters):
     """Cross-correlation with learned filters.
 
-    ``top[n, o] = bias[o] + sum_c weight[o, c] * bottom[n, c]`` over windows; N×C×spatial, 1 to 3
-    spatial axes. Weights (num_output, C/group, kernel). Output size ``floor((size + 2 pad -
-    dilation (kernel-1) - 1) / stride) + 1`` as torch's. Several bottoms share the weights.
+    ``top[n, o] = bias[o] + sum_c weight[o, c] * bottom[n, c]`` over windows; N×C×spatial, any
+    number of spatial axes. Weights (num_output, C/group, kernel). Output size
+    ``(size + 2 pad - dilation (kernel-1) - 1) / stride + 1``, the quotient rounded towards zero:
+    with a stride, a kernel may be larger than the padded input. Several bottoms share the weights.
 
     Source: ``conv_layer.cpp``, ``base_conv_layer.cpp`` of BVLC Caffe.
     """
@@ -170,13 +198,30 @@ class Convolution(_Filters):
 
     def forward(self, params: Sequence[Tensor], *bottoms: Tensor) -> tuple[Tensor, ...]:
         tops = []
+        bias = params[1] if len(params) > 1 else None
         for bottom in bottoms:
             folded, lead = self._folded(bottom)
-            _, stride, pad, dilation = self.windows(tuple(bottom.shape))
-            bias = params[1] if len(params) > 1 else None
-            top = plan.convolve(folded, params[0], bias, stride, pad, dilation, self.options.group)
+            windows = self.windows(tuple(bottom.shape))
+            if len(windows[0]) > 3:  # more axes than torch convolves
+                top = self._multiplied(folded, params[0], bias, windows)
+            else:
+                wide, (_, stride, pad, dilation) = _reached(folded, windows), windows
+                top = plan.convolve(
+                    wide, params[0], bias, stride, pad, dilation, self.options.group
+                )
             tops.append(top if len(lead) == 1 else top.reshape(*lead, *top.shape[1:]))
         return tuple(tops)
+
+    def _multiplied(
+        self, x: Tensor, weight: Tensor, bias: Tensor | None, windows: Windows
+    ) -> Tensor:
+        """The convolution as one product of matrices, as Caffe computes it; any number of axes."""
+        group, columns = self.options.group, unfolded(x, windows)
+        size = columns.shape[2 + len(windows[0]) :]
+        rows = weight.reshape(group, len(weight) // group, -1)
+        top = rows @ columns.reshape(len(x), group, rows.shape[2], -1)
+        top = top.reshape(len(x), len(weight), *size)
+        return top if bias is None else top + bias.reshape(-1, *[1] * len(size))
 
 
 @register("Deconvolution")
@@ -215,47 +260,76 @@ class Deconvolution(_Filters):
 
     def forward(self, params: Sequence[Tensor], *bottoms: Tensor) -> tuple[Tensor, ...]:
         tops = []
+        bias = params[1] if len(params) > 1 else None
         for bottom in bottoms:
             folded, lead = self._folded(bottom)
-            kernel, stride, pad, dilation = self.windows(tuple(bottom.shape))
-            run = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}[len(kernel)]
-            top = run(
-                folded,
-                params[0],
-                params[1] if len(params) > 1 else None,
-                list(stride),
-                list(pad),
-                0,
-                self.options.group,
-                list(dilation),
-            )
+            shape = tuple(bottom.shape)
+            kernel, stride, pad, dilation = windows = self.windows(shape)
+            if 1 <= len(kernel) <= 3:
+                run = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[len(kernel) - 1]
+                group = self.options.group
+                top = run(
+                    folded, params[0], bias, list(stride), list(pad), 0, group, list(dilation)
+                )
+            else:
+                size = self.output_shapes([shape])[0][len(lead) + 1 :]
+                top = self._spread(folded, params[0], bias, windows, size)
             tops.append(top if len(lead) == 1 else top.reshape(*lead, *top.shape[1:]))
         return tuple(tops)
+
+    def _spread(
+        self, x: Tensor, weight: Tensor, bias: Tensor | None, windows: Windows, size: Shape
+    ) -> Tensor:
+        """Each value's window added to the output, place by place of the kernel; any number of
+        axes."""
+        kernel, stride, pad, dilation = windows
+        group = self.options.group
+        rows = weight.reshape(group, len(weight) // group, -1).transpose(1, 2)
+        columns = rows @ x.reshape(len(x), group, len(weight) // group, -1)
+        columns = columns.reshape(len(x), self.options.num_output, -1, *x.shape[2:])
+        wide = x.new_zeros(
+            len(x),
+            self.options.num_output,
+            *(s + 2 * p for s, p in zip(size, pad, strict=True)),
+        )
+        for number, place in enumerate(itertools.product(*map(range, kernel))):
+            window = tuple(
+                slice(at * d, at * d + (n - 1) * t + 1, t)
+                for at, d, t, n in zip(place, dilation, stride, x.shape[2:], strict=True)
+            )
+            wide = wide.clone()
+            wide[(slice(None), slice(None), *window)] += columns[:, :, number]
+        inside = tuple(slice(p, p + s) for p, s in zip(pad, size, strict=True))
+        top = wide[(slice(None), slice(None), *inside)]
+        return top if bias is None else top + bias.reshape(-1, *[1] * len(size))
 
 
 @register("Im2col")
 class Im2col(_Windowed):
-    """Windows unfolded into channels: N×C×H×W to N×(C·kh·kw)×H'×W'.
+    """Windows unfolded into channels: N×C×H×W to N×(C·kh·kw)×H'×W', with any number of spatial
+    axes.
 
     Source: ``im2col_layer.cpp`` of BVLC Caffe.
     """
+
+    reads = ()
 
     def output_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
         bottom = bottoms[0]
         axis = self.channel_axis(bottom)
         windows = self.windows(bottom)
-        if len(windows[0]) != 2:
-            raise self.error("only 2 spatial axes are supported", "axis")
         spatial = tuple(
             self.extent(s, *w)
             for s, w in zip(bottom[axis + 1 :], zip(*windows, strict=True), strict=True)
         )
+        if any(size < 1 for size in spatial):
+            raise self.error(
+                f"the kernel does not fit into the padded input of shape {bottom}", "kernel_size"
+            )
         return [(*bottom[:axis], bottom[axis] * count(windows[0]), *spatial)]
 
     def forward(self, params: Sequence[Tensor], *bottoms: Tensor) -> tuple[Tensor, ...]:
         shape = tuple(bottoms[0].shape)
         axis = self.channel_axis(shape)
-        kernel, stride, pad, dilation = self.windows(shape)
-        folded = bottoms[0].reshape(-1, *shape[axis:])
-        columns = F.unfold(folded, kernel, dilation, pad, stride)  # type: ignore[arg-type]
+        columns = unfolded(bottoms[0].reshape(-1, *shape[axis:]), self.windows(shape))
         return (columns.reshape(self.output_shapes([shape])[0]),)

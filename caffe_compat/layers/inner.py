@@ -79,5 +79,6 @@ class Embed(Layer):
         return [(*bottoms[0], self.options.num_output)]
 
     def forward(self, params: Sequence[Tensor], *bottoms: Tensor) -> tuple[Tensor, ...]:
-        top = F.embedding(bottoms[0].long(), params[0])
+        rows = self.indices(0, bottoms[0], self.options.input_dim)
+        top = F.embedding(rows, params[0])
         return (top + params[1] if len(params) > 1 else top,)

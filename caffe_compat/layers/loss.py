@@ -51,7 +51,10 @@ class EuclideanLoss(_Loss):
     Source: ``euclidean_loss_layer.cpp`` of BVLC Caffe.
     """
 
+    reads = ()
+
     def output_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
+        self.four_axes(bottoms[0])
         if count(bottoms[0][1:]) != count(bottoms[1][1:]):
             raise self.error(
                 f"both bottoms need the same size per item, found {bottoms[0]} and {bottoms[1]}",
@@ -79,9 +82,14 @@ class SoftmaxWithLoss(_Loss):
 
     option = "loss_param"
     tops = (1, 2)
+    reads = ()
 
     def setup(self) -> None:
         o = self.options
+        if len(self.spec.loss_weights) > 1:
+            raise self.error(
+                "takes one loss_weight (Caffe gives it to the Softmax inside, too)", "loss_weight"
+            )
         self.normalization = schema.enum_name(o, "normalization")
         if not o.HasField("normalization") and o.HasField("normalize"):
             self.normalization = "VALID" if o.normalize else "BATCH_SIZE"
@@ -104,12 +112,9 @@ class SoftmaxWithLoss(_Loss):
         axis = self.axis(self.spec.message.softmax_param.axis, x.dim())
         rows = x.movedim(axis, -1)
         places = rows.shape[:-1]
-        label = bottoms[1].detach().reshape(places).long()
-        valid = (
-            label != o.ignore_label
-            if o.HasField("ignore_label")
-            else torch.ones_like(label, dtype=torch.bool)
-        )
+        ignored = o.ignore_label if o.HasField("ignore_label") else None
+        label = self.indices(1, bottoms[1].reshape(places), rows.shape[-1], ignored)
+        valid = torch.ones_like(label, dtype=torch.bool) if ignored is None else label != ignored
         logs = torch.log_softmax(rows, -1)
         picked = _floor(
             logs.gather(-1, torch.where(valid, label, 0).unsqueeze(-1)).squeeze(-1), _FLT_MIN_LOG
@@ -133,13 +138,14 @@ class MultinomialLogisticLoss(_Loss):
     """
 
     def output_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
-        if count(bottoms[1][1:]) != 1:
+        self.four_axes(bottoms[0])
+        if count(self.four_axes(bottoms[1])[1:]) != 1:
             raise self.error(f"labels must be one per item, found shape {bottoms[1]}", "bottom")
         return super().output_shapes(bottoms)
 
     def forward(self, params: Sequence[Tensor], *bottoms: Tensor) -> tuple[Tensor, ...]:
         p = self.classes(bottoms[0])
-        picked = p.gather(1, bottoms[1].detach().reshape(-1, 1).long())
+        picked = p.gather(1, self.indices(1, bottoms[1].reshape(-1, 1), p.shape[1]))
         return (-torch.log(_floor(picked, _LOG_THRESHOLD)).sum() / p.shape[0],)
 
 
@@ -161,9 +167,11 @@ class InfogainLoss(_Loss):
             )
 
     def output_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
-        size = count(bottoms[0][1:])
-        if count(bottoms[2]) != size * size:
-            raise self.error(f"H must be {size}×{size}, found shape {bottoms[2]}", "bottom")
+        size = count(self.four_axes(bottoms[0])[1:])
+        if count(self.four_axes(bottoms[1])[1:]) != 1:
+            raise self.error(f"labels must be one per item, found shape {bottoms[1]}", "bottom")
+        if self.four_axes(bottoms[2]) != (1, 1, size, size):
+            raise self.error(f"H must be 1×1×{size}×{size}, found shape {bottoms[2]}", "bottom")
         return super().output_shapes(bottoms)
 
     def gradient_to(self, index: int) -> bool:
@@ -171,11 +179,8 @@ class InfogainLoss(_Loss):
 
     def forward(self, params: Sequence[Tensor], *bottoms: Tensor) -> tuple[Tensor, ...]:
         p = self.classes(bottoms[0])
-        rows = (
-            bottoms[2]
-            .detach()
-            .reshape(p.shape[1], p.shape[1])[bottoms[1].detach().reshape(-1).long()]
-        )
+        matrix = bottoms[2].detach().reshape(p.shape[1], p.shape[1])
+        rows = matrix[self.indices(1, bottoms[1].reshape(-1), p.shape[1])]
         return (-(rows * torch.log(_floor(p, _LOG_THRESHOLD))).sum() / p.shape[0],)
 
 
@@ -190,14 +195,23 @@ class HingeLoss(_Loss):
     """
 
     option = "hinge_loss_param"
+    reads = ()
+
+    def output_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
+        self.four_axes(bottoms[0])
+        return super().output_shapes(bottoms)
+
+    def margins(self, bottoms: Sequence[Tensor]) -> Tensor:
+        x = self.classes(bottoms[0])
+        labels = bottoms[1].reshape(-1, 1)[: len(x)]  # there may be more than Caffe looks at
+        sign = torch.ones_like(x).scatter(1, self.indices(1, labels, x.shape[1]), -1.0)
+        return torch.relu(1 + sign * x)
 
     def forward(self, params: Sequence[Tensor], *bottoms: Tensor) -> tuple[Tensor, ...]:
-        x = self.classes(bottoms[0])
-        sign = torch.ones_like(x).scatter(1, bottoms[1].detach().reshape(-1, 1).long(), -1.0)
-        margin = torch.relu(1 + sign * x)
+        margin = self.margins(bottoms)
         if schema.enum_name(self.options, "norm") == "L2":
             margin = margin * margin
-        return (margin.sum() / x.shape[0],)
+        return (margin.sum() / len(margin),)
 
 
 @register("SigmoidCrossEntropyLoss")
@@ -207,6 +221,8 @@ class SigmoidCrossEntropyLoss(_Loss):
     Source: ``sigmoid_cross_entropy_loss_layer.cpp`` of the Caffe that the CPM release forked
     (divides by N always).
     """
+
+    reads = ()
 
     def output_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
         if count(bottoms[0]) != count(bottoms[1]):
@@ -232,6 +248,7 @@ class ContrastiveLoss(_Loss):
 
     option = "contrastive_loss_param"
     bottoms = (3, 3)
+    reads = ()
 
     def output_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
         if (
@@ -275,6 +292,7 @@ class Accuracy(Layer):
 
     option = "accuracy_param"
     bottoms = (2, 2)
+    reads = ()
     tops = (1, 2)
 
     def output_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
@@ -296,10 +314,9 @@ class Accuracy(Layer):
         rows = x.movedim(self.axis(self.options.axis, x.dim()), -1)
         classes = rows.shape[-1]
         rows = rows.reshape(-1, classes)
-        label = bottoms[1].detach().reshape(-1).long()
-        valid = torch.ones_like(label, dtype=torch.bool)
-        if self.has("ignore_label"):
-            valid = label != self.options.ignore_label
+        ignored = self.options.ignore_label if self.has("ignore_label") else None
+        label = self.indices(1, bottoms[1].reshape(-1), classes, ignored)
+        valid = torch.ones_like(label, dtype=torch.bool) if ignored is None else label != ignored
         rows, label = rows[valid], label[valid]
         own = rows.gather(1, label[:, None])
         later = torch.arange(classes, device=x.device)[None] > label[:, None]

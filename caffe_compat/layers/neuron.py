@@ -23,8 +23,27 @@ class _Neuron(Layer):
         """The function of one element."""
         raise NotImplementedError
 
+    def slope(self, x: Tensor, y: Tensor) -> Tensor | None:
+        """Caffe's derivative from what bottom and top hold in the backward pass; None where that is
+        the derivative at ``x``."""
+        return None
+
     def forward(self, params: Sequence[Tensor], *bottoms: Tensor) -> tuple[Tensor, ...]:
         return (self.compute(bottoms[0]),)
+
+    def backward_overwritten(
+        self,
+        seen: Sequence[Tensor],
+        bottoms: Sequence[Tensor],
+        tops: Sequence[Tensor],
+        diffs: Sequence[Tensor],
+    ) -> tuple[Tensor, ...] | None:
+        slope = self.slope(bottoms[0], tops[0])
+        if slope is None:
+            return None
+        if "diff" in self.reads and self.works_in_place:
+            return (slope * slope,)  # the slope has been written over the top's gradient
+        return (diffs[0] * slope,)
 
 
 @register("ReLU")
@@ -35,6 +54,10 @@ class ReLU(_Neuron):
     """
 
     option = "relu_param"
+
+    def setup(self) -> None:
+        if self.options.negative_slope >= 0:  # else the top does not tell the bottom's sign
+            self.reads, self.keeps_sign = ("sign",), True
 
     def separable(self, bottoms: Sequence[Shape]) -> bool:
         return True
@@ -55,9 +78,14 @@ class PReLU(Layer):
     option = "prelu_param"
     blob_names = ("weight",)
 
+    def setup(self) -> None:
+        if self.works_in_place:
+            self.reads = ()  # Caffe keeps a copy of the bottom
+
     def param_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
         if len(bottoms[0]) < 2:
             raise self.error("the bottom must have at least 2 axes", "bottom")
+        self.four_axes(bottoms[0])
         return [() if self.options.channel_shared else (bottoms[0][1],)]
 
     def fillers(self) -> list[Any]:
@@ -77,9 +105,13 @@ class ELU(_Neuron):
     """
 
     option = "elu_param"
+    reads = ("bottom", "top")
 
     def compute(self, x: Tensor) -> Tensor:
         return F.elu(x, self.options.alpha)
+
+    def slope(self, x: Tensor, y: Tensor) -> Tensor:
+        return torch.where(x > 0, 1.0, self.options.alpha + y)
 
 
 @register("Sigmoid")
@@ -89,8 +121,13 @@ class Sigmoid(_Neuron):
     Source: ``sigmoid_layer.cpp`` of BVLC Caffe.
     """
 
+    reads = ("top",)
+
     def compute(self, x: Tensor) -> Tensor:
         return torch.sigmoid(x)
+
+    def slope(self, x: Tensor, y: Tensor) -> Tensor:
+        return y * (1 - y)
 
 
 @register("TanH")
@@ -100,8 +137,13 @@ class TanH(_Neuron):
     Source: ``tanh_layer.cpp`` of BVLC Caffe.
     """
 
+    reads = ("top",)
+
     def compute(self, x: Tensor) -> Tensor:
         return torch.tanh(x)
+
+    def slope(self, x: Tensor, y: Tensor) -> Tensor:
+        return 1 - y * y
 
 
 @register("Swish")
@@ -167,6 +209,15 @@ class Power(_Neuron):
 
     option = "power_param"
 
+    def setup(self) -> None:
+        power, scale = self.options.power, self.options.scale
+        if power * scale == 0:
+            self.reads = ()
+        elif power == 1:
+            self.reads = ("diff",)
+        else:
+            self.reads = ("diff", "bottom") if power == 2 else ("diff", "bottom", "top")
+
     def compute(self, x: Tensor) -> Tensor:
         power, scale, shift = self.options.power, self.options.scale, self.options.shift
         if power * scale == 0:
@@ -177,6 +228,14 @@ class Power(_Neuron):
             return y.clone() if y is x else y
         return y * y if power == 2 else y ** float(power)
 
+    def slope(self, x: Tensor, y: Tensor) -> Tensor:
+        power, scale, shift = self.options.power, self.options.scale, self.options.shift
+        if power == 1:
+            return torch.full_like(x, scale)
+        inside: Tensor = x * scale + shift
+        factor: float = power * scale
+        return inside * factor if power == 2 else y / inside * factor
+
 
 @register("Exp")
 class Exp(_Neuron):
@@ -186,6 +245,7 @@ class Exp(_Neuron):
     """
 
     option = "exp_param"
+    reads = ("top",)
 
     def setup(self) -> None:
         if self.options.base != -1 and self.options.base <= 0:
@@ -198,6 +258,11 @@ class Exp(_Neuron):
         y = torch.exp(x * (log_base * scale))
         return y * outer if outer != 1 else y
 
+    def slope(self, x: Tensor, y: Tensor) -> Tensor:
+        base = self.options.base
+        factor: float = self.options.scale * (1.0 if base == -1 else math.log(base))
+        return y * factor
+
 
 @register("Log")
 class Log(_Neuron):
@@ -207,6 +272,7 @@ class Log(_Neuron):
     """
 
     option = "log_param"
+    reads = ("diff", "bottom")
 
     def setup(self) -> None:
         if self.options.base != -1 and self.options.base <= 0:
@@ -217,6 +283,12 @@ class Log(_Neuron):
         y = torch.log(x * self.options.scale + self.options.shift)
         return y if base == -1 else y / math.log(base)
 
+    def slope(self, x: Tensor, y: Tensor) -> Tensor:
+        base, scale = self.options.base, self.options.scale
+        factor: float = scale / (1.0 if base == -1 else math.log(base))
+        inside: Tensor = x * scale + self.options.shift
+        return factor / inside
+
 
 @register("Threshold")
 class Threshold(_Neuron):
@@ -226,6 +298,7 @@ class Threshold(_Neuron):
     """
 
     option = "threshold_param"
+    reads = ()
 
     def compute(self, x: Tensor) -> Tensor:
         return torch.gt(x, self.options.threshold).to(x.dtype)
@@ -240,6 +313,8 @@ class Dropout(_Neuron):
     """
 
     option = "dropout_param"
+    reads = ()
+    keeps_sign = True
 
     def setup(self) -> None:
         if not 0 <= self.options.dropout_ratio <= 1:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from caffe_compat.definition import schema
 from caffe_compat.definition.spec import TEST
-from caffe_compat.layers.base import Layer, Shape, register
+from caffe_compat.layers.base import Layer, Shape, count, register
 from caffe_compat.lazy import lazy_import
 
 if TYPE_CHECKING:
@@ -30,12 +30,14 @@ class LRN(Layer):
     """
 
     option = "lrn_param"
+    reads = ("bottom", "top")
 
     def setup(self) -> None:
         self.size = self.options.local_size
         if self.size % 2 != 1:
             raise self.error(f"must be odd, found {self.size}", "local_size")
         self.within = schema.enum_name(self.options, "norm_region") == "WITHIN_CHANNEL"
+        self.always_propagates = not self.within
 
     def output_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
         if len(bottoms[0]) != 4:
@@ -45,15 +47,53 @@ class LRN(Layer):
         return [bottoms[0]]
 
     def forward(self, params: Sequence[Tensor], *bottoms: Tensor) -> tuple[Tensor, ...]:
-        x, o = bottoms[0], self.options
-        square = x * x
+        x = bottoms[0]
+        power = self._scale(x * x).pow(-self.options.beta)
+        if self.works_in_place and not self.within:  # the power has been written over the bottom
+            return (power * power,)
+        return (x * power,)
+
+    def _scale(self, square: Tensor) -> Tensor:
+        """What is raised to ``-beta``, from the squared bottom."""
+        alpha: float = self.options.alpha
+        k: float = self.options.k
         if self.within:
             mean = F.avg_pool2d(square, self.size, 1, self.size // 2, count_include_pad=True)
-            return (x * (1 + o.alpha * mean).pow(-o.beta),)
+            return 1 + alpha * mean
+        total: Tensor = self._over_channels(square) * (alpha / self.size)
+        return total + k
+
+    def _over_channels(self, x: Tensor) -> Tensor:
+        """Sums over ``local_size`` neighbouring channels."""
         half = self.size // 2
-        padded = F.pad(square, (0, 0, 0, 0, half, half))
-        total = sum(padded[:, i : i + x.shape[1]] for i in range(self.size))
-        return (x * (o.k + (o.alpha / self.size) * total).pow(-o.beta),)
+        padded = F.pad(x, (0, 0, 0, 0, half, half))
+        total = padded[:, : x.shape[1]]
+        for i in range(1, self.size):
+            total = total + padded[:, i : i + x.shape[1]]
+        return total
+
+    def backward_overwritten(
+        self,
+        seen: Sequence[Tensor],
+        bottoms: Sequence[Tensor],
+        tops: Sequence[Tensor],
+        diffs: Sequence[Tensor],
+    ) -> tuple[Tensor, ...] | None:
+        x, y, diff, o = bottoms[0], tops[0], diffs[0], self.options
+        square = (seen[0] * seen[0]).detach().requires_grad_()
+        with torch.enable_grad():
+            scale = self._scale(square)
+            power = scale.pow(-o.beta)
+        if self.within:  # made of Power, Pooling and Eltwise layers, which see x twice
+            (to_square,) = torch.autograd.grad(power, square, diff * x)
+            return (diff * power.detach() + 2 * x * to_square,)
+        scale, power = scale.detach(), power.detach()
+        if self.works_in_place:  # here, too, over the top's gradient
+            diff, power = power * power, power
+            around = self._over_channels(diff * y / scale)
+            return (diff - (2 * o.alpha * o.beta / self.size) * x * around,)
+        around = self._over_channels(diff * y / scale)
+        return (diff * power - (2 * o.alpha * o.beta / self.size) * x * around,)
 
 
 @register("MVN")
@@ -61,26 +101,62 @@ class MVN(Layer):
     """Mean (and variance) normalisation per channel of each image, or per image
     (``across_channels``).
 
-    ``(x - mean) / (std + eps)``.
+    ``y = (x - mean) / (std + eps)``; the top has 4 axes always. The gradient is ``(g - mean(g) - y
+    mean(y g)) / (std + eps)``, which is the derivative where eps is small.
 
     Source: ``mvn_layer.cpp`` of BVLC Caffe.
     """
 
     option = "mvn_param"
+    always_propagates = True
+
+    def setup(self) -> None:
+        self.reads = ("diff", "top") if self.options.normalize_variance else ()
 
     def output_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
-        if not 1 <= len(bottoms[0]) <= 4:
-            raise self.error("the bottom must have 1 to 4 axes", "bottom")
-        return [bottoms[0]]
+        if len(bottoms[0]) > 4:
+            raise self.error("the bottom must have 4 axes or fewer", "bottom")
+        return [(*bottoms[0], 1, 1, 1, 1)[:4]]
+
+    def _rows(self, x: Tensor) -> Tensor:
+        """What is normalised together, as rows."""
+        num, channels = (*x.shape, 1, 1)[:2]
+        return x.reshape(num if self.options.across_channels else num * channels, -1)
+
+    def _divisor(self, centred: Tensor) -> Tensor:
+        eps: float = self.options.eps
+        return (centred * centred).mean(1, keepdim=True).sqrt() + eps
 
     def forward(self, params: Sequence[Tensor], *bottoms: Tensor) -> tuple[Tensor, ...]:
-        x, o = bottoms[0], self.options
-        shape = [*x.shape, 1, 1, 1][: max(4, x.dim())]
-        rows = x.reshape(shape[0] if o.across_channels else shape[0] * shape[1], -1)
-        y = rows - rows.mean(1, keepdim=True)
-        if o.normalize_variance:
-            y = y / ((y * y).mean(1, keepdim=True).sqrt() + o.eps)
-        return (y.reshape(x.shape),)
+        rows = self._rows(bottoms[0])
+        # in double precision a constant row becomes 0, not its mean's rounding error
+        y = rows - rows.mean(1, keepdim=True, dtype=torch.float64).to(rows.dtype)
+        if self.options.normalize_variance:
+            with torch.no_grad():
+                divisor = self._divisor(y)
+                normalised = y / divisor
+            # its value is 0; its gradient makes Caffe's formula out of the quotient's
+            tie = (normalised * y).mean(1, keepdim=True)
+            y = y / (divisor + (tie - tie.detach()))
+        return (y.reshape(self.output_shapes([tuple(bottoms[0].shape)])[0]),)
+
+    def backward_overwritten(
+        self,
+        seen: Sequence[Tensor],
+        bottoms: Sequence[Tensor],
+        tops: Sequence[Tensor],
+        diffs: Sequence[Tensor],
+    ) -> tuple[Tensor, ...] | None:
+        x, y, diff = self._rows(seen[0]), self._rows(tops[0]), self._rows(diffs[0])
+        divisor = self._divisor(x - x.mean(1, keepdim=True))
+        if self.works_in_place:  # each step writes over the top's gradient
+            along = y * (y * diff).sum(1, keepdim=True)
+            along = along + along.sum(1, keepdim=True)
+            gradient = (-2 / x.shape[1]) * along / divisor
+        else:
+            along = y * (y * diff).mean(1, keepdim=True)
+            gradient = (diff - diff.mean(1, keepdim=True) - along) / divisor
+        return (gradient.reshape(seen[0].shape),)
 
 
 @register("BatchNorm")
@@ -99,12 +175,15 @@ class BatchNorm(Layer):
     option = "batch_norm_param"
     blob_names = ("mean", "variance", "scale_factor")
     trainable = False
+    reads = ()  # Caffe keeps the normalised values
+    always_propagates = True
 
     def setup(self) -> None:
         o = self.options
         self.use_global = (
             o.use_global_stats if o.HasField("use_global_stats") else self.phase == TEST
         )
+        self.changes_state = not self.use_global
         for param in self.spec.params:
             if param.lr_mult != 0:
                 raise self.error(
@@ -113,8 +192,12 @@ class BatchNorm(Layer):
                 )
 
     def param_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
-        channels = bottoms[0][1] if len(bottoms[0]) > 1 else 1
-        return [(channels,), (channels,), (1,)]
+        if len(bottoms[0]) < 2:
+            raise self.error(
+                f"the bottom must have a channel axis (2 axes or more), found {len(bottoms[0])}",
+                "bottom",
+            )
+        return [(bottoms[0][1],), (bottoms[0][1],), (1,)]
 
     def fillers(self) -> list[Any]:
         return [schema.new("FillerParameter", type="constant", value=0)] * 3
@@ -122,7 +205,7 @@ class BatchNorm(Layer):
     def forward(self, params: Sequence[Tensor], *bottoms: Tensor) -> tuple[Tensor, ...]:
         x, eps = bottoms[0], self.options.eps
         channels = params[0].numel()
-        view = [1, channels] + [1] * (x.dim() - 2) if x.dim() > 1 else [1]
+        view = [1, channels] + [1] * (x.dim() - 2)
         if self.use_global:
             factor = params[2][0]
             factor = torch.where(factor == 0, 0.0, 1 / factor)
@@ -197,6 +280,23 @@ class Scale(_Broadcast):
     option = "scale_param"
     blob_names = ("weight", "bias")
 
+    def setup(self) -> None:
+        if self.works_in_place:
+            self.reads = ()  # Caffe keeps a copy of the bottom
+
+    def replaces_gradient(self, index: int, bottoms: Sequence[Shape]) -> bool:
+        if index or len(bottoms) > 1:
+            return False
+        first, shape = bottoms[0], self._coefficient_shape(bottoms)
+        lead = count(first[: self._axis(first, shape)])
+        return count(first) == count(shape) or (lead == 1 and count(shape) != 1)
+
+    def product(self, bottoms: Sequence[Tensor], diffs: Sequence[Tensor]) -> Tensor | None:
+        shapes = [tuple(bottom.shape) for bottom in bottoms]
+        if self.works_in_place or count(shapes[0]) == count(self._coefficient_shape(shapes)):
+            return None  # it is kept elsewhere
+        return diffs[0] * bottoms[0]
+
     def names(self) -> tuple[str, ...]:
         return self.blob_names if len(self.spec.bottoms) == 1 else ("bias",)
 
@@ -229,6 +329,7 @@ class Bias(_Broadcast):
 
     option = "bias_param"
     blob_names = ("bias",)
+    reads = ()
 
     def param_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
         return [] if len(bottoms) > 1 else [self._coefficient_shape(bottoms)]

@@ -98,9 +98,8 @@ def ave_pool(x: Tensor, kernel: Pair, stride: Pair, pad: Pair, out: Pair) -> Ten
     wide = F.pad(x, (pad[1], max(right, 0), pad[0], max(down, 0)))
     total = F.avg_pool2d(wide, kernel, stride, divisor_override=1)[..., : out[0], : out[1]]
     rows, columns = (x.new_tensor(d) for d in divisors)
-    # a window wholly outside has the size 0 or less in Caffe: 0/0 there
-    area = rows[:, None].clamp_min(0) * columns[None, :].clamp_min(0)
-    return total / area
+    # a window wholly outside has a size of 0 or less in Caffe: 0/0 or -0 there
+    return total / (rows[:, None] * columns[None, :])
 
 
 @register("Pooling")
@@ -116,6 +115,7 @@ class Pooling(Layer):
 
     option = "pooling_param"
     tops = (1, 2)
+    reads = ()  # Caffe keeps where each maximum came from
 
     def setup(self) -> None:
         o = self.options
@@ -201,6 +201,7 @@ class SPP(Layer):
     """
 
     option = "spp_param"
+    reads = ()
 
     def setup(self) -> None:
         self.method = schema.enum_name(self.options, "pool")

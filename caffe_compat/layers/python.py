@@ -173,6 +173,7 @@ class Python(Layer):
     bottoms = (0, None)
     tops = (0, None)
     stateful = True
+    reads = ()  # its blobs are copies of its own
 
     def setup(self) -> None:
         o = self.options

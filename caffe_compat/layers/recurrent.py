@@ -93,6 +93,7 @@ class Recurrent(Layer):
 
     option = "recurrent_param"
     stateful = True
+    reads = ()
     states: ClassVar[int] = 1
 
     def setup(self) -> None:

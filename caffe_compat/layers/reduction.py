@@ -31,6 +31,10 @@ class Eltwise(Layer):
 
     def setup(self) -> None:
         self.operation = schema.enum_name(self.options, "operation")
+        if self.operation != "PROD":
+            self.reads = ()
+        elif not self.options.stable_prod_grad:
+            self.reads = ("bottom", "top")
         self.coefficients = list(self.options.coeff) or [1.0] * len(self.spec.bottoms)
         if len(self.coefficients) != len(self.spec.bottoms):
             raise self.error(
@@ -66,6 +70,17 @@ class Eltwise(Layer):
                 top = torch.where(bottom > top, bottom, top)
         return (top,)
 
+    def backward_overwritten(
+        self,
+        seen: Sequence[Tensor],
+        bottoms: Sequence[Tensor],
+        tops: Sequence[Tensor],
+        diffs: Sequence[Tensor],
+    ) -> tuple[Tensor, ...] | None:
+        if "top" not in self.reads:
+            return None
+        return tuple(diffs[0] * (tops[0] / bottom) for bottom in bottoms)
+
 
 @register("Reduction")
 class Reduction(Layer):
@@ -75,6 +90,10 @@ class Reduction(Layer):
     """
 
     option = "reduction_param"
+
+    def setup(self) -> None:
+        if schema.enum_name(self.options, "operation") in ("SUM", "MEAN"):
+            self.reads = ()
 
     def output_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
         return [bottoms[0][: self.axis(self.options.axis, len(bottoms[0]))]]
@@ -99,6 +118,8 @@ class Softmax(Layer):
     """
 
     option = "softmax_param"
+    reads = ("top",)
+    always_propagates = True
 
     def output_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
         self.axis(self.options.axis, len(bottoms[0]))
@@ -106,6 +127,17 @@ class Softmax(Layer):
 
     def forward(self, params: Sequence[Tensor], *bottoms: Tensor) -> tuple[Tensor, ...]:
         return (torch.softmax(bottoms[0], self.axis(self.options.axis, bottoms[0].dim())),)
+
+    def backward_overwritten(
+        self,
+        seen: Sequence[Tensor],
+        bottoms: Sequence[Tensor],
+        tops: Sequence[Tensor],
+        diffs: Sequence[Tensor],
+    ) -> tuple[Tensor, ...] | None:
+        y, diff = tops[0], diffs[0]
+        axis = self.axis(self.options.axis, y.dim())
+        return ((diff - (diff * y).sum(axis, keepdim=True)) * y,)
 
 
 @register("ArgMax")
@@ -117,6 +149,7 @@ class ArgMax(Layer):
     """
 
     option = "argmax_param"
+    reads = ()
 
     def setup(self) -> None:
         if self.options.top_k < 1:

@@ -1,16 +1,20 @@
 """From a definition to a checked graph: layer objects, blob shapes, shared parameters, who gets
 gradients. No torch.
 
-Source: ``Net::Init``, ``InsertSplits`` and their helpers in BVLC Caffe.
+Source: ``Net::Init`` and its helpers in BVLC Caffe.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from caffe_compat.definition.spec import TEST, NetSpec, ParamSpec
 from caffe_compat.layers.base import Layer, Shape, check_blob, check_filler, make
+from caffe_compat.network.memory import Memory
+from caffe_compat.network.wiring import Place, gradients, wire
+
+AUTOMATIC = "(automatic)"  # Caffe's name for a loss's top that the definition leaves out
 
 
 @dataclass(frozen=True)
@@ -38,9 +42,11 @@ class Node:
 
     Attributes
     ----------
+    index : place among the layers; -1 for a Split layer that Caffe inserts.
     bottoms, tops : blob names; tops include the automatic ones of losses.
     loss_weights : weight of each top in the loss.
-    bottom_grad : would Caffe propagate a gradient to this bottom?
+    bottom_grad, param_grad : would Caffe compute the gradient of this bottom, this parameter?
+    backward : does the layer take part in Caffe's backward pass?
     """
 
     index: int
@@ -52,6 +58,8 @@ class Node:
     bottom_grad: tuple[bool, ...]
     bottom_shapes: tuple[Shape, ...]
     top_shapes: tuple[Shape, ...]
+    param_grad: tuple[bool, ...] = ()
+    backward: bool = False
 
 
 @dataclass(frozen=True)
@@ -61,11 +69,14 @@ class Graph:
     Attributes
     ----------
     spec : the definition after include and exclude rules.
-    nodes : layers in order.
+    nodes : layers in order, with the definition's own blob names.
+    steps : the same as Caffe runs it: with inserted Split layers, whose copies the layers read.
     blobs : shape of every blob (an in-place blob: its last shape).
     inputs : tops of data layers, in order.
-    outputs : blobs that no layer reads, sorted by name as Caffe lists them.
+    outputs : blobs that no layer reads, sorted by name as Caffe lists them (automatic tops left
+        out).
     aliases : names of the split copies that Caffe inserts -> blob they are copies of.
+    memory : which blobs are one piece of memory in Caffe, and what is overwritten.
     """
 
     spec: NetSpec
@@ -75,6 +86,8 @@ class Graph:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     aliases: dict[str, str] = field(default_factory=dict)
+    steps: tuple[Node, ...] = ()
+    memory: Memory = field(default_factory=Memory)
 
     @property
     def params(self) -> list[Param]:
@@ -93,52 +106,7 @@ class Graph:
         return total
 
 
-def _check_wiring(spec: NetSpec) -> dict[str, str]:
-    """Blob names as ``InsertSplits`` and ``AppendTop`` see them; returns the split copies'
-    names."""
-    source: dict[str, tuple[int, int]] = {}  # blob -> its latest producer
-    uses: dict[tuple[int, int], list[tuple[int, int]]] = {}
-    for i, layer in enumerate(spec.layers):
-        for j, name in enumerate(layer.bottoms):
-            if name not in source:
-                raise layer.error(
-                    f"unknown blob '{name}'; known here: {', '.join(sorted(source)) or 'none'}",
-                    "bottom",
-                )
-            uses.setdefault(source[name], []).append((i, j))
-        weights = layer.loss_weights
-        for j, name in enumerate(layer.tops):
-            in_place = j < len(layer.bottoms) and layer.bottoms[j] == name
-            if name in source and not in_place:
-                raise layer.error(
-                    f"blob '{name}' is already made by layer '{spec.layers[source[name][0]].name}'",
-                    "top",
-                )
-            source[name] = (i, j)
-            if j < len(weights) and weights[j]:
-                uses.setdefault((i, j), []).append((-1, -1))
-    aliases = {}
-    for (i, j), readers in uses.items():
-        if len(readers) < 2:
-            continue
-        layer, name = spec.layers[i], spec.layers[i].tops[j]
-        for k, (reader, bottom) in enumerate(readers):
-            aliases[f"{name}_{layer.name}_{j}_split_{k}"] = name
-            if (
-                reader >= 0
-                and bottom < len(spec.layers[reader].tops)
-                and spec.layers[reader].tops[bottom] == name
-            ):
-                raise spec.layers[reader].error(
-                    f"blob '{name}' is read by several layers and cannot be overwritten in "
-                    "place; give the top a new name",
-                    "top",
-                )
-    return aliases
-
-
-def _loss_weights(layer: Layer, tops: Sequence[str]) -> tuple[float, ...]:
-    given = layer.spec.loss_weights
+def _loss_weights(layer: Layer, given: tuple[float, ...], tops: Sequence[str]) -> tuple[float, ...]:
     if layer.loss and not given:
         given = (1.0,)
     if given and len(given) != len(tops):
@@ -234,22 +202,24 @@ def build(
     overrides = dict(input_shapes or {})
     # types before wiring: "unknown type" is the better message where both are wrong
     layers = [make(layer, phase) for layer in kept.layers]
-    aliases = _check_wiring(kept)
+    wiring = wire(kept)
     shapes: dict[str, Shape] = {}
-    needs: dict[str, bool] = {}
-    unread: dict[str, None] = {}
     inputs: list[str] = []
-    nodes: list[Node] = []
+    steps: list[Node] = []
     sharing = _Sharing()
-    for index, layer in enumerate(layers):
-        bottoms = tuple(shapes[name] for name in layer.spec.bottoms)
-        tops = list(layer.spec.tops)
-        while layer.loss and len(tops) < layer.tops[0]:
-            tops.append(f"(automatic) {layer.name}")
+
+    def add(
+        layer: Layer,
+        index: int,
+        reads: Sequence[str],
+        tops: Sequence[str],
+        weights: Sequence[float],
+    ) -> None:
+        bottoms = tuple(shapes[name] for name in reads)
         outs = list(layer.output_shapes(bottoms))
         if layer.data:
             outs = _data_shapes(layer, tops, outs, overrides)
-            inputs += tops
+            inputs.extend(tops)
         for shape in outs:
             check_blob(shape, layer)
         params = sharing.add(layer, index, layer.param_shapes(bottoms))
@@ -261,37 +231,80 @@ def build(
                 f"give none, or one for each of {len(bottoms)} bottom(s), found {len(down)}",
                 "propagate_down",
             )
-        grads = tuple(
-            (needs[name] if not down else down[i]) or (kept.force_backward and layer.gradient_to(i))
-            for i, name in enumerate(layer.spec.bottoms)
-        )
-        trained = (
-            any(p.spec.lr_mult != 0 or kept.force_backward for p in params) and layer.trainable
-        )
-        need = any(needs[name] for name in layer.spec.bottoms) or trained or kept.force_backward
-        for name in layer.spec.bottoms:
-            unread.pop(name, None)
-        for name, shape in zip(tops, outs, strict=True):
-            shapes[name] = shape
-            needs[name] = need and not (layer.data and not kept.force_backward)
-            unread[name] = None
-        nodes.append(
-            Node(
-                index,
-                layer,
-                layer.spec.bottoms,
-                tuple(tops),
-                params,
-                _loss_weights(layer, tops),
-                grads,
-                bottoms,
-                tuple(outs),
-            )
-        )
+        shapes.update(zip(tops, outs, strict=True))
+        names, loss = (tuple(reads), tuple(tops)), tuple(weights)
+        steps.append(Node(index, layer, *names, params, loss, (), bottoms, tuple(outs)))
+
+    for index, layer in enumerate(layers):
+        tops = _with_automatic(layer, shapes)
+        given = () if index in wiring.moved else layer.spec.loss_weights
+        add(layer, index, wiring.bottoms[index], tops, _loss_weights(layer, given, tops))
+        for split in wiring.splits.get(index, ()):
+            copies = split.spec.tops
+            weights = (split.loss_weight, *[0.0] * (len(copies) - 1))
+            add(make(split.spec, phase), -1, split.spec.bottoms, copies, weights)
     unknown = [name for name in overrides if name not in inputs]
     if unknown:
         raise _no_input(kept, unknown, inputs)
-    return Graph(kept, phase, tuple(nodes), shapes, tuple(inputs), tuple(sorted(unread)), aliases)
+    steps = _with_gradients(steps, kept.force_backward)
+    nodes = [
+        replace(step, bottoms=step.layer.spec.bottoms, loss_weights=_own_weights(step))
+        for step in steps
+        if step.index >= 0
+    ]
+    blobs = {name: shape for name, shape in shapes.items() if name not in wiring.copies}
+    return Graph(
+        kept,
+        phase,
+        tuple(nodes),
+        blobs,
+        tuple(inputs),
+        _outputs(steps),
+        wiring.copies,
+        tuple(steps),
+        Memory.of(steps),
+    )
+
+
+def _with_automatic(layer: Layer, taken: Mapping[str, Shape]) -> list[str]:
+    """The tops, with those that Caffe adds to a loss."""
+    tops = list(layer.spec.tops)
+    while layer.loss and len(tops) < layer.tops[0]:
+        tops.append(f"{AUTOMATIC} {layer.name}" if AUTOMATIC in taken else AUTOMATIC)
+    return tops
+
+
+def _own_weights(step: Node) -> tuple[float, ...]:
+    """Weights of the tops in the loss, also of those that moved to a split copy."""
+    given = step.layer.spec.loss_weights
+    return given if given else step.loss_weights
+
+
+def _with_gradients(steps: Sequence[Node], force: bool) -> list[Node]:
+    places = [
+        Place(s.layer, s.bottoms, s.tops, s.loss_weights, [p.spec.lr_mult != 0 for p in s.params])
+        for s in steps
+    ]
+    return [
+        replace(
+            step,
+            bottom_grad=tuple(found.bottoms)
+            if not step.layer.always_propagates
+            else (found.layer,) * len(found.bottoms),
+            param_grad=tuple(found.params),
+            backward=found.layer and not step.layer.data,
+        )
+        for step, found in zip(steps, gradients(places, force), strict=True)
+    ]
+
+
+def _outputs(steps: Sequence[Node]) -> tuple[str, ...]:
+    """Blobs that no layer reads, split copies for a loss among them."""
+    unread: set[str] = set()
+    for step in steps:
+        unread.difference_update(step.bottoms)
+        unread.update(name for name in step.tops if not name.startswith(AUTOMATIC))
+    return tuple(sorted(unread))
 
 
 def _no_input(spec: NetSpec, unknown: Sequence[str], inputs: Sequence[str]) -> Exception:

@@ -22,6 +22,7 @@ from caffe_compat.network import fuse
 from caffe_compat.network.fillers import fill
 from caffe_compat.network.graph import Graph, Node, Param, build
 from caffe_compat.network.match import LayerMatch, Match, match, require
+from caffe_compat.network.passes import Pass, Whole
 from caffe_compat.network.patches import Background, Patch, Rect, cut, start
 from caffe_compat.network.patches import step as run_patch
 from caffe_compat.weights.model import LayerBlobs, Weights
@@ -94,7 +95,9 @@ class Net(nn.Module):
         self.loaded: tuple[LayerMatch, ...] = ()
         self.tf32 = False
         self._is_packed = False
-        self._checked: dict[tuple[tuple[str, Shape], ...], Graph] = {}
+        self._checked: set[tuple[tuple[str, Shape], ...]] = set()
+        # gradients that the latest backward pass left at losses that other layers read
+        self.reread: dict[str, Tensor] = {}
         self._modules_of: dict[int, _Blobs] = {}
         found: Match | None = None
         if weights is not None:
@@ -274,12 +277,21 @@ class Net(nn.Module):
         self.graph = _own_layers(self.graph)
 
     def loss(self, found: Mapping[str, Tensor]) -> Tensor:
-        """The weighted sum of all tops with a loss weight; ``found`` must hold them."""
+        """The weighted sum of all tops with a loss weight; ``found`` must hold them.
+
+        A loss that another layer reads counts as in Caffe: its gradient is the reader's alone, and
+        from the second pass on it is weighted with that.
+        """
         total: Tensor | None = None
-        for node in self.graph.nodes:
-            for name, weight in zip(node.tops, node.loss_weights, strict=True):
+        for step in self.graph.steps:
+            for name, weight in zip(step.tops, step.loss_weights, strict=True):
                 if weight:
-                    part = found[name].sum() * weight
+                    value = found[self.graph.aliases.get(name, name)]
+                    if name in self.graph.memory.reread:
+                        left = self.reread.get(name)
+                        part = (value.detach() * (weight if left is None else left)).sum()
+                    else:
+                        part = value.sum() * weight
                     total = part if total is None else total + part
         if total is None:
             raise CaffeCompatError("the network has no loss: no loss layer and no loss_weight")
@@ -310,6 +322,27 @@ class Net(nn.Module):
             )
         return given
 
+    def reshaped(self, input_shapes: Mapping[str, Shape]) -> Graph:
+        """The graph with other sizes of its inputs.
+
+        Raises
+        ------
+        PrototxtError : a layer cannot take them, or would need parameters of another shape.
+        """
+        graph = self.graph
+        found = build(
+            graph.spec, phase=graph.phase, level=graph.spec.state.level, input_shapes=input_shapes
+        )
+        for old, new in zip(graph.nodes, found.nodes, strict=True):
+            for before, after in zip(old.params, new.params, strict=True):
+                if before.shape != after.shape:
+                    raise old.layer.error(
+                        f"inputs {new.bottom_shapes} need a {after.name} of shape {after.shape}, "
+                        f"but it has {before.shape}",
+                        "bottom",
+                    )
+        return found
+
     def _plan(
         self, given: Mapping[str, Tensor], wanted: tuple[str, ...], whole: bool
     ) -> list[Node]:
@@ -320,12 +353,8 @@ class Net(nn.Module):
         if not declared and shapes not in self._checked:
             if len(self._checked) > 64:
                 self._checked.clear()
-            self._checked[shapes] = build(
-                graph.spec,
-                phase=graph.phase,
-                level=graph.spec.state.level,
-                input_shapes=dict(shapes),
-            )
+            self.reshaped(dict(shapes))
+            self._checked.add(shapes)
         unknown = [name for name in wanted if name not in graph.blobs]
         if unknown:
             raise CaffeCompatError(
@@ -355,6 +384,9 @@ class Net(nn.Module):
         *,
         whole: bool = False,
     ) -> dict[str, Tensor]:
+        memory = self.graph.memory
+        if memory.overwritten or (torch.is_grad_enabled() and not memory.plain):
+            return self._run_as_caffe(given, wanted)
         plan = self._plan(given, wanted, whole)
         self.pack()
         values = {name: _packed(tensor) for name, tensor in given.items()}
@@ -370,6 +402,25 @@ class Net(nn.Module):
                 plan = plan[count:]
             self._execute(plan, values, set(wanted))
         return {name: values[name] for name in wanted}
+
+    def _run_as_caffe(
+        self, given: Mapping[str, Tensor], wanted: tuple[str, ...]
+    ) -> dict[str, Tensor]:
+        """Run all layers, minding who overwrites what."""
+        self._plan(given, (*self.graph.blobs, *wanted), whole=True)  # checks names and sizes
+        self.pack()
+        run = Pass(self)
+        with self._precision(given), using(self.engine):
+            if not torch.is_grad_enabled():
+                for name, tensor in given.items():
+                    run.put(name, tensor)
+                run.forward(self.graph.steps, record=False)
+                return {name: run.values[name] for name in wanted}
+            owned = {param.key: tensor for _, param, tensor in self.owned_params()}
+            found = Whole.apply(  # type: ignore[no-untyped-call]
+                run, list(given), wanted, list(owned), *given.values(), *owned.values()
+            )
+            return dict(zip(wanted, found, strict=True))
 
     def _execute(
         self,
@@ -497,8 +548,10 @@ def _own_layers(graph: Graph) -> Graph:
     """The graph with layer objects that no other network changes."""
     if not any(node.layer.stateful for node in graph.nodes):
         return graph
-    nodes = tuple(replace(node, layer=node.layer.fresh()) for node in graph.nodes)
-    return replace(graph, nodes=nodes)
+    fresh = {node.index: node.layer.fresh() for node in graph.nodes}
+    nodes = tuple(replace(node, layer=fresh[node.index]) for node in graph.nodes)
+    steps = tuple(replace(step, layer=fresh.get(step.index, step.layer)) for step in graph.steps)
+    return replace(graph, nodes=nodes, steps=steps)
 
 
 def _packed(tensor: Tensor) -> Tensor:

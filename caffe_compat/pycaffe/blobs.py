@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
 
 import numpy as np
@@ -23,6 +24,7 @@ class Blob:
     def __init__(self, data: Array, ready: Callable[[], None] = lambda: None) -> None:
         self._data, self._ready = data, ready
         self._diff: Array | None = None
+        self._diff_owner: Blob | None = None
 
     @property
     def data(self) -> Array:
@@ -33,6 +35,8 @@ class Blob:
     @property
     def diff(self) -> Array:
         """Gradient."""
+        if self._diff_owner is not None:
+            return self._diff_owner.diff.reshape(self._data.shape)
         if self._diff is None or self._diff.shape != self._data.shape:
             self._diff = np.zeros(self._data.shape, np.float32)
         return self._diff
@@ -75,8 +79,40 @@ class Blob:
         else:
             self._data = np.array(values, np.float32)
 
+    def share_diff(self, other: Blob) -> None:
+        """Let another blob's gradient be this one's, too."""
+        self._diff_owner = other
+
+    @property
+    def has_diff(self) -> bool:
+        """Has anybody looked at the gradient, or computed it?"""
+        owner = self if self._diff_owner is None else self._diff_owner
+        return owner._diff is not None and owner._diff.size == self._data.size
+
     def _set_diff(self, values: Array) -> None:
-        if self._diff is None or self._diff.shape != values.shape:
+        if self._diff_owner is not None:
+            self._diff_owner._set_diff(values.reshape(self._diff_owner._data.shape))
+        elif self._diff is None or self._diff.shape != values.shape:
             self._diff = np.array(values, np.float32)
         else:
             self._diff[...] = values
+
+
+class Blobs(OrderedDict[str, Blob]):
+    """A net's blobs by name.
+
+    Attributes
+    ----------
+    hidden : blobs that are found by name but not listed: the copies that Caffe makes of a loss.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hidden: dict[str, Blob] = {}
+
+    def __missing__(self, name: str) -> Blob:
+        return self.hidden[name]
+
+    def everything(self) -> dict[str, Blob]:
+        """Listed and hidden ones."""
+        return {**self, **self.hidden}

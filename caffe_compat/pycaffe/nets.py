@@ -19,8 +19,9 @@ from caffe_compat.definition.spec import TRAIN as _TRAIN
 from caffe_compat.errors import CaffeCompatError
 from caffe_compat.network.graph import Graph, Node
 from caffe_compat.network.net import Net as _Net
-from caffe_compat.pycaffe.blobs import Array, Blob
+from caffe_compat.pycaffe.blobs import Array, Blob, Blobs
 from caffe_compat.pycaffe.mode import current_device, current_draws
+from caffe_compat.pycaffe.running import Running
 from caffe_compat.training.feed import DataFeed
 from caffe_compat.training.rows import MemorySource
 from caffe_compat.weights.read import read_weights
@@ -98,14 +99,17 @@ class Net:
         self._batches = 0
         self._stale: set[str] = set()
         self._last: dict[str, Tensor] = {}
-        self._random = torch.get_rng_state()
+        self._taken: dict[
+            tuple[int, int], Array
+        ] = {}  # parameters as they were last looked through
+        self._ran = False  # did the latest forward pass run layer by layer?
         self._watched: set[str] = (
             set()
         )  # layers whose parameters a script has seen, and may write at any time
         graph = net.graph
-        self.blobs = OrderedDict(
-            (n, Blob(np.zeros(s, np.float32), self._fresh(n))) for n, s in graph.blobs.items()
-        )
+        self.blobs = Blobs()
+        for name, shape in graph.blobs.items():
+            self.blobs[name] = Blob(np.zeros(shape, np.float32), self._fresh(name))
         owned = {
             (n.index, i): self._parameter(n, i)
             for n in graph.nodes
@@ -115,8 +119,22 @@ class Net:
         self.params = OrderedDict(
             (n.layer.name, [owned[p.owner] for p in n.params]) for n in graph.nodes if n.params
         )
-        for node in graph.nodes:
-            for name, weight in zip(node.tops, node.loss_weights, strict=True):
+        for name in graph.outputs:
+            if name in graph.aliases:
+                of = self.blobs[graph.aliases[name]]
+                self.blobs.hidden[name] = Blob(of._data, self._fresh(graph.aliases[name]))
+        # blobs that nobody looks at are not computed, where that can be done later
+        self._lazy = (
+            graph.phase == _TEST
+            and not graph.memory.overwritten
+            and not any(
+                node.layer.changes_state or node.layer.stateful or node.layer.effect
+                for node in graph.nodes
+            )
+        )
+        self._running = Running(net, self.blobs, owned)
+        for step in graph.steps:
+            for name, weight in zip(step.tops, step.loss_weights, strict=True):
                 if weight:
                     self.blobs[name].diff[...] = weight
 
@@ -140,7 +158,7 @@ class Net:
     @property
     def inputs(self) -> list[str]:
         """Names of the input blobs."""
-        return [] if self._feed is not None else list(self._graph.inputs)
+        return [t for n in self._graph.nodes if n.layer.type == "Input" for t in n.tops]
 
     @property
     def outputs(self) -> list[str]:
@@ -205,13 +223,8 @@ class Net:
 
     def reshape(self) -> None:
         """Give all blobs the shapes that follow from the inputs'."""
-        from caffe_compat.network.graph import build
-
         shapes = {name: self.blobs[name].shape for name in self._graph.inputs}
-        spec = self._graph.spec
-        for name, shape in build(
-            spec, phase=self._graph.phase, level=spec.state.level, input_shapes=shapes
-        ).blobs.items():
+        for name, shape in self._net.reshaped(shapes).blobs.items():
             self.blobs[name].reshape(*shape)
 
     def forward(
@@ -239,28 +252,34 @@ class Net:
             *(self.outputs if end is None else self.top_names[self._layer_names[self._place(end)]]),
             *(blobs or ()),
         ]
-        if unknown := [n for n in wanted if n not in self.blobs]:
+        if unknown := [n for n in wanted if n not in self.blobs.everything()]:
             raise CaffeCompatError(
                 f"no blob is called {', '.join(unknown)}; blobs: {', '.join(self.blobs)}"
             )
-        self._random = torch.get_rng_state()
         if start is None:
+            self._last = {name: self._tensor(name) for name in self.inputs}
             if self._feed is not None:
-                self._last = self._feed.batch(self._batches, self._device)
+                self._last.update(self._feed.batch(self._batches, self._device))
                 self._batches += 1
-            else:
-                self._last = {name: self._tensor(name) for name in self._graph.inputs}
+        if start is None and self._lazy:
+            aliases = self._graph.aliases
+            needed = dict.fromkeys(aliases.get(name, name) for name in wanted)
             with torch.no_grad():
-                self._leave({**self._last, **self._net(blobs=wanted, **self._last)})
+                self._leave({**self._last, **self._net(blobs=needed, **self._last)})
             made = {
-                name for node in self._between(None, None) for name in node.tops
+                name for node in self._graph.nodes if not node.layer.data for name in node.tops
             }  # an in-place layer's input, too
-            self._stale = made - set(wanted)
+            self._stale = made - set(needed)
+            self._ran = False
         else:
-            nodes = self._between(start, end)
-            with torch.no_grad():
-                values = self._run(nodes, {n: self._tensor(n) for n in self._read(nodes)}, {})
-            self._leave(values)
+            if start is None:
+                self._running.begin(self._last)
+            else:
+                self._catch_up()
+                self._running.take()
+            self._running.forward(self._between(start, end))
+            self._give_params()
+            self._ran = True
         return {name: self.blobs[name].data for name in wanted}
 
     def forward_all(self, **inputs: npt.ArrayLike) -> dict[str, Array]:
@@ -307,48 +326,9 @@ class Net:
         )
         self._put(outputs, top_names, "diff")
         self._take_params()
-        nodes = self._between(end, start)
-        whole = start is None and end is None and bool(self._last)
-        leaves = self._last if whole else {name: self._tensor(name) for name in self._read(nodes)}
-        wanted = {
-            n for node in nodes for n, g in zip(node.bottoms, node.bottom_grad, strict=True) if g
-        }
-        leaves = {
-            name: t.detach().clone().requires_grad_(name in wanted) for name, t in leaves.items()
-        }
-        first: dict[str, Tensor] = dict(leaves)
-        for learned in self._net.parameters():
-            learned.grad = None
-        with torch.random.fork_rng(devices=[]), torch.enable_grad(), self._net.again():
-            torch.set_rng_state(self._random)  # the same units drop out as in the forward pass
-            values = self._run(nodes, leaves, first)
-        read = {name for node in nodes for name in node.bottoms if name not in node.tops}
-        ends = [
-            n
-            for n, t in values.items()
-            if (n not in read or n in self._net.losses)
-            and t.requires_grad
-            and t is not leaves.get(n)
-        ]
-        if ends:
-            starts = [
-                torch.from_numpy(self.blobs[n].diff.copy())
-                .to(self._device)
-                .reshape(values[n].shape)
-                for n in ends
-            ]
-            torch.autograd.backward([values[n] for n in ends], starts)
-        in_place = {name for node in nodes for name in node.tops if name in node.bottoms}
-        kept = {n for n in values if n not in read}  # an output's diff stays as it was put there
-        for name, tensor in first.items():
-            if name not in kept.union(ends) or name in in_place:
-                grad = torch.zeros_like(tensor) if tensor.grad is None else tensor.grad
-                self.blobs[name]._set_diff(grad.float().cpu().numpy())
-        for node in nodes:
-            for blob, param in zip(self.params.get(node.layer.name, ()), node.params, strict=False):
-                tensor = self._net.param(param)
-                if tensor.grad is not None and param.owner == param.key:
-                    blob.diff[...] += tensor.grad.cpu().numpy()
+        self._catch_up()
+        self._running.take()
+        self._running.backward(self._between(end, start))
         bottoms = (
             self.inputs if end is None else self.bottom_names[self._layer_names[self._place(end)]]
         )
@@ -365,43 +345,28 @@ class Net:
         return next(iter(self._net.parameters()), torch.zeros(0)).device
 
     def _between(self, first: str | None, last: str | None) -> list[Node]:
-        """The layers from one to another, both included, less those that bring data."""
-        begin = 0 if first is None else self._place(first)
-        end = len(self._graph.nodes) - 1 if last is None else self._place(last)
-        if begin > end:
+        """The layers from one to another, both included, and Caffe's Split layers between them."""
+        steps = self._graph.steps
+        places = {step.index: place for place, step in enumerate(steps) if step.index >= 0}
+        begin = 0 if first is None else places[self._place(first)]
+        end = len(steps) if last is None else places[self._place(last)] + 1
+        if begin >= end:
             raise CaffeCompatError(f"layer '{first}' comes after layer '{last}'")
-        return [n for n in self._graph.nodes[begin : end + 1] if not n.layer.data]
+        return list(steps[begin:end])
 
-    def _read(self, nodes: Sequence[Node]) -> list[str]:
-        """Blobs that layers read before they make them."""
-        made: set[str] = set()
-        found: dict[str, None] = {}
-        for node in nodes:
-            found.update(dict.fromkeys(name for name in node.bottoms if name not in made))
-            made.update(node.tops)
-        return list(found)
-
-    def _run(
-        self, nodes: Sequence[Node], given: dict[str, Tensor], first: dict[str, Tensor]
-    ) -> dict[str, Tensor]:
-        """Run layers; ``first`` gets each blob's first value, which is the one whose gradient Caffe
-        keeps."""
-        values = dict(given)
-        for node in nodes:
-            tops = self._net.run_layer(node, [values[name] for name in node.bottoms])
-            for name, tensor in zip(node.tops, tops, strict=True):
-                values[name] = tensor
-                if name not in first:
-                    first[name] = tensor
-                    if tensor.requires_grad:
-                        tensor.retain_grad()
-        return values
+    def _catch_up(self) -> None:
+        """Run the latest forward pass layer by layer, if so far it has been done at one go."""
+        if self._last and not self._ran:
+            # a script may have written into the blobs that it has looked at
+            unseen, self._stale = self._stale, set()
+            self._running.begin(self._last)
+            self._running.forward(self._graph.steps, leave=unseen)
+            self._ran = True
 
     def _compute_all(self) -> None:
         """Inner blobs of the last forward pass: they are computed when one is first looked at."""
         stale, self._stale = self._stale, set()
-        with torch.random.fork_rng(devices=[]), torch.no_grad(), self._net.again():
-            torch.set_rng_state(self._random)
+        with torch.no_grad():
             found = self._net(blobs=stale, **self._last)
         self._leave(found)
 
@@ -430,9 +395,12 @@ class Net:
             for node in self._graph.nodes:
                 if node.layer.name in self._watched:
                     for blob, param in zip(self.params[node.layer.name], node.params, strict=True):
-                        # also on the CPU, where the memory is shared: torch must hear of a change
-                        # that numpy made
-                        self._net.param(param).copy_(torch.from_numpy(blob._data.copy()))
+                        known = self._taken.get(param.owner)
+                        if known is None or not np.array_equal(known, blob._data, equal_nan=True):
+                            self._taken[param.owner] = taken = blob._data.copy()
+                            # also on the CPU, where the memory is shared: torch must hear of a
+                            # change that numpy made
+                            self._net.param(param).copy_(torch.from_numpy(taken))
 
     def _give_params(self) -> None:
         """What happened to parameters elsewhere shows in their blobs; on the CPU they are the same

@@ -201,6 +201,12 @@ class Solver:
         self._lr_mults = [
             s.lr_mult if t else 0.0 for s, t in zip(self._specs, trained, strict=True)
         ]
+        self._replaced = [
+            self.net.param(param)
+            for node in self.net.graph.nodes
+            for i, param in enumerate(node.params)
+            if node.layer.replaces_gradient(i, node.bottom_shapes)
+        ]
         self._decays = [m.weight_decay * s.decay_mult for s in self._specs]
         with torch.no_grad():
             self.histories = [[torch.zeros_like(p) for p in self._params] for _ in range(per_param)]
@@ -326,6 +332,8 @@ class Solver:
         for part in range(m.iter_size):
             number = self.iteration * m.iter_size + part
             data = self._batch(self.net, self.feed, number)
+            for param in self._replaced:  # Caffe does not add up these over iter_size
+                param.grad = None
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.amp == "bf16"):
                 loss, outputs = self._runner(data, self.on_blobs is not None)
             if loss.requires_grad:

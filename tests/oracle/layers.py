@@ -72,7 +72,7 @@ def pooling(
                     if method == "MAX":
                         out[i, ch, y, q] = window.max() if window.size else -3.4028234663852886e38
                     else:
-                        out[i, ch, y, q] = window.sum() / area if area > 0 else np.nan
+                        out[i, ch, y, q] = window.sum() / area if area else np.nan
     return out
 
 
