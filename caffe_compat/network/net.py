@@ -344,7 +344,7 @@ class Net(nn.Module):
         return found
 
     def _plan(
-        self, given: Mapping[str, Tensor], wanted: tuple[str, ...], whole: bool
+        self, given: Mapping[str, Tensor], wanted: tuple[str, ...], whole: bool = False
     ) -> list[Node]:
         """The nodes that must run, in order; with ``whole`` those that write files, too."""
         graph = self.graph
