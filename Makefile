@@ -1,37 +1,54 @@
-# make demo: convert a model and look at what it sees.  make test: lint, types, tests.  Both set up .venv first.
+# 'make' alone lists what can be made. Every target sets up .venv first, with the versions of constraints.txt.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# plain 'torch' would pull gigabytes of CUDA packages where only a CPU is meant; TORCH_ARGS adds an index for others
+PIP := $(BIN)/python -m pip install -q --disable-pip-version-check
+# Plain 'torch' would pull gigabytes of CUDA packages where only a CPU is meant; TORCH_ARGS adds an index for others.
 SETUP := $(VENV)/.ready
+DOCS := $(VENV)/.docs
 
-.PHONY: demo test lint format types docs clean
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-fast test-gpu lint format types docs clean
+
+help:  ## list of targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(SETUP): constraints.txt setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q --disable-pip-version-check torch==2.13.0 $(TORCH_ARGS) -c constraints.txt
-	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[dev]' -c constraints.txt
+	$(PIP) torch $(TORCH_ARGS) -c constraints.txt
+	$(PIP) -e '.[dev]' -c constraints.txt
 	touch $@
 
-demo: $(SETUP)
+$(DOCS): $(SETUP)
+	$(PIP) -e '.[docs]' -c constraints.txt
+	touch $@
+
+demo: $(SETUP)  ## convert the embedded model, predict on a photograph, save the pictures
 	$(BIN)/python tools/demo.py --out out/demo
 
-lint: $(SETUP)
+test: lint types  ## lint, types and every test that needs no GPU
+	$(BIN)/python -m pytest -n auto -m "not gpu"
+
+test-fast: $(SETUP)  ## the tests of a minute: no recorded cases, no real data, nothing slow
+	$(BIN)/python -m pytest -n auto -m "not slow and not gpu and not golden and not data"
+
+test-gpu: $(SETUP)  ## the tests that need a CUDA device
+	$(BIN)/python -m pytest -m gpu
+
+lint: $(SETUP)  ## ruff: faults and format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-format: $(SETUP)
+format: $(SETUP)  ## ruff: write the format
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-types: $(SETUP)
+types: $(SETUP)  ## mypy --strict on both packages and the tests
 	$(BIN)/mypy
 
-test: lint types
-	$(BIN)/python -m pytest -n auto
-
-docs: $(SETUP)
+docs: $(DOCS)  ## the generated pages, and the site with the API reference in out/site
 	$(BIN)/python tools/make_docs.py
+	$(BIN)/mkdocs build --strict --quiet --site-dir out/site
 
-clean:
+clean:  ## remove what was made; .venv stays
 	rm -rf out build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

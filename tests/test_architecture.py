@@ -10,6 +10,7 @@ import __future__
 import ast
 import builtins
 import keyword
+import re
 import subprocess
 import sys
 from collections import defaultdict
@@ -243,3 +244,69 @@ def test_reading_converting_and_scoring_need_no_torch() -> None:
         [sys.executable, "-c", WITHOUT_TORCH, *names], cwd=ROOT, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
+
+
+def _picture() -> tuple[set[tuple[str, str]], set[tuple[str, str]]]:
+    """Arrows of the Mermaid graph in docs/architecture.md: inside the packages, and between them."""
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    (graph,) = re.findall(r"```mermaid\n(.*?)```", text, re.S)
+    room_of: dict[str, str] = {}
+    thin: set[tuple[str, str]] = set()
+    thick: set[tuple[str, str]] = set()
+    package = ""
+    for line in graph.splitlines():
+        if started := re.fullmatch(r"\s*subgraph (\w+)", line):
+            package = started[1]
+        elif line.strip() == "end":
+            package = ""
+        elif drawn := re.fullmatch(r"\s*(\w+) (-->|==>) (\w+)(?:\[(\w+)\])?", line):
+            source, kind, target, label = drawn.groups()
+            for name, shown in ((source, None), (target, label)):
+                room_of.setdefault(name, f"{package}.{shown or name}")
+            (thin if kind == "-->" else thick).add((room_of[source], room_of[target]))
+        else:
+            assert line.strip() in ("", "graph TD"), line
+    return thin, thick
+
+
+def _reachable(drawn: set[tuple[str, str]]) -> set[tuple[str, str]]:
+    """All pairs that a way along the arrows joins."""
+    pairs = set(drawn)
+    while True:
+        more = {(a, d) for a, b in pairs for c, d in drawn if b == c} - pairs
+        if not more:
+            return pairs
+        pairs |= more
+
+
+def test_the_picture_shows_the_imports() -> None:
+    """Every drawn arrow is an import, and every import follows the arrows."""
+    thin, thick = _picture()
+    present = {arrow for package in LEVELS for arrow in arrows(package)}
+    empty = sorted((thin | thick) - present)
+    assert not empty, f"drawn, but nothing is imported: {empty}"
+    inside = {
+        (source, target)
+        for source, target in present - NOT_YET
+        if source.partition(".")[0] == target.partition(".")[0] and "." in source
+    }
+    missing = sorted(inside - _reachable(thin))
+    assert not missing, f"imported, but not drawn: {missing}"
+
+
+def test_the_map_names_rooms_and_files() -> None:
+    """docs/architecture.md has a line for every room, and every file that it names exists."""
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    for package in LEVELS:
+        table = text.partition(f"## Rooms of {package}")[2].partition("\n## ")[0]
+        named = set(re.findall(r"`(\w+)`", "".join(re.findall(r"^\| ([^|]*) \|", table, re.M))))
+        there = {room(name).partition(".")[2] for name in modules(package)} - {""}
+        assert named == there
+    files = {
+        str(path.relative_to(ROOT)) for package in LEVELS for path in modules(package).values()
+    }
+    files |= {str(path.relative_to(ROOT)) for path in (ROOT / "tests").rglob("*.py")}
+    for name in re.findall(r"`([\w/]+\.py)`", text):
+        assert any(f"/{file}".endswith(f"/{name}") for file in files), name
+    for folder in re.findall(r"`((?:caffe_compat|reproduce)/\w+)`", text):
+        assert (ROOT / "tests" / folder).is_dir(), folder

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import subprocess
 import sys
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+from tests.paths import ROOT
 
 
 def _tracked(*patterns: str) -> list[Path]:
@@ -23,7 +24,7 @@ def _tracked(*patterns: str) -> list[Path]:
 def test_made_pages_are_current(page: str) -> None:
     sys.path.insert(0, str(ROOT / "tools"))
     try:
-        import make_docs
+        make_docs = importlib.import_module("make_docs")
     finally:
         sys.path.pop(0)
     made = getattr(make_docs, f"{page}_page")()
@@ -55,8 +56,9 @@ def test_python_is_documented() -> None:
     for path in _tracked("caffe_compat/*.py", "reproduce/*.py"):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         for node in tree.body:
-            named = isinstance(node, ast.FunctionDef | ast.ClassDef)
-            if named and not node.name.startswith("_") and not ast.get_docstring(node):
+            if not isinstance(node, ast.FunctionDef | ast.ClassDef):
+                continue
+            if not node.name.startswith("_") and not ast.get_docstring(node):
                 missing.append(f"{path.name}:{node.name}")
         if not ast.get_docstring(tree):
             missing.append(path.name)

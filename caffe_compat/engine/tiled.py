@@ -142,7 +142,7 @@ class Kernel:
         both = torch.mm(_kernel_matrix(tiling, weight.dtype), taps)
         parts = both.view(2, tiling.frequencies, self.outputs, self.inputs)
         self.packed = _PACK is not None and weight.dtype == torch.float32
-        self._parts: tuple[Any, Any] = tuple(self._ready(p) for p in parts)  # type: ignore[assignment]
+        self._parts: tuple[Any, Any] = tuple(self._ready(p) for p in parts)
 
     @property
     def bytes(self) -> int:

@@ -62,7 +62,7 @@ def max_pool(x: Tensor, kernel: Pair, stride: Pair, pad: Pair, out: Pair) -> tup
         for s, k, t, p, o in zip((height, width), kernel, stride, pad, out, strict=True)
     )
     if native:
-        return F.max_pool2d(x, kernel, stride, pad, ceil_mode=True, return_indices=True)  # type: ignore[return-value]
+        return F.max_pool2d(x, kernel, stride, pad, ceil_mode=True, return_indices=True)
     down, right = (
         _reach(s, o, k, t, p)
         for s, o, k, t, p in zip((height, width), out, kernel, stride, pad, strict=True)

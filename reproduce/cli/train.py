@@ -217,7 +217,7 @@ def _tensorboard(folder: str, stack: contextlib.ExitStack) -> Callable[[Progress
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         return _silent
-    writer: Any = SummaryWriter(folder)  # type: ignore[no-untyped-call]
+    writer: Any = SummaryWriter(folder)
     stack.callback(writer.close)
 
     def watch(report: Progress) -> None:

@@ -156,7 +156,7 @@ def decode(data: bytes, *, upright: bool = False) -> Image:
             f"is {kind}" if kind else "cannot be decoded as an image (damaged, or not an image)"
         )
     if image.dtype == np.uint16:
-        image = np.right_shift(image, 8).astype(np.uint8)  # type: ignore[arg-type, assignment]
+        image = np.right_shift(image, 8).astype(np.uint8)
     if image.dtype != np.uint8 or image.ndim != 3:
         raise DataError(
             f"holds pixels of type {image.dtype}, whose range is not known; save it with 8 or 16 "

@@ -1,5 +1,8 @@
 """The CPM data layer, step by step as the original goes: whole canvases, loops over grid cells.
-Slow, and plain to read."""
+
+Slow, and plain to read. Of what it judges it takes only the types of its inputs; the tables of
+joints are its own.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,11 @@ import cv2
 import numpy as np
 
 from reproduce.people.annotation import Annotation
-from reproduce.samples.augment import Augmentation, Settings, read_scene
+from reproduce.samples.augment import Augmentation, Settings
+
+# The MPII joint behind each of the 14 parts, and the parts that change places in a mirror image.
+MPII_JOINT_OF_PART = (9, 8, 12, 11, 10, 13, 14, 15, 2, 1, 0, 3, 4, 5)
+MIRRORED_PARTS = ((2, 5), (3, 6), (4, 7), (8, 11), (9, 12), (10, 13))
 
 
 def put_gaussian(plane: np.ndarray, x: float, y: float, stride: int, sigma: float) -> None:
@@ -22,19 +29,37 @@ def put_gaussian(plane: np.ndarray, x: float, y: float, stride: int, sigma: floa
             plane[gy, gx] = min(1.0, plane[gy, gx] + np.exp(-exponent))
 
 
+def read_person(rows: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """A record's joints, one after the other, as (14, 2) 0-based pixels and (14,) visibilities.
+
+    Visibility is 0 (occluded), 1 (visible) or 2 (outside the image).
+    """
+    joints = np.zeros((14, 2), np.float32)
+    visible = np.zeros(14, np.int8)
+    for part, joint in enumerate(MPII_JOINT_OF_PART):
+        x, y = np.float32(rows[joint, 0]) - 1, np.float32(rows[joint, 1]) - 1
+        joints[part] = x, y
+        if x < 0 or y < 0 or x >= size[0] or y >= size[1]:
+            visible[part] = 2
+        else:
+            visible[part] = 1 if rows[joint, 2] else 0
+    return joints, visible
+
+
 def sample(
     image: np.ndarray, annotation: Annotation, settings: Settings, choice: Augmentation
 ) -> tuple[np.ndarray, np.ndarray]:
     """Data (4, Y, X) and label (2 (P + 1), Y / stride, X / stride)."""
     cv2.ipp.setUseIPP(False)
-    scene = read_scene(annotation, settings)
+    records = [annotation.joints, *(other.joints for other in annotation.others)]
+    persons = [read_person(joints, annotation.size) for joints in records]
     scale = float(
-        np.float32(np.float32(settings.target_dist) / np.float32(scene.scale))
+        np.float32(np.float32(settings.target_dist) / np.float32(annotation.scale))
         * np.float32(choice.scale_multiplier)
     )
     image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
-    people = [(p.joints * np.float32(scale), p.visible) for p in scene.people]
-    objpos = scene.objpos * np.float32(scale)
+    people = [(joints * np.float32(scale), visible) for joints, visible in persons]
+    objpos = (annotation.objpos.astype(np.float32) - np.float32(1)) * np.float32(scale)
 
     height, width = image.shape[:2]
     matrix = cv2.getRotationMatrix2D((width / 2.0, height / 2.0), choice.degree, 1.0)
@@ -70,12 +95,12 @@ def sample(
     objpos = objpos + offset
 
     if choice.flip:
-        out = cv2.flip(out, 1)
+        out = out[:, ::-1]
         objpos = np.array([crop_x - 1 - objpos[0], objpos[1]], np.float32)
         flipped = []
         for joints, visible in people:
             joints = np.stack([crop_x - 1 - joints[:, 0], joints[:, 1]], 1)
-            for a, b in settings.skeleton.flip:
+            for a, b in MIRRORED_PARTS:
                 joints[[a, b]], visible = joints[[b, a]], visible.copy()
                 visible[[a, b]] = visible[[b, a]]
             flipped.append((joints, visible))

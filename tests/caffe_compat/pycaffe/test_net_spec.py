@@ -12,6 +12,7 @@ from google.protobuf import text_format
 
 import caffe_compat.pycaffe as caffe
 from caffe_compat.definition.prototxt import parse_net
+from caffe_compat.errors import CaffeCompatError
 from caffe_compat.network.graph import build
 from caffe_compat.pycaffe import layers as L
 from caffe_compat.pycaffe import params as P
@@ -203,7 +204,7 @@ def test_pictures(tmp_path: Path) -> None:
     assert 'label="pool\\n(Pooling)\\nMAX 2×2\\nstride 2\\nrelu (ReLU)"' in text
     assert text.count("->") == 5
     assert "6 × 5×5" in text
-    with pytest.raises(caffe.draw.CaffeCompatError, match="png, svg, pdf, dot"):
+    with pytest.raises(CaffeCompatError, match="png, svg, pdf, dot"):
         caffe.draw.draw_net_to_file(net, tmp_path / "a.gif")
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from caffe_compat import read_solver, read_weights
 from caffe_compat.training.snapshots import read_state
@@ -52,7 +53,11 @@ def _double(solver: Solver) -> Solver:
     solver._params = [tensor for _, _, tensor in solver.net.owned_params()]
     solver.histories = [[h.double() for h in group] for group in solver.histories]
     batch = solver.feed.batch
-    solver.feed.batch = lambda n, d: {k: v.double() for k, v in batch(n, d).items()}  # type: ignore[method-assign]
+
+    def doubled(number: int, device: torch.device | str) -> dict[str, torch.Tensor]:
+        return {name: values.double() for name, values in batch(number, device).items()}
+
+    solver.feed.batch = doubled  # type: ignore[method-assign]
     return solver
 
 

@@ -36,10 +36,9 @@ def _truth(mode: str) -> np.ndarray:
 
 def _file(case: dict[str, Any]) -> Path:
     if case["name"].startswith("release_"):
-        return (
-            DATA / "release" / f"LSP_prediction_model_{case['name'].removeprefix('release_')}.mat"
-        )
-    return DATA / "predictions" / case["name"] / f"pred_keypoints_lsp_{case['mode']}.mat"
+        model = str(case["name"]).removeprefix("release_")
+        return DATA / "release" / f"LSP_prediction_model_{model}.mat"
+    return DATA / "predictions" / str(case["name"]) / f"pred_keypoints_lsp_{case['mode']}.mat"
 
 
 @needs_data

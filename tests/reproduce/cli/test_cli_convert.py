@@ -177,11 +177,11 @@ def test_verify(tmp_path: Path) -> None:
     x = torch.randn(1, 3, 9, 12)
     with torch.no_grad():
         blobs = {f"blob:{k}": v.numpy() for k, v in net.all_blobs(x).items()}
-        np.savez(tmp_path / "good.npz", **{"in:data": x.numpy()}, **blobs)
+        np.savez(tmp_path / "good.npz", allow_pickle=False, **{"in:data": x.numpy(), **blobs})
         weight = net.param(net.graph.nodes[1].params[0])
         weight.copy_(weight[:, [2, 1, 0]].clone())
         swapped = {f"blob:{k}": v.numpy() for k, v in net.all_blobs(x).items()}
-        np.savez(tmp_path / "bad.npz", **{"in:data": x.numpy()}, **swapped)
+        np.savez(tmp_path / "bad.npz", allow_pickle=False, **{"in:data": x.numpy(), **swapped})
     good = _run(path, "--verify", tmp_path / "good.npz")
     assert good.exit_code == 0, good.output
     assert "agree" in good.stdout

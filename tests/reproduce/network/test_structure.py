@@ -231,7 +231,7 @@ def test_one_stage() -> None:
     """One stage hands nothing on: the centre map alone makes it a pose machine."""
     for front in ("cpm", "vgg"):
         for centre in (True, False):
-            config = netgen.CPMConfig(stages=1, front=front, centre=centre)  # type: ignore[arg-type]
+            config = netgen.CPMConfig(stages=1, front=front, centre=centre)
             assert (find_machine(build(netgen.deploy(config))) is not None) == centre
 
 

@@ -14,6 +14,7 @@ import pytest
 from caffe_compat.errors import CaffeCompatError, DataError
 from reproduce.people import annotation, coco_files, flic_files, lsp_files, matfile, mpii_files
 from reproduce.people.imagesize import image_size
+from reproduce.people.skeletons import MPII_JOINTS
 from tests.paths import DATA, GOLDEN, needs_data
 
 _SETS = GOLDEN / "matlab" / "datasets"
@@ -75,6 +76,7 @@ def test_sizes_of_real_photographs() -> None:
     """Header and decoder agree, odd JPEGs of the data sets included."""
     for path in sorted(DATA.glob("*/images/*.jpg"))[::200] + sorted(DATA.glob("samples/**/*.jpg")):
         image = cv2.imread(str(path), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+        assert image is not None
         assert image_size(path) == (image.shape[1], image.shape[0]), path
 
 
@@ -108,7 +110,7 @@ def test_coco_in(tmp_path: Path) -> None:
     assert first.size == (100, 150)
     assert first.objpos.tolist() == [51.0, 76.0]
     assert first.scale == 130 / 200
-    names = dict(zip(coco_files.MPII_JOINTS, first.joints.tolist(), strict=True))
+    names = dict(zip(MPII_JOINTS, first.joints.tolist(), strict=True))
     assert names["Lsho"] == [61, 41, 1]
     assert names["Rsho"] == [41, 41, 0]
     assert names["neck"] == [51, 41, 0]
@@ -122,7 +124,7 @@ def test_coco_out_and_in(tmp_path: Path) -> None:
     people = coco_files.read(tmp_path / "c.json")
     coco_files.write(tmp_path / "d.json", people)
     again = coco_files.read(tmp_path / "d.json")
-    limbs = [i for i, n in enumerate(coco_files.MPII_JOINTS) if n[0] in "RL"]
+    limbs = [i for i, n in enumerate(MPII_JOINTS) if n[0] in "RL"]
     for a, b in zip(people, again, strict=True):
         np.testing.assert_allclose(a.joints[limbs], b.joints[limbs])
         np.testing.assert_allclose([a.scale, *a.objpos], [b.scale, *b.objpos])

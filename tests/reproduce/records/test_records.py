@@ -6,6 +6,7 @@ import contextlib
 import multiprocessing
 import os
 import random
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -139,7 +140,7 @@ def test_existing_target_and_full_disk(tmp_path: Path, monkeypatch: pytest.Monke
     store.export_lmdb(plan, tmp_path, tmp_path / "out")
     with pytest.raises(DataError, match="exists already"):
         store.export_lmdb(plan, tmp_path, tmp_path / "out")
-    monkeypatch.setattr(store.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1000})())
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1000})())
     with pytest.raises(DataError, match="GB free"):
         store.export_lmdb(plan, tmp_path, tmp_path / "other")
 

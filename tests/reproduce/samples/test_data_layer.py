@@ -42,9 +42,8 @@ _SETTINGS = Settings(
 def test_against_the_step_by_step_port(seed: int, others: int) -> None:
     rng = np.random.default_rng(seed)
     width, height = int(rng.integers(64, 130)), int(rng.integers(50, 120))
-    image = cv2.resize(
-        rng.integers(0, 256, (9, 9, 3), np.uint8), (width, height), interpolation=cv2.INTER_CUBIC
-    )
+    noise = rng.integers(0, 256, (9, 9, 3), np.uint8)
+    image = cv2.resize(noise, (width, height), interpolation=cv2.INTER_CUBIC).astype(np.uint8)
     who = annotation(rng, "x", width, height, others)
     choice = roll(_SETTINGS, SampleDice(seed, 0, 0))
     ours = augment(image, who, _SETTINGS, choice)
@@ -211,13 +210,17 @@ def test_torch_data_set(tmp_path: Path, method: str) -> None:
         "label": (15, 10, 12),
     }
     for path in ("out", "out.h5"):
-        seen = {}
+        seen: dict[int, np.ndarray] = {}
         for rank in (0, 1):
             data = CPMDataset(tmp_path / path, _SETTINGS, seed=3)
             sampler = DistributedSampler(data, 2, rank, shuffle=False)  # type: ignore[var-annotated, arg-type]
-            loader = DataLoader(
-                data, 2, sampler=sampler, num_workers=1, multiprocessing_context=method
-            )  # type: ignore[var-annotated, arg-type]
+            loader = DataLoader(  # type: ignore[var-annotated]
+                data,  # type: ignore[arg-type]
+                2,
+                sampler=sampler,
+                num_workers=1,
+                multiprocessing_context=method,
+            )
             found = torch.cat([batch["data"] for batch in loader])
             seen.update(zip(list(sampler), found.numpy(), strict=True))
         assert sorted(seen) == list(range(8))

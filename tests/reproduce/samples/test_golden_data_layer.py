@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from caffe_compat import read_net
+from caffe_compat.definition.spec import LayerSpec
 from caffe_compat.training.draws import glibc_rand
 from reproduce.records.store import LMDBStore
 from reproduce.samples.augment import Settings, augment, roll
@@ -21,7 +23,9 @@ from tests.paths import GOLDEN, cases
 _DUMPS = "cpmdata/training/dumps"
 
 
-def _open(path: Path) -> tuple[dict, dict[str, np.ndarray], Settings, LMDBStore, object]:
+def _open(
+    path: Path,
+) -> tuple[dict[str, Any], dict[str, np.ndarray], Settings, LMDBStore, LayerSpec]:
     case = json.loads(path.read_text())
     with np.load(path.with_suffix(".npz")) as file:
         recorded = {key: file[key] for key in file.files}

@@ -171,7 +171,7 @@ def test_white_pixels_at_the_centres_stay_under_the_peaks() -> None:
         rows, columns = np.nonzero(sample.pixels.min(2) > 200)
         assert len(rows) > 20
         assert all(
-            sample.label_1st[0, min(y // 8, 45), min(x // 8, 45)] > 0.7
+            sample.label_1st[0, min(int(y) // 8, 45), min(int(x) // 8, 45)] > 0.7
             for y, x in zip(rows, columns, strict=True)
         )
 
