@@ -17,7 +17,7 @@ from typing import Protocol
 from caffe_compat.layers.base import Layer
 
 
-class Step(Protocol):
+class PlannedLayer(Protocol):
     """A layer with the blobs that it reads and makes."""
 
     @property
@@ -76,7 +76,7 @@ class Memory:
         return not (self.overwritten or self.stale or self.reread)
 
     @classmethod
-    def of(cls, steps: Sequence[Step]) -> Memory:
+    def of(cls, steps: Sequence[PlannedLayer]) -> Memory:
         """Look through the layers in order."""
         data: dict[str, str] = {}
         diff: dict[str, str] = {}
@@ -107,7 +107,7 @@ def _others(data: dict[str, str], name: str) -> bool:
     return any(piece == data[name] for other, piece in data.items() if other != name)
 
 
-def _reread(steps: Sequence[Step]) -> frozenset[str]:
+def _reread(steps: Sequence[PlannedLayer]) -> frozenset[str]:
     read = {
         name
         for step in steps
@@ -131,7 +131,7 @@ class _Writes:
     """How often each piece of memory was written."""
 
     counts: dict[str, Count] = field(default_factory=dict)
-    seen: list[tuple[Step, list[Count], list[Count]]] = field(default_factory=list)
+    seen: list[tuple[PlannedLayer, list[Count], list[Count]]] = field(default_factory=list)
     parameters: set[str] = field(default_factory=set)
 
     def of(self, piece: str) -> Count:
@@ -145,7 +145,7 @@ class _Writes:
         self,
         reads: Iterable[str],
         data: dict[str, str],
-        step: Step,
+        step: PlannedLayer,
         bottoms: Sequence[Count],
         tops: Sequence[Count],
     ) -> bool:

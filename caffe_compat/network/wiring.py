@@ -14,7 +14,7 @@ from caffe_compat.layers.base import Layer
 
 
 @dataclass(frozen=True)
-class Split:
+class InsertedSplit:
     """A Split layer that Caffe inserts behind a blob that is read more than once.
 
     Attributes
@@ -41,7 +41,7 @@ class Wiring:
     """
 
     bottoms: list[list[str]]
-    splits: dict[int, list[Split]] = field(default_factory=dict)
+    splits: dict[int, list[InsertedSplit]] = field(default_factory=dict)
     copies: dict[str, str] = field(default_factory=dict)
     moved: set[int] = field(default_factory=set)
 
@@ -79,7 +79,7 @@ def wire(spec: NetSpec) -> Wiring:
             wiring.bottoms[reader][bottom] = copy
         name = f"{blob}_{layer.name}_{top}_split"
         message = schema.new("LayerParameter", name=name, type="Split", bottom=[blob], top=copies)
-        split = Split(LayerSpec.of(message, layer.lines, layer.file), weight)
+        split = InsertedSplit(LayerSpec.of(message, layer.lines, layer.file), weight)
         wiring.splits.setdefault(maker, []).append(split)
     return wiring
 
