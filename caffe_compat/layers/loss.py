@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -37,6 +38,36 @@ class _Loss(Layer):
                 "bottom",
             )
         return [()]
+
+    def normalization(self, default: str) -> str:
+        """What ``loss_param`` says the loss is divided by: FULL, VALID, BATCH_SIZE or NONE.
+
+        The old ``normalize`` counts where ``normalization`` is not given; ``default`` where neither
+        is.
+        """
+        given = self.spec.message.loss_param
+        if given.HasField("normalization"):
+            return schema.enum_name(given, "normalization")
+        if given.HasField("normalize"):
+            return "VALID" if given.normalize else "BATCH_SIZE"
+        return default
+
+    @property
+    def ignored(self) -> int | None:
+        """The label that ``loss_param`` leaves out."""
+        given = self.spec.message.loss_param
+        return int(given.ignore_label) if given.HasField("ignore_label") else None
+
+    @staticmethod
+    def divided(total: Tensor, valid: Tensor, batch: int, how: str) -> Tensor:
+        """A sum over places, normalized; ``valid`` tells which places count."""
+        divisors: dict[str, Tensor | float] = {
+            "FULL": float(valid.numel()),
+            "VALID": valid.sum().to(total.dtype).clamp_min(1.0),
+            "BATCH_SIZE": float(batch),
+            "NONE": 1.0,
+        }
+        return total / divisors[how]
 
     @staticmethod
     def classes(x: Tensor) -> Tensor:
@@ -85,14 +116,10 @@ class SoftmaxWithLoss(_Loss):
     reads = ()
 
     def setup(self) -> None:
-        o = self.options
         if len(self.spec.loss_weights) > 1:
             raise self.error(
                 "takes one loss_weight (Caffe gives it to the Softmax inside, too)", "loss_weight"
             )
-        self.normalization = schema.enum_name(o, "normalization")
-        if not o.HasField("normalization") and o.HasField("normalize"):
-            self.normalization = "VALID" if o.normalize else "BATCH_SIZE"
 
     def output_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
         super().output_shapes(bottoms)
@@ -108,11 +135,11 @@ class SoftmaxWithLoss(_Loss):
         return [(), bottoms[0]][: max(1, len(self.spec.tops))]
 
     def forward(self, params: Sequence[Tensor], *bottoms: Tensor) -> tuple[Tensor, ...]:
-        x, o = bottoms[0], self.options
+        x = bottoms[0]
         axis = self.axis(self.spec.message.softmax_param.axis, x.dim())
         rows = x.movedim(axis, -1)
         places = rows.shape[:-1]
-        ignored = o.ignore_label if o.HasField("ignore_label") else None
+        ignored = self.ignored
         label = self.indices(1, bottoms[1].reshape(places), rows.shape[-1], ignored)
         valid = torch.ones_like(label, dtype=torch.bool) if ignored is None else label != ignored
         logs = torch.log_softmax(rows, -1)
@@ -120,13 +147,9 @@ class SoftmaxWithLoss(_Loss):
             logs.gather(-1, torch.where(valid, label, 0).unsqueeze(-1)).squeeze(-1), _FLT_MIN_LOG
         )
         total = -torch.where(valid, picked, 0.0).sum()
-        divisors: dict[str, Tensor | float] = {
-            "FULL": float(label.numel()),
-            "VALID": valid.sum().to(total.dtype).clamp_min(1.0),
-            "BATCH_SIZE": float(count(tuple(x.shape[:axis]))),
-            "NONE": 1.0,
-        }
-        tops = (total / divisors[self.normalization], torch.softmax(x, axis).detach())
+        batch = count(tuple(x.shape[:axis]))
+        loss = self.divided(total, valid, batch, self.normalization("VALID"))
+        tops = (loss, torch.softmax(x, axis).detach())
         return tops[: max(1, len(self.spec.tops))]
 
 
@@ -151,13 +174,18 @@ class MultinomialLogisticLoss(_Loss):
 
 @register("InfogainLoss")
 class InfogainLoss(_Loss):
-    """``-mean sum_j H[label, j] log p_j`` of given probabilities; H is the third bottom.
+    """``-mean sum_j H[label, j] log p_j``; H is the third bottom.
 
-    Source: ``infogain_loss_layer.cpp`` of the Caffe that the CPM release forked.
+    p are given probabilities; with ``axis`` or ``loss_param`` in the definition, which only later
+    Caffe has, p is the softmax of given scores along the axis, divided as in SoftmaxWithLoss, and
+    a second top gives p.
+
+    Source: ``infogain_loss_layer.cpp`` of the Caffe that the CPM release forked, and of BVLC Caffe.
     """
 
     option = "infogain_loss_param"
     bottoms = (2, 3)
+    tops = (1, 2)
 
     def setup(self) -> None:
         if len(self.spec.bottoms) < 3:
@@ -165,23 +193,57 @@ class InfogainLoss(_Loss):
                 "give the matrix H as third bottom (reading it from a file is not supported)",
                 "source",
             )
+        self._later = self.has("axis") or self.spec.message.HasField("loss_param")
+        if not self._later and len(self.spec.tops) > 1:
+            raise self.error("a second top needs the form with axis", "top")
+
+    def _axis(self, axes: int) -> int:
+        return self.axis(self.options.axis, axes) if self._later else 1
 
     def output_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
-        size = count(self.four_axes(bottoms[0])[1:])
-        if count(self.four_axes(bottoms[1])[1:]) != 1:
-            raise self.error(f"labels must be one per item, found shape {bottoms[1]}", "bottom")
-        if self.four_axes(bottoms[2]) != (1, 1, size, size):
-            raise self.error(f"H must be 1×1×{size}×{size}, found shape {bottoms[2]}", "bottom")
-        return super().output_shapes(bottoms)
+        if not self._later:
+            size = count(self.four_axes(bottoms[0])[1:])
+            if count(self.four_axes(bottoms[1])[1:]) != 1:
+                raise self.error(f"labels must be one per item, found shape {bottoms[1]}", "bottom")
+            if self.four_axes(bottoms[2]) != (1, 1, size, size):
+                raise self.error(f"H must be 1×1×{size}×{size}, found shape {bottoms[2]}", "bottom")
+            return super().output_shapes(bottoms)
+        size = bottoms[0][self._axis(len(bottoms[0]))]
+        places = count(bottoms[0]) // max(size, 1)
+        if count(bottoms[1]) != places:
+            raise self.error(
+                f"scores {bottoms[0]} need {places} labels, found {count(bottoms[1])}", "bottom"
+            )
+        if count(bottoms[2]) != size * size:
+            raise self.error(f"H must be {size}×{size}, found shape {bottoms[2]}", "bottom")
+        super().output_shapes(bottoms)
+        return [(), bottoms[0]][: max(1, len(self.spec.tops))]
 
     def gradient_to(self, index: int) -> bool:
         return index == 0
 
     def forward(self, params: Sequence[Tensor], *bottoms: Tensor) -> tuple[Tensor, ...]:
+        if self._later:
+            return self._forward_scores(*bottoms)
         p = self.classes(bottoms[0])
         matrix = bottoms[2].detach().reshape(p.shape[1], p.shape[1])
         rows = matrix[self.indices(1, bottoms[1].reshape(-1), p.shape[1])]
         return (-(rows * torch.log(_floor(p, _LOG_THRESHOLD))).sum() / p.shape[0],)
+
+    def _forward_scores(self, x: Tensor, label: Tensor, matrix: Tensor) -> tuple[Tensor, ...]:
+        axis = self._axis(x.dim())
+        logs = torch.log_softmax(x, axis).movedim(axis, -1)
+        places = label.reshape(logs.shape[:-1])
+        labels = self.indices(1, places, logs.shape[-1], self.ignored)
+        valid = torch.ones_like(labels, dtype=torch.bool)
+        if self.ignored is not None:
+            valid = labels != self.ignored
+        gains = matrix.detach().reshape(logs.shape[-1], -1)[torch.where(valid, labels, 0)]
+        each = (gains * _floor(logs, math.log(_LOG_THRESHOLD))).sum(-1)
+        total = -torch.where(valid, each, 0.0).sum()
+        batch = count(tuple(x.shape[:axis]))
+        loss = self.divided(total, valid, batch, self.normalization("VALID"))
+        return (loss, torch.softmax(x, axis).detach())[: max(1, len(self.spec.tops))]
 
 
 @register("HingeLoss")
@@ -218,10 +280,14 @@ class HingeLoss(_Loss):
 class SigmoidCrossEntropyLoss(_Loss):
     """``-sum (t log σ(x) + (1-t) log(1-σ(x))) / N``; no gradient to the targets.
 
-    Source: ``sigmoid_cross_entropy_loss_layer.cpp`` of the Caffe that the CPM release forked
-    (divides by N always).
+    ``loss_param`` of later Caffe leaves out targets that equal ``ignore_label`` and divides by
+    something else than N.
+
+    Source: ``sigmoid_cross_entropy_loss_layer.cpp`` of BVLC Caffe (the one that the CPM release
+    forked divides by N always).
     """
 
+    option = "loss_param"
     reads = ()
 
     def output_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
@@ -233,7 +299,12 @@ class SigmoidCrossEntropyLoss(_Loss):
 
     def forward(self, params: Sequence[Tensor], *bottoms: Tensor) -> tuple[Tensor, ...]:
         x, target = bottoms[0], bottoms[1].detach().reshape(bottoms[0].shape)
-        return (F.binary_cross_entropy_with_logits(x, target, reduction="sum") / x.shape[0],)
+        each = F.binary_cross_entropy_with_logits(x, target, reduction="none")
+        valid = torch.ones_like(target, dtype=torch.bool)
+        if self.ignored is not None:
+            valid = target.long() != self.ignored
+        total = torch.where(valid, each, 0.0).sum()
+        return (self.divided(total, valid, x.shape[0], self.normalization("BATCH_SIZE")),)
 
 
 @register("ContrastiveLoss")

@@ -1,0 +1,97 @@
+"""Options of losses that later Caffe has, against numpy by the formula."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from caffe_compat import Net, PrototxtError, parse_net
+
+_RANDOM = np.random.default_rng(5)
+X = _RANDOM.standard_normal((2, 3, 4, 5)).astype(np.float32)
+TARGET = _RANDOM.integers(0, 2, X.shape).astype(np.float32)
+LABEL = _RANDOM.integers(0, 3, (2, 4, 5)).astype(np.float32)
+MATRIX = (2 * np.eye(3) + 0.1 + _RANDOM.random((3, 3))).astype(np.float32)
+LABEL[0, 0, :3] = 255
+TARGET[0, 0, 0] = 255
+
+
+def _run(layer: str, **inputs: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """The tops of a layer, and the gradient of the loss by its first input."""
+    shapes = "".join(
+        f'input: "{name}" input_shape {{ {" ".join(f"dim: {d}" for d in array.shape)} }} '
+        for name, array in inputs.items()
+    )
+    net = Net(parse_net(shapes + layer), phase="TRAIN")
+    tensors = {name: torch.from_numpy(array.copy()) for name, array in inputs.items()}
+    first = next(iter(tensors.values())).requires_grad_()
+    found = net(**tensors)
+    found["loss"].backward()
+    assert first.grad is not None
+    return {name: t.detach().numpy() for name, t in found.items()}, first.grad.numpy()
+
+
+SIGMOID = (
+    'force_backward: true layer { name: "l" type: "SigmoidCrossEntropyLoss" bottom: "x" '
+    'bottom: "t" top: "loss" loss_param { %s } }'
+)
+
+
+@pytest.mark.parametrize(
+    ("options", "divisor"),
+    [
+        ("", X.shape[0]),
+        ("normalize: false", X.shape[0]),
+        ("normalize: true", "valid"),
+        ("normalization: VALID", "valid"),
+        ("normalization: FULL", X.size),
+        ("normalization: NONE", 1),
+        ("normalization: BATCH_SIZE normalize: true", X.shape[0]),
+    ],
+)
+@pytest.mark.parametrize("ignore", ["", "ignore_label: 255"])
+def test_sigmoid_cross_entropy(options: str, divisor: int | str, ignore: str) -> None:
+    target = TARGET if ignore else np.minimum(TARGET, 1)
+    valid = target != 255
+    sigmoid = 1 / (1 + np.exp(-X.astype(np.float64)))
+    each = -(target * np.log(sigmoid) + (1 - target) * np.log(1 - sigmoid))
+    by = valid.sum() if divisor == "valid" else divisor
+    found, gradient = _run(SIGMOID % f"{options} {ignore}", x=X, t=target)
+    np.testing.assert_allclose(found["loss"], each[valid].sum() / by, rtol=1e-5)
+    np.testing.assert_allclose(gradient, np.where(valid, sigmoid - target, 0) / by, atol=1e-6)
+
+
+INFOGAIN = (
+    'force_backward: true layer { name: "l" type: "InfogainLoss" bottom: "x" bottom: "label" '
+    'bottom: "h" top: "loss" top: "p" loss_weight: 1 loss_weight: 0 %s }'
+)
+
+
+@pytest.mark.parametrize(
+    ("options", "ignores", "divisor"),
+    [
+        ("loss_param { ignore_label: 255 }", True, "valid"),
+        ("infogain_loss_param { axis: 1 } loss_param { ignore_label: 255 }", True, "valid"),
+        ("infogain_loss_param { axis: -3 } loss_param { normalization: FULL }", False, 40),
+        ("infogain_loss_param { axis: 1 } loss_param { normalize: false }", False, 2),
+    ],
+)
+def test_infogain_of_scores(options: str, ignores: bool, divisor: int | str) -> None:
+    label = LABEL if ignores else np.where(LABEL == 255, 0, LABEL)
+    valid = label != 255
+    p = np.exp(X.astype(np.float64))
+    p /= p.sum(1, keepdims=True)
+    gains = MATRIX[np.where(valid, label, 0).astype(int)].transpose(0, 3, 1, 2)
+    by = valid.sum() if divisor == "valid" else divisor
+    found, gradient = _run(INFOGAIN % options, x=X, label=label, h=MATRIX[None, None])
+    loss = -((gains * np.log(p)).sum(1) * valid).sum() / by
+    np.testing.assert_allclose(found["loss"], loss, rtol=1e-5)
+    np.testing.assert_allclose(found["p"], p, rtol=1e-5)
+    slope = (p * gains.sum(1, keepdims=True) - gains) * valid[:, None] / by
+    np.testing.assert_allclose(gradient, slope, atol=1e-6)
+
+
+def test_infogain_axis_out_of_range() -> None:
+    with pytest.raises(PrototxtError, match="axis 7 is out of range"):
+        _run(INFOGAIN % "infogain_loss_param { axis: 7 }", x=X, label=LABEL, h=MATRIX[None, None])
