@@ -5,33 +5,36 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from caffe_compat.errors import DataError
-from reproduce.benchmarks.testsets import TestSet, check_parts
+from reproduce.benchmarks.benchmark import Benchmark
 from reproduce.predict.job import Job, prepare
 from reproduce.predict.predictor import Predictor
+from reproduce.predict.protocol import Person
 from reproduce.predict.result_files import write_json
 from reproduce.predict.runs import Run
 from reproduce.runtime.journal import Journal
 from reproduce.runtime.prefetch import prefetch
 
 
-def jobs_of(predictor: Predictor, test: TestSet, numbers: Sequence[int]) -> list[Job]:
-    """Some of a benchmark's test people, for :func:`reproduce.predict.job.prepare`.
+def jobs_of(
+    predictor: Predictor, benchmark: Benchmark, people: Sequence[tuple[Path, Person]]
+) -> list[Job]:
+    """Test people of a benchmark, for :func:`reproduce.predict.job.prepare`.
 
     Raises
     ------
     CaffeCompatError : the network has other parts than the benchmark needs.
     """
-    check_parts(test, predictor.parts)
-    chosen = [test.people[i] for i in numbers]
-    return [predictor.job(str(image), image, (person,)) for image, person in chosen]
+    benchmark.check_parts(predictor.parts)
+    return [predictor.job(str(image), image, (person,)) for image, person in people]
 
 
-def predict_benchmark(run: Run, test: TestSet, name: str) -> tuple[int, list[str]]:
+def predict_benchmark(run: Run, test: Benchmark, name: str) -> tuple[int, list[str]]:
     """Predict a benchmark's test people; write the release's .mat and the score.
 
     Results are kept as they are made; several processes share the people and the first one merges.
@@ -45,6 +48,7 @@ def predict_benchmark(run: Run, test: TestSet, name: str) -> tuple[int, list[str
     How many people this process predicted, and which were not predicted and why; they are nan in
     the file and left out of the score.
     """
+    people = test.people()[: run.limit]
     prefix = run.out / f"{test.stem}_{name}"
     about = json.loads(json.dumps({**run.about, "set": test.stem}))
     count = 0
@@ -53,8 +57,9 @@ def predict_benchmark(run: Run, test: TestSet, name: str) -> tuple[int, list[str
         Journal.remove(prefix)
     run.group.any(False)  # no process reads what another is about to remove
     with Journal(prefix, about, resume=run.resume, part=run.group.rank) as journal:
-        todo = [i for i in run.mine(range(len(test.people))) if i not in journal.done]
-        jobs = prefetch(prepare, jobs_of(run.predictor, test, todo), run.workers)
+        todo = [i for i in run.mine(range(len(people))) if i not in journal.done]
+        prepared = jobs_of(run.predictor, test, [people[i] for i in todo])
+        jobs = prefetch(prepare, prepared, run.workers)
         with run.bar(len(todo), "people") as bar:
             for i, job in zip(todo, jobs, strict=True):
                 if job.error is not None:
@@ -74,32 +79,29 @@ def predict_benchmark(run: Run, test: TestSet, name: str) -> tuple[int, list[str
         journal.read()
         results = journal.done
     if run.group.first:
-        _merge(run, test, name, results)
+        _merge(run, test, name, len(people), results)
     run.group.any(False)  # nobody leaves before the files are merged
     return count, bad
 
 
-def _merge(run: Run, test: TestSet, name: str, results: dict[int, Any]) -> None:
-    done = np.array(sorted(i for i in results if i < len(test.people)), np.int64)
+def _merge(run: Run, test: Benchmark, name: str, count: int, results: dict[int, Any]) -> None:
+    """Write the result file of ``count`` people, and the score of those who were predicted."""
+    done = np.array(sorted(i for i in results if i < count), np.int64)
     if not len(done):
         raise DataError(
-            f"{test.title}: none of the {len(test.people)} test images is there, nothing was "
-            "predicted"
+            f"{test.title}: none of the {count} test images is there, nothing was predicted"
         )
-    joints = [test.to_file(np.array(results[int(i)]["joints"])) for i in done]
-    whole = np.full((len(test.people), *joints[0].shape), np.nan)
-    whole[done] = joints
+    predicted = np.stack([test.to_file(np.array(results[int(i)]["joints"])) for i in done])
+    whole = np.full((count, *predicted.shape[1:]), np.nan)
+    whole[done] = predicted
     path = run.out / f"{test.stem}_prediction_model_{name}.mat"
     test.write(path, whole)
-    run.say(f"{path}: {len(done)} of {len(test.people)} people")
-    if test.score is not None:
-        row = test.score(whole, done)
-        content = {"people": len(done), "benchmark": test.title, **row, "made by": run.about}
-        write_json(run.out / f"{test.stem}_score_{name}.json", content)
-        run.say(
-            f"{test.title}: "
-            + "  ".join(
-                f"{k} {v:.1f}" for k, v in row.items() if k not in ("hits", "counted", "auc")
-            )
-        )
-        run.say(f"{row['hits']} of {row['counted']} joints, AUC {row['auc']:.2f}")
+    run.say(f"{path}: {len(done)} of {count} people")
+    if not test.public:
+        return
+    row = test.table(test.score(predicted, people=done))
+    content = {"people": len(done), "benchmark": test.title, **row, "made by": run.about}
+    write_json(run.out / f"{test.stem}_score_{name}.json", content)
+    shown = [name for name in row if name not in ("hits", "counted", "auc")]
+    run.say(f"{test.title}: " + "  ".join(f"{name} {row[name]:.1f}" for name in shown))
+    run.say(f"{row['hits']} of {row['counted']} joints, AUC {row['auc']:.2f}")

@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from caffe_compat.errors import CaffeCompatError
-from reproduce.benchmarks import measures
-from reproduce.benchmarks.truth import Benchmarks, Missing
+from reproduce.benchmarks.benchmark import Benchmark, Missing
+from reproduce.benchmarks.registry import benchmarks, open_benchmark
 from reproduce.network.identify import models_folder
 from reproduce.predict import joint_files
 
@@ -29,8 +29,14 @@ class Outcome:
 
     Attributes
     ----------
-    ours : None where data are missing. difference : the largest. verdict : "equal", "differs",
-        "missing".
+    name : what is checked.
+    published : the published number or numbers.
+    ours : our numbers; None where data are missing.
+    difference : the largest, ours less published.
+    tolerance : the largest difference that counts as equal.
+    verdict : "equal", "differs" or "missing".
+    source : where the published number stands.
+    missing : which file is not there, and where it is to be had.
     """
 
     name: str
@@ -46,54 +52,52 @@ class Outcome:
 def published() -> dict[str, Any]:
     """published.toml."""
     return tomllib.loads(
-        (resources.files("reproduce") / "published.toml").read_text(encoding="utf-8")
+        (resources.files("reproduce.benchmarks") / "published.toml").read_text(encoding="utf-8")
     )
 
 
-def measure(check: dict[str, Any], data: Benchmarks) -> list[float]:
+def measure(check: Mapping[str, Any], benchmark: Benchmark) -> list[float]:
     """Our value(s) of a check.
 
     Raises
     ------
     Missing : a file that it needs is not there.
     """
-    if check["kind"] == "flic":
-        result = data.flic_score(check["file"], check["normalise"])
-        return [result.group((1, 4), check["threshold"]), result.group((2, 5), check["threshold"])]
-    if check["kind"] == "mpii":
-        result = data.mpii_score(check["file"])
-        return [float(result.total[result.at(check["threshold"])])]
-    result = data.lsp_score(check["file"])
+    result = benchmark.score_file(check["file"], norm=check.get("norm", ""))
+    if check["measure"] == "auc":
+        return [result.auc]
     if check["measure"] == "lead":
-        other = data.lsp_score(check["other"])
+        other = benchmark.score_file(check["other"])
         return [
             float(result.total[result.at(t)] - other.total[other.at(t)]) for t in check["threshold"]
         ]
+    at = result.at(check["threshold"])
     if check["measure"] == "hits":
-        return [float(result.hits[result.at(0.2)].sum())]
-    if check["measure"] == "auc":
-        return [result.auc]
-    if check["measure"] == "groups":
-        return [result.group(joints, check["threshold"]) for joints in measures.LSP_GROUPS.values()]
+        return [float(result.hits[at].sum())]
     if check["measure"] == "total":
-        return [float(result.total[result.at(check["threshold"])])]
+        return [float(result.total[at])]
+    if check["measure"] == "groups":
+        names = check.get("groups", list(benchmark.groups))
+        return [result.group(benchmark.groups[name], check["threshold"]) for name in names]
     raise CaffeCompatError(f"published.toml: unknown measure '{check['measure']}'")
 
 
-def run(root: str | os.PathLike[str], kinds: Sequence[str] | None = None) -> list[Outcome]:
-    """Every check of published.toml, or those of some kinds."""
-    data, table = Benchmarks(root), published()
+def run(root: str | os.PathLike[str], names: Sequence[str] | None = None) -> list[Outcome]:
+    """Every check of published.toml, or those of some benchmarks."""
+    table = published()
+    opened = {name: open_benchmark(name, root) for name in benchmarks()}
     outcomes = []
     for check in table["check"]:
-        if kinds is not None and check["kind"] not in kinds:
+        benchmark = opened[check["benchmark"]]
+        if names is not None and benchmark.name not in names:
             continue
         value = check["value"] if isinstance(check["value"], list) else [check["value"]]
         expected = [float(v) for v in value]
         try:
-            ours = measure(check, data)
+            ours = measure(check, benchmark)
         except Missing as error:
             sources = {
-                check["kind"],
+                benchmark.folder,
                 *(check[f].split("/")[0] for f in ("file", "other") if f in check),
             }
             where = "; ".join(table["where"][k] for k in sorted(sources) if k in table["where"])
@@ -124,24 +128,27 @@ def run(root: str | os.PathLike[str], kinds: Sequence[str] | None = None) -> lis
                 check["source"],
             )
         )
-    if kinds is None or "lsp" in kinds:
-        files = sorted(models_folder().glob("*/lsp_predictions.json"))
-        outcomes += [_embedded(file, data, table["where"]["lsp"]) for file in files]
+    for name, benchmark in opened.items():
+        if names is None or name in names:
+            files = sorted(models_folder().glob(f"*/{name}_predictions.json"))
+            where = table["where"].get(benchmark.folder, "")
+            outcomes += [_embedded(file, benchmark, where) for file in files]
     return outcomes
 
 
-def _embedded(file: Path, data: Benchmarks, where: str) -> Outcome:
+def _embedded(file: Path, benchmark: Benchmark, where: str) -> Outcome:
     """The stored score of a model in models/ against its stored predictions, scored anew."""
     stored = json.loads((file.parent / "score.json").read_text(encoding="utf-8"))
-    name = f"{file.parent.name} (embedded model), LSP-PC, joints within 0.2"
+    label = f"{benchmark.stem}-{benchmark.annotations[0].upper()}"
+    name = f"{file.parent.name} (embedded model), {label}, joints within {benchmark.threshold:g}"
     source = "stored when the model was embedded; not a published number"
     try:
-        result = measures.score_lsp(joint_files.read(file), data.lsp_truth)
+        result = benchmark.score(joint_files.read(file), source=str(file))
     except Missing as error:
         return Outcome(
             name, [stored["hits"]], None, None, 0, "missing", source, f"{error}. To be had: {where}"
         )
-    ours = float(result.hits[result.at(0.2)].sum())
+    ours = float(result.hits[result.at(benchmark.threshold)].sum())
     difference = ours - stored["hits"]
     return Outcome(
         name, [stored["hits"]], [ours], difference, 0, "differs" if difference else "equal", source

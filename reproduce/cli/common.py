@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 import click
@@ -46,6 +46,45 @@ def run_reporting(call: Callable[[], Any]) -> Any:
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(BAD_INPUT)
+
+
+class NameOf(click.ParamType):  # type: ignore[type-arg]  # generic in newer versions only
+    """One of some names that are looked up when they are needed, so that a command starts
+    quickly.
+
+    Parameters
+    ----------
+    kind : what the names are of, for messages.
+    names : gives the names.
+    """
+
+    def __init__(self, kind: str, names: Callable[[], Iterable[str]]) -> None:
+        self.name, self.names = kind, names
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
+        return f"[{'|'.join(self.names())}]"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        names = list(self.names())
+        if value not in names:
+            self.fail(f"{value!r} is not one of {', '.join(map(repr, names))}.", param, ctx)
+        return value
+
+
+def _benchmark_names() -> Iterable[str]:
+    from reproduce.benchmarks.registry import benchmarks
+
+    return benchmarks()
+
+
+def _protocol_names() -> Iterable[str]:
+    from reproduce.predict.protocol import PROTOCOLS
+
+    return PROTOCOLS
+
+
+BENCHMARK_NAME = NameOf("benchmark", _benchmark_names)
+PROTOCOL_NAME = NameOf("protocol", _protocol_names)
 
 
 def common(function: _F) -> _F:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from caffe_compat.errors import DataError
 from reproduce.cli.common import CommandGroup, common
+
+if TYPE_CHECKING:
+    from reproduce.people.annotation import Annotation
 
 _POSITIVE = click.IntRange(min=1)
 
@@ -49,15 +53,14 @@ def json_(
     from reproduce.people import coco_files, flic_files, lsp_files, mpii_files
     from reproduce.people.annotation import write_json
 
-    stub: bool | None = None
-    if dataset == "mpi":
-        found, stub = mpii_files.read_folder(data, skip_missing=skip_missing)
-    elif dataset == "leeds":
-        found = lsp_files.read_training(data, skip_missing=skip_missing)
-    elif dataset == "flic":
-        found = flic_files.read_folder(data, skip_missing=skip_missing)
-    else:
-        found = coco_files.read(data, own=own_keypoints)
+    # each gives the people and MPII's trailing record, which the other data sets have not
+    readers: dict[str, Callable[[], tuple[list[Annotation], bool | None]]] = {
+        "mpi": lambda: mpii_files.read_folder(data, skip_missing=skip_missing),
+        "leeds": lambda: (lsp_files.read_training(data, skip_missing=skip_missing), None),
+        "flic": lambda: (flic_files.read_folder(data, skip_missing=skip_missing), None),
+        "coco": lambda: (coco_files.read(data, own=own_keypoints), None),
+    }
+    found, stub = readers[dataset]()
     if not found:
         raise DataError(f"{data}: no people found (with --skip-missing: are the images there?)")
     if format_ == "coco":

@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from caffe_compat.errors import CaffeCompatError
-from reproduce.cli.common import FAILED_CHECK, Command, common
+from reproduce.cli.common import BENCHMARK_NAME, FAILED_CHECK, PROTOCOL_NAME, Command, common
 
 _EPILOG = """
 \b
@@ -113,7 +113,7 @@ def _inputs(inputs: tuple[str, ...]) -> tuple[list[Path], list[Path], list[int]]
 )
 @click.option(
     "--protocol",
-    type=click.Choice(["demo", "lsp", "flic", "mpi"]),
+    type=PROTOCOL_NAME,
     default="demo",
     show_default=True,
     help="demo: a box around the person; lsp: the whole image; flic: the torso's box; mpi: a "
@@ -127,7 +127,7 @@ def _inputs(inputs: tuple[str, ...]) -> tuple[list[Path], list[Path], list[int]]
 )
 @click.option(
     "--dataset",
-    type=click.Choice(["lsp", "flic", "mpi", "mpi-valid"]),
+    type=BENCHMARK_NAME,
     help="Benchmark: predict a data set's test images and score them.",
 )
 @click.option("--data", type=click.Path(), help="Folder that holds the data set.")
@@ -203,8 +203,8 @@ def main(
     --dataset the benchmark's protocol runs: seven scales, the release's .mat, the score. Under
     torchrun each process takes its share.
     """
-    from reproduce.benchmarks import testsets
     from reproduce.benchmarks.benchmark_run import predict_benchmark
+    from reproduce.benchmarks.registry import open_for_testing
     from reproduce.predict.boxes import read_boxes
     from reproduce.predict.photographs import photographs
     from reproduce.predict.predictor import Predictor
@@ -228,7 +228,7 @@ def main(
         )
     images, videos, cameras = _inputs(inputs)
     where = read_boxes(boxes) if boxes is not None else box
-    test = testsets.open_set(dataset, str(data), limit) if dataset else None
+    test = open_for_testing(dataset, str(data)) if dataset else None
     chosen = test.protocol if test is not None else PROTOCOLS[protocol]
     with processes.group(choose(device)) as group:
         predictor = Predictor.load(
@@ -249,7 +249,7 @@ def main(
             "amp": amp,
         }
         if test is not None:
-            testsets.check_parts(test, predictor.parts)
+            test.check_parts(predictor.parts)
         folder = Path(out)
         folder.mkdir(parents=True, exist_ok=True)
         say: Callable[[str], None] = click.echo if group.first else _silent

@@ -96,15 +96,14 @@ def _command(name: str, module: str) -> None:
     def figure(data: str, out: str) -> None:
         from caffe_compat.files import atomic_write
         from reproduce.benchmarks.check import run
-        from reproduce.benchmarks.truth import Benchmarks
 
         made = importlib.import_module(f"reproduce.figures.{module}")
         folder = Path(out)
         folder.mkdir(parents=True, exist_ok=True)
-        for path in made.make(Benchmarks(data), folder):
+        for path in made.make(Path(data), folder):
             click.echo(str(path))
-        if made.KINDS:
-            outcomes = run(data, made.KINDS)
+        if made.CHECKED:
+            outcomes = run(data, made.CHECKED)
             with atomic_write(folder / f"{module}_published.json") as stream:
                 stream.write(
                     json.dumps([dataclasses.asdict(o) for o in outcomes], indent=1).encode()

@@ -33,7 +33,7 @@ from reproduce.runtime.processes import Group
 from reproduce.runtime.provenance import provenance
 
 if TYPE_CHECKING:
-    from reproduce.benchmarks.testsets import TestSet
+    from reproduce.benchmarks.benchmark import Benchmark
     from reproduce.predict.predictor import Predictor
     from reproduce.predict.protocol import Protocol
 
@@ -363,20 +363,21 @@ class Lab:
         return Predictor.load(str(model), device=self.device, protocol=self._protocol)
 
     @cached_property
-    def _test_set(self) -> TestSet:
-        """LSP's test people, as many as the profile tests."""
-        from reproduce.benchmarks.testsets import open_set
+    def _benchmark(self) -> Benchmark:
+        """What the networks are tested on."""
+        from reproduce.benchmarks.lsp import Lsp
 
-        return open_set("lsp", self.data, self.profile.tested)
+        return Lsp(self.data)
 
     @property
     def _protocol(self) -> Protocol:
         """The benchmark's protocol with the profile's scales."""
-        return self._test_set.protocol.searching(self.profile.search)
+        return self._benchmark.protocol.searching(self.profile.search)
 
     def _test(self, experiment: Experiment, predictor: Predictor, more: dict[str, Any]) -> None:
         """Score LSP's test people by the protocol, and write the result's file."""
-        result, predicted, truth = self._score(predictor)
+        result, predicted = self._score(predictor)
+        people = np.arange(len(predicted))
         content = {
             "experiment": experiment.name,
             "profile": self.profile.name,
@@ -390,9 +391,10 @@ class Lab:
             "search": list(self.profile.search),
             "thresholds": result.thresholds.tolist(),
             "total": result.total.tolist(),
-            "table": measures.lsp_table(result),
+            "table": self._benchmark.table(result),
             "hits_of_people": {
-                str(t): measures.lsp_hits(predicted, truth, t).tolist() for t in (0.1, 0.2)
+                str(t): self._benchmark.hits_of_people(predicted, t, people).tolist()
+                for t in (0.1, 0.2)
             },
             **more,
             "provenance": self._provenance(),
@@ -402,23 +404,21 @@ class Lab:
         score = result.total[result.at(0.2)]
         self.say(f"{experiment.name}: PCK@0.2 {score:.2f} on {len(predicted)} people")
 
-    def _score(
-        self, predictor: Predictor
-    ) -> tuple[measures.EvalResult, measures.Floats, measures.Floats]:
-        """PCK on LSP's test people; predictions and truth are (N, J, 2), N people, J joints."""
+    def _score(self, predictor: Predictor) -> tuple[measures.EvalResult, measures.Floats]:
+        """PCK of the benchmark's first people, and the predictions (N, J, 2): N people, J
+        joints."""
         from reproduce.benchmarks.benchmark_run import jobs_of
         from reproduce.predict.job import prepare
         from reproduce.runtime.prefetch import prefetch
 
-        test = self._test_set
-        jobs = jobs_of(predictor, test, range(len(test.people)))
+        people = self._benchmark.people()[: self.profile.tested]
+        jobs = jobs_of(predictor, self._benchmark, people)
         joints = []
         for job in prefetch(prepare, jobs, self.workers if len(jobs) > 50 else 0):
             (found,) = predictor.predict_job(job)
-            joints.append(test.to_file(found.joints + 1))
-        truth = lsp_files.read_joints(self.data, "lsp")[0][1000 : 1000 + len(joints)]
+            joints.append(self._benchmark.to_file(found.joints + 1))
         predicted = np.stack(joints)
-        return measures.score_lsp(predicted, truth), predicted, truth
+        return self._benchmark.score(predicted, people=np.arange(len(predicted))), predicted
 
     def _provenance(self) -> dict[str, Any]:
         import torch

@@ -5,22 +5,26 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 from caffe_compat.network.graph import build
+from reproduce.benchmarks.benchmark import Missing
 from reproduce.benchmarks.check import published
-from reproduce.benchmarks.truth import Benchmarks, Missing
+from reproduce.benchmarks.flic import Flic
+from reproduce.benchmarks.lsp import Lsp
 from reproduce.figures import fig12
+from reproduce.figures.method_curves import score_methods
 from reproduce.figures.verdicts import Claim, Verdict, absent, equal
 from reproduce.network import netgen, receptive
 
-LSP = "release/LSP_prediction_model_LSP_6s.mat"
-_BOTH = "release/LSP_prediction_model_MPII_LSP_6s.mat"
+LSP = Lsp.released["CPM (LSP)"]
+_BOTH = Lsp.released["CPM (MPII + LSP)"]
 MACHINE = "predictions/RamakrishnaECCV14/pred_keypoints_lsp_oc.mat"
 _ENOUGH = 0.05  # points: published numbers are rounded to 0.1 or 0.01
 Found = tuple[str, Verdict, str]
 
 
-def without_training(data: Benchmarks) -> list[Claim]:
+def without_training(data: Path) -> list[Claim]:
     """Claims of section 3 and of Figures 6a, 8, 9, 11 and 12."""
     said = published()
     test, flic, lead, field = (
@@ -99,12 +103,13 @@ def _fields() -> Found:
     return ours, equal(values == (wanted["stage1"], wanted["belief"], wanted["stage2"])), why
 
 
-def _pose_machine(data: Benchmarks, lead: list[float]) -> Found:
-    network, machine = data.lsp_score(LSP), data.lsp_score(MACHINE)
+def _pose_machine(data: Path, lead: list[float]) -> Found:
+    benchmark = Lsp(data)
+    network, machine = benchmark.score_file(LSP), benchmark.score_file(MACHINE)
     values = [
         float(network.total[network.at(t)] - machine.total[machine.at(t)]) for t in (0.1, 0.2)
     ]
-    own = data.lsp_score(MACHINE, "oc")
+    own = benchmark.score_file(MACHINE, annotation="oc")
     fair = [float(network.total[network.at(t)] - own.total[own.at(t)]) for t in (0.1, 0.2)]
     why = (
         "equal for the 6-stage model and the Pose Machine's observer-centric predictions "
@@ -115,8 +120,10 @@ def _pose_machine(data: Benchmarks, lead: list[float]) -> Found:
     return ", ".join(f"{v:+.2f}" for v in values), equal(good), why
 
 
-def _leeds(data: Benchmarks, wanted: list[float]) -> Found:
-    values = [float(r.total[r.at(0.2)]) for r in (data.lsp_score(LSP), data.lsp_score(_BOTH))]
+def _leeds(data: Path, wanted: list[float]) -> Found:
+    benchmark = Lsp(data)
+    scored = [benchmark.score_file(name) for name in (LSP, _BOTH)]
+    values = [float(one.total[one.at(0.2)]) for one in scored]
     good = all(abs(v - w) <= _ENOUGH for v, w in zip(values, wanted, strict=True))
     return (
         ", ".join(f"{v:.2f}" for v in values),
@@ -125,8 +132,10 @@ def _leeds(data: Benchmarks, wanted: list[float]) -> Found:
     )
 
 
-def _flic(data: Benchmarks) -> Found:
-    results = fig12.by_truth(data)
+def _flic(data: Path) -> Found:
+    benchmark = Flic(data)
+    benchmark.need(fig12.CPM)
+    results = score_methods(benchmark)
     ours = results.pop(fig12.OWN)
     earlier = {
         n: r
@@ -139,7 +148,7 @@ def _flic(data: Benchmarks) -> Found:
             "no earlier method's predictions on FLIC (predictions/*/pred_keypoints_flic_oc.mat)"
         )
     texts = []
-    for joints in fig12.PARTS.values():
+    for joints in (benchmark.groups[part] for part in fig12.PARTS):
         name, best = max(
             ((n, r.group(joints, 0.1)) for n, r in earlier.items()), key=lambda pair: pair[1]
         )

@@ -10,7 +10,7 @@ from typing import Any
 
 from caffe_compat.errors import DataError
 from reproduce.benchmarks import check
-from reproduce.benchmarks.truth import Benchmarks
+from reproduce.benchmarks.lsp import Lsp
 from reproduce.drawing.curves import Curve, Mark, draw, write_numbers
 from reproduce.experiments.results import Result
 from reproduce.figures import claims as claims_of_released
@@ -159,7 +159,7 @@ def _released(data: Path) -> list[Curve]:
     }
     for label, name in files.items():
         with contextlib.suppress(DataError):
-            result = Benchmarks(data).lsp_score(name)
+            result = Lsp(data).score_file(name)
             found.append(Curve(label, result.thresholds, result.total))
     return found
 

@@ -9,48 +9,32 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from reproduce.benchmarks.benchmark import Missing
 from reproduce.benchmarks.check import published
-from reproduce.benchmarks.measures import MPII_COUNTED, MPII_GROUPS
-from reproduce.benchmarks.truth import Benchmarks, Missing
-from reproduce.drawing.curves import Curve, draw, write_numbers
+from reproduce.benchmarks.mpii import Mpii
+from reproduce.figures.method_curves import draw_methods, score_methods
 from reproduce.runtime.provenance import provenance
 
-LABELS = {"tompson": "Tompson et al., CVPR'15", "newell": "Newell et al., ECCV'16"}
-KINDS = ("mpii",)  # of the published numbers that belong to it
+CHECKED = (Mpii.name,)  # benchmarks whose published numbers belong to it
 
 
-def make(data: Benchmarks, out: Path) -> list[Path]:
+def make(data: Path, out: Path) -> list[Path]:
     """Numbers and picture.
 
     Raises
     ------
     Missing : the validation split or all predictions are not there.
     """
-    data.need("mpii/valid.h5")
-    files = sorted(p for p in (data.root / "mpii").glob("*.h5") if p.name != "valid.h5")
-    if not files:
-        raise Missing(f"no prediction files in {data.root / 'mpii'} (preds in an .h5 file)")
-    results = {LABELS.get(p.stem, p.stem): data.mpii_score(f"mpii/{p.name}") for p in files}
-    order = sorted(results, key=lambda label: -results[label].total[-1])
-    panels = {"total": [Curve(n, results[n].thresholds, results[n].total) for n in order]}
-    for part, joints in MPII_GROUPS.items():
-        columns = [MPII_COUNTED.index(j) for j in joints]
-        panels[part] = [
-            Curve(n, results[n].thresholds, results[n].per_joint[:, columns].mean(1)) for n in order
-        ]
-    path = out / "fig08"
+    benchmark = Mpii(data)
+    results = score_methods(benchmark)
+    if not results:
+        folder = data / benchmark.folder
+        raise Missing(f"no prediction files in {folder} (preds in an .h5 file)")
     about = {
-        **provenance("cpm-reproduce fig8", str(data.root)),
+        **provenance("cpm-reproduce fig8", str(data)),
         "published test set (not comparable)": published()["mpii_test"],
     }
-    write_numbers(panels, path, about)
-    draw(
-        panels,
-        path,
-        xlabel="distance / head size",
-        ylabel="detection rate, %",
-        columns=4,
-        at=0.5,
-        title="PCKh on MPII, validation split (the paper's figure is on the test set)",
+    title = "PCKh on MPII, validation split (the paper's figure is on the test set)"
+    return draw_methods(
+        benchmark, results, out / "fig08", about, title, xlabel="distance / head size"
     )
-    return [path.with_suffix(e) for e in (".json", ".csv", ".png", ".pdf", ".svg")]

@@ -15,19 +15,21 @@ import numpy.typing as npt
 
 from caffe_compat.errors import DataError
 from caffe_compat.files import atomic_write
-from reproduce.benchmarks.truth import Benchmarks, Missing
+from reproduce.benchmarks.benchmark import Benchmark, Missing
+from reproduce.benchmarks.flic import Flic
+from reproduce.benchmarks.lsp import Lsp
 from reproduce.drawing.pictures import draw_skeleton, save_png
-from reproduce.people import flic_files, matfile
-from reproduce.people.skeletons import LSP_JOINTS, SKELETON_9, SKELETON_14, Skeleton
+from reproduce.people.skeletons import Skeleton
 from reproduce.predict import joint_files
 from reproduce.records.store import read_image
 from reproduce.runtime.provenance import provenance
 
-KINDS: tuple[str, ...] = ()  # no published number belongs to it
-LSP_FILE = "release/LSP_prediction_model_MPII_LSP_6s.mat"
-FLIC_FILE = "release/FLIC_prediction_model_FLIC_4s.mat"
+CHECKED: tuple[str, ...] = ()  # no published number belongs to it
+ROWS: dict[type[Benchmark], int] = {Lsp: 2, Flic: 1}  # of people of each benchmark
 COLUMNS, TILE = 8, (150, 200)  # width, height
 _Image = npt.NDArray[np.uint8]
+# A person's name for the JSON, the image, the parts (P, 2) in 0-based pixels, the skeleton.
+_Shown = tuple[str, Path, npt.NDArray[np.float64], Skeleton]
 
 
 def _tile(image: _Image, joints: npt.NDArray[np.float64], skeletal: Skeleton) -> _Image:
@@ -57,41 +59,37 @@ def _spread(items: list[Any], count: int) -> list[Any]:
     return [items[i] for i in np.linspace(0, len(items) - 1, count).round().astype(int)]
 
 
-def make(data: Benchmarks, out: Path) -> list[Path]:
+def _people(benchmark: Benchmark) -> list[_Shown]:
+    """The test people whose images and released predictions are there."""
+    file = next(iter(benchmark.released.values()))
+    try:
+        predicted = joint_files.read(benchmark.need(file))
+        people = benchmark.people()
+    except Missing:
+        return []
+    parts = benchmark.to_parts(predicted) - 1  # files count pixels from 1
+    return [
+        (f"{benchmark.stem} {image.stem}", image, joints, benchmark.skeleton)
+        for (image, _), joints in zip(people, parts, strict=True)
+        if image.exists()
+    ]
+
+
+def make(data: Path, out: Path) -> list[Path]:
     """Picture, and which people it shows.
 
     Raises
     ------
     Missing : no test image with predictions is there.
     """
-    rows: list[tuple[str, Path, npt.NDArray[np.float64], Skeleton]] = []
-    if (data.root / LSP_FILE).exists() and (data.root / "lsp" / "images").is_dir():
-        order = [LSP_JOINTS.index(part) for part in SKELETON_14.parts]
-        guess = joint_files.read_mat(data.need(LSP_FILE))[:, order] - 1
-        images = [data.root / "lsp" / "images" / f"im{1001 + i:04d}.jpg" for i in range(len(guess))]
-        there = [
-            (f"LSP {p.stem}", p, g, SKELETON_14)
-            for p, g in zip(images, guess, strict=True)
-            if p.exists()
-        ]
-        rows += _spread(there, 2 * COLUMNS)
-    if (data.root / FLIC_FILE).exists() and (data.root / "flic" / "examples.mat").exists():
-        tests = [
-            e
-            for e in flic_files.read_examples(data.need("flic/examples.mat"))
-            if matfile.number(e.istest)
-        ]
-        guess = joint_files.read_mat(data.need(FLIC_FILE)) - 1
-        images = [data.root / "flic" / "images" / matfile.text(e.filepath) for e in tests]
-        there = [
-            (f"FLIC {p.stem}", p, g, SKELETON_9)
-            for p, g in zip(images, guess, strict=True)
-            if p.exists()
-        ]
-        rows += _spread(there, COLUMNS)
+    rows: list[_Shown] = []
+    for kind, lines in ROWS.items():
+        rows += _spread(_people(kind(data)), lines * COLUMNS)
     if not rows:
-        pairs = f"{LSP_FILE} with lsp/images, {FLIC_FILE} with flic/images"
-        raise Missing(f"no test images with predictions in {data.root} ({pairs})")
+        pairs = ", ".join(
+            f"{next(iter(one.released.values()))} with {one.folder}/images" for one in ROWS
+        )
+        raise Missing(f"no test images with predictions in {data} ({pairs})")
     shown, tiles = [], []
     for name, path, joints, skeletal in rows:
         try:
@@ -111,6 +109,6 @@ def make(data: Benchmarks, out: Path) -> list[Path]:
     path = out / "fig10"
     save_png(sheet, path.with_suffix(".png"))
     with atomic_write(path.with_suffix(".json")) as stream:
-        about = provenance("cpm-reproduce fig10", str(data.root))
+        about = provenance("cpm-reproduce fig10", str(data))
         stream.write(json.dumps({"provenance": about, "people": shown}, indent=1).encode())
     return [path.with_suffix(e) for e in (".json", ".png")]

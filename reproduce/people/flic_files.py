@@ -20,23 +20,28 @@ from caffe_compat.errors import DataError
 from reproduce.people import matfile
 from reproduce.people.annotation import Annotation, Floats, Other
 from reproduce.people.imagesize import image_size
+from reproduce.people.skeletons import FLIC_POINTS, PARTS_9, SKELETON_9
 
 _WHAT = "list of FLIC's examples"
 _FIELDS = ("filepath", "coords", "torsobox")
-_EYES = (8, 9)
-_SWAP = (3, 4, 5, 0, 1, 2, 7, 6, 8)
+_EYES = [FLIC_POINTS.index(eye) for eye in ("Leye", "Reye")]
+_LEFT, _RIGHT = PARTS_9.index("Lsho"), PARTS_9.index("Rsho")
+# where each part comes from when the sides change places
+_SWAP = list(range(len(PARTS_9)))
+for _one, _other in SKELETON_9.flip:
+    _SWAP[_one], _SWAP[_other] = _other, _one
 
 
 def joints_of(example: Any) -> tuple[Floats, bool]:
     """(9, 3) x, y, visible = 1, and whether the sides were swapped."""
     coords = np.asarray(example.coords, np.float64)
     known = coords[:, ~np.isnan(coords[0])] if coords.ndim == 2 and len(coords) else coords
-    if known.shape != (2, 11):
+    if known.shape != (2, len(FLIC_POINTS)):
         raise DataError(f"an example has known points of shape {known.shape}, expected 2 × 11")
-    rows = np.ones((9, 3))
+    rows = np.ones((len(PARTS_9), 3))
     rows[:, :2] = np.delete(known, _EYES, axis=1).T
-    swapped = bool(rows[3, 0] > rows[0, 0])
-    return (rows[list(_SWAP)] if swapped else rows), swapped
+    swapped = bool(rows[_RIGHT, 0] > rows[_LEFT, 0])
+    return (rows[_SWAP] if swapped else rows), swapped
 
 
 def place_of(example: Any) -> tuple[Floats, float]:

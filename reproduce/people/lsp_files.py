@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,29 +20,55 @@ from caffe_compat.errors import DataError
 from reproduce.people.annotation import Annotation, Floats
 from reproduce.people.imagesize import image_size
 from reproduce.people.matfile import load
-from reproduce.people.skeletons import LSP_TO_MPII
+from reproduce.people.skeletons import LSP_JOINTS, LSP_TO_MPII, MPII_JOINTS
 
 BOXSIZE = 368
 TARGET_DIST = 41 / 35
-HEAD = (13, 12)
-# The limbs (LSP joint order) whose lengths measure a person. The original script pairs the joints
-# of the left arm and leg in the wrong direction (knee and hip twice, ankle and wrist with the
-# neck); the published training data were made with it, so it stays.
+HEAD = ("head", "neck")
+# The limbs whose lengths measure a person. The original script pairs the joints of the left arm and
+# leg in the wrong direction (knee and hip twice, ankle and wrist with the neck); the published
+# training data were made with it, so it stays.
 LIMBS = (
-    (0, 1),
-    (1, 2),
-    (2, 12),
-    (3, 4),
-    (4, 3),
-    (5, 12),
-    (6, 7),
-    (7, 8),
-    (8, 12),
-    (9, 10),
-    (10, 9),
-    (11, 12),
+    ("Rank", "Rkne"),
+    ("Rkne", "Rhip"),
+    ("Rhip", "neck"),
+    ("Lhip", "Lkne"),
+    ("Lkne", "Lhip"),
+    ("Lank", "neck"),
+    ("Rwri", "Relb"),
+    ("Relb", "Rsho"),
+    ("Rsho", "neck"),
+    ("Lsho", "Lelb"),
+    ("Lelb", "Lsho"),
+    ("Lwri", "neck"),
     HEAD,
 )
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """How a data set's joints.mat is laid out.
+
+    Attributes
+    ----------
+    axes : (people, joints, coordinates) as axes of the array in the file.
+    occluded : the third coordinate says "occluded" instead of "visible".
+    """
+
+    axes: tuple[int, int, int]
+    occluded: bool
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """The first two axes of the array: joints and coordinates in the file's order."""
+        joints_first = self.axes[1] == 0
+        return (len(LSP_JOINTS), 3) if joints_first else (3, len(LSP_JOINTS))
+
+
+_LAYOUTS = {
+    "lsp": _Layout(axes=(2, 1, 0), occluded=True),
+    "lspet": _Layout(axes=(2, 0, 1), occluded=False),
+}
 
 
 def _folder(root: str | os.PathLike[str], *names: str) -> Path:
@@ -63,26 +90,26 @@ def read_joints(root: str | os.PathLike[str], which: str) -> tuple[Floats, Path]
     """
     folder = _folder(root, which, f"{which}_dataset")
     (joints,) = load(folder / "joints.mat", "joints")
-    wanted = (3, 14) if which == "lsp" else (14, 3)
+    layout = _LAYOUTS[which]
     if (
         getattr(joints, "ndim", 0) != 3
-        or joints.shape[:2] != wanted
+        or joints.shape[:2] != layout.shape
         or joints.dtype.kind not in "fiu"
     ):
         raise DataError(
             f"{folder / 'joints.mat'}: joints have shape {np.shape(joints)}, expected "
-            f"{wanted} × images"
+            f"{layout.shape} × images"
         )
     return arrange(joints, which), folder
 
 
 def arrange(joints: Floats, which: str) -> Floats:
     """(N, 14, 3) with visible = 1 from the array of a joints.mat."""
-    if which == "lsp":
-        ordered = np.array(joints, np.float64).transpose(2, 1, 0)
+    layout = _LAYOUTS[which]
+    ordered = np.array(joints, np.float64).transpose(layout.axes)
+    if layout.occluded:
         ordered[..., 2] = 1 - ordered[..., 2]
-        return ordered
-    return np.array(joints, np.float64).transpose(2, 0, 1)
+    return ordered
 
 
 def to_mpii(joints: Floats) -> Floats:
@@ -93,7 +120,7 @@ def to_mpii(joints: Floats) -> Floats:
 
 def _lengths(joints: Floats) -> tuple[Floats, npt.NDArray[np.bool_]]:
     """(N, 13) limb lengths, and whether both ends are visible."""
-    a, b = np.array(LIMBS).T
+    a, b = np.array([[LSP_JOINTS.index(end) for end in limb] for limb in LIMBS]).T
     length = np.linalg.norm(joints[:, a, :2] - joints[:, b, :2], axis=2)
     seen = (joints[:, a, 2] == 1) & (joints[:, b, 2] == 1)
     return length, seen
@@ -147,7 +174,8 @@ def annotate(
     mapped = to_mpii(both)
     # the script inverts LSP's visibility after filling in pelvis and thorax, which makes these
     # "visible" at (0, 0)
-    mapped[len(lspet) :, [6, 7], 2] = 1
+    absent = [MPII_JOINTS.index(joint) for joint in ("pelvis", "thorax")]
+    mapped[len(lspet) :, absent, 2] = 1
     numbers = numbers or (range(1, len(lspet) + 1), range(1, len(lsp) + 1))
     paths = [names[0] % n for n in numbers[0]] + [names[1] % n for n in numbers[1]]
     found = []

@@ -65,8 +65,22 @@ LSP_JOINTS = (
     "neck",
     "head",
 )
+# the points that FLIC annotates, and that other methods predict on it
+FLIC_POINTS = (
+    "Lsho",
+    "Lelb",
+    "Lwri",
+    "Rsho",
+    "Relb",
+    "Rwri",
+    "Lhip",
+    "Rhip",
+    "Leye",
+    "Reye",
+    "nose",
+)
 # LSP joint that stands at each MPII position (-1: none: zeros)
-LSP_TO_MPII = (0, 1, 2, 3, 4, 5, -1, -1, 12, 13, 6, 7, 8, 9, 10, 11)
+LSP_TO_MPII = tuple(LSP_JOINTS.index(j) if j in LSP_JOINTS else -1 for j in MPII_JOINTS)
 
 
 def _pairs(names: tuple[str, ...]) -> tuple[tuple[int, int], ...]:

@@ -18,7 +18,7 @@ from caffe_compat import __version__
 from caffe_compat.errors import DataError
 from caffe_compat.files import atomic_write
 from reproduce.benchmarks import check
-from reproduce.benchmarks.truth import Benchmarks, Missing
+from reproduce.benchmarks.benchmark import Missing
 from reproduce.experiments import plans
 from reproduce.experiments.results import HEAD, Result, read_results, rows
 from reproduce.figures import fig04, fig05, fig06, fig08, fig09, fig10, fig12
@@ -143,7 +143,7 @@ def _from_predictions(data: Path, out: Path, say: Say) -> list[Section]:
         ("12", fig12, "Figure 12: FLIC", "PCK of elbows and wrists, observer-centric."),
     ):
         try:
-            paths = module.make(Benchmarks(data), out)
+            paths = module.make(data, out)
         except (Missing, DataError) as error:
             say(f"{title}: left out: {error}")
             found.append(Section(title, "", str(error)))
@@ -351,7 +351,7 @@ def make(data: Path, out: Path, results: Path, profile: str, say: Say, stages: i
     trained, claims = _trained(data, out, results, profile, stages, say)
     checks = _checks(data)
     sections = [checks, *_from_predictions(data, out, say), *trained, _fields()]
-    claims = sorted([*without_training(Benchmarks(data)), *claims], key=_order)
+    claims = sorted([*without_training(data), *claims], key=_order)
     sections.sort(
         key=lambda s: (
             _number(s.title) if s.title.startswith("Figure") else -1 if s is checks else 100

@@ -11,7 +11,12 @@ import pytest
 
 from caffe_compat.errors import CaffeCompatError, DataError
 from reproduce.benchmarks import measures
-from reproduce.people import lsp_files, matfile
+from reproduce.benchmarks.benchmark import BODY_GROUPS
+from reproduce.benchmarks.flic import Flic
+from reproduce.benchmarks.lsp import Lsp
+from reproduce.benchmarks.mpii import MpiiValidation
+from reproduce.people import matfile
+from reproduce.people.skeletons import FLIC_POINTS
 from reproduce.predict import joint_files
 from tests.paths import DATA, GOLDEN, listed, needs_data
 
@@ -23,15 +28,6 @@ def _lsp_cases() -> list[Any]:
         return listed(iter(()))
     tables = json.loads(_TABLES.read_text())
     return listed((v, k) for k, v in tables.items() if v["dataset"] == "lsp")
-
-
-def _truth(mode: str) -> np.ndarray:
-    if mode == "pc":
-        return lsp_files.read_joints(DATA, "lsp")[0][1000:]
-    (joints,) = matfile.load(DATA / "predictions" / "LSP-joints-OC.mat", "joints")
-    array = np.asarray(joints, np.float64)
-    array = array.transpose(2, 1, 0) if array.shape[0] in (2, 3) else array.transpose(2, 0, 1)
-    return array[-1000:]
 
 
 def _file(case: dict[str, Any]) -> Path:
@@ -46,7 +42,8 @@ def _file(case: dict[str, Any]) -> Path:
 def test_lsp_tables(case: dict[str, Any]) -> None:
     """Every competitor's prediction file: the whole PCK curve of each joint and in total, and the
     area under it."""
-    result = measures.score_lsp(joint_files.read_mat(_file(case)), _truth(case["mode"]))
+    predicted = joint_files.read_mat(_file(case))
+    result = Lsp(DATA).score(predicted, annotation=case["mode"])
     recorded = np.array(case["pck"])
     np.testing.assert_allclose(result.per_joint, recorded[:, :-1], atol=1e-9)
     np.testing.assert_allclose(result.total, recorded[:, -1], atol=1e-9)
@@ -58,13 +55,14 @@ def test_lsp_tables(case: dict[str, Any]) -> None:
 @needs_data
 @pytest.mark.parametrize("case", _lsp_cases())
 def test_lsp_pcp_and_pdj(case: dict[str, Any]) -> None:
-    prediction, truth = joint_files.read_mat(_file(case)), _truth(case["mode"])[:, :, :2]
-    np.testing.assert_allclose(measures.pcp(prediction, truth), np.array(case["pcp"]), atol=1e-7)
-    wide = measures.pck(prediction, truth, measures.lsp_reference(truth), measures.WIDE_THRESHOLDS)
+    predicted, mode = joint_files.read_mat(_file(case)), case["mode"]
+    limbs = Lsp(DATA).score_limbs(predicted, annotation=mode)
+    recorded = np.array(case["pcp"])
+    np.testing.assert_allclose(limbs.per_joint, recorded[:, :-1], atol=1e-7)
+    np.testing.assert_allclose(limbs.total, recorded[:, -1], atol=1e-7)
+    wide = Lsp(DATA).score(predicted, annotation=mode, thresholds=measures.WIDE_THRESHOLDS)
     order = ("ankle", "knee", "hip", "wrist", "elbow", "shoulder", "head")
-    pdj = (
-        np.stack([wide.per_joint[:, list(measures.LSP_GROUPS[g])].mean(1) for g in order], 1) / 100
-    )
+    pdj = np.stack([wide.curve(BODY_GROUPS[group]) for group in order], 1) / 100
     np.testing.assert_allclose(pdj, np.array(case["pdj"]), atol=1e-9)
 
 
@@ -88,7 +86,10 @@ def test_flic_kit(case: dict[str, Any]) -> None:
         / case["name"].removesuffix("_old")
         / f"pred_keypoints_flic_oc{'_old' if old else ''}.mat"
     )
-    result = measures.score_flic_kit(joint_files.read_mat(path), truth)
+    # the comparison kit divides by the diagonal of the torso box, whose size is its last row
+    result = measures.pck(
+        joint_files.read_mat(path), truth[:, :11], np.linalg.norm(truth[:, 11], axis=1), FLIC_POINTS
+    )
     recorded = np.array(case["pck"])
     np.testing.assert_allclose(result.per_joint, recorded[:, :-1], atol=1e-7)
     np.testing.assert_allclose(result.total, recorded[:, -1], atol=1e-7)
@@ -108,37 +109,13 @@ def test_flic_pcp_and_pdj(case: dict[str, Any]) -> None:
         / f"pred_keypoints_flic_oc{'_old' if old else ''}.mat"
     )
     prediction = joint_files.read_mat(path)
-    found = measures.pcp(prediction, truth[:, :11], sticks=measures.FLIC_STICKS)
+    found = measures.pcp(prediction, truth[:, :11], FLIC_POINTS, Flic.sticks)
     np.testing.assert_allclose(found, np.array(case["pcp"]), atol=1e-7)
     reference = np.linalg.norm(truth[:, 3] - truth[:, 6], axis=1)
-    wide = measures.pck(
-        prediction, truth[:, :11], reference, measures.WIDE_THRESHOLDS, measures.FLIC_JOINTS
-    )
-    groups = (
-        (8, 9),
-        (10,),
-        (0, 3),
-        (1, 4),
-        (2, 5),
-        (6, 7),
-    )  # eyes, nose, shoulders, elbows, wrists, hips
-    pdj = np.stack([wide.per_joint[:, list(g)].mean(1) for g in groups], 1) / 100
+    wide = measures.pck(prediction, truth[:, :11], reference, FLIC_POINTS, measures.WIDE_THRESHOLDS)
+    groups = (("Leye", "Reye"), ("nose",), *Flic.groups.values())
+    pdj = np.stack([wide.curve(group) for group in groups], 1) / 100
     np.testing.assert_allclose(pdj, np.array(case["pdj"]), atol=1e-9)
-
-
-def _flic_truth() -> tuple[np.ndarray, np.ndarray, list[int]]:
-    from reproduce.people import flic_files
-
-    tests = [
-        e
-        for e in flic_files.read_examples(DATA / "flic" / "examples.mat")
-        if matfile.number(e.istest)
-    ]
-    made = [flic_files.joints_of(e) for e in tests]
-    raw = np.stack(
-        [c[:, ~np.isnan(c[0])].T for c in (np.asarray(e.coords, np.float64) for e in tests)]
-    )
-    return np.stack([m[0][:, :2] for m in made]), raw, [i + 1 for i, m in enumerate(made) if m[1]]
 
 
 def _special(name: str) -> dict[str, Any]:
@@ -154,65 +131,62 @@ def test_flic_release() -> None:
     """In both normalisations; elbow and wrist give the published 97.59 / 95.03 and the script's
     97.54 / 94.98."""
     case = _special("flic_release|release_FLIC_4s|oc")
-    truth, _, swapped = _flic_truth()
+    from reproduce.people import flic_files
+
+    flic = Flic(DATA)
+    examples = flic_files.read_examples(DATA / "flic" / "examples.mat")
+    tests = [e for e in examples if matfile.number(e.istest)]
+    swapped = [i for i, e in enumerate(tests, 1) if flic_files.joints_of(e)[1]]
     assert swapped == [int(i) for i in case["swapped"]]
-    prediction = joint_files.read_mat(DATA / "release" / "FLIC_prediction_model_FLIC_4s.mat")
-    published = {"truth": (97.59, 95.03), "prediction": (97.54, 94.98)}
-    for normalise, key in (("truth", "pck_gt_norm"), ("prediction", "pck_pred_norm")):
-        result = measures.score_flic(prediction, truth, normalise=normalise)
+    predicted = joint_files.read_mat(DATA / "release" / "FLIC_prediction_model_FLIC_4s.mat")
+    elbow, wrist = Flic.groups["elbow"], Flic.groups["wrist"]
+    published = {"torso": (97.59, 95.03), "prediction": (97.54, 94.98)}
+    for norm, key in (("torso", "pck_gt_norm"), ("prediction", "pck_pred_norm")):
+        result = flic.score(predicted, norm=norm)
         np.testing.assert_allclose(result.per_joint, np.array(case[key]), atol=1e-7)
-        assert (
-            round(result.group((1, 4), 0.2), 2),
-            round(result.group((2, 5), 0.2), 2),
-        ) == published[normalise]
-    gt = measures.score_flic(prediction, truth)
-    for threshold, elbow, wrist in (
-        (0.05, 62.70, 67.52),
-        (0.10, 89.76, 87.80),
-        (0.20, 97.59, 95.03),
+        found = round(result.group(elbow, 0.2), 2), round(result.group(wrist, 0.2), 2)
+        assert found == published[norm]
+    by_truth = flic.score(predicted)
+    for threshold, wanted in (
+        (0.05, (62.70, 67.52)),
+        (0.10, (89.76, 87.80)),
+        (0.20, (97.59, 95.03)),
     ):
-        assert (round(gt.group((1, 4), threshold), 2), round(gt.group((2, 5), threshold), 2)) == (
-            elbow,
-            wrist,
+        ours = (
+            round(by_truth.group(elbow, threshold), 2),
+            round(by_truth.group(wrist, threshold), 2),
         )
-    with pytest.raises(CaffeCompatError, match="paper"):
-        measures.score_flic(prediction, truth, normalise="torso")
+        assert ours == wanted
+    with pytest.raises(CaffeCompatError, match="flic has torso, prediction, box, pdj"):
+        flic.score(predicted, norm="head")
 
 
 @needs_data
 @pytest.mark.golden
 def test_modec() -> None:
     case = _special("modec|MODEC|oc")
-    _, raw, _ = _flic_truth()
     (guess,) = matfile.load(DATA / "predictions" / "MODEC" / "results.mat", "pred_coords")
     paper, own = matfile.load(
         DATA / "predictions" / "MODEC" / "results_paper.mat", "pred_coords", "gt_coords"
     )
     guess, paper, own = (np.asarray(a, np.float64).transpose(2, 1, 0) for a in (guess, paper, own))
     own = own[:, ~np.isnan(own[0, :, 0])]
-    names = measures.FLIC_JOINTS[:6]
-    for key, prediction, truth in (("lsho_rhip", guess, raw), ("paper_lsho_rhip", paper, own)):
-        reference = np.linalg.norm(truth[:, 0] - truth[:, 7], axis=1)
-        result = measures.pck(prediction, truth[:, :6], reference, names=names)
-        np.testing.assert_allclose(result.per_joint, np.array(case[key]), atol=1e-7)
+    result = Flic(DATA).score(guess)  # six points, measured by the hips of the truth
+    np.testing.assert_allclose(result.per_joint, np.array(case["lsho_rhip"]), atol=1e-7)
+    reference = np.linalg.norm(own[:, 0] - own[:, 7], axis=1)
+    result = measures.pck(paper, own[:, :6], reference, FLIC_POINTS[:6])
+    np.testing.assert_allclose(result.per_joint, np.array(case["paper_lsho_rhip"]), atol=1e-7)
 
 
 @needs_data
 @pytest.mark.golden
 @pytest.mark.parametrize(("name", "total"), [("tompson", 82.3), ("newell", 88.4)])
 def test_mpii_validation(name: str, total: float) -> None:
-    import h5py
-
     path = _TABLES.with_name("mpii_pckh.json")
     if not path.exists():
         pytest.skip(f"no recorded outputs at {GOLDEN}")
     recorded = np.array(json.loads(path.read_text())[name]["pckh"])
-    with h5py.File(DATA / "mpii" / "valid.h5") as file:
-        part, head = file["part"][()].astype(np.float64), file["normalize"][()].astype(np.float64)
-    with h5py.File(DATA / "mpii" / f"{name}.h5") as file:
-        guess = file["preds"][()].astype(np.float64)
-    guess = guess.transpose(2, 1, 0) if guess.shape[0] == 2 else guess
-    result = measures.score_mpii(guess, part, head)
+    result = MpiiValidation(DATA).score_file(f"mpii/{name}.h5")
     np.testing.assert_allclose(result.per_joint, recorded[:, :14], atol=1e-7)
     np.testing.assert_allclose(result.total, recorded[:, 15], atol=1e-7)
     assert round(result.total[result.at(0.5)], 1) == total
@@ -228,27 +202,23 @@ def test_mpii_validation(name: str, total: float) -> None:
 )
 def test_published_lsp_numbers(name: str, hits: int, total: float, row: list[float]) -> None:
     """The authors' released predictions give the published numbers to the last digit."""
-    found = measures.lsp_table(
-        measures.score_lsp(
-            joint_files.read_mat(DATA / "release" / f"LSP_prediction_model_{name}.mat"),
-            _truth("pc"),
-        )
-    )
+    lsp = Lsp(DATA)
+    found = lsp.table(lsp.score_file(f"release/LSP_prediction_model_{name}.mat"))
     assert (found["hits"], found["counted"]) == (hits, 14000)
     assert round(found["total"], 2) == total
-    assert [round(found[part], 2) for part in measures.LSP_GROUPS] == row
+    assert [round(found[part], 2) for part in BODY_GROUPS] == row
 
 
 def test_pck_by_eye() -> None:
     truth = np.array([[[0.0, 0], [10, 0], [np.nan, np.nan]]])
     guess = np.array([[[0.0, 2], [10, 6], [5, 5]]])
-    result = measures.pck(guess, truth, np.array([20.0]), np.array([0.0, 0.1, 0.2, 0.3]), "abc")
+    result = measures.pck(guess, truth, np.array([20.0]), "abc", np.array([0.0, 0.1, 0.2, 0.3]))
     assert result.per_joint[:, :2].tolist() == [[0, 0], [100, 0], [100, 0], [100, 100]]
     assert result.total.tolist() == [0, 50, 50, 100]
     assert result.counted.tolist() == [1, 1, 0]
     assert result.auc == pytest.approx((0 / 2 + 50 + 50 + 100 / 2) / 3)
     with pytest.raises(CaffeCompatError, match="differ in size"):
-        measures.pck(guess, truth[:, :2], np.array([20.0]))
+        measures.pck(guess, truth[:, :2], np.array([20.0]), "abc")
 
 
 def test_mat_round_trip(tmp_path: Path) -> None:

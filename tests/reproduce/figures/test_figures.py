@@ -11,7 +11,6 @@ import pytest
 from click.testing import CliRunner
 
 from reproduce.benchmarks import check
-from reproduce.benchmarks.truth import Benchmarks
 from reproduce.cli import reproduce
 from reproduce.figures import claims
 from tests.paths import DATA, needs_data
@@ -43,11 +42,11 @@ def test_missing_data_are_named(tmp_path: Path) -> None:
 @needs_data
 def test_claims_that_need_no_training(tmp_path: Path) -> None:
     """Each is confirmed or says why it cannot be tested; without data the missing file is named."""
-    found = claims.without_training(Benchmarks(DATA))
+    found = claims.without_training(DATA)
     assert [c.verdict for c in found].count("confirmed") == 3
     assert all(c.why for c in found if c.verdict == "not testable here")
     assert next(c for c in found if c.figure == "Figure 12").ours.count("over Chen") == 2
-    nothing = claims.without_training(Benchmarks(tmp_path))
+    nothing = claims.without_training(tmp_path)
     assert [c.verdict for c in nothing].count("confirmed") == 1  # the receptive fields
     assert sum(".mat" in c.why for c in nothing) == 3
 

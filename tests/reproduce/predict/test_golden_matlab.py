@@ -319,17 +319,17 @@ def test_mpii_result_file(path: Path, tmp_path: Path) -> None:
     """The test set's result file, field by field as the release writes it."""
     from scipy.io import loadmat
 
-    from reproduce.benchmarks import testsets
+    from reproduce.benchmarks.mpii import MpiiTest
 
     recorded = path.with_name("bench_mpi_prediction.mat")
     if not recorded.exists():
         pytest.skip(f"no {recorded.name} beside it")
     arrays, info = _load(path)
-    test = testsets.mpi_test(_FOLDER / "datasets" / "mpii_release.mat")
+    test = MpiiTest(DATA, _FOLDER / "datasets" / "mpii_release.mat")
     predictor = _predictor(arrays, info, test.protocol)
     found = [
         predictor.predict(_read(DATA / "mpii" / "images" / image.name), person)
-        for image, person in test.people
+        for image, person in test.people()
     ]
     test.write(tmp_path / "ours.mat", np.stack([test.to_file(one.joints + 1) for one in found]))
     ours, theirs = (loadmat(p)["RELEASE_predicted"] for p in (tmp_path / "ours.mat", recorded))

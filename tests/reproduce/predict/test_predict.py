@@ -660,11 +660,11 @@ def test_mpii_validation_benchmark(model: Path, tmp_path: Path) -> None:
 def test_mpii_centres_are_the_annotations(model: Path) -> None:
     """valid.h5 holds a moved centre and an enlarged scale; the test people have the annotation's
     own."""
-    from reproduce.benchmarks.testsets import open_set
+    from reproduce.benchmarks.mpii import MpiiValidation
 
     truth = json.loads((DATA / "mpii" / "test_mpii.json").read_text())
     people = {
-        image.name: person for image, person in open_set("mpi-valid", DATA).people if image.exists()
+        image.name: person for image, person in MpiiValidation(DATA).people() if image.exists()
     }
     for entry in truth:
         person = people[entry["image"]]

@@ -1,0 +1,398 @@
+"""What a benchmark is: everything that is known of one data set that networks are tested on.
+
+Each data set has a file of its own in this folder with one subclass of :class:`Benchmark`. Commands
+and figures ask that class and compare no names, so that a new benchmark is one new file
+(:mod:`reproduce.benchmarks.registry` finds it).
+"""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from caffe_compat.errors import CaffeCompatError, DataError
+from reproduce.benchmarks import measures
+from reproduce.benchmarks.measures import EvalResult, Stick
+from reproduce.people.skeletons import Skeleton
+from reproduce.predict import joint_files
+from reproduce.predict.protocol import Person, Protocol
+
+Floats = npt.NDArray[np.float64]
+Indices = npt.NDArray[np.int64]
+
+
+class Missing(DataError):
+    """A file that is not there; the message says which."""
+
+
+@dataclass(frozen=True)
+class Norm:
+    """What the error of a joint is divided by.
+
+    Attributes
+    ----------
+    ends : two joints whose distance it is; None: a length of its own that the data set annotates
+        (:meth:`Benchmark.annotated_lengths`).
+    of_prediction : the distance is the prediction's own instead of the truth's.
+    """
+
+    ends: tuple[str, str] | None
+    of_prediction: bool = False
+
+
+# The published tables of whole bodies: a row's name and the joints whose mean it is.
+BODY_GROUPS: dict[str, tuple[str, ...]] = {
+    "head": ("neck", "head"),
+    "shoulder": ("Rsho", "Lsho"),
+    "elbow": ("Relb", "Lelb"),
+    "wrist": ("Rwri", "Lwri"),
+    "hip": ("Rhip", "Lhip"),
+    "knee": ("Rkne", "Lkne"),
+    "ankle": ("Rank", "Lank"),
+}
+# The limbs of a whole body that PCP scores.
+BODY_STICKS = (
+    Stick("R lower leg", ("Rank",), ("Rkne",)),
+    Stick("R upper leg", ("Rkne",), ("Rhip",)),
+    Stick("L upper leg", ("Lhip",), ("Lkne",)),
+    Stick("L lower leg", ("Lkne",), ("Lank",)),
+    Stick("R forearm", ("Rwri",), ("Relb",)),
+    Stick("R upper arm", ("Relb",), ("Rsho",)),
+    Stick("L upper arm", ("Lsho",), ("Lelb",)),
+    Stick("L forearm", ("Lelb",), ("Lwri",)),
+    Stick("head", ("neck",), ("head",)),
+    Stick("torso", ("Rsho", "Lsho"), ("Rhip", "Lhip")),
+)
+BODY_STICK_GROUPS: dict[str, tuple[str, ...]] = {
+    "torso": ("torso",),
+    "upper leg": ("R upper leg", "L upper leg"),
+    "lower leg": ("R lower leg", "L lower leg"),
+    "upper arm": ("R upper arm", "L upper arm"),
+    "forearm": ("R forearm", "L forearm"),
+    "head": ("head",),
+}
+TORSO = ("Lsho", "Rhip")  # the release's reference length: left shoulder to right hip
+
+
+class Benchmark(ABC):
+    """One data set that networks are tested on, and its data below a folder.
+
+    A class attribute says a fact, a method reads data. Files count pixels from 1, and so do truth
+    and predictions here; where people stand (:meth:`people`) counts from 0.
+
+    Parameters
+    ----------
+    root : folder that holds the data sets' folders, ``release/`` and ``predictions/``.
+
+    Attributes
+    ----------
+    name : what commands call it.
+    title : for people, with the measure.
+    stem : first part of a result file's name (``LSP_prediction_model_NAME.mat``).
+    folder : below ``root``; the key of published.toml's ``[where]``.
+    joints : order of the joints in its files.
+    skeleton : the parts that its networks predict.
+    protocol : how its people are tested.
+    groups : rows of its table, each the mean of some joints.
+    threshold : the table's, in reference lengths.
+    thresholds : (T,) the curves', in reference lengths.
+    counted : joints that are scored; empty: all.
+    norms : what errors may be divided by; the first is the paper's.
+    script_norm : the norm of the released script, where it is another one than the paper's.
+    sticks : limbs that PCP scores.
+    stick_groups : rows of the PCP table.
+    annotations : kinds of truth there are; "pc" (person-centric) or "oc" (observer-centric) first.
+    released : label and file (below ``root``) of the authors' predictions, the best first.
+    public : whether the truth of its test people is public.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    stem: ClassVar[str]
+    folder: ClassVar[str]
+    joints: ClassVar[tuple[str, ...]]
+    skeleton: ClassVar[Skeleton]
+    protocol: ClassVar[Protocol]
+    groups: ClassVar[Mapping[str, tuple[str, ...]]] = BODY_GROUPS
+    threshold: ClassVar[float] = 0.2
+    thresholds: ClassVar[Floats] = measures.NARROW_THRESHOLDS
+    counted: ClassVar[tuple[str, ...]] = ()
+    norms: ClassVar[Mapping[str, Norm]] = {"torso": Norm(TORSO)}
+    script_norm: ClassVar[str] = ""
+    sticks: ClassVar[tuple[Stick, ...]] = BODY_STICKS
+    stick_groups: ClassVar[Mapping[str, tuple[str, ...]]] = BODY_STICK_GROUPS
+    annotations: ClassVar[tuple[str, ...]] = ("pc",)
+    released: ClassVar[Mapping[str, str]] = {}
+    public: ClassVar[bool] = True
+
+    def __init__(self, root: str | os.PathLike[str]) -> None:
+        self.root = Path(root)
+
+    @classmethod
+    def for_testing(cls, root: str | os.PathLike[str]) -> Benchmark:
+        """The benchmark whose people a network is run on; another split where scores are made on
+        one and results handed in of another."""
+        return cls(root)
+
+    # ------------------------------------------------------------ what each data set must say
+
+    @abstractmethod
+    def people(self) -> list[tuple[Path, Person]]:
+        """Image file and place of each test person, in the order of its result files.
+
+        Raises
+        ------
+        DataError : annotations that are missing or not readable.
+        """
+
+    @abstractmethod
+    def truth(self, count: int, annotation: str = "pc") -> tuple[Floats, tuple[str, ...]]:
+        """The test people's joints for predictions of ``count`` joints a person, and their names.
+
+        Returns
+        -------
+        (N, count, 2), nan where a joint is not annotated; names of the joints.
+
+        Raises
+        ------
+        DataError : annotations that are missing or not readable.
+        """
+
+    # ------------------------------------------------------------ what some data sets say
+
+    def annotated_lengths(self, norm: str) -> Floats:
+        """(N,) lengths that the data set annotates, for a norm without ends."""
+        raise CaffeCompatError(f"{self.name} annotates no length '{norm}'")
+
+    def reference_points(
+        self, count: int, annotation: str = "pc"
+    ) -> tuple[Floats, tuple[str, ...]]:
+        """The true joints that reference lengths of predictions with ``count`` joints are taken
+        from; see :meth:`truth`."""
+        return self.truth(count, annotation)
+
+    def methods(self) -> dict[str, Floats]:
+        """Predictions (N, J, 2) of the methods that there are, by label; the authors' first."""
+        return {
+            label: joint_files.read(self.root / file)
+            for label, file in self.released.items()
+            if (self.root / file).exists()
+        }
+
+    def write(self, path: Path, predicted: Floats) -> None:
+        """Write a result file of predictions (N, J, 2) as the release lays it out."""
+        joint_files.write_mat(path, predicted)
+
+    # ------------------------------------------------------------ what follows
+
+    def need(self, name: str) -> Path:
+        """A file below the folder.
+
+        Raises
+        ------
+        Missing : not there.
+        """
+        path = self.root / name
+        if not path.exists():
+            raise Missing(f"{name} is not in {self.root}")
+        return path
+
+    @classmethod
+    def paper_norm(cls) -> str:
+        """The norm of the paper's numbers."""
+        return next(iter(cls.norms))
+
+    @classmethod
+    def to_file(cls, parts: Floats) -> Floats:
+        """A network's parts (P, 2) in the order of the data set's joints (J, 2); nan where the
+        network has no such part."""
+        found = np.full((len(cls.joints), 2), np.nan)
+        for row, joint in enumerate(cls.joints):
+            if joint in cls.skeleton.parts:
+                found[row] = parts[cls.skeleton.parts.index(joint)]
+        return found
+
+    @classmethod
+    def to_parts(cls, joints: Floats) -> Floats:
+        """The data set's joints (N, J, 2) in the order of the network's parts (N, P, 2)."""
+        return joints[:, [cls.joints.index(part) for part in cls.skeleton.parts]]
+
+    def check_parts(self, parts: int) -> None:
+        """Raise where a network has another number of parts than the benchmark needs.
+
+        Raises
+        ------
+        CaffeCompatError : it has.
+        """
+        if parts != len(self.skeleton):
+            raise CaffeCompatError(
+                f"the network has {parts} parts, {self.title.split(' ')[0]} needs "
+                f"{len(self.skeleton)}"
+            )
+
+    def reference(self, norm: str, predicted: Floats, annotation: str = "pc") -> Floats:
+        """(N,) what each person's errors are divided by.
+
+        Parameters
+        ----------
+        predicted : (N, J, 2) predictions of all test people.
+
+        Raises
+        ------
+        CaffeCompatError : no such norm, or predictions without the joints that it needs.
+        """
+        if norm not in self.norms:
+            raise CaffeCompatError(f"--norm {norm}: {self.name} has {', '.join(self.norms)}")
+        by = self.norms[norm]
+        if by.ends is None:
+            return self.annotated_lengths(norm)
+        if by.of_prediction:
+            points, names = predicted, self.truth(predicted.shape[1], annotation)[1]
+        else:
+            points, names = self.reference_points(predicted.shape[1], annotation)
+        if not set(by.ends) <= set(names):
+            raise CaffeCompatError(
+                f"--norm {norm} needs {' and '.join(by.ends)}, these predictions have not both"
+            )
+        first, second = (points[:, names.index(end)] for end in by.ends)
+        return np.asarray(np.linalg.norm(first - second, axis=1), np.float64)
+
+    def score(
+        self,
+        predicted: Floats,
+        *,
+        norm: str = "",
+        annotation: str = "pc",
+        thresholds: Floats | None = None,
+        people: Indices | None = None,
+        source: str = "predictions",
+    ) -> EvalResult:
+        """PCK of predictions.
+
+        Parameters
+        ----------
+        predicted : (N, J, 2), 1-based, joints as in the data set's files.
+        norm : one of :attr:`norms`; default: the paper's.
+        annotation : one of :attr:`annotations`.
+        thresholds : default: :attr:`thresholds`.
+        people : (N,) which test people these are; default: all.
+        source : what the predictions are called in messages.
+
+        Raises
+        ------
+        CaffeCompatError : other people or joints than the benchmark has; an unknown norm.
+        """
+        guess, truth, reference, names = self._aligned(predicted, norm, annotation, people, source)
+        grid = self.thresholds if thresholds is None else thresholds
+        return measures.pck(guess, truth, reference, names, grid)
+
+    def hits_of_people(
+        self, predicted: Floats, threshold: float, people: Indices | None = None
+    ) -> Indices:
+        """How many joints of each person are within the threshold (N,): what paired comparisons of
+        two networks need."""
+        guess, truth, reference, _ = self._aligned(predicted, people=people)
+        return measures.hits_of_people(guess, truth, reference, threshold)
+
+    def _aligned(
+        self,
+        predicted: Floats,
+        norm: str = "",
+        annotation: str = "pc",
+        people: Indices | None = None,
+        source: str = "predictions",
+    ) -> tuple[Floats, Floats, Floats, list[str]]:
+        """Predictions and truth (N, C, 2) of the counted joints, the reference lengths (N,), and
+        the joints' names."""
+        truth, names = self.truth(predicted.shape[1], annotation)
+        rows = np.arange(len(truth)) if people is None else people
+        self._check_shape(predicted, (len(rows), *truth.shape[1:]), source)
+        # every row where it belongs, so that a reference of the prediction finds its people
+        whole = np.full_like(truth, np.nan)
+        whole[rows] = predicted
+        reference = self.reference(norm or self.paper_norm(), whole, annotation)
+        counted = [name for name in names if name in self.counted] if self.counted else list(names)
+        counted.sort(key=(self.counted or names).index)
+        columns = [names.index(name) for name in counted]
+        return predicted[:, columns], truth[rows][:, columns], reference[rows], counted
+
+    def score_file(self, name: str, *, norm: str = "", annotation: str = "pc") -> EvalResult:
+        """PCK of a prediction file below the folder.
+
+        Raises
+        ------
+        Missing : it is not there.
+        """
+        predicted = joint_files.read(self.need(name))
+        return self.score(predicted, norm=norm, annotation=annotation, source=name)
+
+    def score_limbs(
+        self,
+        predicted: Floats,
+        *,
+        annotation: str = "pc",
+        thresholds: Floats | None = None,
+        source: str = "predictions",
+    ) -> EvalResult:
+        """Strict PCP of predictions; see :meth:`score`.
+
+        Raises
+        ------
+        CaffeCompatError : other people than the benchmark has, or joints missing for a limb.
+        """
+        truth, names = self.truth(predicted.shape[1], annotation)
+        self._check_shape(predicted, truth.shape, source)
+        needed = {end for stick in self.sticks for end in (*stick.first, *stick.second)}
+        if not needed <= set(names):
+            missing = ", ".join(sorted(needed - set(names)))
+            raise CaffeCompatError(f"{source}: PCP needs the joints {missing}, which are not there")
+        grid = measures.WIDE_THRESHOLDS if thresholds is None else thresholds
+        table = measures.pcp(predicted, truth, names, self.sticks, grid)
+        counted = np.full(len(self.sticks), len(truth))
+        hits = np.rint(table[:, :-1] / 100 * len(truth)).astype(np.int64)
+        sticks = tuple(stick.name for stick in self.sticks)
+        return EvalResult(grid, table[:, :-1], table[:, -1], counted, hits, sticks)
+
+    def table(self, result: EvalResult) -> dict[str, Any]:
+        """The published row at :attr:`threshold`: percent of each group and in total, area under
+        the curve, how many joints were within the threshold and how many were counted."""
+        at = result.at(self.threshold)
+        row: dict[str, Any] = {
+            name: result.group(joints, self.threshold) for name, joints in self.groups.items()
+        }
+        return {
+            **row,
+            "total": float(result.total[at]),
+            "auc": result.auc,
+            "hits": int(result.hits[at].sum()),
+            "counted": int(result.counted.sum()),
+        }
+
+    @staticmethod
+    def _check_shape(predicted: Floats, wanted: tuple[int, ...], source: str) -> None:
+        if predicted.shape != wanted:
+            raise CaffeCompatError(
+                f"{source}: holds {predicted.shape[0]} people with {predicted.shape[1]} joints, "
+                f"the benchmark has {wanted[0]} with {wanted[1]}"
+            )
+
+
+def competitors(root: Path, pattern: str) -> dict[str, Path]:
+    """Other methods' prediction files ``predictions/METHOD/PATTERN``, by their label: the first
+    line of the ``algorithm.txt`` beside them. The authors' own predictions are left out."""
+    found: dict[str, Path] = {}
+    for path in sorted((root / "predictions").glob(f"*/{pattern}")):
+        if path.parent.name == "WeiCVPR16":
+            continue
+        about = path.parent / "algorithm.txt"
+        text = about.read_text(encoding="utf-8", errors="replace") if about.exists() else ""
+        lines: Sequence[str] = text.strip().splitlines()
+        found[lines[0] if lines else path.parent.name] = path
+    return found

@@ -1,0 +1,223 @@
+"""MPII Human Pose: PCKh on Tompson's validation split of 2,958 people; results of the test set,
+whose truth is not public."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from caffe_compat.errors import DataError
+from caffe_compat.files import atomic_write
+from reproduce.benchmarks import measures
+from reproduce.benchmarks.benchmark import TORSO, Benchmark, Floats, Missing, Norm
+from reproduce.people import mpii_files
+from reproduce.people.skeletons import MPII_JOINTS, SKELETON_14
+from reproduce.predict import joint_files
+from reproduce.predict.protocol import PROTOCOLS, Person, Standing
+
+VALID = "mpii/valid.h5"
+# The makers of valid.h5 enlarged MPII's scale, and moved the centre down by pixels per scale.
+ENLARGED, MOVED_DOWN = 1.25, 15.0
+LABELS = {"tompson": "Tompson et al., CVPR'15", "newell": "Newell et al., ECCV'16"}
+
+
+class MpiiValidation(Benchmark):
+    """MPII's validation split; see :class:`reproduce.benchmarks.benchmark.Benchmark`.
+
+    The reference length is 0.6 of the head box's diagonal. Pelvis and thorax are not scored.
+    """
+
+    name = "mpi-valid"
+    title = "MPII (Tompson's validation split) PCKh@0.5"
+    stem = "MPI_valid"
+    folder = "mpii"
+    joints = MPII_JOINTS
+    skeleton = SKELETON_14
+    protocol = replace(PROTOCOLS["mpi"], upright=False)
+    threshold = 0.5
+    thresholds = measures.WIDE_THRESHOLDS
+    # in the order of the recorded tables
+    counted = (
+        "Rank",
+        "Rkne",
+        "Rhip",
+        "Lhip",
+        "Lkne",
+        "Lank",
+        "Rwri",
+        "Relb",
+        "Rsho",
+        "Lsho",
+        "Lelb",
+        "Lwri",
+        "neck",
+        "head",
+    )
+    norms: ClassVar = {"head": Norm(None), "torso": Norm(TORSO)}
+
+    @cached_property
+    def _valid(self) -> dict[str, npt.NDArray[Any]]:
+        import h5py
+
+        path = self.need(VALID)
+        names = ("imgname", "center", "scale", "part", "normalize")
+        try:
+            with h5py.File(path, "r") as file:
+                return {name: np.asarray(file[name][()]) for name in names}
+        except (OSError, KeyError) as error:
+            raise DataError(f"{path}: is no file of MPII's validation split: {error}") from None
+
+    def people(self) -> list[tuple[Path, Person]]:
+        scales = self._valid["scale"].astype(np.float64) / ENLARGED
+        centers = self._valid["center"].astype(np.float64)
+        centers[:, 1] -= MOVED_DOWN * scales
+        found: list[tuple[Path, Person]] = []
+        for name, (x, y), scale in zip(
+            self._valid["imgname"], centers.tolist(), scales.tolist(), strict=True
+        ):
+            text = name.decode() if isinstance(name, bytes) else str(name)
+            standing = Standing((x - 1, y - 1), scale)
+            found.append((self.root / "mpii" / "images" / text, standing))
+        return found
+
+    def truth(self, count: int, annotation: str = "pc") -> tuple[Floats, tuple[str, ...]]:
+        part = self._valid["part"].astype(np.float64)
+        return np.where((part == 0).all(2, keepdims=True), np.nan, part), self.joints
+
+    def annotated_lengths(self, norm: str) -> Floats:
+        """(N,) 0.6 of the head boxes' diagonals."""
+        return self._valid["normalize"].astype(np.float64)
+
+    def methods(self) -> dict[str, Floats]:
+        self.need(VALID)
+        files = sorted((self.root / "mpii").glob("*.h5"))
+        return {
+            LABELS.get(path.stem, path.stem): joint_files.read(path)
+            for path in files
+            if path.name != Path(VALID).name
+        }
+
+
+class Mpii(MpiiValidation):
+    """MPII: scored on the validation split; networks run on the test set where it is there."""
+
+    name = "mpi"
+
+    @classmethod
+    def for_testing(cls, root: str | os.PathLike[str]) -> Benchmark:
+        """The test set; the validation split where only that is there.
+
+        Raises
+        ------
+        Missing : neither.
+        """
+        folder = Path(root)
+        found = sorted(folder.rglob(mpii_files.MAT)) or sorted(folder.rglob("mpii*release*.mat"))
+        if found:
+            return MpiiTest(root, found[0])
+        if not (folder / VALID).exists():
+            raise Missing(
+                f"{os.fspath(root)}: neither {mpii_files.MAT} nor {VALID} in it (MPII Human Pose)"
+            )
+        return MpiiValidation(root)
+
+
+class MpiiTest(MpiiValidation):
+    """MPII's test people: ``img_train`` 0, with ``scale`` and ``objpos``.
+
+    Their truth is not public. The result file is the annotation file with the predicted points in
+    it, as the release's ``RELEASE_predicted``.
+
+    Parameters
+    ----------
+    mat : the annotation file; images lie in ``images/`` beside it.
+    """
+
+    name = ""  # found through Mpii
+    title = "MPII test set (truth not public: no score)"
+    stem = "MPI"
+    public = False
+
+    def __init__(self, root: str | os.PathLike[str], mat: str | os.PathLike[str]) -> None:
+        super().__init__(root)
+        self.mat = Path(mat)
+
+    @cached_property
+    def _release(self) -> npt.NDArray[Any]:
+        from scipy.io import loadmat
+
+        try:
+            return np.asarray(loadmat(self.mat)["RELEASE"])
+        except (OSError, KeyError, ValueError, NotImplementedError, TypeError) as error:
+            raise DataError(f"{self.mat}: is no annotation file of MPII: {error!r}") from None
+
+    @cached_property
+    def _found(self) -> list[tuple[Path, Standing, tuple[int, int]]]:
+        """Image, place, and number of image and rectangle of each test person."""
+        try:
+            root = self._release[0, 0]
+            entries, training = root["annolist"].reshape(-1), root["img_train"].reshape(-1)
+        except (ValueError, IndexError) as error:
+            raise DataError(f"{self.mat}: is no annotation file of MPII: {error!r}") from None
+        found = []
+        for e, entry in enumerate(entries):
+            rectangles = entry["annorect"].reshape(-1)
+            names = rectangles.dtype.names or ()
+            if training[e] or "scale" not in names or "objpos" not in names:
+                continue
+            for p, person in enumerate(rectangles):
+                if person["scale"].size and person["objpos"].size:
+                    name = str(entry["image"].reshape(-1)[0]["name"].reshape(-1)[0])
+                    place = person["objpos"].reshape(-1)[0]
+                    center = float(place["x"].item()) - 1, float(place["y"].item()) - 1
+                    standing = Standing(center, float(person["scale"].item()))
+                    found.append((self.mat.parent / "images" / name, standing, (e, p)))
+        return found
+
+    def people(self) -> list[tuple[Path, Person]]:
+        return [(path, standing) for path, standing, _ in self._found]
+
+    def truth(self, count: int, annotation: str = "pc") -> tuple[Floats, tuple[str, ...]]:
+        raise Missing(f"{self.mat}: the truth of MPII's test set is not public")
+
+    def write(self, path: Path, predicted: Floats) -> None:
+        """Write the annotation file with the points of its first people."""
+        from scipy.io import savemat
+
+        entries = self._release[0, 0]["annolist"].reshape(-1)
+        for (_, _, (e, p)), joints in zip(self._found, predicted, strict=False):
+            rectangles = entries[e]["annorect"]
+            if "annopoints" not in rectangles.dtype.names:
+                rectangles = _with_field(rectangles, "annopoints")
+                entries[e]["annorect"] = rectangles
+            rectangles.reshape(-1)[p]["annopoints"] = _annopoints(joints)
+        with atomic_write(path) as stream:
+            savemat(stream, {"RELEASE_predicted": self._release}, do_compression=True)
+
+
+def _with_field(structs: npt.NDArray[Any], name: str) -> npt.NDArray[Any]:
+    """A struct array with one field more, empty in all."""
+    fields = [*((field, object) for field in structs.dtype.names or ()), (name, object)]
+    out = np.empty(structs.shape, fields)
+    for field in structs.dtype.names or ():
+        out[field] = structs[field]
+    for one in out.reshape(-1):
+        one[name] = np.zeros((0, 0))
+    return out
+
+
+def _annopoints(joints: Floats) -> npt.NDArray[Any]:
+    """``annopoints`` with a ``point`` (id, x, y) per predicted joint, in the order of ids."""
+    known = [i for i, xy in enumerate(joints) if np.isfinite(xy).all()]
+    points = np.empty((1, len(known)), [("id", object), ("x", object), ("y", object)])
+    for place, i in enumerate(known):
+        points[0, place] = tuple(np.array([[float(v)]]) for v in (i, *joints[i]))
+    out = np.empty((1, 1), [("point", object)])
+    out[0, 0] = (points,)
+    return out

@@ -1,0 +1,83 @@
+"""Curves of several methods on one benchmark: what Figures 8, 9 and 12 have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from reproduce.benchmarks.benchmark import Benchmark
+from reproduce.benchmarks.measures import EvalResult
+from reproduce.drawing.curves import Curve, draw, write_numbers
+
+ENDINGS = (".json", ".csv", ".png", ".pdf", ".svg")
+
+
+def score_methods(benchmark: Benchmark) -> dict[str, EvalResult]:
+    """Every method's predictions on a benchmark, scored by the paper's norm.
+
+    Raises
+    ------
+    DataError : the truth, or a file of predictions, is not readable.
+    """
+    return {
+        label: benchmark.score(predicted, source=label)
+        for label, predicted in benchmark.methods().items()
+    }
+
+
+def curves(
+    results: Mapping[str, EvalResult], groups: Mapping[str, tuple[str, ...]]
+) -> dict[str, list[Curve]]:
+    """A panel for each group of joints, with a curve for each method that has them.
+
+    Parameters
+    ----------
+    groups : joints of each panel; the panel of no joints shows the total.
+    """
+    return {
+        panel: [
+            Curve(label, one.thresholds, one.curve(joints) if joints else one.total)
+            for label, one in results.items()
+            if one.has(joints)
+        ]
+        for panel, joints in groups.items()
+    }
+
+
+def best_first(results: Mapping[str, EvalResult]) -> dict[str, EvalResult]:
+    """Methods in the order of their total at the last threshold."""
+    order = sorted(results, key=lambda label: -results[label].total[-1])
+    return {label: results[label] for label in order}
+
+
+def draw_methods(
+    benchmark: Benchmark,
+    results: Mapping[str, EvalResult],
+    path: Path,
+    about: Mapping[str, object],
+    title: str,
+    xlabel: str = "normalised distance",
+) -> list[Path]:
+    """A benchmark's total and every row of its table as curves: numbers and picture.
+
+    Parameters
+    ----------
+    path : of the files, without ending.
+    about : where the numbers come from.
+
+    Returns
+    -------
+    The files.
+    """
+    panels = curves(best_first(results), {"total": (), **benchmark.groups})
+    write_numbers(panels, path, about)
+    draw(
+        panels,
+        path,
+        xlabel=xlabel,
+        ylabel="detection rate, %",
+        columns=4,
+        at=benchmark.threshold,
+        title=title,
+    )
+    return [path.with_suffix(ending) for ending in ENDINGS]
