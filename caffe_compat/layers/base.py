@@ -180,6 +180,10 @@ class Layer:
         """One ``FillerParameter`` per parameter blob."""
         return []
 
+    def learned(self, index: int) -> bool:
+        """May a solver change this parameter blob? (Stored statistics are none of its business.)"""
+        return self.trainable
+
     def initial(self) -> Sequence[Any] | None:
         """First values of the parameter blobs as arrays, where the layer itself knows them; else
         the fillers give them."""

@@ -48,7 +48,7 @@ def unfolded(x: Tensor, windows: Windows) -> Tensor:
     return wide.permute(0, 1, *inside, *places)
 
 
-class _Windowed(Layer):
+class Windowed(Layer):
     """Kernel, stride, pad and dilation of ``convolution_param``, for any number of spatial axes."""
 
     option = "convolution_param"
@@ -116,7 +116,7 @@ class _Windowed(Layer):
         return (span // stride if span >= 0 else -((-span) // stride)) + 1
 
 
-class _Filters(_Windowed):
+class _Filters(Windowed):
     bottoms = (1, None)
     tops = (1, None)
     same_count = True
@@ -305,7 +305,7 @@ class Deconvolution(_Filters):
 
 
 @register("Im2col")
-class Im2col(_Windowed):
+class Im2col(Windowed):
     """Windows unfolded into channels: N×C×H×W to N×(C·kh·kw)×H'×W', with any number of spatial
     axes.
 

@@ -152,7 +152,7 @@ class Net(nn.Module):
                         tensor.copy_(torch.from_numpy(first[i]))
                     else:
                         fill(tensor, node.layer.fillers()[i], generator)
-                if not node.layer.trainable:
+                if not node.layer.learned(i):
                     module.register_buffer(param.name, tensor)
                 elif param.owner in made:
                     module.register_parameter(param.name, made[param.owner])  # type: ignore[arg-type]

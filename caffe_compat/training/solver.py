@@ -197,7 +197,7 @@ class Solver:
         self._rule, per_param = RULES[m.type]
         self._params = [tensor for _, _, tensor in self.net.owned_params()]
         self._specs = [param.spec for _, param, _ in self.net.owned_params()]
-        trained = [node.layer.trainable for node, _, _ in self.net.owned_params()]
+        trained = [node.layer.learned(p.key[1]) for node, p, _ in self.net.owned_params()]
         self._lr_mults = [
             s.lr_mult if t else 0.0 for s, t in zip(self._specs, trained, strict=True)
         ]

@@ -22,7 +22,7 @@ Arrays = dict[str, npt.NDArray[np.float32]]
 
 # Where the real Caffe stops and ours goes on, with the reason.
 _NOT_FOLLOWED = {
-    ("DetectionOutput", "no location predictions for label -1"): "its own schema recommends -1",
+    ("DetectionOutput", "location predictions for label -1"): "its own schema recommends -1",
 }
 
 
@@ -32,6 +32,8 @@ def _recorded() -> Iterator[tuple[Path, Path]]:
         text = info.with_suffix(".prototxt").read_text()
         if any(f'type: "{name}"' in text for name in _TYPES):
             yield info.with_suffix(".prototxt"), info
+    for info in sorted((GOLDEN / "forks").glob("*.json")):
+        yield info.with_suffix(".txt"), info
 
 
 _CASES = listed((pair, pair[1].stem) for pair in _recorded())

@@ -1,0 +1,400 @@
+"""The forks' layers against naive references and, where it has the layer, OpenCV."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+
+from caffe_compat import Net, PrototxtError, parse_net, write_weights
+from caffe_compat.layers.forks import Reorg
+from tests.oracle import forks as oracle
+
+Array = npt.NDArray[np.float32]
+_SHAPE = (2, 8, 6, 10)
+_RNG = np.random.default_rng(11)
+_X = _RNG.standard_normal(_SHAPE, dtype=np.float32)
+_Y = _RNG.standard_normal(_SHAPE, dtype=np.float32)
+_A = _RNG.standard_normal((2, 8, 1, 1), dtype=np.float32)
+_ROIS = np.array(
+    [
+        [0, 0, 0, 19, 11],
+        [1, 3, 2, 14, 9],
+        [1, 5, 5, 5, 5],  # one pixel
+        [0, 9, 8, 2, 1],  # inside out
+        [0, -6, -4, 40, 30],  # beyond the map
+        [1, 38, 22, 60, 40],  # wholly outside
+        [0, 2.5, 3.5, 8.5, 9.5],  # halves
+    ],
+    np.float32,
+)
+
+
+def _net(layer: str, **inputs: Array) -> Net:
+    head = "".join(
+        f'input: "{name}" input_shape {{ {" ".join(f"dim: {d}" for d in value.shape)} }}\n'
+        for name, value in inputs.items()
+    )
+    bottoms = " ".join(f'bottom: "{name}"' for name in inputs)
+    kind, _, options = layer.partition(" ")
+    net = Net(parse_net(f'{head}layer {{ name: "l" type: "{kind}" {bottoms} top: "t" {options} }}'))
+    rng = np.random.default_rng(5)
+    with torch.no_grad():
+        for _, _, tensor in net.owned_params():
+            tensor.copy_(torch.from_numpy(np.asarray(rng.random(tensor.shape) + 0.5, np.float32)))
+    return net
+
+
+def _run(net: Net, **inputs: Array) -> Array:
+    found: Array = net(**{n: torch.from_numpy(v) for n, v in inputs.items()})["t"].detach().numpy()
+    return found
+
+
+def _params(net: Net) -> list[Any]:
+    return [t.detach().numpy().astype(np.float64) for _, _, t in net.owned_params()]
+
+
+def _mask() -> Array:
+    pool = _net("Pooling pooling_param { kernel_size: 2 stride: 2 }", x=_Y)
+    layer = pool.graph.nodes[-1].layer
+    layer.spec = layer.spec.with_blobs(["x"], ["t", "m"])
+    found: Array = layer.forward([], torch.from_numpy(_Y))[1].numpy()
+    return found
+
+
+_MASK = _mask()
+_POOLED = np.ascontiguousarray(_X[:, :, :3, :5])
+
+_DEPTH = "convolution_param { kernel_size: 3 "
+_CASES: list[tuple[str, dict[str, Array], Callable[..., Any], bool]] = [
+    # layer, inputs, reference of (params, inputs), does OpenCV have it?
+    (
+        f"ConvolutionDepthwise {_DEPTH} num_output: 8 group: 8 pad: 1 stride: 2 }}",
+        {"x": _X},
+        lambda p, x: oracle.depthwise(x, p[0], p[1], 2, 1, 1),
+        True,
+    ),
+    (
+        f"ConvolutionDepthwise {_DEPTH} pad: 2 dilation: 2 bias_term: false }}",
+        {"x": _X},
+        lambda p, x: oracle.depthwise(x, p[0], np.zeros(8), 1, 2, 2),
+        False,
+    ),
+    (
+        "Permute permute_param { order: 0 order: 2 order: 3 order: 1 }",
+        {"x": _X},
+        lambda p, x: oracle.permute(x, [0, 2, 3, 1]),
+        True,
+    ),
+    ("Permute permute_param { order: 3 }", {"x": _X}, lambda p, x: oracle.permute(x, [3]), False),
+    (
+        "Normalize norm_param { across_spatial: false channel_shared: false }",
+        {"x": _X},
+        lambda p, x: oracle.normalize(x, p[0], False, 1e-10),
+        True,
+    ),
+    (
+        "Normalize norm_param { eps: 0.3 }",
+        {"x": _X},
+        lambda p, x: oracle.normalize(x, p[0], True, 0.3),
+        True,
+    ),
+    ("Axpy", {"a": _A, "x": _X, "y": _Y}, lambda p, a, x, y: oracle.axpy(a, x, y), False),
+    (
+        "ShuffleChannel shuffle_channel_param { group: 4 }",
+        {"x": _X},
+        lambda p, x: oracle.shuffle(x, 4),
+        True,
+    ),
+    (
+        "Upsample upsample_param { scale: 2 }",
+        {"x": _POOLED, "m": _MASK},
+        lambda p, x, m: oracle.unpool(x, m, 6, 10),
+        False,
+    ),
+    (
+        "Upsample upsample_param { upsample_h: 7 upsample_w: 10 }",
+        {"x": _POOLED, "m": _MASK},
+        lambda p, x, m: oracle.unpool(x, m, 7, 10),
+        False,
+    ),
+    (
+        "Upsample upsample_param { scale_h: 2 scale_w: 3 }",
+        {"x": _X},
+        lambda p, x: oracle.nearest(x, 2, 3),
+        False,
+    ),
+    (
+        "Interp interp_param { height: 11 width: 17 }",
+        {"x": _X},
+        lambda p, x: oracle.interp(x, 11, 17),
+        True,
+    ),
+    (
+        "Interp interp_param { zoom_factor: 4 }",
+        {"x": _X},
+        lambda p, x: oracle.interp(x, 21, 37),
+        True,
+    ),
+    (
+        "Interp interp_param { shrink_factor: 3 pad_beg: -1 pad_end: -2 }",
+        {"x": _X},
+        lambda p, x: oracle.interp(x[:, :, 1:-2, 1:-2], 1, 3),
+        False,
+    ),
+    (
+        "Interp interp_param { shrink_factor: 2 zoom_factor: 3 }",
+        {"x": _X},
+        lambda p, x: oracle.interp(x, 7, 13),
+        False,
+    ),
+    (
+        "Reorg reorg_param { stride: 2 }",
+        {"x": _X},
+        lambda p, x: oracle.reorg(x, 2, False),
+        True,
+    ),
+    (
+        "Reorg reorg_param { stride: 2 reverse: true }",
+        {"x": _X},
+        lambda p, x: oracle.reorg(x, 2, True),
+        False,
+    ),
+    (
+        "BN bn_param { frozen: true eps: 0.01 }",
+        {"x": _X},
+        lambda p, x: oracle.bn(x, *(q.ravel() for q in p), 0.01),
+        False,
+    ),
+    (
+        "BN bn_param { momentum: 0.9 }",
+        {"x": _X},
+        lambda p, x: oracle.bn(x, *(q.ravel() for q in p), 1e-5),
+        False,
+    ),
+    (
+        "BN bn_param { bn_mode: LEARN }",
+        {"x": _X},
+        lambda p, x: oracle.bn(
+            x, p[0].ravel(), p[1].ravel(), x.mean((0, 2, 3)), x.var((0, 2, 3)), 1e-9
+        ),
+        False,
+    ),
+    (
+        "BN bn_param { bn_mode: INFERENCE }",
+        {"x": _X},
+        lambda p, x: oracle.bn(x, p[0].ravel(), p[1].ravel(), np.zeros(8), np.ones(8), 0),
+        False,
+    ),
+    (
+        "SmoothL1Loss smooth_l1_loss_param { sigma: 3 }",
+        {"x": _X, "y": _Y},
+        lambda p, x, y: oracle.smooth_l1(x, y, None, None, 3),
+        False,
+    ),
+    (
+        "SmoothL1Loss",
+        {"x": _X, "y": _Y, "w": np.abs(_Y)},
+        lambda p, x, y, w: oracle.smooth_l1(x, y, w, None, 1),
+        False,
+    ),
+    (
+        "SmoothL1Loss smooth_l1_loss_param { sigma: 2 }",
+        {"x": _X, "y": _Y, "w": np.abs(_Y), "o": np.abs(_X)},
+        lambda p, x, y, w, o: oracle.smooth_l1(x, y, w, o, 2),
+        False,
+    ),
+    (
+        "ROIPooling roi_pooling_param { pooled_h: 3 pooled_w: 2 spatial_scale: 0.5 }",
+        {"x": _X, "r": _ROIS},
+        lambda p, x, r: oracle.roi_pooling(x, r, (3, 2), 0.5),
+        True,
+    ),
+    (
+        "PSROIPooling psroi_pooling_param { output_dim: 2 group_size: 2 spatial_scale: 0.5 }",
+        {"x": _X, "r": _ROIS},
+        lambda p, x, r: oracle.psroi_pooling(x, r, 2, 2, 0.5),
+        True,
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("layer", "inputs", "reference"), [c[:3] for c in _CASES], ids=[c[0][:50] for c in _CASES]
+)
+def test_as_the_reference(
+    layer: str, inputs: dict[str, Array], reference: Callable[..., Any]
+) -> None:
+    net = _net(layer, **inputs)
+    wanted = reference(_params(net), *(v.astype(np.float64) for v in inputs.values()))
+    ours = _run(net, **inputs)
+    assert ours.shape == np.shape(wanted) == net.graph.blobs["t"]
+    np.testing.assert_allclose(ours, wanted, rtol=0, atol=3e-6 * max(1, np.abs(wanted).max()))
+
+
+@pytest.mark.parametrize(
+    ("layer", "inputs"),
+    [(c[0], c[1]) for c in _CASES if c[3]],
+    ids=[c[0][:50] for c in _CASES if c[3]],
+)
+def test_as_opencv(layer: str, inputs: dict[str, Array], tmp_path: Path) -> None:
+    if "r" in inputs:  # OpenCV pools one image only, and goes its own way outside of the map
+        inputs = {"x": _X[:1], "r": _ROIS[[0, 6]] * [0, 1, 1, 1, 1]}
+        inputs = {name: np.ascontiguousarray(v, np.float32) for name, v in inputs.items()}
+    net = _net(layer, **inputs)
+    theirs = _opencv(net, tmp_path, **inputs)
+    np.testing.assert_allclose(_run(net, **inputs), theirs, rtol=0, atol=2e-6)
+
+
+def _opencv(net: Net, folder: Path, **inputs: Array) -> Any:
+    """The last layer's output in OpenCV; it takes the old input fields, as people's files have
+    them."""
+    (folder / "net.prototxt").write_text(net.graph.spec.to_text())
+    write_weights(folder / "net.caffemodel", net.weights(), net.graph.spec)
+    reader = cv2.dnn.readNetFromCaffe(str(folder / "net.prototxt"), str(folder / "net.caffemodel"))
+    for name, value in inputs.items():
+        reader.setInput(value, name)
+    return reader.forward()
+
+
+@pytest.mark.parametrize(
+    ("layer", "inputs"),
+    [
+        (layer, inputs)
+        for layer, inputs, _, _ in _CASES
+        if layer.split()[0] not in ("Normalize", "ConvolutionDepthwise") and "w" not in inputs
+    ],
+    ids=lambda value: value[:50] if isinstance(value, str) else "",
+)
+def test_gradients_are_the_derivatives(layer: str, inputs: dict[str, Array]) -> None:
+    """In float64, against differences. Normalize has the fork's gradient, the golden cases hold
+    it."""
+    small = {
+        name: torch.from_numpy(v[:, :4] if name in ("x", "y", "a", "m") else v).double()
+        for name, v in inputs.items()
+    }
+    if layer.startswith("PSROI"):
+        small["x"] = torch.from_numpy(inputs["x"]).double()
+    net = _net(layer, **{name: v.numpy().astype(np.float32) for name, v in small.items()})
+    node = net.graph.nodes[-1]
+    params = [net.param(p).detach().double() for p in node.params]
+    learned = [name for name in small if name in ("x", "y", "a")]
+    for name in learned:
+        small[name].requires_grad_()
+    assert torch.autograd.gradcheck(
+        lambda *values: node.layer.forward(
+            params, *{**small, **dict(zip(learned, values, strict=True))}.values()
+        )[0],
+        [small[name] for name in learned],
+    )
+
+
+def test_unpooling_where_two_values_meet() -> None:
+    """Caffe writes one after the other; each of them gets the gradient of the place."""
+    x = np.arange(4, dtype=np.float32).reshape(1, 1, 2, 2) + 1
+    mask = np.array([5, 5, 0, 5], np.float32).reshape(1, 1, 2, 2)
+    net = _net("Upsample upsample_param { scale: 2 }", x=x, m=mask)
+    given = torch.from_numpy(x).requires_grad_()
+    top = net(x=given, m=torch.from_numpy(mask))["t"]
+    np.testing.assert_array_equal(top.detach().numpy(), oracle.unpool(x, mask, 4, 4))
+    (top * torch.arange(16.0).reshape(1, 1, 4, 4)).sum().backward()
+    assert given.grad is not None
+    assert given.grad.ravel().tolist() == [5, 5, 0, 5]
+    with pytest.raises(PrototxtError, match="outside 4×4"):
+        net(x=given, m=torch.full((1, 1, 2, 2), 16.0))
+
+
+def test_bn_keeps_statistics_while_it_trains() -> None:
+    text = """
+    input: "x" input_shape { dim: 2 dim: 8 dim: 6 dim: 10 }
+    layer { name: "l" type: "BN" bottom: "x" top: "t" bn_param { momentum: 0.75 } }
+    """
+    net = Net(parse_net(text), phase="TRAIN")
+    assert [p.shape for p in net.parameters()] == [(1, 8, 1, 1)] * 2
+    net(torch.from_numpy(_X))
+    mean, variance = (t.ravel().numpy() for t in net.buffers())
+    np.testing.assert_allclose(mean, 0.25 * _X.mean((0, 2, 3)), atol=1e-6)
+    np.testing.assert_allclose(variance, 0.25 * _X.var((0, 2, 3)), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("layer", "said"),
+    [
+        ("Permute permute_param { order: 1 order: 1 }", "named twice"),
+        ("Permute permute_param { order: 4 }", "4 axes"),
+        ("ShuffleChannel shuffle_channel_param { group: 3 }", "3 groups"),
+        ("Upsample upsample_param { scale: 2 pad_out_h: true }", "second bottom"),
+        ("Upsample upsample_param { scale: 2 scale_h: 2 scale_w: 2 }", "scale"),
+        ("Interp interp_param { }", "zoom_factor"),
+        ("Interp interp_param { zoom_factor: 2 pad_beg: 1 }", "only cropping"),
+        ("Reorg reorg_param { stride: 3 }", "no multiple"),
+        ("Reorg reorg_param { }", "stride"),
+        ("BN", "two layouts"),
+        ("BN bn_param { bn_mode: LEARN frozen: true }", "two layouts"),
+        ("ConvolutionDepthwise convolution_param { kernel_size: 3 num_output: 4 }", "must be 8"),
+        ("PriorBox prior_box_param { min_size: 3 }", "img_size"),
+        ("PriorBox prior_box_param { min_size: 3 img_size: 9 variance: 1 variance: 2 }", "four"),
+        ("PriorBox prior_box_param { min_size: 3 step: 2 step_h: 3 img_size: 9 }", "not both"),
+    ],
+)
+def test_what_is_refused(layer: str, said: str) -> None:
+    with pytest.raises(PrototxtError, match=said):
+        _net(layer, x=_X)
+
+
+@pytest.mark.parametrize("ratios", [[], [2.0], [2.0, 3.0]])
+@pytest.mark.parametrize("large", [None, 25.0])
+def test_prior_boxes_as_the_reference(ratios: list[float], large: float | None) -> None:
+    image = np.zeros((1, 3, 45, 77), np.float32)
+    options = f"min_size: 12 {'' if large is None else f'max_size: {large}'} " + " ".join(
+        f"aspect_ratio: {r}" for r in ratios
+    )
+    net = _net(f"PriorBox prior_box_param {{ {options} }}", x=_X, image=image)
+    ours = _run(net, x=_X, image=image)
+    both = [value for r in ratios for value in (r, 1 / r)]
+    wanted = oracle.prior_boxes((6, 10), (45, 77), [(12, large)], both, 0.5)
+    np.testing.assert_allclose(ours[0, 0], wanted, atol=1e-6)
+    assert (ours[0, 1] == np.float32(0.1)).all()
+
+
+@pytest.mark.parametrize("keep", [-1, 6])
+@pytest.mark.parametrize("least", [0.0, 0.3])
+def test_detections_as_the_reference(keep: int, least: float) -> None:
+    rng = np.random.default_rng(4)
+    corner = rng.random((30, 2)) * 0.7
+    priors = np.concatenate([corner, corner + 0.05 + 0.25 * rng.random((30, 2))], 1)
+    scores = rng.dirichlet([1, 1, 1], 30)
+    moved = rng.standard_normal((30, 4)) * 0.02
+    inputs = {
+        "loc": moved.reshape(1, -1),
+        "conf": scores.reshape(1, -1),
+        "prior": np.stack([priors.ravel(), np.ones(120)])[None],
+    }
+    arrays = {name: value.astype(np.float32) for name, value in inputs.items()}
+    options = f"num_classes: 3 confidence_threshold: {least} keep_top_k: {keep}"
+    net = _net(
+        f"DetectionOutput detection_output_param {{ {options} nms_param {{ nms_threshold: 0.4 }} }}",
+        **arrays,
+    )
+    boxes = priors + moved
+    wanted = oracle.detections(boxes, scores, 0, least, 0.4, keep)
+    rows = _run(net, **arrays).reshape(-1, 7)
+    assert len(rows) == len(wanted)
+    for row, (label, score, index) in zip(rows, wanted, strict=True):
+        np.testing.assert_allclose(row, [0, label, score, *boxes[index]], atol=1e-6)
+
+
+def test_reorg_there_and_back() -> None:
+    """Where no size changes, the two directions undo each other."""
+    x = torch.arange(2 * 16 * 4 * 4.0).reshape(2, 16, 4, 4)
+    there = _net("Reorg reorg_param { stride: 2 reverse: true }", x=x.numpy())
+    assert isinstance(there.graph.nodes[-1].layer, Reorg)
+    wide = there(x)["t"]
+    assert wide.shape == (2, 4, 8, 8)
+    np.testing.assert_array_equal(wide.numpy(), oracle.reorg(x.double().numpy(), 2, True))
