@@ -371,6 +371,7 @@ class BN(Layer):
     """
 
     option = "bn_param"
+    changes_state = True
     tops = (1, 3)
 
     def setup(self) -> None:
