@@ -123,8 +123,9 @@ def reorg(x: Array, stride: int, reverse: bool) -> Array:
     return out.reshape(n, c * stride * stride, h // stride, w // stride)
 
 
-def bn(x: Array, scale: Array, shift: Array, mean: Array, variance: Array, eps: float) -> Array:
-    """One channel at a time."""
+def bn(x: Array, blobs: Sequence[Array], eps: float) -> Array:
+    """One channel at a time; blobs: scale, shift, mean, variance."""
+    scale, shift, mean, variance = (blob.ravel() for blob in blobs)
     out = np.zeros_like(x)
     for c in range(x.shape[1]):
         out[:, c] = (x[:, c] - mean[c]) / math.sqrt(variance[c] + eps) * scale[c] + shift[c]
@@ -137,12 +138,12 @@ def smooth_l1(
     """Sum over all values, divided by the first dimension."""
     total = 0.0
     for place in np.ndindex(*a.shape):
-        d = a[place] - b[place]
+        d = float(a[place] - b[place])
         if inside is not None:
-            d *= inside[place]
+            d *= float(inside[place])
         loss = 0.5 * (sigma * d) ** 2 if abs(d) < 1 / sigma**2 else abs(d) - 0.5 / sigma**2
-        total += loss * (1.0 if outside is None else outside[place])
-    return total / a.shape[0]
+        total += loss * (1.0 if outside is None else float(outside[place]))
+    return total / len(a)
 
 
 def _round(value: float) -> int:

@@ -169,27 +169,25 @@ _CASES: list[tuple[str, dict[str, Array], Callable[..., Any], bool]] = [
     (
         "BN bn_param { frozen: true eps: 0.01 }",
         {"x": _X},
-        lambda p, x: oracle.bn(x, *(q.ravel() for q in p), 0.01),
+        lambda p, x: oracle.bn(x, p, 0.01),
         False,
     ),
     (
         "BN bn_param { momentum: 0.9 }",
         {"x": _X},
-        lambda p, x: oracle.bn(x, *(q.ravel() for q in p), 1e-5),
+        lambda p, x: oracle.bn(x, p, 1e-5),
         False,
     ),
     (
         "BN bn_param { bn_mode: LEARN }",
         {"x": _X},
-        lambda p, x: oracle.bn(
-            x, p[0].ravel(), p[1].ravel(), x.mean((0, 2, 3)), x.var((0, 2, 3)), 1e-9
-        ),
+        lambda p, x: oracle.bn(x, [*p, x.mean((0, 2, 3)), x.var((0, 2, 3))], 1e-9),
         False,
     ),
     (
         "BN bn_param { bn_mode: INFERENCE }",
         {"x": _X},
-        lambda p, x: oracle.bn(x, p[0].ravel(), p[1].ravel(), np.zeros(8), np.ones(8), 0),
+        lambda p, x: oracle.bn(x, [*p, np.zeros(8), np.ones(8)], 0),
         False,
     ),
     (
@@ -245,8 +243,9 @@ def test_as_the_reference(
 )
 def test_as_opencv(layer: str, inputs: dict[str, Array], tmp_path: Path) -> None:
     if "r" in inputs:  # OpenCV pools one image only, and goes its own way outside of the map
-        inputs = {"x": _X[:1], "r": _ROIS[[0, 6]] * [0, 1, 1, 1, 1]}
-        inputs = {name: np.ascontiguousarray(v, np.float32) for name, v in inputs.items()}
+        rois = _ROIS[[0, 6]].copy()
+        rois[:, 0] = 0
+        inputs = {"x": np.ascontiguousarray(_X[:1]), "r": rois}
     net = _net(layer, **inputs)
     theirs = _opencv(net, tmp_path, **inputs)
     np.testing.assert_allclose(_run(net, **inputs), theirs, rtol=0, atol=2e-6)
@@ -302,7 +301,9 @@ def test_unpooling_where_two_values_meet() -> None:
     net = _net("Upsample upsample_param { scale: 2 }", x=x, m=mask)
     given = torch.from_numpy(x).requires_grad_()
     top = net(x=given, m=torch.from_numpy(mask))["t"]
-    np.testing.assert_array_equal(top.detach().numpy(), oracle.unpool(x, mask, 4, 4))
+    np.testing.assert_array_equal(
+        top.detach().numpy(), oracle.unpool(x.astype(np.float64), mask.astype(np.float64), 4, 4)
+    )
     (top * torch.arange(16.0).reshape(1, 1, 4, 4)).sum().backward()
     assert given.grad is not None
     assert given.grad.ravel().tolist() == [5, 5, 0, 5]
