@@ -14,6 +14,7 @@ import json
 import subprocess
 import sys
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -24,31 +25,54 @@ from reproduce.runtime.provenance import provenance
 
 TOOLS = Path(__file__).parent
 TARGET = TOOLS.parent / "reproduce" / "results" / "speed.json"
-# (what, benchmark, unit, is more better, key of ours, keys of the peers)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """A line of the table.
+
+    Attributes
+    ----------
+    what : is measured.
+    bench : the script ``bench_NAME.py`` that measures it.
+    unit : of the numbers.
+    more_is_better : or less.
+    ours : key of our number in the script's JSON.
+    peers : label and key of each other number.
+    """
+
+    what: str
+    bench: str
+    unit: str
+    more_is_better: bool
+    ours: str
+    peers: dict[str, str]
+
+
 ROWS = (
-    (
-        "forward pass, 6 stages, 368×368, one image",
-        "forward",
-        "s",
-        False,
-        "ours_s",
-        {"torch, channels-last": "torch_channels_last_s", "OpenCV": "opencv_s"},
+    Row(
+        what="forward pass, 6 stages, 368×368, one image",
+        bench="forward",
+        unit="s",
+        more_is_better=False,
+        ours="ours_s",
+        peers={"torch, channels-last": "torch_channels_last_s", "OpenCV": "opencv_s"},
     ),
-    (
-        "LSP's protocol, 7 scales, files to joints",
-        "predict",
-        "people/s",
-        True,
-        "ours_people_per_s",
-        {"torch, channels-last": "direct_people_per_s", "OpenCV": "opencv_people_per_s"},
+    Row(
+        what="LSP's protocol, 7 scales, files to joints",
+        bench="predict",
+        unit="people/s",
+        more_is_better=True,
+        ours="ours_people_per_s",
+        peers={"torch, channels-last": "direct_people_per_s", "OpenCV": "opencv_people_per_s"},
     ),
-    (
-        "training step, 3 stages, 368×368, batch of 4",
-        "train",
-        "s",
-        False,
-        "ours_step_s",
-        {
+    Row(
+        what="training step, 3 stages, 368×368, batch of 4",
+        bench="train",
+        unit="s",
+        more_is_better=False,
+        ours="ours_step_s",
+        peers={
             "torch, channels-last": "torch_channels_last_step_s",
             "torch, default layout": "torch_step_s",
         },
@@ -77,13 +101,13 @@ def main() -> None:
             measured[bench] = json.loads(out.read_text(encoding="utf-8"))
     rows = [
         {
-            "what": what,
-            "unit": unit,
-            "more_is_better": more,
-            "ours": measured[bench][ours],
-            "peers": {label: measured[bench][key] for label, key in peers.items()},
+            "what": row.what,
+            "unit": row.unit,
+            "more_is_better": row.more_is_better,
+            "ours": measured[row.bench][row.ours],
+            "peers": {label: measured[row.bench][key] for label, key in row.peers.items()},
         }
-        for what, bench, unit, more, ours, peers in ROWS
+        for row in ROWS
     ]
     data = "LSP images" if options.data is not None else "images made up"
     about = provenance(

@@ -23,7 +23,11 @@ else:
     import tomli as tomllib
 
 
-@dataclass(frozen=True)
+_FILES = ("file", "other")  # fields of a check that name a file of predictions
+_ROUNDING = 1e-9  # of a difference of two printed numbers
+
+
+@dataclass(frozen=True, kw_only=True)
 class Outcome:
     """One check.
 
@@ -96,38 +100,12 @@ def run(root: str | os.PathLike[str], names: Sequence[str] | None = None) -> lis
         try:
             ours = measure(check, benchmark)
         except Missing as error:
-            sources = {
-                benchmark.folder,
-                *(check[f].split("/")[0] for f in ("file", "other") if f in check),
-            }
-            where = "; ".join(table["where"][k] for k in sorted(sources) if k in table["where"])
-            missing = f"{error}. To be had: {where}"
-            outcomes.append(
-                Outcome(
-                    check["name"],
-                    expected,
-                    None,
-                    None,
-                    check["tolerance"],
-                    "missing",
-                    check["source"],
-                    missing,
-                )
-            )
-            continue
-        difference = max((a - b for a, b in zip(ours, expected, strict=True)), key=abs)
-        verdict = "equal" if abs(difference) <= check["tolerance"] + 1e-9 else "differs"
-        outcomes.append(
-            Outcome(
-                check["name"],
-                expected,
-                ours,
-                difference,
-                check["tolerance"],
-                verdict,
-                check["source"],
-            )
-        )
+            folders = [benchmark.folder, *(check[f].split("/")[0] for f in _FILES if f in check)]
+            where = [table["where"][k] for k in sorted(set(folders)) if k in table["where"]]
+            missing = f"{error}. To be had: {'; '.join(where)}"
+            outcomes.append(_outcome(check["name"], expected, None, check, missing))
+        else:
+            outcomes.append(_outcome(check["name"], expected, ours, check))
     for name, benchmark in opened.items():
         if names is None or name in names:
             files = sorted(models_folder().glob(f"*/{name}_predictions.json"))
@@ -142,14 +120,35 @@ def _embedded(file: Path, benchmark: Benchmark, where: str) -> Outcome:
     label = f"{benchmark.stem}-{benchmark.annotations[0].upper()}"
     name = f"{file.parent.name} (embedded model), {label}, joints within {benchmark.threshold:g}"
     source = "stored when the model was embedded; not a published number"
+    about = {"tolerance": 0, "source": source}
     try:
         result = benchmark.score(joint_files.read(file), source=str(file))
     except Missing as error:
-        return Outcome(
-            name, [stored["hits"]], None, None, 0, "missing", source, f"{error}. To be had: {where}"
-        )
+        return _outcome(name, [stored["hits"]], None, about, f"{error}. To be had: {where}")
     ours = float(result.hits[result.at(benchmark.threshold)].sum())
-    difference = ours - stored["hits"]
+    return _outcome(name, [stored["hits"]], [ours], about)
+
+
+def _outcome(
+    name: str,
+    expected: list[float],
+    ours: list[float] | None,
+    about: Mapping[str, Any],
+    missing: str = "",
+) -> Outcome:
+    """The verdict on our numbers; ``about`` has the tolerance and the source."""
+    difference = None
+    verdict = "missing"
+    if ours is not None:
+        difference = max((a - b for a, b in zip(ours, expected, strict=True)), key=abs)
+        verdict = "equal" if abs(difference) <= about["tolerance"] + _ROUNDING else "differs"
     return Outcome(
-        name, [stored["hits"]], [ours], difference, 0, "differs" if difference else "equal", source
+        name=name,
+        published=expected,
+        ours=ours,
+        difference=difference,
+        tolerance=about["tolerance"],
+        verdict=verdict,
+        source=about["source"],
+        missing=missing,
     )

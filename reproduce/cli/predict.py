@@ -258,7 +258,17 @@ def main(
         ahead = (
             0 if len(images) == 1 and not videos else workers
         )  # one image is done sooner than a process starts
-        run = Run(predictor, folder, say, detect, resume, ahead, about, group, limit)
+        run = Run(
+            predictor=predictor,
+            out=folder,
+            say=say,
+            detect=detect,
+            resume=resume,
+            workers=ahead,
+            about=about,
+            group=group,
+            limit=limit,
+        )
         start = time.perf_counter()
         count = 0
         bad: list[str] = []

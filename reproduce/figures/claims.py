@@ -86,7 +86,16 @@ def _tested(
         ours, said, why = find()
     except Missing as error:
         return absent(figure, text, wanted, str(error))
-    return Claim(figure, text, wanted, ours, said, why, source, again)
+    return Claim(
+        figure=figure,
+        text=text,
+        published=wanted,
+        ours=ours,
+        verdict=said,
+        why=why,
+        source=source,
+        again=again,
+    )
 
 
 def _fields() -> Found:

@@ -23,6 +23,7 @@ from caffe_compat.definition.spec import NetSpec, SolverSpec
 from caffe_compat.errors import DataError
 
 Front = Literal["cpm", "vgg"]
+_MAX, _AVE = 0, 1  # PoolingParameter's methods
 _POOLS = 3  # the belief maps are eight times smaller than the image
 
 
@@ -220,7 +221,7 @@ class _Builder:
     def relu(self, name: str, blob: str) -> None:
         self.add(name, "ReLU", [blob], [blob])
 
-    def pool(self, name: str, bottom: str, method: int, kernel: int, stride: int) -> str:
+    def pool(self, name: str, bottom: str, *, method: int, kernel: int, stride: int) -> str:
         p = self.add(name, "Pooling", [bottom], [name]).pooling_param
         p.pool, p.kernel_size, p.stride = method, kernel, stride
         return name
@@ -256,7 +257,7 @@ class _Builder:
         sizes = zip(self.config.towers, self.config.tower_kernels, strict=True)
         for i, (channels, kernel) in enumerate(sizes, 1):
             blob = self.conv_relu(f"conv{i}_stage{stage}", blob, channels, kernel, stage)
-            blob = self.pool(f"pool{i}_stage{stage}", blob, 0, 3, 2)
+            blob = self.pool(f"pool{i}_stage{stage}", blob, method=_MAX, kernel=3, stride=2)
         return blob
 
     def first_stage(self, train: bool) -> str:
@@ -281,7 +282,7 @@ class _Builder:
             for i in range(1, layers + 1):
                 blob = self.conv_relu(f"conv{b}_{i}", blob, channels, 3, 1)
             if b <= _POOLS:
-                blob = self.pool(f"pool{b}_stage1", blob, 0, 2, 2)
+                blob = self.pool(f"pool{b}_stage1", blob, method=_MAX, kernel=2, stride=2)
         last, done = (len(c.blocks), c.blocks[-1][1]) if len(c.blocks) > _POOLS else (_POOLS + 1, 0)
         for i, channels in enumerate(c.front_convs, done + 1):
             blob = self.conv_relu(f"conv{last}_{i}_CPM", blob, channels, 3, 1)
@@ -315,7 +316,7 @@ class _Builder:
         if c.centre or train:
             self.cut("image", "data", ["image", "center_map"], 3)
         if c.centre:
-            centre = [self.pool("pool_center_lower", "center_map", 1, 9, 8)]
+            centre = [self.pool("pool_center_lower", "center_map", method=_AVE, kernel=9, stride=8)]
         elif train:
             self.add("silence_center_map", "Silence", ["center_map"], [])
         shared = ""

@@ -94,7 +94,13 @@ def table(graph: Graph, *, small_pools: bool = False) -> list[LayerField]:
         if node.layer.type in ("Convolution", "Pooling"):
             rows.append(
                 LayerField(
-                    node.layer.name, node.layer.type, kernel, stride, field, maps, node.tops[0]
+                    layer=node.layer.name,
+                    type=node.layer.type,
+                    kernel=kernel,
+                    stride=stride,
+                    image=field,
+                    belief=maps,
+                    blob=node.tops[0],
                 )
             )
         for name in node.tops:

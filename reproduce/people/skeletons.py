@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from caffe_compat.errors import CaffeCompatError
@@ -109,34 +110,62 @@ class Skeleton:
         return len(self.parts)
 
 
-_FROM_MPII = tuple(MPII_JOINTS.index(p) for p in PARTS_14)
-_LIMBS_14 = ((0, 1), (2, 3), (3, 4), (5, 6), (6, 7), (8, 9), (9, 10), (11, 12), (12, 13))
+def _numbers(names: Sequence[str], pairs: Iterable[tuple[str, str]]) -> tuple[tuple[int, int], ...]:
+    """Pairs of names as places in a list of names."""
+    return tuple((names.index(one), names.index(other)) for one, other in pairs)
 
-SKELETON_14 = Skeleton(PARTS_14, tuple((i, i) for i in _FROM_MPII), _pairs(PARTS_14), _LIMBS_14)
+
+# limbs of a whole body that a picture joins with a line
+_LIMBS = (
+    ("head", "neck"),
+    ("Rsho", "Relb"),
+    ("Relb", "Rwri"),
+    ("Lsho", "Lelb"),
+    ("Lelb", "Lwri"),
+    ("Rhip", "Rkne"),
+    ("Rkne", "Rank"),
+    ("Lhip", "Lkne"),
+    ("Lkne", "Lank"),
+)
+_ARMS = (("Lsho", "Lelb"), ("Lelb", "Lwri"), ("Rsho", "Relb"), ("Relb", "Rwri"))
+_FROM_MPII = tuple(MPII_JOINTS.index(part) for part in PARTS_14)
+
+SKELETON_14 = Skeleton(
+    parts=PARTS_14,
+    sources=tuple((joint, joint) for joint in _FROM_MPII),
+    flip=_pairs(PARTS_14),
+    limbs=_numbers(PARTS_14, _LIMBS),
+)
 SKELETON_9 = Skeleton(
-    PARTS_9, tuple((i, i) for i in range(9)), _pairs(PARTS_9), ((0, 1), (1, 2), (3, 4), (4, 5))
+    parts=PARTS_9,
+    sources=tuple((joint, joint) for joint in range(len(PARTS_9))),
+    flip=_pairs(PARTS_9),
+    limbs=_numbers(PARTS_9, _ARMS),
 )
 
-# 16 joints, then the middles of 12 limbs
+# sixteen joints, then the middles of these limbs
 _MIDDLES = (
-    (9, 8),
-    (8, 12),
-    (12, 11),
-    (11, 10),
-    (8, 13),
-    (13, 14),
-    (14, 15),
-    (2, 1),
-    (1, 0),
-    (3, 4),
-    (4, 5),
-    (6, 7),
+    ("head", "neck"),
+    ("neck", "Rsho"),
+    ("Rsho", "Relb"),
+    ("Relb", "Rwri"),
+    ("neck", "Lsho"),
+    ("Lsho", "Lelb"),
+    ("Lelb", "Lwri"),
+    ("Rhip", "Rkne"),
+    ("Rkne", "Rank"),
+    ("Lhip", "Lkne"),
+    ("Lkne", "Lank"),
+    ("pelvis", "thorax"),
 )
+_JOINTS_28 = (*PARTS_14, "thorax", "pelvis")
+PARTS_28 = (*_JOINTS_28, *(f"{one}-{other}" for one, other in _MIDDLES))
+_ON_THE_RIGHT = tuple(part for part in PARTS_28 if re.search(r"\bR", part))
 SKELETON_28 = Skeleton(
-    (*PARTS_14, "thorax", "pelvis", *(f"{MPII_JOINTS[a]}-{MPII_JOINTS[b]}" for a, b in _MIDDLES)),
-    (*((i, i) for i in (*_FROM_MPII, 7, 6)), *_MIDDLES),
-    (*_pairs(PARTS_14), (17, 20), (18, 21), (19, 22), (23, 25), (24, 26)),
-    _LIMBS_14,
+    parts=PARTS_28,
+    sources=_numbers(MPII_JOINTS, (*((joint, joint) for joint in _JOINTS_28), *_MIDDLES)),
+    flip=_numbers(PARTS_28, ((part, re.sub(r"\bR", "L", part)) for part in _ON_THE_RIGHT)),
+    limbs=_numbers(PARTS_28, _LIMBS),
 )
 _BY_COUNT = {9: SKELETON_9, 14: SKELETON_14, 28: SKELETON_28}
 
@@ -147,7 +176,10 @@ def skeleton(parts: int) -> Skeleton:
     if parts in _BY_COUNT:
         return _BY_COUNT[parts]
     return Skeleton(
-        tuple(f"part{i}" for i in range(parts)), tuple((i, i) for i in range(parts)), (), ()
+        parts=tuple(f"part{i}" for i in range(parts)),
+        sources=tuple((i, i) for i in range(parts)),
+        flip=(),
+        limbs=(),
     )
 
 
@@ -197,7 +229,12 @@ def named(names: tuple[str, ...], *, mirrored: bool = True) -> Skeleton:
                 f"--parts: '{names[i]}' has no partner on the other side, so that mirror images "
                 "would mix up left and right: correct the name, or set flip_prob: 0"
             )
-    return Skeleton(names, tuple((i, i) for i in range(len(names))), tuple(pairs), ())
+    return Skeleton(
+        parts=names,
+        sources=tuple((i, i) for i in range(len(names))),
+        flip=tuple(pairs),
+        limbs=(),
+    )
 
 
 def _looks_lost(names: tuple[str, ...], sides: list[tuple[str, str, bool]], index: int) -> bool:

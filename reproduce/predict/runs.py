@@ -23,7 +23,7 @@ Boxes = Box | Mapping[str, list[Box]] | None
 _Item = TypeVar("_Item")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Run:
     """What all runs share.
 
