@@ -1,9 +1,11 @@
 """How convolutions are run. The one place that decides.
 
-A convolution runs *direct* (torch's own: oneDNN, cuDNN) or *tiled*
-(:mod:`caffe_compat.engine.tiled`: large kernels in the frequency domain, several times faster on a
-CPU). The choice hangs on shape, kernel and memory by a cost model whose rates were measured
-(docs/engine.md), never on the batch size: an image's result is the same alone and in a batch.
+A convolution runs in one of three ways: *direct* is torch's own (oneDNN, cuDNN); *tiled* takes
+large kernels to the frequency domain (:mod:`caffe_compat.engine.tiled`); *minimal* takes small
+kernels through minimal filtering (:mod:`caffe_compat.engine.minimal`). The last two are several
+times faster on a CPU where they fit. The choice hangs on shape, kernel and memory by a cost model
+whose rates were measured (:mod:`caffe_compat.engine.rates`), never on the batch size: an image's
+result is the same alone and in a batch.
 """
 
 from __future__ import annotations
@@ -19,28 +21,26 @@ from typing import Any, Literal, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.nn.grad import conv2d_input
+from torch.nn.grad import conv2d_input, conv2d_weight
 
 from caffe_compat.engine.fingerprint import Fingerprint, fingerprint, fingerprints
+from caffe_compat.engine.minimal import SIDE, Filtering, MinimalKernel
+from caffe_compat.engine.minimal import fits as fits_minimal
+from caffe_compat.engine.rates import Rates, current_rates
 from caffe_compat.engine.tiled import Kernel, Tiling, kernel_gradient
-from caffe_compat.engine.tiled import convolve as tiled_convolve
 from caffe_compat.errors import CaffeCompatError
 
-Mode = Literal["auto", "direct", "tiled"]
-MODES: tuple[Mode, ...] = ("auto", "direct", "tiled")
+Mode = Literal["auto", "direct", "tiled", "minimal"]
+MODES: tuple[Mode, ...] = ("auto", "direct", "tiled", "minimal")
+Kind = Literal["direct", "tiled", "minimal"]
+Way = Tiling | Filtering
 # transformed kernels that a network keeps: the 6-stage network's take 0.7 GB
 MEMORY = 1_000_000_000
 _RUN = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
-
-# Rates of the cost model in operations (2 per multiply-add) and bytes per second: two cores of an
-# AMD EPYC with AVX-512, torch 2.13. Only their ratios matter.
-_DIRECT, _DIRECT_NARROW = 230e9, 190e9
-_LINES, _COLUMNS, _MIX = 90e9, 135e9, 150e9
-_KERNEL_BYTES, _COPY = 30e9, 10e9
 # a millisecond for 25 MB: a slightly slower tile is taken if its kernel is much smaller
 _PRICE = 1e-3 / 25e6
 _CALLS = 2e-4  # a dozen operations for one
-_GAIN = 0.85  # tiled only where it takes less than this share of the direct time
+_GAIN = 0.85  # another way than the direct one only where it takes less than this share of its time
 _SIDES = range(12, 41)
 
 
@@ -50,17 +50,19 @@ class Choice:
 
     Attributes
     ----------
-    kind : "direct" or "tiled". tiling : of the tiled way. why : for people.
-    direct, seconds : estimated times of one image, direct and as chosen, on the machine of the cost
-        model.
+    kind : "direct", "tiled" or "minimal".
+    why : for people.
+    direct : estimated time of one image run directly, in seconds.
+    seconds : estimated time of one image run as chosen.
+    tiling : how the output is cut; None for the direct way.
     memory : bytes of the transformed kernel.
     """
 
-    kind: Literal["direct", "tiled"]
+    kind: Kind
     why: str
     direct: float = 0.0
     seconds: float = 0.0
-    tiling: Tiling | None = None
+    tiling: Way | None = None
     memory: int = 0
 
 
@@ -70,7 +72,10 @@ class ConvolutionShape:
 
     Attributes
     ----------
-    weight : (O, I / group, kh, kw). size : (H, W) of the input.
+    weight : (O, I / group, kh, kw).
+    size : (H, W) of the input.
+    stride, pad, dilation : one number for each spatial axis.
+    group : number of groups.
     """
 
     weight: tuple[int, ...]
@@ -81,7 +86,7 @@ class ConvolutionShape:
     group: int
 
     def unfit(self) -> str:
-        """Why it cannot run tiled; "" if it can."""
+        """Why it cannot run in another way than the direct one; "" if it can."""
         if len(self.size) != 2:
             return "not two spatial axes"
         if any(s != 1 for s in self.stride):
@@ -100,16 +105,26 @@ class ConvolutionShape:
             side, cast("tuple[int, int]", self.weight[2:]), cast("tuple[int, int]", self.pad)
         )
 
+    def filtering(self) -> Filtering:
+        """Tiles of minimal filtering for it."""
+        return Filtering(
+            cast("tuple[int, int]", self.weight[2:]), cast("tuple[int, int]", self.pad)
+        )
 
-def direct_seconds(c: ConvolutionShape) -> float:
+
+def direct_seconds(c: ConvolutionShape, rates: Rates) -> float:
     """Estimated time of torch's convolution of one image."""
     out = [s + 2 * p - k + 1 for s, p, k in zip(c.size, c.pad, c.weight[2:], strict=True)]
     operations = 2.0 * c.weight[0] * c.weight[1] * c.weight[2] * c.weight[3] * out[0] * out[1]
-    return operations / (_DIRECT if c.weight[1] >= 16 else _DIRECT_NARROW)
+    return operations / (rates.direct if c.weight[1] >= 16 else rates.direct_narrow)
 
 
-def tiled_seconds(c: ConvolutionShape, tiling: Tiling) -> float:
-    """Estimated time of the tiled way for one image, with the kernel's transform at hand."""
+def seconds_of(c: ConvolutionShape, way: Way, rates: Rates) -> float:
+    """Estimated time of another way for one image, with the kernel's transform at hand."""
+    return _tiled(c, way, rates) if isinstance(way, Tiling) else _minimal(c, way, rates)
+
+
+def _tiled(c: ConvolutionShape, tiling: Tiling, rates: Rates) -> float:
     outputs, inputs = c.weight[:2]
     n, h, (mh, mw), (kh, kw) = tiling.n, tiling.half, tiling.step, tiling.kernel
     th, tw = tiling.tiles((c.size[0], c.size[1]))
@@ -123,27 +138,49 @@ def tiled_seconds(c: ConvolutionShape, tiling: Tiling) -> float:
     copied = 8.0 * (high * wide * inputs + th * mh * tw * mw * outputs)
     return (
         _CALLS
-        + lines / _LINES
-        + columns / _COLUMNS
-        + mix / _MIX
-        + kernel_bytes(c, tiling) / _KERNEL_BYTES
-        + copied / _COPY
+        + lines / rates.lines
+        + columns / rates.columns
+        + mix / rates.mix
+        + tiling.kernel_bytes(outputs, inputs) / rates.kernel_bytes
+        + copied / rates.copy
     )
 
 
-def kernel_bytes(c: ConvolutionShape, tiling: Tiling) -> int:
-    """Memory of a transformed kernel."""
-    return 8 * tiling.frequencies * c.weight[0] * c.weight[1]
+def _minimal(c: ConvolutionShape, way: Filtering, rates: Rates) -> float:
+    outputs, inputs = c.weight[:2]
+    (mh, mw), kw = way.step, way.kernel[1]
+    th, tw = way.tiles((c.size[0], c.size[1]))
+    tiles = th * (tw + -(-(kw - 1) // mw))
+    # two products a side: rows of a band, then columns of each tile; and back
+    each = 2.0 * SIDE * (SIDE * mw * inputs + SIDE * SIDE * inputs)
+    each += 2.0 * SIDE * (SIDE * mw * outputs + mh * mw * outputs)
+    mix = 2.0 * SIDE * SIDE * inputs * outputs * tiles
+    copied = 8.0 * tiles * mh * mw * (inputs + outputs)
+    return (
+        _CALLS
+        + each * tiles / rates.thin
+        + mix / rates.groups
+        + way.kernel_bytes(outputs, inputs) / rates.kernel_bytes
+        + copied / (2 * rates.copy)
+    )
 
 
 @lru_cache(maxsize=4096)
-def _best(c: ConvolutionShape, memory: int) -> Tiling | None:
-    """The tiling with the lowest cost whose kernel fits into the memory."""
-    sides = [s for s in _SIDES if s > max(c.weight[2:]) + 2] or [max(c.weight[2:]) * 2]
-    fitting = [t for t in map(c.tiling, sides) if kernel_bytes(c, t) <= memory]
-    return min(
-        fitting, key=lambda t: tiled_seconds(c, t) + kernel_bytes(c, t) * _PRICE, default=None
+def _ways(c: ConvolutionShape, memory: int, mode: Mode, rates: Rates) -> tuple[float, Way] | None:
+    """The way with the lowest cost whose kernel fits into the memory, and its time."""
+    outputs, inputs = c.weight[:2]
+    ways: list[Way] = []
+    if mode in ("auto", "minimal") and fits_minimal(c.weight[2:]):
+        ways.append(c.filtering())
+    if mode in ("auto", "tiled"):
+        sides = [s for s in _SIDES if s > max(c.weight[2:]) + 2] or [max(c.weight[2:]) * 2]
+        ways += map(c.tiling, sides)
+    fitting = [way for way in ways if way.kernel_bytes(outputs, inputs) <= memory]
+    times = {way: seconds_of(c, way, rates) for way in fitting}
+    best = min(
+        fitting, key=lambda w: times[w] + w.kernel_bytes(outputs, inputs) * _PRICE, default=None
     )
+    return None if best is None else (times[best], best)
 
 
 class Engine:
@@ -151,27 +188,31 @@ class Engine:
 
     Parameters
     ----------
-    mode : "auto"; "direct": torch's convolution always; "tiled": the tiled way wherever it is
-        possible, faster or not.
+    mode : "auto"; "direct": torch's convolution always; "tiled", "minimal": this way wherever it
+        is possible, faster or not.
     memory : bytes that the transformed kernels may take together.
+    rates : of the cost model; None: this machine's, see :mod:`caffe_compat.engine.rates`.
 
     Raises
     ------
     CaffeCompatError : another mode.
     """
 
-    def __init__(self, mode: Mode = "auto", memory: int = MEMORY) -> None:
+    def __init__(
+        self, mode: Mode = "auto", memory: int = MEMORY, rates: Rates | None = None
+    ) -> None:
         if mode not in MODES:
             raise CaffeCompatError(f"engine '{mode}': expected {', '.join(MODES)}")
-        self.mode, self.memory = mode, memory
+        self.mode, self.memory, self.rates = mode, memory, rates
         self.used = 0
-        self._kernels: dict[int, tuple[Any, Fingerprint, Kernel]] = {}
+        self._kernels: dict[int, tuple[Any, Fingerprint, Kernel | MinimalKernel]] = {}
         self._choices: dict[tuple[int, ConvolutionShape], Choice] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         return {
             "mode": self.mode,
             "memory": self.memory,
+            "rates": self.rates,
         }  # a copy makes transforms of its own weights
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -188,25 +229,23 @@ class Engine:
             return Choice("direct", "asked for")
         if unfit := c.unfit():
             return Choice("direct", unfit)
-        direct = direct_seconds(c)
-        tiling = _best(c, self.memory if left is None else left)
-        if tiling is None:
-            return Choice("direct", "no memory left for the transformed kernel", direct, direct)
-        seconds = tiled_seconds(c, tiling)
-        if self.mode == "tiled":
-            return Choice("tiled", "asked for", direct, seconds, tiling, kernel_bytes(c, tiling))
+        rates = self.rates or current_rates()
+        direct = direct_seconds(c, rates)
+        found = _ways(c, self.memory if left is None else left, self.mode, rates)
+        if found is None:
+            fits = fits_minimal(c.weight[2:]) or self.mode != "minimal"
+            why = "no memory left for the transformed kernel" if fits else "kernel too large"
+            return Choice("direct", why, direct, direct)
+        seconds, way = found
+        kind: Kind = "tiled" if isinstance(way, Tiling) else "minimal"
+        memory = way.kernel_bytes(c.weight[0], c.weight[1])
+        if self.mode == kind:
+            return Choice(kind, "asked for", direct, seconds, way, memory)
         if seconds < _GAIN * direct:
-            return Choice(
-                "tiled",
-                f"{direct / seconds:.1f} x faster",
-                direct,
-                seconds,
-                tiling,
-                kernel_bytes(c, tiling),
-            )
-        return Choice(
-            "direct", f"tiled would take {seconds / direct:.1f} x as long", direct, direct
-        )
+            why = f"{direct / seconds:.1f} x faster"
+            return Choice(kind, why, direct, seconds, way, memory)
+        why = f"{kind} would take {seconds / direct:.1f} x as long"
+        return Choice("direct", why, direct, direct)
 
     def convolve(
         self, x: Tensor, weight: Tensor, bias: Tensor | None, c: ConvolutionShape
@@ -217,8 +256,9 @@ class Engine:
             return _RUN[len(c.size)](x, weight, bias, c.stride, c.pad, c.dilation, c.group)
         learns = any(t is not None and t.requires_grad for t in (x, weight, bias))
         if learns and torch.is_grad_enabled():
-            return cast(Tensor, _Tiled.apply(x, weight, bias, choice.tiling))  # type: ignore[no-untyped-call]
-        return tiled_convolve(x, self._kernel(weight, choice.tiling), bias)
+            function = _Tiled if isinstance(choice.tiling, Tiling) else _Minimal
+            return cast(Tensor, function.apply(x, weight, bias, choice.tiling))  # type: ignore[no-untyped-call]
+        return self._kernel(weight, choice.tiling).convolve(x, bias)
 
     def _choice(self, x: Tensor, weight: Tensor, c: ConvolutionShape) -> Choice:
         if (
@@ -236,8 +276,10 @@ class Engine:
             mine = self._kernels.get(id(weight))
             # one transform per kernel: a map of another size uses the same tiles
             tiling = mine[2].tiling if mine is not None and mine[0]() is weight else None
-            if tiling is not None and tiling == c.tiling(tiling.n):
+            if isinstance(tiling, Tiling) and tiling == c.tiling(tiling.n):
                 found = Choice("tiled", "as for another size", tiling=tiling)
+            elif isinstance(tiling, Filtering) and tiling == c.filtering():
+                found = Choice("minimal", "as for another size", tiling=tiling)
             else:
                 found = self.choose(c, left=self.memory - self.used)
             if len(self._choices) > 4096:
@@ -245,7 +287,7 @@ class Engine:
             self._choices[key] = found
         return found
 
-    def _kernel(self, weight: Tensor, tiling: Tiling) -> Kernel:
+    def _kernel(self, weight: Tensor, tiling: Way) -> Kernel | MinimalKernel:
         """A kernel's transform, made when it is first needed."""
         found = self._kernels.get(id(weight))
         if found is not None:
@@ -253,7 +295,7 @@ class Engine:
             if owner() is weight and kernel.tiling == tiling:
                 return kernel
             self._forget(id(weight))
-        kernel = Kernel(weight, tiling)
+        kernel = tiling.prepare(weight)
         self.used += kernel.bytes
         self._kernels[id(weight)] = weakref.ref(weight), fingerprint(weight), kernel
         return kernel
@@ -283,7 +325,7 @@ class _Tiled(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, tiling: Tiling) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.tiling, ctx.bias = tiling, bias is not None
-        return tiled_convolve(x, Kernel(weight, tiling), bias)
+        return Kernel(weight, tiling).convolve(x, bias)
 
     @staticmethod
     def backward(
@@ -296,13 +338,43 @@ class _Tiled(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             if ph < kh and pw < kw:
                 turned = Tiling(tiling.n, (kh, kw), (kh - 1 - ph, kw - 1 - pw))
-                dx = tiled_convolve(
-                    gradient, Kernel(weight.detach().flip(2, 3).transpose(0, 1), turned), None
-                )
+                kernel = Kernel(weight.detach().flip(2, 3).transpose(0, 1), turned)
+                dx = kernel.convolve(gradient, None)
             else:
                 dx = conv2d_input(list(x.shape), weight, gradient, padding=tiling.pad)  # type: ignore[no-untyped-call]
         if ctx.needs_input_grad[1]:
             dw = kernel_gradient(x, gradient, tiling)
+        if ctx.bias and ctx.needs_input_grad[2]:
+            db = gradient.sum((0, 2, 3))
+        return dx, dw, db, None
+
+
+class _Minimal(torch.autograd.Function):
+    """Minimal filtering with the gradient of its input; the kernel's gradient is torch's own."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, way: Filtering) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.way, ctx.bias = way, bias is not None
+        return way.prepare(weight).convolve(x, bias)
+
+    @staticmethod
+    def backward(
+        ctx: Any, gradient: Tensor
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
+        x, weight = ctx.saved_tensors
+        way: Filtering = ctx.way
+        (kh, kw), (ph, pw) = way.kernel, way.pad
+        dx = dw = db = None
+        if ctx.needs_input_grad[0]:
+            if ph < kh and pw < kw:
+                turned = Filtering((kh, kw), (kh - 1 - ph, kw - 1 - pw))
+                kernel = turned.prepare(weight.detach().flip(2, 3).transpose(0, 1))
+                dx = kernel.convolve(gradient, None)
+            else:
+                dx = conv2d_input(list(x.shape), weight, gradient, padding=way.pad)  # type: ignore[no-untyped-call]
+        if ctx.needs_input_grad[1]:
+            dw = conv2d_weight(x, list(weight.shape), gradient, padding=way.pad)  # type: ignore[no-untyped-call]
         if ctx.bias and ctx.needs_input_grad[2]:
             db = gradient.sum((0, 2, 3))
         return dx, dw, db, None
@@ -372,7 +444,12 @@ def convolve_pooled(
     c = ConvolutionShape(tuple(weight.shape), tuple(x.shape[2:]), (1, 1), pad, (1, 1), 1)
     rows = max(1, _BAND // (outputs * wide * stride))
     engine = _active.get()
-    if rows >= size[0] or engine._choice(x, weight, c).kind == "tiled":
+    tiling = engine._choice(x, weight, c).tiling
+    if isinstance(tiling, Filtering):
+        ready = engine._kernel(weight, tiling)
+        if isinstance(ready, MinimalKernel) and ready.pools(kernel, stride):
+            return ready.convolve(x, bias, relu=True, pool=kernel)
+    if rows >= size[0] or tiling is not None:
         return F.relu_(_pooled(engine.convolve(x, weight, bias, c), kernel, stride))
     padded = F.pad(x, (pad[1], pad[1], pad[0], pad[0])).contiguous(
         memory_format=torch.channels_last

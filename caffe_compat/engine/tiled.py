@@ -18,7 +18,6 @@ others elsewhere.
 from __future__ import annotations
 
 import math
-import threading
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -26,6 +25,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from caffe_compat.engine.buffers import PACK, as_image, scratch
 
 # floats of tiles' transforms that are worked on at once: more leaves the last-level cache
 BLOCK = 40_000_000
@@ -69,6 +70,14 @@ class Tiling:
         """Tiles down and across for an input size."""
         out, step = self.output(size), self.step
         return -(-out[0] // step[0]), -(-out[1] // step[1])
+
+    def kernel_bytes(self, outputs: int, inputs: int) -> int:
+        """Memory of a transformed kernel in float32."""
+        return 8 * self.frequencies * outputs * inputs
+
+    def prepare(self, weight: Tensor) -> Kernel:
+        """The transform of a kernel (O, I, kh, kw)."""
+        return Kernel(weight, self)
 
 
 @dataclass(frozen=True)
@@ -121,11 +130,6 @@ def _kernel_matrix(tiling: Tiling, dtype: torch.dtype) -> Tensor:
     return torch.cat([angle.cos(), angle.sin()]).to(dtype)
 
 
-_PACK = (
-    getattr(torch.ops.mkldnn, "_reorder_convolution_weight", None) if torch._C._has_mkldnn else None
-)
-
-
 class Kernel:
     """A kernel's transform, ready for :func:`convolve`.
 
@@ -141,19 +145,19 @@ class Kernel:
         taps = weight.detach().permute(2, 3, 0, 1).reshape(weight.shape[2] * weight.shape[3], -1)
         both = torch.mm(_kernel_matrix(tiling, weight.dtype), taps)
         parts = both.view(2, tiling.frequencies, self.outputs, self.inputs)
-        self.packed = _PACK is not None and weight.dtype == torch.float32
+        self.packed = PACK is not None and weight.dtype == torch.float32
         self._parts: tuple[Any, Any] = tuple(self._ready(p) for p in parts)
 
     @property
     def bytes(self) -> int:
-        """Of memory."""
-        return 8 * self.tiling.frequencies * self.inputs * self.outputs
+        """Memory of the transform."""
+        return self.tiling.kernel_bytes(self.outputs, self.inputs)
 
     def _ready(self, part: Tensor) -> Any:
         frequencies = self.tiling.frequencies
         if self.packed:
             shape = [1, frequencies * self.inputs, 1, 32]
-            return torch.ops.mkldnn._reorder_convolution_weight(
+            return PACK(
                 part.reshape(-1, self.inputs, 1, 1), [0, 0], [1, 1], [1, 1], frequencies, shape
             )
         return part.transpose(1, 2).contiguous()
@@ -165,8 +169,8 @@ class Kernel:
             out.zero_()
             for x, part in zip((plain, turned), self._parts, strict=True):
                 torch.ops.mkldnn._convolution_pointwise_(
-                    _as_image(out),
-                    _as_image(x),
+                    as_image(out),
+                    as_image(x),
                     part,
                     None,
                     [0, 0],
@@ -190,51 +194,19 @@ class Kernel:
                 out=target,
             )
 
-
-def _as_image(rows: Tensor) -> Tensor:
-    """(rows, channels) as a channels-last image of one line."""
-    count, width = rows.shape
-    return rows.as_strided(
-        (1, width, 1, count), (count * width, 1, count * width, width), rows.storage_offset()
-    )
-
-
-class _Scratch(threading.local):
-    """Buffers that are used again: fresh memory of this size costs more than the work on it."""
-
-    def __init__(self) -> None:
-        self._buffers: dict[tuple[str, torch.dtype], Tensor] = {}
-
-    def take(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-        """A buffer's memory as a tensor; what was in it is undefined."""
-        size = math.prod(shape)
-        found = self._buffers.get((name, dtype))
-        if found is None or found.numel() < size:
-            with torch.inference_mode(False):
-                found = self._buffers[name, dtype] = torch.empty(size, dtype=dtype)
-        return found[:size].view(shape)
-
-
-_scratch = _Scratch()
-
-
-def convolve(x: Tensor, kernel: Kernel, bias: Tensor | None) -> Tensor:
-    """Correlate N×I×H×W with a kernel; returns N×O×H'×W', channels last in memory.
-
-    No gradient is recorded.
-    """
-    tiling = kernel.tiling
-    th, tw = tiling.tiles((x.shape[2], x.shape[3]))
-    out = x.new_empty(len(x), *tiling.output((x.shape[2], x.shape[3])), kernel.outputs)
-    # as many images at once as stay in the cache: one for large maps, several share the kernel's
-    # transform for small ones
-    count = max(
-        1, BLOCK // (th * tw * 2 * tiling.frequencies * (2 * kernel.inputs + kernel.outputs))
-    )
-    with torch.no_grad():
-        for i in range(0, len(x), count):
-            _convolve(x[i : i + count], kernel, bias, out[i : i + count])
-    return out.permute(0, 3, 1, 2)
+    def convolve(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        """Correlate N×I×H×W; returns N×O×H'×W', channels last in memory. Records no gradient."""
+        tiling = self.tiling
+        th, tw = tiling.tiles((x.shape[2], x.shape[3]))
+        out = x.new_empty(len(x), *tiling.output((x.shape[2], x.shape[3])), self.outputs)
+        # as many images at once as stay in the cache: one for large maps, several share the
+        # kernel's transform for small ones
+        each = th * tw * 2 * tiling.frequencies * (2 * self.inputs + self.outputs)
+        count = max(1, BLOCK // each)
+        with torch.no_grad():
+            for i in range(0, len(x), count):
+                _convolve(x[i : i + count], self, bias, out[i : i + count])
+        return out.permute(0, 3, 1, 2)
 
 
 def _transform(
@@ -256,9 +228,9 @@ def _transform(
     th, tw = (high - tiling.kernel[0] + 1) // mh, (padded.shape[2] - tiling.kernel[1] + 1) // mw
     lines = padded.reshape(batch * high, padded.shape[2], channels)
     found = [
-        _scratch.take(name, (tw, batch, th, 2 * n, h * channels), x.dtype) for name, _ in columns
+        scratch.take(name, (tw, batch, th, 2 * n, h * channels), x.dtype) for name, _ in columns
     ]
-    rows = _scratch.take("rows", (batch * high, 2 * h, channels), x.dtype)
+    rows = scratch.take("rows", (batch * high, 2 * h, channels), x.dtype)
     row = _matrices(tiling, x.dtype).row.expand(batch * high, -1, -1)
     for j in range(tw):
         torch.bmm(row, lines[:, j * mw : j * mw + n], out=rows)
@@ -282,15 +254,13 @@ def _convolve(x: Tensor, kernel: Kernel, bias: Tensor | None, out: Tensor) -> No
     pads = (pw, wide - pw - width, ph, high - ph - height)
     plain, turned = _transform(x, tiling, high, pads, (("plain", m.column), ("turned", m.turned)))
     count = tw * batch * th
-    mixed = _scratch.take("mixed", (count, 2 * n, h * outputs), x.dtype)
+    mixed = scratch.take("mixed", (count, 2 * n, h * outputs), x.dtype)
     kernel.mix(plain.view(2 * count, -1), turned.view(2 * count, -1), mixed.view(2 * count, -1))
     if bias is not None:  # a constant is the lowest frequency
         mixed.view(count, 2, tiling.frequencies, outputs)[:, 0, 0] += bias * (n * n)
-    found = _scratch.take("found", (count, 2 * mh, h * outputs), x.dtype)
+    found = scratch.take("found", (count, 2 * mh, h * outputs), x.dtype)
     torch.bmm(m.upright.expand(count, -1, -1), mixed, out=found)
-    pixels = _scratch.take(
-        "mixed", (count * mh, mw, outputs), x.dtype
-    )  # its transforms are used up
+    pixels = scratch.take("mixed", (count * mh, mw, outputs), x.dtype)  # its transforms are used up
     torch.bmm(m.back.expand(count * mh, -1, -1), found.view(count * mh, 2 * h, outputs), out=pixels)
     columns = pixels.view(tw, batch, th * mh, mw, outputs)
     for j in range(tw):

@@ -53,7 +53,7 @@ class Net(nn.Module):
     strict : with False, layers without stored weights keep their fillers and stored layers without
         a place are ignored, as Caffe does.
     seed : for fillers.
-    engine : how convolutions run: "auto", "direct", "tiled", or an
+    engine : how convolutions run: "auto", "direct", "tiled", "minimal", or an
         :class:`caffe_compat.engine.plan.Engine`.
 
     Attributes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -139,15 +140,37 @@ def random(
 @click.option("--prototxt", type=click.Path(), help="Definition, if the model holds none.")
 @click.option("--input", "size", help="HxW of the input (default: the definition's).")
 @click.option(
-    "--engine", type=click.Choice(["auto", "direct", "tiled"]), default="auto", show_default=True
+    "--engine",
+    type=click.Choice(["auto", "direct", "tiled", "minimal"]),
+    default="auto",
+    show_default=True,
 )
+@click.option("--calibrate", is_flag=True, help="Measure this machine's rates anew, and keep them.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
-def plan(model: str, prototxt: str | None, size: str | None, engine: Any, as_json: bool) -> None:
+def plan(
+    model: str,
+    prototxt: str | None,
+    size: str | None,
+    engine: Any,
+    calibrate: bool,
+    as_json: bool,
+) -> None:
     """Tell how each convolution of MODEL runs on the CPU, and why (a released name, a weight file
-    or a prototxt)."""
+    or a prototxt).
+
+    The choice follows rates that are measured once per machine and kept in the user's cache folder;
+    CPM_RATES=default ignores them and takes the built-in ones.
+    """
+    from caffe_compat.engine import rates
     from caffe_compat.engine.plan import Engine
     from caffe_compat.network.planned import planned
 
+    if calibrate:
+        found = rates.calibrate()
+        click.echo(f"rates, in 1e9 a second, kept in {rates.rates_file()}:", err=True)
+        for name, value in dataclasses.asdict(found).items():
+            click.echo(f"  {name} {value / 1e9:.0f}", err=True)
+        rates.current_rates.cache_clear()
     graph = _graph(model, prototxt, size)
     rows = planned(graph, Engine(engine))
     if as_json:

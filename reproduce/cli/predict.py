@@ -140,7 +140,7 @@ def _inputs(inputs: tuple[str, ...]) -> tuple[list[Path], list[Path], list[int]]
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:N or auto.")
 @click.option(
     "--engine",
-    type=click.Choice(["auto", "direct", "tiled"]),
+    type=click.Choice(["auto", "direct", "tiled", "minimal"]),
     default="auto",
     show_default=True,
     help="How convolutions run on the CPU; see 'cpm-models plan'.",

@@ -57,7 +57,7 @@ Examples:
 )
 @click.option(
     "--engine",
-    type=click.Choice(["auto", "direct", "tiled"]),
+    type=click.Choice(["auto", "direct", "tiled", "minimal"]),
     default="auto",
     show_default=True,
     help="How convolutions run on the CPU.",

@@ -26,7 +26,7 @@ _SMALL = netgen.CPMConfig(
 
 def _run(x: Tensor, weight: Tensor, bias: Tensor | None, pad: tuple[int, int], n: int) -> Tensor:
     tiling = tiled.Tiling(n, (weight.shape[2], weight.shape[3]), pad)
-    return tiled.convolve(x, tiled.Kernel(weight, tiling), bias)
+    return tiled.Kernel(weight, tiling).convolve(x, bias)
 
 
 @settings(max_examples=60, deadline=None)

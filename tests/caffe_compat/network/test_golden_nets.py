@@ -32,7 +32,7 @@ def _deploy_net(path: Path, engine: Mode = "auto") -> tuple[Net, np.ndarray, dic
 
 
 @pytest.mark.parametrize("path", cases("deploy", "*.json"))
-@pytest.mark.parametrize("engine", ["auto", "direct", "tiled"])
+@pytest.mark.parametrize("engine", ["auto", "direct", "tiled", "minimal"])
 def test_deploy(path: Path, engine: Mode) -> None:
     net, x, recorded = _deploy_net(path, engine)
     with torch.no_grad():

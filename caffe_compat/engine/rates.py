@@ -1,0 +1,199 @@
+"""How fast this machine does the steps of a convolution: the rates of the cost model.
+
+They are measured once per machine and kept in the user's cache folder. Only their ratios matter,
+and only for which way a convolution runs: results agree to 1e-6 of the largest value in any way.
+``CPM_RATES=default`` takes the built-in rates instead and measures nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+
+from caffe_compat.files import atomic_write
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Operations (two per multiply-add) or bytes per second.
+
+    The built-in numbers are of two cores of an AMD EPYC with AVX-512 and torch 2.13.
+
+    Attributes
+    ----------
+    direct : torch's convolution, 16 input channels or more.
+    direct_narrow : the same with fewer.
+    lines, columns : products with the constant matrices of the tiled way, along each axis.
+    mix : the channels' mixing of the tiled way, a product for each frequency.
+    groups : the channels' mixing of minimal filtering, six products at once.
+    thin : products with the 6×6 matrices of minimal filtering.
+    kernel_bytes : reading a transformed kernel.
+    copy : copying maps.
+    """
+
+    direct: float = 230e9
+    direct_narrow: float = 190e9
+    lines: float = 90e9
+    columns: float = 135e9
+    mix: float = 150e9
+    groups: float = 180e9
+    thin: float = 50e9
+    kernel_bytes: float = 30e9
+    copy: float = 10e9
+
+
+# Rates further than this factor from the built-in ratios are a sign of a busy machine.
+_PLAUSIBLE = 8.0
+
+
+def rates_file() -> Path:
+    """Where this machine's rates are kept: one file for each processor, torch and thread count."""
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    key = f"{_processor()}|{torch.__version__}|{torch.get_num_threads()}"
+    name = hashlib.sha256(key.encode()).hexdigest()[:16]
+    return Path(base) / "convolutional-pose-machines" / f"rates-{name}.json"
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(line for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+@cache
+def current_rates() -> Rates:
+    """The stored rates of this machine, else measured ones, which are then stored.
+
+    A cache folder that cannot be written is no error: the rates then hold for this process.
+    """
+    if os.environ.get("CPM_RATES") == "default":
+        return Rates()
+    return stored_rates() or calibrate()
+
+
+def stored_rates() -> Rates | None:
+    """The rates in this machine's file; None where there is none or it is damaged."""
+    try:
+        content = json.loads(rates_file().read_text(encoding="utf-8"))["rates"]
+        found = Rates(**{f.name: float(content[f.name]) for f in dataclasses.fields(Rates)})
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return found if all(v > 0 for v in dataclasses.astuple(found)) else None
+
+
+def calibrate() -> Rates:
+    """Measure this machine's rates, in about a second, and store them."""
+    found = _measure()
+    content = {
+        "processor": _processor(),
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "rates": dataclasses.asdict(found),
+    }
+    path = rates_file()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(path) as stream:
+            stream.write(json.dumps(content, indent=1).encode())
+    except (OSError, ValueError):
+        return found
+    return found
+
+
+def _best(work: Callable[[], object], seconds: float = 0.06) -> float:
+    """The shortest time of some runs: what else the machine does only makes runs longer."""
+    work()
+    times: list[float] = []
+    end = time.perf_counter() + seconds
+    while len(times) < 3 or (time.perf_counter() < end and len(times) < 50):
+        start = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def _measure() -> Rates:
+    from caffe_compat.engine.minimal import SIDE, Filtering
+    from caffe_compat.engine.tiled import Tiling
+
+    channels, size = 64, 46
+    with torch.no_grad():
+        x = torch.randn(1, channels, size, size).contiguous(memory_format=torch.channels_last)
+        weight = torch.randn(channels, channels, 5, 5).contiguous(memory_format=torch.channels_last)
+        operations = 2.0 * channels * channels * 25 * size * size
+        direct = operations / _best(lambda: F.conv2d(x, weight, padding=2))
+        narrow_x = torch.randn(1, 3, 92, 92).contiguous(memory_format=torch.channels_last)
+        narrow_w = torch.randn(channels, 3, 9, 9).contiguous(memory_format=torch.channels_last)
+        operations = 2.0 * channels * 3 * 81 * 92 * 92
+        narrow = operations / _best(lambda: F.conv2d(narrow_x, narrow_w, padding=4))
+
+        # the tiled way's steps
+        n, tiles = 24, 64
+        tiling = Tiling(n, (9, 9), (4, 4))
+        h = tiling.half
+        row = torch.randn(2 * h, n).expand(4 * n, -1, -1)
+        pixels = torch.randn(4 * n, n, channels)
+        rows = torch.empty(4 * n, 2 * h, channels)
+        operations = 2.0 * 2 * h * n * channels * 4 * n
+        lines = operations / _best(lambda: torch.bmm(row, pixels, out=rows))
+        column = torch.randn(2 * n, 2 * n).expand(8, -1, -1)
+        half = torch.randn(8, 2 * n, h * channels)
+        made = torch.empty(8, 2 * n, h * channels)
+        operations = 2.0 * 4 * n * n * h * channels * 8
+        columns = operations / _best(lambda: torch.bmm(column, half, out=made))
+        kernel = tiling.prepare(torch.randn(channels, channels, 9, 9))
+        plain = torch.randn(tiles, tiling.frequencies * channels)
+        mixed = torch.empty_like(plain)
+        operations = 4.0 * tiling.frequencies * channels * channels * tiles
+        mix = operations / _best(lambda: kernel.mix(plain, plain, mixed))
+
+        # minimal filtering's steps
+        count = 256
+        small = Filtering((3, 3), (1, 1)).prepare(torch.randn(channels, channels, 3, 3))
+        places = torch.randn(count, SIDE * channels)
+        operations = 2.0 * SIDE * channels * channels * count
+        groups = operations / _best(lambda: small.mix(0, places))
+        matrix = torch.randn(SIDE, SIDE).expand(4 * count, -1, -1)
+        cells = torch.randn(4 * count, SIDE, channels)
+        out = torch.empty_like(cells)
+        operations = 2.0 * SIDE * SIDE * channels * 4 * count
+        thin = operations / _best(lambda: torch.bmm(matrix, cells, out=out))
+
+        source = torch.randn(4_000_000)
+        target = torch.empty_like(source)
+        copy = 8.0 * source.numel() / _best(lambda: target.copy_(source))
+    default = Rates()
+    # a copy's rate and the reading of kernels are bound by the same memory
+    found = Rates(
+        direct, narrow, lines, columns, mix, groups, thin, default.kernel_bytes, default.copy
+    )
+    scale = copy / 20e9
+    found = dataclasses.replace(
+        found, kernel_bytes=default.kernel_bytes * scale, copy=default.copy * scale
+    )
+    return _plausible(found, default)
+
+
+def _plausible(found: Rates, default: Rates) -> Rates:
+    """Rates whose ratio to the direct one is far from the built-in one's are cut back."""
+    unit = found.direct / default.direct
+    limited = {
+        name: min(max(value, base * unit / _PLAUSIBLE), base * unit * _PLAUSIBLE)
+        for (name, value), base in zip(
+            dataclasses.asdict(found).items(), dataclasses.astuple(default), strict=True
+        )
+    }
+    return Rates(**limited)

@@ -1,0 +1,164 @@
+"""Small kernels by minimal filtering: equal to the direct convolution, gradients, pooling, accuracy;
+and the rates that choose."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from caffe_compat import Net
+from caffe_compat.engine import minimal, plan, rates
+from caffe_compat.engine.minimal import Filtering
+from reproduce.network import netgen
+
+_SMALL = netgen.CPMConfig(
+    stages=2,
+    input_size=64,
+    towers=(8, 16, 16),
+    features=16,
+    wide=16,
+    belief=16,
+    tower_kernel=3,
+    feature_kernel=3,
+    stage_kernel=5,
+    filler="msra",
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_equals_the_direct_convolution(data: st.DataObject) -> None:
+    """Any kernel up to 5×5, pad and size with H ≠ W, in float64 to its own rounding."""
+    pick = data.draw
+    kernel = pick(st.tuples(st.integers(1, 5), st.integers(1, 5)).filter(minimal.fits))
+    pad = pick(st.tuples(st.integers(0, 5), st.integers(0, 5)))
+    size = tuple(pick(st.integers(max(1, k - 2 * p), 30)) for k, p in zip(kernel, pad, strict=True))
+    batch, inputs, outputs = (pick(st.integers(1, 3)) for _ in range(3))
+    torch.manual_seed(pick(st.integers(0, 99)))
+    x = torch.randn(batch, inputs, *size, dtype=torch.float64)
+    weight = torch.randn(outputs, inputs, *kernel, dtype=torch.float64)
+    bias = torch.randn(outputs, dtype=torch.float64)
+    relu = pick(st.booleans())
+    expected = F.conv2d(x, weight, bias, padding=pad)
+    expected = expected.relu() if relu else expected
+    scale = max(1.0, float(expected.abs().max()))
+    way = Filtering(kernel, pad)
+    found = way.prepare(weight).convolve(x, bias, relu=relu)
+    assert torch.allclose(found, expected, rtol=0, atol=1e-12 * scale)
+    single = way.prepare(weight.float()).convolve(x.float(), bias.float(), relu=relu)
+    assert single.dtype == torch.float32
+    assert torch.allclose(single.double(), expected, rtol=0, atol=1e-5 * scale)
+
+
+@pytest.mark.parametrize("band", [1, 6_000_000])
+@pytest.mark.parametrize("size", [(16, 24), (13, 15), (4, 5)])
+def test_pooling_in_one_step(
+    band: int, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """2×2 windows as Caffe cuts them (the last one of an odd side is half), one row of tiles at a
+    time and all at once."""
+    monkeypatch.setattr(minimal, "BAND", band)
+    torch.manual_seed(0)
+    x, weight, bias = torch.randn(2, 3, *size), torch.randn(4, 3, 3, 3), torch.randn(4)
+    kernel = Filtering((3, 3), (1, 1)).prepare(weight)
+    assert kernel.pools(2, 2)
+    assert not kernel.pools(3, 2)
+    assert not kernel.pools(3, 3)
+    found = kernel.convolve(x, bias, relu=True, pool=2)
+    expected = F.max_pool2d(F.conv2d(x, weight, bias, padding=1).relu(), 2, ceil_mode=True)
+    assert torch.allclose(found, expected, rtol=0, atol=1e-4)
+
+
+def test_error_against_float64() -> None:
+    """256 channels at 46×46, as in the released VGG network: within 4e-6 of the largest value."""
+    torch.manual_seed(0)
+    x = torch.randn(1, 256, 46, 46).relu()
+    weight = torch.randn(256, 256, 3, 3) * (2 / (256 * 9)) ** 0.5
+    exact = F.conv2d(x.double(), weight.double(), padding=1)
+    found = Filtering((3, 3), (1, 1)).prepare(weight).convolve(x, None)
+    error = float((found.double() - exact).abs().max() / exact.abs().max())
+    assert error < 4e-6
+
+
+def test_gradients() -> None:
+    """gradcheck in float64, and the pad that the turned kernel cannot have."""
+    torch.manual_seed(0)
+    for kernel, pad in (((3, 4), (1, 2)), ((3, 3), (4, 4))):
+        way = Filtering(kernel, pad)
+        x = torch.randn(2, 3, 9, 7, dtype=torch.float64, requires_grad=True)
+        weight = torch.randn(2, 3, *kernel, dtype=torch.float64, requires_grad=True)
+        bias = torch.randn(2, dtype=torch.float64, requires_grad=True)
+        assert torch.autograd.gradcheck(
+            lambda x, w, b, t=way: plan._Minimal.apply(x, w, b, t), (x, weight, bias)
+        )
+
+
+def test_a_network_of_small_kernels() -> None:
+    """Forced, by itself and direct agree; an image alone and in a batch is the same to 1e-6."""
+    direct = Net(netgen.deploy(_SMALL), engine="direct", seed=1)
+    forced = Net(direct.graph, direct.weights(), engine="minimal")
+    x = torch.randn(3, 4, 64, 64)
+    with torch.no_grad():
+        expected, found = direct(x), forced(x)
+        for name, blob in expected.items():
+            scale = float(blob.abs().max())
+            assert torch.allclose(found[name], blob, rtol=0, atol=1e-5 * scale), name
+            alone = torch.cat([forced(x[i : i + 1])[name] for i in range(3)])
+            assert torch.allclose(found[name], alone, rtol=0, atol=1e-6 * scale), name
+
+
+def test_the_plan_chooses_by_kernel() -> None:
+    """Small kernels with many channels run minimal, large ones tiled, 1×1 direct."""
+    engine = plan.Engine(rates=rates.Rates())
+
+    def kind(weight: tuple[int, ...], size: int) -> str:
+        pad = (weight[2] // 2, weight[3] // 2)
+        shape = plan.ConvolutionShape(weight, (size, size), (1, 1), pad, (1, 1), 1)
+        return engine.choose(shape).kind
+
+    assert kind((256, 256, 3, 3), 46) == "minimal"
+    assert kind((128, 128, 11, 11), 46) == "tiled"
+    assert kind((128, 128, 1, 1), 46) == "direct"
+    assert (
+        plan.Engine("minimal")
+        .choose(plan.ConvolutionShape((8, 8, 7, 7), (20, 20), (1, 1), (3, 3), (1, 1), 1))
+        .kind
+        == "direct"
+    )
+
+
+def test_rates_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Measured once, read again, shown; a damaged file is measured anew, the variable ignores it."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("CPM_RATES")
+    rates.current_rates.cache_clear()
+    try:
+        first = rates.current_rates()
+        assert rates.stored_rates() == first
+        content = json.loads(rates.rates_file().read_text())
+        assert set(content["rates"]) == set(rates.Rates.__dataclass_fields__)
+        content["rates"]["direct"] = 1e9
+        rates.rates_file().write_text(json.dumps(content))
+        rates.current_rates.cache_clear()
+        assert rates.current_rates().direct == 1e9
+        rates.rates_file().write_text("{")
+        assert rates.stored_rates() is None
+        monkeypatch.setenv("CPM_RATES", "default")
+        rates.current_rates.cache_clear()
+        assert rates.current_rates() == rates.Rates()
+    finally:
+        rates.current_rates.cache_clear()
+
+
+def test_a_busy_machines_rates_are_cut_back() -> None:
+    built_in = rates.Rates()
+    odd = rates.Rates(thin=1.0, mix=1e18)
+    found = rates._plausible(odd, built_in)
+    assert built_in.thin / 10 < found.thin < built_in.thin
+    assert built_in.mix < found.mix < 10 * built_in.mix
