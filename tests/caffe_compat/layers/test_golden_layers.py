@@ -24,8 +24,9 @@ _LARGE_KERNELS = [c for c in _CASES if {"Convolution", "Deconvolution"} & set(c[
 
 
 @pytest.mark.parametrize("case", listed((c, c["name"]) for c in _LARGE_KERNELS))
-def test_layer_with_every_convolution_on_tiles(case: dict[str, Any]) -> None:
-    test_layer(case, engine="tiled")
+@pytest.mark.parametrize("engine", ["tiled", "minimal"])
+def test_layer_with_every_convolution_on_tiles(case: dict[str, Any], engine: Mode) -> None:
+    test_layer(case, engine=engine)
 
 
 @pytest.mark.parametrize("case", listed((c, c["name"]) for c in _CASES))
