@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import secrets
 import stat
@@ -135,3 +136,18 @@ def make_folder(path: str | os.PathLike[str]) -> None:
         reason = reason or getattr(error, "strerror", None) or str(error)
         raise TargetError(f"{name}: this folder cannot be made: {reason}") from None
     check_target(os.path.join(name, "results"))
+
+
+def write_json(path: str | os.PathLike[str], value: Any, *, indent: int | None = 1) -> None:
+    """Write a value as JSON, whole or not at all.
+
+    Parameters
+    ----------
+    indent : spaces for each level; None puts everything on one line.
+
+    Raises
+    ------
+    TargetError : as :func:`atomic_write`.
+    """
+    with atomic_write(path) as stream:
+        stream.write(json.dumps(value, indent=indent).encode())

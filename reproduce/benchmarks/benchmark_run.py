@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from caffe_compat.errors import DataError
+from caffe_compat.files import write_json
 from reproduce.benchmarks.benchmark import Benchmark
 from reproduce.predict.job import Job, prepare
 from reproduce.predict.predictor import Predictor
 from reproduce.predict.protocol import Person
-from reproduce.predict.result_files import write_json
 from reproduce.predict.runs import Run
 from reproduce.runtime.journal import Journal
 from reproduce.runtime.prefetch import prefetch

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -94,7 +93,7 @@ def _command(name: str, module: str) -> None:
         help="Folder for the results.",
     )
     def figure(data: str, out: str) -> None:
-        from caffe_compat.files import atomic_write
+        from caffe_compat.files import write_json
         from reproduce.benchmarks.check import run
 
         made = importlib.import_module(f"reproduce.figures.{module}")
@@ -104,10 +103,8 @@ def _command(name: str, module: str) -> None:
             click.echo(str(path))
         if made.CHECKED:
             outcomes = run(data, made.CHECKED)
-            with atomic_write(folder / f"{module}_published.json") as stream:
-                stream.write(
-                    json.dumps([dataclasses.asdict(o) for o in outcomes], indent=1).encode()
-                )
+            published = [dataclasses.asdict(o) for o in outcomes]
+            write_json(folder / f"{module}_published.json", published)
             click.echo(f"{folder / f'{module}_published.json'}\n")
             click.echo(_comparison(outcomes))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from caffe_compat.files import atomic_write
+from caffe_compat.files import atomic_write, write_json
 
 Floats = npt.NDArray[np.float64]
 
@@ -274,8 +273,7 @@ def write_numbers(
             for n, curves in panels.items()
         },
     }
-    with atomic_write(path.with_suffix(".json")) as stream:
-        stream.write(json.dumps(content, indent=1).encode())
+    write_json(path.with_suffix(".json"), content)
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow(["panel", "method", "threshold", "percent"])

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from caffe_compat.errors import CaffeCompatError
-from caffe_compat.files import atomic_write
+from caffe_compat.files import atomic_write, write_json
 from reproduce.benchmarks import measures
 from reproduce.benchmarks.check import published
 from reproduce.experiments.plans import Experiment, Profile
@@ -29,6 +29,7 @@ from reproduce.network import netgen
 from reproduce.people import lsp_files
 from reproduce.people.annotation import Annotation
 from reproduce.predict.protocol import DEMO
+from reproduce.runtime.locks import Taken, hold
 from reproduce.runtime.processes import Group
 from reproduce.runtime.provenance import provenance
 
@@ -173,17 +174,13 @@ class Lab:
                 )
 
     def _locked(self, stack: contextlib.ExitStack, name: str) -> bool:
-        """Hold an experiment's lock until the stack ends; it ends with the process, however that
-        ends."""
-        self.work.mkdir(parents=True, exist_ok=True)
-        stream = stack.enter_context((self.work / f"{name}.lock").open("a", encoding="utf-8"))
+        """Hold an experiment's lock until the stack ends, or until the process does.
+
+        The lock is not that of the experiment's folder, which whatever writes there may hold.
+        """
         try:
-            import fcntl
-        except ImportError:  # a system without it: one process at a time
-            return True
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+            stack.enter_context(hold(self.work / f"{name}-plan"))
+        except Taken:
             return False
         return True
 
@@ -313,7 +310,7 @@ class Lab:
             def look(iteration: int, found: Iterator[tuple[str, Any]]) -> None:
                 if iteration in marks:
                     histograms[str(iteration)] = {name: _magnitudes(g) for name, g in found}
-                    _replace(gradients, json.dumps(histograms))
+                    write_json(gradients, histograms, indent=None)
 
             solver.on_gradients = look
         with open(folder / "snap" / f"pose{suffix}_log.jsonl", "a", encoding="utf-8") as log:

@@ -7,14 +7,13 @@ the paper; each panel has the distribution of log10 |g| over a layer's weights f
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from caffe_compat.files import atomic_write
+from caffe_compat.files import write_json
 from caffe_compat.network.graph import build
 from reproduce.drawing.curves import save
 from reproduce.experiments.lab import BINS
@@ -196,8 +195,5 @@ def make(
     figure.tight_layout(rect=(0, 0, 1, 1 - 0.6 / height), w_pad=0.3)
     path = out / "fig05"
     save(figure, path)
-    with atomic_write(path.with_suffix(".json")) as stream:
-        stream.write(
-            json.dumps({"provenance": dict(about), "gradients": numbers}, indent=1).encode()
-        )
+    write_json(path.with_suffix(".json"), {"provenance": dict(about), "gradients": numbers})
     return [path.with_suffix(e) for e in (".json", ".png", ".pdf", ".svg")]

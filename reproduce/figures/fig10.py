@@ -6,7 +6,6 @@ which.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from caffe_compat.errors import DataError
-from caffe_compat.files import atomic_write
+from caffe_compat.files import write_json
 from reproduce.benchmarks.benchmark import Benchmark, Missing
 from reproduce.benchmarks.flic import Flic
 from reproduce.benchmarks.lsp import Lsp
@@ -108,7 +107,6 @@ def make(data: Path, out: Path) -> list[Path]:
         sheet[y : y + height, x : x + width] = tile
     path = out / "fig10"
     save_png(sheet, path.with_suffix(".png"))
-    with atomic_write(path.with_suffix(".json")) as stream:
-        about = provenance("cpm-reproduce fig10", str(data))
-        stream.write(json.dumps({"provenance": about, "people": shown}, indent=1).encode())
+    about = provenance("cpm-reproduce fig10", str(data))
+    write_json(path.with_suffix(".json"), {"provenance": about, "people": shown})
     return [path.with_suffix(e) for e in (".json", ".png")]

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from caffe_compat.errors import CaffeCompatError, DataError
+from caffe_compat.files import write_json
 from reproduce.drawing.pictures import draw_skeleton, montage, save_png
 from reproduce.people.skeletons import skeleton
 from reproduce.predict.job import Job, prepare
 from reproduce.predict.predictor import Prediction
-from reproduce.predict.result_files import write_all, write_json
+from reproduce.predict.result_files import write_all
 from reproduce.predict.runs import Boxes, Run, boxes_of, people_rows
 from reproduce.runtime.prefetch import prefetch
 

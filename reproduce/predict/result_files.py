@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from caffe_compat.files import atomic_write
+from caffe_compat.files import atomic_write, write_json
 from reproduce.people.skeletons import Skeleton
 
 Floats = npt.NDArray[np.float64]
@@ -105,9 +103,3 @@ def coco(images: Sequence[Mapping[str, Any]], skeletal: Skeleton) -> dict[str, A
                 }
             )
     return found
-
-
-def write_json(path: str | os.PathLike[str], value: Mapping[str, Any] | Sequence[Any]) -> None:
-    """Write JSON, whole or not at all."""
-    with atomic_write(path) as stream:
-        stream.write(json.dumps(value, indent=1).encode())

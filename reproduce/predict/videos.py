@@ -14,12 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 from caffe_compat.errors import DataError
+from caffe_compat.files import write_json
 from reproduce.drawing.pictures import draw_skeleton
 from reproduce.people.skeletons import Skeleton, skeleton
 from reproduce.predict.boxes import Box
 from reproduce.predict.capture import VideoFile, frames_of, open_capture
 from reproduce.predict.job import Job, prepare
-from reproduce.predict.result_files import write_json
 from reproduce.predict.runs import Boxes, Run, boxes_of, joints_of, people_rows
 from reproduce.runtime.journal import Journal
 from reproduce.runtime.prefetch import prefetch

@@ -16,7 +16,7 @@ from typing import Any, get_args
 
 from caffe_compat import __version__
 from caffe_compat.errors import DataError
-from caffe_compat.files import atomic_write
+from caffe_compat.files import atomic_write, write_json
 from reproduce.benchmarks import check
 from reproduce.benchmarks.benchmark import Missing
 from reproduce.experiments import plans
@@ -381,6 +381,5 @@ def make(data: Path, out: Path, results: Path, profile: str, say: Say, stages: i
         "claims": [c.__dict__ for c in claims],
         "missing": {s.title: s.missing for s in sections if s.missing},
     }
-    with atomic_write(out / "report.json") as stream:
-        stream.write(json.dumps(summary, indent=1).encode())
+    write_json(out / "report.json", summary)
     return page
