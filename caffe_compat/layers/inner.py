@@ -48,8 +48,9 @@ class InnerProduct(Layer):
         x = bottoms[0]
         lead = x.shape[: self.axis(self.options.axis, x.dim())]
         weight = params[0].t() if self.options.transpose else params[0]
-        top = F.linear(x.reshape(count(lead), -1), weight, params[1] if len(params) > 1 else None)
-        return (top.reshape(*lead, -1),)
+        rows = x.reshape(count(lead), count(x.shape[len(lead) :]))
+        top = F.linear(rows, weight, params[1] if len(params) > 1 else None)
+        return (top.reshape(*lead, self.options.num_output),)
 
 
 @register("Embed")

@@ -72,7 +72,7 @@ class _Loss(Layer):
     @staticmethod
     def classes(x: Tensor) -> Tensor:
         """Predictions as one row per item."""
-        return x.reshape(x.shape[0], -1)
+        return x.reshape(x.shape[0], count(x.shape[1:]))
 
 
 @register("EuclideanLoss")

@@ -120,8 +120,8 @@ class MVN(Layer):
 
     def _rows(self, x: Tensor) -> Tensor:
         """What is normalised together, as rows."""
-        num, channels = (*x.shape, 1, 1)[:2]
-        return x.reshape(num if self.options.across_channels else num * channels, -1)
+        kept = 1 if self.options.across_channels else 2
+        return x.reshape(count(x.shape[:kept]), count(x.shape[kept:]))
 
     def _divisor(self, centred: Tensor) -> Tensor:
         eps: float = self.options.eps

@@ -100,7 +100,7 @@ class Reduction(Layer):
 
     def forward(self, params: Sequence[Tensor], *bottoms: Tensor) -> tuple[Tensor, ...]:
         shape = self.output_shapes([tuple(bottoms[0].shape)])[0]
-        x = bottoms[0].reshape(count(shape), -1)
+        x = bottoms[0].reshape(count(shape), count(bottoms[0].shape[len(shape) :]))
         operation = schema.enum_name(self.options, "operation")
         if operation == "ASUM":
             x = x.abs()
@@ -157,6 +157,8 @@ class ArgMax(Layer):
 
     def output_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
         bottom, o = bottoms[0], self.options
+        if not bottom:
+            raise self.error("the bottom must have at least 1 axis", "bottom")
         if self.has("axis"):
             axis = self.axis(o.axis, len(bottom))
             if o.top_k > bottom[axis]:
@@ -173,7 +175,7 @@ class ArgMax(Layer):
     def forward(self, params: Sequence[Tensor], *bottoms: Tensor) -> tuple[Tensor, ...]:
         x, o = bottoms[0].detach(), self.options
         axis = self.axis(o.axis, x.dim()) if self.has("axis") else 1
-        rows = x.movedim(axis, -1) if self.has("axis") else x.reshape(x.shape[0], -1)
+        rows = x.movedim(axis, -1) if self.has("axis") else x.reshape(x.shape[0], count(x.shape[1:]))
         # a stable sort of the reversed row keeps the higher index first
         values, order = rows.flip(-1).sort(dim=-1, descending=True, stable=True)
         index = (rows.shape[-1] - 1 - order[..., : o.top_k]).to(x.dtype)

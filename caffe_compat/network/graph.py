@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from caffe_compat.definition.spec import TEST, NetSpec, ParamSpec
-from caffe_compat.layers.base import Layer, Shape, check_blob, check_filler, make
+from caffe_compat.layers.base import Layer, Shape, check_blob, check_filler, count, make
 from caffe_compat.network.memory import Memory
 from caffe_compat.network.wiring import Place, gradients, wire
 
@@ -220,8 +220,14 @@ def build(
         if layer.data:
             outs = _data_shapes(layer, tops, outs, overrides)
             inputs.extend(tops)
-        for shape in outs:
+        for name, shape in zip(tops, outs, strict=True):
             check_blob(shape, layer)
+            if name in reads and count(shape) != count(shapes[name]):
+                raise layer.error(
+                    f"works in place on '{name}', but makes {shape} of {shapes[name]}: in Caffe it "
+                    "would overwrite what it still reads; give the top another name",
+                    "top",
+                )
         params = sharing.add(layer, index, layer.param_shapes(bottoms))
         for param, filler in zip(params, layer.fillers(), strict=True):
             check_filler(filler, param.shape, layer)

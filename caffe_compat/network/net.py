@@ -343,18 +343,33 @@ class Net(nn.Module):
                     )
         return found
 
+    def check_sizes(self, given: Mapping[str, Tensor]) -> None:
+        """Are these inputs of a size that the network can take?
+
+        Raises
+        ------
+        PrototxtError : as :meth:`reshaped`.
+        """
+        graph = self.graph
+        shapes = tuple((name, tuple(t.shape)) for name, t in given.items() if name in graph.inputs)
+        declared = {
+            name: shape
+            for node in graph.nodes
+            if node.layer.data
+            for name, shape in zip(node.tops, node.top_shapes, strict=True)
+        }
+        if any(declared[name] != shape for name, shape in shapes) and shapes not in self._checked:
+            if len(self._checked) > 64:
+                self._checked.clear()
+            self.reshaped(dict(shapes))
+            self._checked.add(shapes)
+
     def _plan(
         self, given: Mapping[str, Tensor], wanted: tuple[str, ...], whole: bool = False
     ) -> list[Node]:
         """The nodes that must run, in order; with ``whole`` those that write files, too."""
         graph = self.graph
-        shapes = tuple((name, tuple(t.shape)) for name, t in given.items() if name in graph.inputs)
-        declared = all(graph.blobs[name] == shape for name, shape in shapes if name in graph.inputs)
-        if not declared and shapes not in self._checked:
-            if len(self._checked) > 64:
-                self._checked.clear()
-            self.reshaped(dict(shapes))
-            self._checked.add(shapes)
+        self.check_sizes(given)
         unknown = [name for name in wanted if name not in graph.blobs]
         if unknown:
             raise CaffeCompatError(

@@ -179,7 +179,10 @@ class Pass:
         diffs = [self.diff(name) for name in step.tops]
         bottoms, tops = record.bottoms, record.tops
         if self._overwritten(step, record):
-            now = [self.values[name] for name in step.bottoms]
+            now = [
+                self.values[name].reshape(seen.shape)
+                for name, seen in zip(step.bottoms, bottoms, strict=True)
+            ]
             computed = step.layer.backward_overwritten(
                 bottoms, now, [self.values[name] for name in step.tops], diffs
             )

@@ -273,6 +273,7 @@ class Net:
             self._ran = False
         else:
             if start is None:
+                self._net.check_sizes(self._last)
                 self._running.begin(self._last)
             else:
                 self._catch_up()

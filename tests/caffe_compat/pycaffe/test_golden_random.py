@@ -11,11 +11,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+import torch
 
 import caffe_compat.pycaffe as caffe
+from caffe_compat import Net, read_net
 from caffe_compat.errors import CaffeCompatError
+from caffe_compat.training.feed import DataFeed
 from tests import measured, tolerances
 from tests.paths import cases
+from tests.replay import set_params
 
 Arrays = dict[str, npt.NDArray[np.float32]]
 
@@ -51,6 +55,40 @@ def test_random(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         "Caffe: random nets, every blob and gradient (of the array's largest value)",
         max(errors.values(), default=0.0),
     )
+
+
+@pytest.mark.parametrize("path", cases("random", "*.npz"))
+def test_random_in_a_training(path: Path) -> None:
+    """The parameters' gradients, too, where a solver takes them from autograd."""
+    case = json.loads(path.with_suffix(".json").read_text())
+    with np.load(path) as file:
+        arrays: Arrays = {key: file[key] for key in file.files}
+    if case["forward_only"] or case["reshape"] or path.with_suffix(".json").name in NOT_FOLLOWED:
+        return
+    spec = read_net(path.with_suffix(".prototxt"))
+    stages = tuple(case["stages"])
+    feed = DataFeed(spec, case["phase"], Path("."), None, case["level"], stages)
+    net = Net(
+        spec, phase=case["phase"], level=case["level"], stages=stages, input_shapes=feed.shapes
+    )
+    set_params(net, arrays)
+    data = {name: torch.from_numpy(value) for name, value in _of(arrays, "in")}
+    found = net.all_blobs(**data, **feed.batch(0, "cpu"))
+    total = net.loss(found) if net.losses else torch.zeros(())
+    taking_part = {top for step in net.graph.steps if step.backward for top in step.tops}
+    for name, value in _of(arrays, "topdiff"):
+        if name in taking_part:
+            total = total + (found[name] * torch.from_numpy(value)).sum()
+    if total.requires_grad:
+        total.backward()
+    for node in net.graph.nodes:
+        for index, param in enumerate(node.params):
+            if not node.layer.trainable:
+                continue
+            tensor = net.param(param)
+            ours = torch.zeros_like(tensor) if tensor.grad is None else tensor.grad
+            recorded = arrays[f"pdiff:{node.layer.name}/{index}"]
+            assert _difference(ours.numpy(), recorded) <= tolerances.RANDOM, node.layer.name
 
 
 def _differences(path: Path, case: dict[str, Any], arrays: Arrays) -> Iterator[tuple[str, float]]:

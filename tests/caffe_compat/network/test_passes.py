@@ -1,0 +1,261 @@
+"""Blobs that share memory or are overwritten, and where gradients go: Caffe's passes in nets small
+enough to check by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import caffe_compat.pycaffe as caffe
+from caffe_compat import Net, parse_net
+from caffe_compat.definition.prototxt import parse_solver
+from caffe_compat.errors import CaffeCompatError, PrototxtError
+from caffe_compat.network.graph import build
+from caffe_compat.training.solver import Solver
+
+X = 'layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 1 dim: 3 } } } '
+FORCE = "force_backward: true "
+
+
+def layer(kind: str, bottom: str, top: str, rest: str = "", name: str = "") -> str:
+    bottoms = " ".join(f'bottom: "{blob}"' for blob in bottom.split())
+    tops = " ".join(f'top: "{blob}"' for blob in top.split())
+    return f'layer {{ name: "{name or top or kind}" type: "{kind}" {bottoms} {tops} {rest} }} '
+
+
+def face(folder: Path, text: str, phase: int = caffe.TRAIN) -> caffe.Net:
+    (folder / "net.prototxt").write_text(text)
+    return caffe.Net(str(folder / "net.prototxt"), phase)
+
+
+def passes(net: caffe.Net, x: list[float], top: str, diff: float = 1.0) -> list[float]:
+    """The gradient that comes to x."""
+    net.blobs["x"].data[...] = x
+    net.forward()
+    net.blobs[top].diff[...] = diff
+    net.backward()
+    return [round(float(value), 5) for value in net.blobs["x"].diff.ravel()]
+
+
+OUT = layer("Power", "x", "y")
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "x", "gradient"),
+    [
+        # y = -x below 0 stands in the bottom when its sign is asked for: it is above 0 by then
+        ("ReLU", "relu_param { negative_slope: -1 }", [-2, 2, 0], [1, 1, -1]),
+        # the derivative at log(x) instead of at x, squared, as it is written over the gradient
+        ("Log", "", [np.e, np.e**2, np.e**0.5], [1, 0.25, 4]),
+        ("Power", "power_param { scale: 3 }", [1, 2, 3], [9, 9, 9]),
+        ("Power", "power_param { power: 2 }", [1, 2, 3], [4, 64, 324]),
+        # alpha + y with y < 0 in the place of the bottom: as it should be
+        ("ELU", "", [-1, 1, 2], [round(float(np.exp(-1)), 5), 1, 1]),
+        # sigmoid(log(1 + e^0))
+        ("BNLL", "", [0, 0, 0], [0.66667] * 3),
+        ("TanH", "", [0, 0, 0], [1, 1, 1]),
+    ],
+)
+def test_in_place_layers_read_overwritten_data(
+    kind: str, options: str, x: list[float], gradient: list[float], tmp_path: Path
+) -> None:
+    net = face(tmp_path, FORCE + X + layer(kind, "x", "x", options, "a") + OUT)
+    np.testing.assert_allclose(passes(net, x, "y", 1.0), gradient, atol=2e-5)
+
+
+def test_chain_in_place(tmp_path: Path) -> None:
+    """ReLU sees the sigmoid's 0.5 where its own 0 was."""
+    chain = layer("ReLU", "x", "x", name="a") + layer("Sigmoid", "x", "x", name="b")
+    assert passes(face(tmp_path, FORCE + X + chain + OUT), [-1, -2, -3], "y") == [0.25] * 3
+
+
+@pytest.mark.parametrize("kind", ["Split", "Flatten", "Reshape", "Concat", "Slice"])
+def test_siblings_see_what_is_written_in_place(kind: str, tmp_path: Path) -> None:
+    options = "reshape_param { shape { dim: 3 dim: 1 } }" if kind == "Reshape" else ""
+    text = X + layer("Power", "x", "c") + layer(kind, "c", "f", options)
+    text += layer("ReLU", "f", "f", name="r") + layer("Power", "c", "y")
+    net = face(tmp_path, FORCE + text + layer("Power", "f", "z"))
+    net.blobs["z"].diff[...] = 10
+    gradient = passes(net, [-1, 0, 2], "y")
+    for name in ("c", "f", "y", "z"):
+        np.testing.assert_array_equal(net.blobs[name].data.ravel(), [0, 0, 2])
+    assert gradient == [1, 1, 11]  # y's reader knows nothing of the ReLU
+    values = Net(parse_net(text))(torch.tensor([[-1.0, 0, 2]]))
+    assert values["y"].tolist() == [[0, 0, 2]]
+
+
+def test_a_parameter_is_overwritten_with_its_blob(tmp_path: Path) -> None:
+    text = layer("Parameter", "", "w", "parameter_param { shape { dim: 2 } }")
+    net = face(tmp_path, text + layer("ReLU", "w", "w", name="r"))
+    net.params["w"][0].data[...] = [-1, 2]
+    net.forward()
+    assert net.params["w"][0].data.tolist() == [0, 2]
+
+
+@pytest.mark.parametrize(
+    ("rest", "plain"),
+    [
+        (layer("ReLU", "c", "c", name="r") + layer("Dropout", "c", "c", name="d"), True),
+        (
+            layer("BatchNorm", "c", "c", name="b")
+            + layer("Scale", "c", "c", "scale_param { bias_term: true }", "s")
+            + layer("ReLU", "c", "c", name="r"),
+            True,
+        ),
+        (layer("PReLU", "c", "c", name="p"), True),
+        (layer("Sigmoid", "c", "c", name="s"), True),
+        (layer("Sigmoid", "c", "c", name="s") + layer("Dropout", "c", "c", name="d"), False),
+        (layer("BNLL", "c", "c", name="b"), False),
+        (layer("ELU", "c", "c", name="e"), False),
+    ],
+)
+def test_what_works_in_place_without_harm_is_plain(rest: str, plain: bool) -> None:
+    convolved = layer("InnerProduct", "x", "c", "inner_product_param { num_output: 3 }")
+    graph = build(parse_net(FORCE + X + convolved + rest + layer("Power", "c", "y")), phase="TRAIN")
+    assert graph.memory.plain is plain
+
+
+def test_changing_the_size_in_place_is_refused() -> None:
+    with pytest.raises(PrototxtError, match="works in place on 'x'"):
+        build(
+            parse_net(X + layer("InnerProduct", "x", "x", "inner_product_param { num_output: 2 }"))
+        )
+
+
+# ---------------------------------------------------------------- where gradients go
+
+T = 'layer { name: "t" type: "Input" top: "t" input_param { shape { dim: 1 dim: 3 } } } '
+IP = "inner_product_param { num_output: 3 }"
+
+
+def test_parameters_outside_a_loss_get_no_gradient(tmp_path: Path) -> None:
+    text = X + T + layer("InnerProduct", "x", "beside", IP) + layer("InnerProduct", "x", "y", IP)
+    text += layer("EuclideanLoss", "y t", "l")
+    for force in ("", FORCE):
+        net = face(tmp_path, force + text)
+        net.blobs["t"].data[...] = 1
+        passes(net, [1, 2, 3], "beside")
+        assert net.params["y"][0].diff.any()
+        assert net.params["beside"][0].diff.any() == bool(force)
+        assert net.blobs["beside"].diff.tolist() == [[1, 1, 1]]  # an output's diff stays
+
+
+@pytest.mark.parametrize("weight", ["", "loss_weight: 2"])
+def test_a_loss_that_is_read_again(weight: str, tmp_path: Path) -> None:
+    """Its own weight of 1 gives way to the reader's gradient; a weight that was given does not."""
+    text = FORCE + X + T + layer("EuclideanLoss", "x t", "l", weight)
+    net = face(tmp_path, text + layer("Power", "l", "y", "power_param { scale: 3 }"))
+    total = 3 + (2 if weight else 0)
+    assert passes(net, [1, 0, 0], "y") == [total, 0, 0]
+    assert net.outputs == (["l_l_0_split_0", "y"] if weight else ["y"])
+    assert float(net.blobs["l"].diff) == total
+
+
+def test_automatic_tops(tmp_path: Path) -> None:
+    net = face(tmp_path, X + T + layer("EuclideanLoss", "x t", ""))
+    assert net.outputs == []
+    assert list(net.blobs) == ["x", "t", "(automatic)"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        layer("Parameter", "", "w", "parameter_param { shape { dim: 1 dim: 3 } }")
+        + layer("Eltwise", "x w", "y"),
+        layer("Scale", "x", "y", "scale_param { axis: 0 num_axes: -1 }", "w"),
+    ],
+)
+def test_gradients_that_caffe_overwrites(text: str, tmp_path: Path) -> None:
+    net = face(tmp_path, FORCE + X + text)
+    for _ in range(2):
+        passes(net, [1, 1, 1], "y")
+    assert net.params["w"][0].diff.tolist() == [[1, 1, 1]]
+
+
+def test_statistics_move_once_a_pass(tmp_path: Path) -> None:
+    text = X + layer("Power", "x", "c") + layer("BatchNorm", "c", "b") + layer("Power", "b", "y")
+    net = face(tmp_path, text.replace("dim: 1 dim: 3", "dim: 4 dim: 3"))
+    net.forward()
+    assert net.blobs["b"].data.shape == (4, 3)
+    net.backward()
+    assert net.params["b"][2].data.tolist() == [1]
+
+
+def test_scripts_may_write_into_blobs_between_the_passes(tmp_path: Path) -> None:
+    net = face(
+        tmp_path, FORCE + X + layer("Power", "x", "y", "power_param { power: 2 }"), caffe.TEST
+    )
+    net.blobs["x"].data[...] = [1, 2, 3]
+    net.forward()
+    net.blobs["x"].data[...] = [5, 6, 7]
+    net.blobs["y"].diff[...] = 1
+    assert net.backward()["x"].tolist() == [[10, 12, 14]]
+
+
+def test_inputs_beside_data_layers(tmp_path: Path) -> None:
+    dummy = "dummy_data_param { shape { dim: 1 dim: 3 } data_filler { value: 2 } }"
+    net = face(tmp_path, X + layer("DummyData", "", "d", dummy) + layer("Eltwise", "x d", "y"))
+    net.blobs["x"].data[...] = 1
+    assert net.forward()["y"].tolist() == [[3, 3, 3]]
+    assert net.inputs == ["x"]
+
+
+def test_sizes_that_parameters_do_not_fit(tmp_path: Path) -> None:
+    net = face(tmp_path, X + layer("InnerProduct", "x", "y", IP), caffe.TEST)
+    net.blobs["x"].reshape(1, 4)
+    with pytest.raises(CaffeCompatError, match=r"need a weight of shape \(3, 4\)"):
+        net.reshape()
+    with pytest.raises(CaffeCompatError, match=r"need a weight of shape \(3, 4\)"):
+        net.forward()
+
+
+# ---------------------------------------------------------------- trainings
+
+DATA = layer(
+    "DummyData",
+    "",
+    "x t",
+    "dummy_data_param { shape { dim: 1 dim: 2 } data_filler { value: 1 } data_filler { value: 0 } }",
+    "data",
+)
+
+
+def _trained(text: str, settings: str = "") -> Solver:
+    net = f"net_param {{ {DATA} {text} }}"
+    return Solver(parse_solver(f'{net} base_lr: 1 lr_policy: "fixed" max_iter: 9 {settings}'))
+
+
+def _weights(solver: Solver, name: str) -> list[float]:
+    (tensor,) = (t for node, _, t in solver.net.owned_params() if node.layer.name == name)
+    return [round(value, 5) for value in tensor.flatten().tolist()]
+
+
+def test_training_with_overwritten_data() -> None:
+    """y = -w x: below 0 the slope -1 makes it positive, and its gradient that of a positive one."""
+    text = layer("Scale", "x", "y", "scale_param { axis: 1 filler { value: -0.5 } }", "w")
+    text += layer("ReLU", "y", "y", "relu_param { negative_slope: -1 }", "r")
+    solver = _trained(text + layer("EuclideanLoss", "y t", "l"))
+    assert solver.step().loss == pytest.approx(0.25)
+    assert _weights(solver, "w") == [-1.0, -1.0]  # -0.5 - 0.5, where the derivative gives 0
+
+
+def test_training_does_not_add_up_what_caffe_overwrites() -> None:
+    text = layer("Scale", "x", "y", "scale_param { axis: 0 num_axes: -1 filler { value: 1 } }", "w")
+    text += layer("EuclideanLoss", "y t", "l")
+    solver = _trained(text, "iter_size: 2")
+    solver.step()
+    assert _weights(solver, "w") == [0.5, 0.5]  # one batch's gradient, divided by two
+
+
+def test_training_by_a_loss_that_is_read_again() -> None:
+    text = layer("Scale", "x", "y", "scale_param { axis: 1 filler { value: 1 } }", "w")
+    text += layer("EuclideanLoss", "y t", "l")
+    text += layer("Power", "l", "p", "power_param { scale: 0.25 } loss_weight: 2")
+    solver = _trained(text)
+    # first the loss counts with its weight of 1, then with the gradient that came to it
+    assert solver.step().loss == pytest.approx(1 + 2 * 0.25)
+    assert _weights(solver, "w") == [0.5, 0.5]
+    assert solver.step().loss == pytest.approx(0.25 * (0.5 + 2 * 0.25))
