@@ -175,7 +175,9 @@ class ArgMax(Layer):
     def forward(self, params: Sequence[Tensor], *bottoms: Tensor) -> tuple[Tensor, ...]:
         x, o = bottoms[0].detach(), self.options
         axis = self.axis(o.axis, x.dim()) if self.has("axis") else 1
-        rows = x.movedim(axis, -1) if self.has("axis") else x.reshape(x.shape[0], count(x.shape[1:]))
+        rows = (
+            x.movedim(axis, -1) if self.has("axis") else x.reshape(x.shape[0], count(x.shape[1:]))
+        )
         # a stable sort of the reversed row keeps the higher index first
         values, order = rows.flip(-1).sort(dim=-1, descending=True, stable=True)
         index = (rows.shape[-1] - 1 - order[..., : o.top_k]).to(x.dtype)
