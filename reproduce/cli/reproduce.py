@@ -34,11 +34,25 @@ def main() -> None:
     type=click.Path(),
     help="Folder with lsp/, flic/, mpii/, release/ ...",
 )
+@click.option(
+    "--model",
+    type=click.Path(),
+    help="A weight file instead: does it predict LSP's test images 1630, 1640, 1658 as the authors "
+    "published it?",
+)
+@click.option("--prototxt", type=click.Path(), help="Deploy definition, if the model holds none.")
+@click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:N or auto.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
-def check(data: str, as_json: bool) -> None:
-    """Compare every published number whose data are present; exit 1 if one differs."""
+def check(data: str, model: str | None, prototxt: str | None, device: str, as_json: bool) -> None:
+    """Compare every published number whose data are present; exit 1 if one differs.
+
+    With --model, compare a copy of a released model with the authors' published predictions.
+    """
     from reproduce.benchmarks.check import run
 
+    if model is not None:
+        _prove(model, prototxt, device, data, as_json)
+        return
     outcomes = run(data)
     if as_json:
         emit_json([dataclasses.asdict(o) for o in outcomes])
@@ -49,6 +63,68 @@ def check(data: str, as_json: bool) -> None:
         counts = {v: sum(o.verdict == v for o in outcomes) for v in ("equal", "differs", "missing")}
         click.echo(", ".join(f"{n} {v}" for v, n in counts.items()))
     if any(o.verdict == "differs" for o in outcomes):
+        sys.exit(FAILED_CHECK)
+
+
+def _prove(model: str, prototxt: str | None, device: str, data: str, as_json: bool) -> None:
+    """The table of ``check --model``; exit 1 if no published predictions are met."""
+    from reproduce.benchmarks.lsp import Lsp
+    from reproduce.benchmarks.proof import NEAR, candidates, prove
+    from reproduce.network.identify import identify, released
+    from reproduce.predict.predictor import Predictor
+
+    predictor = Predictor.load(model, prototxt=prototxt, protocol=Lsp.protocol, device=device)
+    identity = identify(predictor.net.graph, model)
+    entries = candidates(identity)
+    proofs = prove(predictor, data, entries)
+    equal = [
+        entry.model
+        for entry in entries
+        if all(proof.equal for proof in proofs if proof.model == entry.model)
+    ]
+    titles = {m.name: f"{m.id} ({m.title})" for m in released()}
+    if as_json:
+        emit_json(
+            {
+                "model": model,
+                "structure": identity.text,
+                "near": NEAR,
+                "equal_to": equal,
+                "photographs": [dataclasses.asdict(proof) for proof in proofs],
+            }
+        )
+    else:
+        click.echo(f"{model}: {identity.text}")
+        rows = [
+            (
+                proof.photograph,
+                titles[proof.model],
+                f"{proof.near} of {len(proof.distances)}",
+                f"{sum(proof.distances) / len(proof.distances):.1f}",
+                f"{max(proof.distances):.1f} ({proof.worst})",
+                "equal" if proof.equal else "differs",
+            )
+            for proof in proofs
+        ]
+        head = (
+            "photograph",
+            "published of model",
+            "equal",
+            "mean px",
+            "largest px",
+            "verdict",
+        )
+        click.echo(table(rows, head))
+        with_predictions = {entry.model for entry in entries}
+        silent = [m for m in identity.candidates if m.name not in with_predictions]
+        if identity.named in silent or (silent and not identity.named):
+            names = ", ".join(titles[m.name] for m in silent)
+            click.echo(f"no predictions on these photographs were published of model {names}")
+        if equal:
+            click.echo(f"the predictions are those of released model {titles[equal[0]]}")
+        else:
+            click.echo("the predictions are those of no released model")
+    if not equal:
         sys.exit(FAILED_CHECK)
 
 

@@ -36,7 +36,8 @@ def without_training(data: Path) -> list[Claim]:
     hidden = "the test set's truth is not public"
     leads = (
         f"{test['total']:g} ({test['total_with_lsp']:g} with LSP), +{test['lead']:g}, ankle "
-        f"+{test['ankle_lead']:g}"
+        f"+{test['ankle_lead']:g}; after the paper {test['total_vgg']:g} (released model 5, front "
+        "end of VGG-19)"
     )
     return [
         _tested(

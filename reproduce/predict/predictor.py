@@ -129,7 +129,7 @@ class Predictor:
         outputs = stage_outputs(made.graph)
         if not outputs:
             raise CaffeCompatError(
-                f"{model}: is no pose machine (no layers named ..._stage1, ..._stage2)"
+                f"{model}: is no pose machine (no belief maps are handed from stage to stage)"
             )
         if stages is not None and not 1 <= stages <= len(outputs):
             raise CaffeCompatError(f"--stages {stages}: the network has {len(outputs)}")

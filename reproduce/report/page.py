@@ -120,13 +120,16 @@ def _picture(path: Path, caption: str, number: str) -> str:
 
 def _from_predictions(data: Path, out: Path, say: Say) -> list[Section]:
     """Figures 8, 9, 10, 12."""
+    test = check.published()["mpii_test"]
     found = []
     for number, module, title, caption in (
         (
             "8",
             fig08,
             "Figure 8: MPII",
-            "PCKh on MPII's validation split; the paper's figure is on the test set.",
+            "PCKh on MPII's validation split; the paper's figure is on the test set, where the "
+            f"authors published {test['total']:g} ({test['total_with_lsp']:g} with LSP) and later "
+            f"{test['total_vgg']:g} with the front end of VGG-19.",
         ),
         (
             "9",
