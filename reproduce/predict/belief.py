@@ -4,7 +4,8 @@ The way back (eight times larger, crop and padding undone, resized to the image'
 each axis; it is composed into one matrix per axis and applied as two matrix products to all parts
 and stages at once.
 
-Source: ``applyModel.m`` of the CPM release (formulas; recorded intermediate values).
+Source: ``applyModel.m`` and the Python notebook of the CPM release (formulas; recorded intermediate
+values).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from caffe_compat.lazy import lazy_import
 from reproduce.predict.imresize import axis_map
 from reproduce.predict.inputs import ScaledInput
 from reproduce.predict.protocol import Combination
+from reproduce.runtime.plain_opencv import use_plain_opencv
 
 if TYPE_CHECKING:
     import torch
@@ -93,6 +95,50 @@ def _back(cells: int, boxsize: int, scaled: int, pad: int, size: int) -> tuple[M
 @lru_cache(maxsize=256)
 def _reduce(size: int, shown: int) -> Maps:
     return axis_map(size, shown, shown / size).dense().astype(np.float32)
+
+
+def enlarge(maps: Maps, stride: int) -> Maps:
+    """Belief maps enlarged by OpenCV's bicubic interpolation, as the Python demo does it.
+
+    Parameters
+    ----------
+    maps : (P, h, w) float32.
+
+    Returns
+    -------
+    (P, stride · h, stride · w) float32.
+    """
+    import cv2
+
+    use_plain_opencv()
+    return np.stack(
+        [cv2.resize(one, None, fx=stride, fy=stride, interpolation=cv2.INTER_CUBIC) for one in maps]
+    )
+
+
+def find_in_crop(maps: Maps, place: ScaledInput, size: tuple[int, int]) -> tuple[Floats, Floats]:
+    """Each part's best place by the Python demo: in the crop, the first in reading order.
+
+    Parameters
+    ----------
+    maps : (P, cells, cells) of the parts, of one scale.
+    place : the crop.
+    size : (H, W) of the image.
+
+    Returns
+    -------
+    Joints (P, 2) x, y in 0-based pixels of the image (between two pixels, as the scale brings it),
+    and the belief there (P,). In the scaled image they are whole pixels.
+    """
+    wide = enlarge(maps, place.boxsize // maps.shape[-1])
+    flat = wide.reshape(len(wide), -1)
+    best = flat.argmax(1)
+    rows, columns = np.divmod(best, wide.shape[-1])
+    up, left = place.pad[:2]
+    in_scaled = np.stack([columns - left, rows - up], 1).astype(np.float64)
+    scale = place.scaled[0] / size[0]  # the height decides, the width is rounded
+    scores = flat[np.arange(len(flat)), best].astype(np.float64)
+    return (in_scaled + 0.5) / scale - 0.5, scores
 
 
 def find_maximum(maps: Maps | torch.Tensor, combination: Combination) -> Floats:

@@ -1,7 +1,8 @@
 """From an image to the network's inputs: resized to every scale, put into a grey box, centre map
 added.
 
-Source: ``applyModel.m`` of the CPM release (formulas; recorded intermediate values).
+Source: ``applyModel.m`` and the Python notebook of the CPM release (formulas; recorded intermediate
+values).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from caffe_compat.errors import CaffeCompatError
 from caffe_compat.lazy import lazy_import
 from reproduce.predict.imresize import imresize_region, output_size
 from reproduce.predict.protocol import Placement, Protocol, matlab_round
+from reproduce.runtime.plain_opencv import use_plain_opencv
 
 if TYPE_CHECKING:
     import torch
@@ -70,14 +72,19 @@ def scale_person(image: Image, placement: Placement, protocol: Protocol) -> tupl
     for scale in placement.scales:
         scaled = output_size(image.shape, scale)
         _check_scaled(image.shape, scaled)
+        by_opencv = resize_cv(image, scale) if in_python(protocol) else None
+        if by_opencv is not None:  # which rounds, where MATLAB takes the next larger number
+            scaled = by_opencv.shape[0], by_opencv.shape[1]
         center = placement.center[0] * scale, placement.center[1] * scale
         pad = padding(scaled, protocol.boxsize, center)
         rows, columns = _shown(scaled, protocol.boxsize, pad)
         pixels = np.full((protocol.boxsize, protocol.boxsize, image.shape[2]), PAD_VALUE, np.uint8)
         if rows and columns:
             top, left = max(0, pad[0]), max(0, pad[1])
-            pixels[top : top + len(rows), left : left + len(columns)] = imresize_region(
-                image, scale, rows, columns
+            pixels[top : top + len(rows), left : left + len(columns)] = (
+                imresize_region(image, scale, rows, columns)
+                if by_opencv is None
+                else by_opencv[rows.start : rows.stop, columns.start : columns.stop]
             )
         inputs.append(ScaledInput(pixels, scaled, pad))
     return tuple(inputs)
@@ -120,6 +127,21 @@ def _shown(
     return found[0], found[1]
 
 
+def in_python(protocol: Protocol) -> bool:
+    """Does OpenCV resize, and do pixels count from 0, as in the Python demo? MATLAB otherwise."""
+    return protocol.combination == "python"
+
+
+def resize_cv(image: Image, scale: float) -> Image:
+    """An image resized by OpenCV's bicubic interpolation."""
+    import cv2
+
+    use_plain_opencv()
+    return np.asarray(
+        cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC), np.uint8
+    )
+
+
 def pad_around(
     image: Image, boxsize: int, center: tuple[float, float]
 ) -> tuple[Image, tuple[int, int, int, int]]:
@@ -144,9 +166,10 @@ def pad_around(
 
 
 @lru_cache(maxsize=8)
-def center_map(boxsize: int, sigma: float) -> Maps:
-    """The fourth input channel: a Gaussian that peaks at pixel boxsize / 2, counted from 1."""
-    axis = np.arange(1, boxsize + 1, dtype=np.float64) - boxsize / 2
+def center_map(boxsize: int, sigma: float, first: int = 1) -> Maps:
+    """The fourth input channel: a Gaussian that peaks at pixel boxsize / 2, where ``first`` is the
+    number of the first pixel."""
+    axis = np.arange(first, boxsize + first, dtype=np.float64) - boxsize / 2
     exponent = (axis[:, None] ** 2 + axis[None] ** 2) / 2.0 / sigma / sigma
     return np.exp(-exponent).astype(np.float32)
 
@@ -163,5 +186,7 @@ def network_input(
     data = torch.empty((len(pixels), 4, protocol.boxsize, protocol.boxsize), device=device)
     data[:, :3] = colours.permute(0, 3, 1, 2).flip(1)
     data[:, :3].div_(256).sub_(0.5)
-    data[:, 3] = torch.from_numpy(center_map(protocol.boxsize, protocol.sigma)).to(device)
+    first = 0 if in_python(protocol) else 1
+    centre = center_map(protocol.boxsize, protocol.sigma, first)
+    data[:, 3] = torch.from_numpy(centre).to(device)
     return data

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from caffe_compat.errors import CaffeCompatError
 from caffe_compat.lazy import lazy_import
-from reproduce.predict.belief import find_maximum, to_image
+from reproduce.predict.belief import find_in_crop, find_maximum, to_image
 from reproduce.predict.boxes import Box
 from reproduce.predict.capture import frames_of, open_capture
 from reproduce.predict.inputs import PAD_VALUE, ScaledInput, network_input, scale_person
@@ -69,7 +69,8 @@ class Predictor:
 
     Parameters
     ----------
-    net : the deploy network.
+    net : the deploy network: of an image and a centre map (one input of 4 channels, or two inputs),
+        or of an image alone.
     outputs : blob of each stage's belief maps, stage 1 first.
     protocol : how people are placed, scaled and combined; of the network's input size.
     batch : how many scaled images run at once at most.
@@ -111,7 +112,8 @@ class Predictor:
         Parameters
         ----------
         prototxt : deploy definition, where the weight file holds none.
-        protocol : how people are tested; shrunk to the network's input size.
+        protocol : how people are tested; shrunk to the network's input size. Where it does not say
+            the demo's range, the one that belongs to a network of this structure is taken.
         device : "auto", "cpu", "cuda" or "cuda:N".
         stages : use the first stages only.
         engine : how convolutions run on the CPU, see :class:`caffe_compat.network.net.Net`.
@@ -122,20 +124,30 @@ class Predictor:
         """
         from caffe_compat.conversion.convert import convert
         from caffe_compat.network.net import Net
-        from reproduce.network.identify import stage_outputs
+        from reproduce.network.identify import identify
         from reproduce.runtime.device import choose
 
         made = convert(model, prototxt=prototxt)
-        outputs = stage_outputs(made.graph)
+        identity = identify(made.graph, model)
+        outputs = identity.outputs
         if not outputs:
             raise CaffeCompatError(
                 f"{model}: is no pose machine (no belief maps are handed from stage to stage)"
             )
+        if identity.person:
+            raise CaffeCompatError(
+                f"{model}: finds people and not their parts (one map of body centres); it goes "
+                "with a pose network: --person-model"
+            )
         if stages is not None and not 1 <= stages <= len(outputs):
             raise CaffeCompatError(f"--stages {stages}: the network has {len(outputs)}")
-        boxsize = made.graph.blobs[made.graph.inputs[0]][-1]
+        boxsize = made.graph.blobs[identity.image][-1]
         net = Net(made.graph, made.weights, engine=engine).to(choose(device)).eval()
-        return cls(net, outputs[:stages], protocol.at(boxsize), batch=batch, amp=amp)
+        fitted = protocol.at(boxsize)
+        if fitted.demo_range is None and identity.candidates:
+            least, most = identity.candidates[0].demo_range
+            fitted = fitted.ranging((least, most), None)
+        return cls(net, outputs[:stages], fitted, batch=batch, amp=amp)
 
     @property
     def parts(self) -> int:
@@ -275,9 +287,7 @@ class Predictor:
         """
         if job.error is not None:
             raise job.error
-        return [
-            self.predict_inputs(inputs, job.size, keep=keep, shown=shown) for inputs in job.inputs
-        ]
+        return self._predict_people(job.inputs, job.size, keep=keep, shown=shown)
 
     def predict_inputs(
         self,
@@ -288,12 +298,39 @@ class Predictor:
         shown: int | None = None,
     ) -> Prediction:
         """Predict one person from scaled inputs of an image of ``size`` (rows, columns)."""
-        every_stage = self.protocol.combination == "demo" and (keep or shown is not None)
-        names = self.outputs if every_stage else self.outputs[-1:]
+        (person,) = self._predict_people([inputs], size, keep=keep, shown=shown)
+        return person
+
+    def raw_maps(self, inputs: Sequence[ScaledInput]) -> Maps:
+        """The last stage's belief maps (P + 1, cells, cells) of one scaled input, as they leave the
+        network."""
         pixels = np.stack([one.pixels for one in inputs])
         data = network_input(pixels, self.protocol, self.device)
-        stages = self.forward(data, names, [one.inside for one in inputs])
-        return self.combine(stages, inputs, size, keep=keep, shown=shown)
+        found = self.forward(data, self.outputs[-1:], [one.inside for one in inputs])
+        return np.asarray(found[0, 0].cpu().numpy(), np.float32)
+
+    def _predict_people(
+        self,
+        people: Sequence[Sequence[ScaledInput]],
+        size: tuple[int, int],
+        *,
+        keep: bool,
+        shown: int | None,
+    ) -> list[Prediction]:
+        """All people of an image: their inputs fill common batches."""
+        if not people:
+            return []
+        every_stage = self.protocol.combination != "benchmark" and (keep or shown is not None)
+        names = self.outputs if every_stage else self.outputs[-1:]
+        everything = [one for inputs in people for one in inputs]
+        pixels = np.stack([one.pixels for one in everything])
+        data = network_input(pixels, self.protocol, self.device)
+        stages = self.forward(data, names, [one.inside for one in everything])
+        own = torch.split(stages, [len(inputs) for inputs in people], 1)
+        return [
+            self.combine(maps, inputs, size, keep=keep, shown=shown)
+            for maps, inputs in zip(own, people, strict=True)
+        ]
 
     def forward(
         self,
@@ -301,7 +338,8 @@ class Predictor:
         names: Sequence[str],
         rects: Sequence[tuple[int, int, int, int]] | None = None,
     ) -> torch.Tensor:
-        """Belief maps (stages, N, P + 1, B / 8, B / 8) of network inputs (N, 4, B, B).
+        """Belief maps (stages, N, P + 1, B / 8, B / 8) of network inputs (N, 4, B, B); a network
+        that takes no centre map sees the image alone.
 
         Parameters
         ----------
@@ -310,11 +348,15 @@ class Predictor:
             is then not computed anew.
         """
         found = []
+        channels = [self.net.graph.blobs[name][1] for name in self.net.graph.inputs]
+        if len(channels) > 1:
+            rects = None  # what is known of grey inputs is for networks with one input
         if rects is not None and self._grey is None:
             boxsize = self.protocol.boxsize
             grey = np.full((1, boxsize, boxsize, 3), PAD_VALUE, np.uint8)
             with torch.inference_mode(False):
-                self._grey = patches.Background(network_input(grey, self.protocol, self.device))
+                known_input = network_input(grey, self.protocol, self.device)
+                self._grey = patches.Background(known_input[:, : channels[0]].contiguous())
         with (
             torch.inference_mode(),
             torch.autocast(self.device.type, torch.bfloat16, enabled=self.amp == "bf16"),
@@ -322,8 +364,10 @@ class Predictor:
             for i in range(0, len(data), self.batch):
                 some = slice(i, i + self.batch)
                 known = self._grey if rects is not None else None
+                given = data[some]
+                image_and_centre = {3: given[:, :3], 1: given[:, 3:], 4: given}
                 part = self.net(
-                    data[some],
+                    *(image_and_centre[count] for count in channels),
                     blobs=names,
                     background=known,
                     rects=rects[some] if rects is not None else (),
@@ -351,11 +395,13 @@ class Predictor:
         shown : return them at this width.
         """
         with torch.inference_mode():
-            if keep:
-                maps = self._total(stages, inputs, size)
+            maps = self._total(stages, inputs, size) if keep else None
+            if self.protocol.combination == "python":
+                last = stages[-1, 0, : self.parts].cpu().numpy()
+                joints, best = find_in_crop(last, inputs[0], size)
+            elif maps is not None:
                 joints, best = self._best(maps[-1, :-1])
             else:
-                maps = None
                 # a few parts at a time: the maps of a large photograph would take gigabytes
                 step = max(1, _MAP_VALUES // (size[0] * size[1]))
                 parts = [

@@ -1,8 +1,10 @@
 """The original testing protocols: where a person is looked for, and at which scales.
 
-The release has two kinds. A *benchmark* (LSP, FLIC, MPII) tests seven scales about the size that
-the data set annotates and sums the last stage's belief maps. The *demo* takes a rectangle around
-the person, tests six scales an octave, and averages the belief maps of every stage.
+The release has three kinds. A *benchmark* (LSP, FLIC, MPII) tests seven scales about the size that
+the data set annotates and sums the last stage's belief maps. The MATLAB *demo* takes a rectangle
+around the person, tests six scales an octave, and averages the belief maps of every stage. The
+*Python* demo makes every image as high as the network's input and looks at the people whom the
+person network finds in it, at that one scale.
 
 A :class:`Protocol` is chosen once, when the network is loaded, and everything after it reads it:
 :mod:`reproduce.predict.inputs` (the scaled inputs), :mod:`reproduce.predict.belief` (the way back)
@@ -11,8 +13,8 @@ and :mod:`reproduce.predict.predictor`.
 Pixels count from 0 everywhere but inside this module's formulas: the release is MATLAB, which
 counts from 1, so a :class:`Placement` keeps MATLAB's centre.
 
-Source: ``applyModel.m`` and ``run_benchmark.m`` of the CPM release (formulas; recorded intermediate
-values).
+Source: ``applyModel.m``, ``run_benchmark.m`` and the Python notebook of the CPM release (formulas;
+recorded intermediate values).
 """
 
 from __future__ import annotations
@@ -27,13 +29,15 @@ import numpy as np
 from caffe_compat.errors import CaffeCompatError
 from reproduce.predict.boxes import UNIT_HEIGHT, Box, check_box
 
-Combination = Literal["benchmark", "demo"]
+Combination = Literal["benchmark", "demo", "python"]
 Size = tuple[int, int]  # rows and columns of an image
 
 SEARCH = tuple(0.7 + 0.1 * i for i in range(7))
 RELEASED_BOXSIZE = 368
 RELEASED_SIGMA = 21.0
 TARGET_DIST = 41 / 35
+# smallest and largest size of the demo's rectangle, in multiples of the network's input
+FIRST_DEMO_RANGE = (0.8, 3.0)
 
 
 @dataclass(frozen=True)
@@ -44,10 +48,18 @@ class Standing:
     ----------
     center : x, y of the body's middle, 0-based pixels.
     scale : the person's height in units of 200 pixels.
+    confidence : of the network that found the person; None where a data set or somebody says so.
     """
 
     center: tuple[float, float]
     scale: float
+    confidence: float | None = None
+
+    @property
+    def box(self) -> Box:
+        """The square of the person's height around the middle."""
+        side = UNIT_HEIGHT * self.scale
+        return self.center[0] - side / 2, self.center[1] - side / 2, side, side
 
 
 # A person in an image: a box, a data set's annotation, or nothing (the whole image is the person).
@@ -76,10 +88,13 @@ class Protocol:
     ----------
     place : ``place(protocol, size, person)`` gives a person's :class:`Placement`; a function of a
         module, so that worker processes find it.
-    combination : "benchmark" (the last stage's maps, summed over the scales) or "demo" (every
-        stage's maps, averaged).
+    combination : "benchmark" (the last stage's maps, summed over the scales), "demo" (every
+        stage's maps, averaged) or "python" (the last stage's maps of one scale, enlarged and
+        searched in the crop, by OpenCV).
     search : multiples of the protocol's own scale; empty: ``octave`` scales an octave.
     octave : scales an octave, where ``search`` is empty.
+    demo_range : smallest and largest size of the demo's rectangle, in multiples of the input, where
+        ``search`` is empty; None: what belongs to the network, or the demo's first state.
     boxsize : height and width of the network's input, pixels.
     sigma : standard deviation of the centre map, pixels of the network's input.
     target_dist : scale that the network was trained to see people at (1: 200 pixels high).
@@ -91,6 +106,7 @@ class Protocol:
     combination: Combination = "benchmark"
     search: tuple[float, ...] = SEARCH
     octave: float = 6.0
+    demo_range: tuple[float, float] | None = None
     boxsize: int = RELEASED_BOXSIZE
     sigma: float = RELEASED_SIGMA
     target_dist: float = TARGET_DIST
@@ -106,6 +122,11 @@ class Protocol:
     def searching(self, search: tuple[float, ...] | None) -> Protocol:
         """This protocol with other multiples of its scale; None leaves it as it is."""
         return self if search is None else replace(self, search=search)
+
+    def ranging(self, demo_range: tuple[float, float] | None, octave: float | None) -> Protocol:
+        """This protocol with another range of the demo's sizes and other steps; None leaves it as
+        it is."""
+        return replace(self, demo_range=demo_range or self.demo_range, octave=octave or self.octave)
 
     def placement(self, size: Size, person: Person) -> Placement:
         """What the network looks at for a person in an image of ``size`` (rows, columns).
@@ -127,12 +148,15 @@ class Protocol:
 
 
 def place_whole_image(protocol: Protocol, size: Size, person: Person) -> Placement:
-    """LSP: the image's centre and height; the person fills the image.
+    """LSP: the image's centre and height; the person fills the image. Of somebody who was found in
+    the image, the own centre and height.
 
     Raises
     ------
     CaffeCompatError : a box is given.
     """
+    if isinstance(person, Standing):
+        return place_annotated(protocol, size, person)
     if person is not None:
         raise CaffeCompatError("--protocol lsp tests the whole image, a box has no meaning in it")
     height, width = size
@@ -142,12 +166,14 @@ def place_whole_image(protocol: Protocol, size: Size, person: Person) -> Placeme
 
 def place_torso(protocol: Protocol, size: Size, person: Person) -> Placement:
     """FLIC: from the torso's box, in single precision (the data set's file holds float32, and so
-    does what MATLAB makes of it).
+    does what MATLAB makes of it). Of somebody who was found in the image, from centre and height.
 
     Raises
     ------
     CaffeCompatError : no box, or one outside the image.
     """
+    if isinstance(person, Standing):
+        return place_annotated(protocol, size, person)
     if not isinstance(person, tuple):
         raise CaffeCompatError("--protocol flic needs the torso's box (--box or --boxes)")
     _check_inside(person, size)
@@ -185,7 +211,8 @@ def place_rectangle(protocol: Protocol, size: Size, person: Person) -> Placement
     """The demo: a rectangle around the person; none is the whole image.
 
     Without ``search`` the scales run from a third to 1 / 0.8 of the one that makes the person fill
-    the input, ``octave`` of them an octave.
+    the input, ``octave`` of them an octave; ``demo_range`` takes the place of 3 and 0.8. Somebody
+    who was found in the image stands in the square of the own height.
 
     Raises
     ------
@@ -193,7 +220,7 @@ def place_rectangle(protocol: Protocol, size: Size, person: Person) -> Placement
     """
     height, width = size
     if isinstance(person, Standing):
-        raise CaffeCompatError("the demo's protocol takes a box around the person, not a centre")
+        person = person.box
     box = person if person is not None else (0.0, 0.0, float(width), float(height))
     x0, y0 = max(box[0] + 1, 1.0), max(box[1] + 1, 1.0)
     x1, y1 = min(box[0] + 1 + box[2], width), min(box[1] + 1 + box[3], height)
@@ -204,9 +231,25 @@ def place_rectangle(protocol: Protocol, size: Size, person: Person) -> Placement
     if protocol.search:
         scales = tuple(s * protocol.boxsize / (ratio * height) for s in protocol.search)
     else:
-        start, stop = (math.log2(protocol.boxsize / (m * ratio * height)) for m in (3.0, 0.8))
+        least, most = protocol.demo_range or FIRST_DEMO_RANGE
+        start, stop = (math.log2(protocol.boxsize / (m * ratio * height)) for m in (most, least))
         scales = tuple(2.0**e for e in colon(start, 1 / protocol.octave, stop))
     return Placement(((x0 + x1) / 2, (y0 + y1) / 2), scales)
+
+
+def place_peak(protocol: Protocol, size: Size, person: Person) -> Placement:
+    """The Python demo: the image as high as the network's input, the person's centre in the
+    middle, on the pixel that counts half the input from 0."""
+    height, width = size
+    if isinstance(person, Standing):
+        x, y = person.center
+    else:
+        box = person if person is not None else (0.0, 0.0, float(width), float(height))
+        x, y = box[0] + (box[2] - 1) / 2, box[1] + (box[3] - 1) / 2
+    scale = protocol.boxsize / height
+    # a pixel's middle is half a pixel from its corner, before resizing and after
+    center = ((x + 0.5) * scale - 0.5) / scale, ((y + 0.5) * scale - 0.5) / scale
+    return Placement(center, (scale,))
 
 
 def _check_inside(box: Box, size: Size) -> None:
@@ -228,10 +271,12 @@ def colon(first: float, step: float, last: float) -> tuple[float, ...]:
 
 
 DEMO = Protocol(place_rectangle, "demo", search=())
+PYTHON_DEMO = Protocol(place_peak, "python")
 # The protocols by the names that ``cpm-predict --protocol`` takes.
 PROTOCOLS: dict[str, Protocol] = {
     "demo": DEMO,
     "lsp": Protocol(place_whole_image),
     "flic": Protocol(place_torso),
     "mpi": Protocol(place_annotated),
+    "python": PYTHON_DEMO,
 }

@@ -28,6 +28,7 @@ from caffe_compat.errors import DataError
 from reproduce.people.annotation import Annotation
 from reproduce.people.skeletons import Skeleton, named, skeleton
 from reproduce.records.images import pixel_limit
+from reproduce.runtime.plain_opencv import use_plain_opencv
 from reproduce.samples import labels
 from reproduce.samples.dice import Dice
 
@@ -325,23 +326,6 @@ def warp_region(
     )
 
 
-def _use_plain_opencv() -> None:
-    """IPP's bicubic differs by some grey levels; without it every OpenCV 4 gives the recorded
-    pixels.
-
-    Raises
-    ------
-    DataError : another OpenCV than 4.
-    """
-    if not cv2.__version__.startswith("4."):
-        raise DataError(
-            f"OpenCV {cv2.__version__} interpolates otherwise than the original data layer did: "
-            "install one of version 4 (pip install 'opencv-python-headless<5')"
-        )
-    if hasattr(cv2, "ipp"):
-        cv2.ipp.setUseIPP(False)
-
-
 def augment(
     image: Image, annotation: Annotation, settings: Settings, choice: Augmentation
 ) -> Sample:
@@ -353,7 +337,7 @@ def augment(
     annotation : 1-based, as in the record.
     choice : what the dice decided, see :func:`roll`.
     """
-    _use_plain_opencv()
+    use_plain_opencv()
     scene = read_scene(annotation, settings)
     if settings.do_clahe:
         image = clahe(image, settings)
