@@ -19,10 +19,13 @@ from reproduce.cli.common import BENCHMARK_NAME, FAILED_CHECK, PROTOCOL_NAME, Co
 _EPILOG = """
 \b
 Examples:
+  cpm-predict photo.jpg
   cpm-predict photo.jpg --model pose.safetensors --box 120,40,200,420
   cpm-predict photos/*.jpg --model pose.safetensors --out predicted
   cpm-predict photos --boxes people.csv --model pose.safetensors
   cpm-predict street.jpg walk.mp4 --detect --model pose.safetensors
+  cpm-predict street.jpg --detect person --person-model person.safetensors --model pose.safetensors
+  cpm-predict street.jpg --protocol python --person-model person.safetensors --model vgg.safetensors
   cpm-predict camera:0 --limit 300 --model pose.safetensors
   cpm-predict --dataset lsp --data DIR --model pose.safetensors --out lsp
 """
@@ -62,6 +65,19 @@ def _scales(
     return numbers
 
 
+def _range(
+    context: click.Context, parameter: click.Parameter, value: str | None
+) -> tuple[float, float] | None:
+    if value is None:
+        return None
+    numbers = _numbers(value)
+    if len(numbers) != 2 or not 0.01 <= numbers[0] <= numbers[1] <= 100:
+        raise click.BadParameter(
+            f"'{value}': expected the smallest and the largest size, for example 0.8,1.2"
+        )
+    return numbers[0], numbers[1]
+
+
 def _inputs(inputs: tuple[str, ...]) -> tuple[list[Path], list[Path], list[int]]:
     """Images, videos and cameras that the arguments name."""
     from reproduce.predict.photographs import IMAGES
@@ -88,13 +104,29 @@ def _inputs(inputs: tuple[str, ...]) -> tuple[list[Path], list[Path], list[int]]
     return images, videos, cameras
 
 
-@click.command(cls=Command, epilog=_EPILOG)
+class _PredictCommand(Command):
+    """``--detect`` may stand alone, before an input too: what follows counts as its value only
+    where it is one."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        joined: list[str] = []
+        for word in args:
+            if joined and joined[-1] == "--detect":
+                joined[-1:] = [f"--detect={word}"] if word in _DETECTORS else ["--detect=hog", word]
+            else:
+                joined.append(word)
+        return super().parse_args(ctx, joined)
+
+
+_DETECTORS = ("hog", "person")
+
+
+@click.command(cls=_PredictCommand, epilog=_EPILOG)
 @click.argument("inputs", nargs=-1, type=click.Path())
 @click.option(
     "--model",
-    required=True,
     type=click.Path(),
-    help="Any weight file that cpm-convert reads or writes.",
+    help="Any weight file that cpm-convert reads or writes (default: the embedded network).",
 )
 @click.option("--prototxt", type=click.Path(), help="Deploy definition, if the model holds none.")
 @click.option(
@@ -108,8 +140,30 @@ def _inputs(inputs: tuple[str, ...]) -> tuple[list[Path], list[Path], list[int]]
 )
 @click.option(
     "--detect",
-    is_flag=True,
-    help="Boxes from OpenCV's people detector (upright people); several per image.",
+    type=click.Choice(_DETECTORS),
+    is_flag=False,
+    flag_value="hog",
+    help="Find the people, several per image: with OpenCV's detector (hog, of upright people), or "
+    "with --person-model at several scales.",
+)
+@click.option(
+    "--person-model", type=click.Path(), help="Weight file of a network that finds people."
+)
+@click.option(
+    "--person-prototxt", type=click.Path(), help="Its deploy definition, if the model holds none."
+)
+@click.option(
+    "--person-scales",
+    callback=_scales,
+    help="Heights that --detect person looks at, in multiples of the input's (default: "
+    "0.5,0.7,1,1.4).",
+)
+@click.option(
+    "--person-threshold",
+    type=click.FloatRange(0, 1),
+    default=0.5,
+    show_default=True,
+    help="Beliefs of the person network above this are people.",
 )
 @click.option(
     "--protocol",
@@ -117,13 +171,25 @@ def _inputs(inputs: tuple[str, ...]) -> tuple[list[Path], list[Path], list[int]]
     default="demo",
     show_default=True,
     help="demo: a box around the person; lsp: the whole image; flic: the torso's box; mpi: a "
-    "square of 200 "
-    "annotated scales.",
+    "square of 200 annotated scales; python: the authors' Python demo, everybody whom "
+    "--person-model finds.",
 )
 @click.option(
     "--scales",
     callback=_scales,
     help="Multiples of the protocol's scale, e.g. 0.8,1,1.2 (default: the paper's).",
+)
+@click.option(
+    "--range",
+    "demo_range",
+    callback=_range,
+    help="demo: smallest and largest size of the person in the input, e.g. 0.8,1.2 (default: that "
+    "of the authors' demo for this model; else 0.8,3).",
+)
+@click.option(
+    "--octave",
+    type=click.FloatRange(0.1, 100),
+    help="demo: scales an octave in that range (default: 6).",
 )
 @click.option(
     "--dataset",
@@ -175,13 +241,19 @@ def _inputs(inputs: tuple[str, ...]) -> tuple[list[Path], list[Path], list[int]]
 @common
 def main(
     inputs: tuple[str, ...],
-    model: str,
+    model: str | None,
     prototxt: str | None,
     box: Any,
     boxes: str | None,
-    detect: bool,
+    detect: str | None,
+    person_model: str | None,
+    person_prototxt: str | None,
+    person_scales: tuple[float, ...] | None,
+    person_threshold: float,
     protocol: Any,
     scales: tuple[float, ...] | None,
+    demo_range: tuple[float, float] | None,
+    octave: float | None,
     dataset: str | None,
     data: str | None,
     limit: int | None,
@@ -201,14 +273,16 @@ def main(
     montage of the belief maps of every stage and OpenPose's JSON are written, and for all images
     together COCO's JSON, .npz and .mat; for a video its frames with skeletons and one JSON. With
     --dataset the benchmark's protocol runs: seven scales, the release's .mat, the score. Under
-    torchrun each process takes its share.
+    torchrun each process takes its share. Without --model the embedded network is used.
     """
     from reproduce.benchmarks.benchmark_run import predict_benchmark
     from reproduce.benchmarks.registry import open_for_testing
+    from reproduce.network.identify import embedded
     from reproduce.predict.boxes import read_boxes
+    from reproduce.predict.person_finder import PERSON_SEARCH, PersonFinder
     from reproduce.predict.photographs import photographs
     from reproduce.predict.predictor import Predictor
-    from reproduce.predict.protocol import PROTOCOLS
+    from reproduce.predict.protocol import FIRST_DEMO_RANGE, PROTOCOLS
     from reproduce.predict.runs import Run
     from reproduce.predict.videos import camera, video
     from reproduce.runtime import processes
@@ -216,7 +290,7 @@ def main(
 
     if bool(inputs) == bool(dataset):
         raise CaffeCompatError("give images or folders, or --dataset with --data")
-    if (box is not None) + (boxes is not None) + detect > 1 or (
+    if (box is not None) + (boxes is not None) + (detect is not None) > 1 or (
         dataset and (box or boxes or detect)
     ):
         raise CaffeCompatError(
@@ -226,15 +300,31 @@ def main(
         raise CaffeCompatError(
             "--dataset needs --data, the folder that holds it, and has its own protocol"
         )
+    by_network = protocol == "python" and box is None and boxes is None and detect is None
+    if (detect == "person" or by_network) and person_model is None:
+        raise CaffeCompatError(
+            f"{'--protocol python' if by_network else '--detect person'} needs --person-model, the "
+            "network that finds people (cpm-models info person)"
+        )
+    if person_model is not None and detect != "person" and not by_network:
+        raise CaffeCompatError(
+            "--person-model goes with --detect person, or with --protocol python without boxes"
+        )
+    if (demo_range or octave) and (protocol != "demo" or dataset or scales):
+        raise CaffeCompatError("--range and --octave are of --protocol demo, without --scales")
     images, videos, cameras = _inputs(inputs)
     where = read_boxes(boxes) if boxes is not None else box
     test = open_for_testing(dataset, str(data)) if dataset else None
     chosen = test.protocol if test is not None else PROTOCOLS[protocol]
     with processes.group(choose(device)) as group:
+        say: Callable[[str], None] = click.echo if group.first else _silent
+        if model is None:
+            model = str(embedded())
+            say(f"no --model: the embedded network {embedded().parent.name} predicts")
         predictor = Predictor.load(
             model,
             prototxt=prototxt,
-            protocol=chosen.searching(scales),
+            protocol=chosen.searching(scales).ranging(demo_range, octave),
             device=group.device,
             stages=stages,
             batch=batch,
@@ -248,11 +338,32 @@ def main(
             "protocol": dataset or protocol,
             "amp": amp,
         }
+        if chosen is PROTOCOLS["demo"] and not scales:
+            used = predictor.protocol
+            least, most = used.demo_range or FIRST_DEMO_RANGE
+            about["range"] = [least, most, used.octave]
+            said = "--range" if demo_range else "default of this model"
+            say(
+                f"the person's size in the input: {least:g} to {most:g} ({said}), "
+                f"{used.octave:g} scales an octave"
+            )
+        find = None
+        if person_model is not None:
+            about["person_model"] = _digest(person_model)
+            about["person"] = [detect, person_scales, person_threshold]
+            finder = PersonFinder.load(
+                person_model,
+                prototxt=person_prototxt,
+                device=group.device,
+                engine=engine,
+                threshold=person_threshold,
+                search=person_scales or PERSON_SEARCH,
+            )
+            find = finder.search if detect == "person" else finder.at_one_scale
         if test is not None:
             test.check_parts(predictor.parts)
         folder = Path(out)
         folder.mkdir(parents=True, exist_ok=True)
-        say: Callable[[str], None] = click.echo if group.first else _silent
         if workers is None:
             workers = 2 if (os.cpu_count() or 1) > 2 else 0
         ahead = (
@@ -262,12 +373,13 @@ def main(
             predictor=predictor,
             out=folder,
             say=say,
-            detect=detect,
+            detect=detect == "hog",
             resume=resume,
             workers=ahead,
             about=about,
             group=group,
             limit=limit,
+            find=find,
         )
         start = time.perf_counter()
         count = 0

@@ -117,6 +117,48 @@ def draw_skeleton(image: Image, joints: npt.NDArray[np.floating[Any]], skeleton:
     return out
 
 
+def draw_people(
+    image: Image,
+    belief: Maps,
+    centers: Sequence[tuple[float, float]],
+    boxes: Sequence[tuple[float, float, float, float]],
+) -> Image:
+    """The person network's map in false colours over the image, with who was found: centre and
+    box.
+
+    Parameters
+    ----------
+    belief : (h, w) over the image; 0 to 1 are the lowest and the highest colour.
+    centers : x, y of each. boxes : x, y, width, height of each; 0-based pixels.
+    """
+    import cv2
+
+    out = overlay(image, belief, low=0.0, high=1.0)
+    size = max(image.shape[:2])
+    thick = max(1, size // 320)
+    for i, ((x, y), (left, top, width, height)) in enumerate(zip(centers, boxes, strict=True)):
+        colour = _PALETTE[i % len(_PALETTE)]
+        corner = round(left), round(top)
+        cv2.rectangle(out, corner, (round(left + width), round(top + height)), colour, thick)
+        place = round(x), round(y)
+        cv2.drawMarker(
+            out, place, (255, 255, 255), cv2.MARKER_CROSS, size // 30, thick + 2, cv2.LINE_AA
+        )
+        cv2.drawMarker(out, place, colour, cv2.MARKER_CROSS, size // 30, thick, cv2.LINE_AA)
+        beside = place[0] + size // 50, place[1] - size // 50
+        cv2.putText(
+            out,
+            str(i + 1),
+            beside,
+            cv2.FONT_HERSHEY_SIMPLEX,
+            size / 900,
+            (255, 255, 255),
+            thick,
+            cv2.LINE_AA,
+        )
+    return out
+
+
 def save_png(image: Image, path: str | os.PathLike[str]) -> None:
     """Write a picture (H, W, 3) uint8 B, G, R, whole or not at all."""
     import cv2

@@ -128,6 +128,11 @@ def released() -> tuple[Released, ...]:
     )
 
 
+def embedded() -> Path:
+    """The weight file of the network that comes with the package."""
+    return models_folder() / str(_released_toml()["embedded"]) / "pose.caffemodel"
+
+
 def how_to_get() -> str:
     """Where released weights are to be had and put."""
     return str(_released_toml()["where"])

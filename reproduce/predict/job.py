@@ -37,7 +37,7 @@ class Job:
     keep : whether the image's pixels come back.
     size : rows and columns of the image; made by :func:`prepare`.
     inputs : for each person the network's inputs, one a scale; made by :func:`prepare`.
-    error : what is wrong with this image; made by :func:`prepare`.
+    error : what is wrong with this image; made by :func:`prepare`, or by who looked for people.
     """
 
     name: str
@@ -71,6 +71,8 @@ class Job:
 def prepare(job: Job) -> Job:
     """Decode, find the people, resize: the job with its inputs, or with its error. Never raises a
     :class:`CaffeCompatError`, so that one bad image does not stop the others."""
+    if job.error is not None:  # found before it came here
+        return job
     try:
         return _prepared(job)
     except CaffeCompatError as error:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from caffe_compat.errors import CaffeCompatError
+from caffe_compat.errors import CaffeCompatError, DataError
 from caffe_compat.lazy import lazy_import
 from reproduce.predict.belief import enlarge
 from reproduce.predict.boxes import UNIT_HEIGHT
@@ -41,6 +41,7 @@ STRIDE = 8  # pixels of the input in a cell of the map
 THRESHOLD = 0.5
 # Heights of the image that the search looks at, in multiples of the demo's.
 PERSON_SEARCH = (0.5, 0.7, 1.0, 1.4)
+_MOST_PIXELS = 1 << 23  # of a scaled image: its maps take gigabytes
 _CLOSE = 0.25  # peaks nearer than this share of the person's height are one person
 
 
@@ -178,6 +179,11 @@ class PersonFinder:
 
     def _at_scale(self, image: Image, scale: float) -> tuple[list[Standing], Maps]:
         """People at one scale, and the belief over the image without the padding."""
+        if image.shape[0] * image.shape[1] * scale**2 > _MOST_PIXELS:
+            raise DataError(
+                f"an image of {image.shape[1]}×{image.shape[0]} made {self.height} pixels high is "
+                "too wide for the person network"
+            )
         scaled = resize_cv(image, scale)
         wide = enlarge(self.belief(padded(scaled))[None], STRIDE)[0]
         size = TARGET_DIST * self.height / RELEASED_BOXSIZE / scale
@@ -229,7 +235,7 @@ def merged(people: Sequence[Standing]) -> list[Standing]:
 def _inside(person: Standing, image: Image) -> bool:
     """Does the person's centre lie in the image, and not in the padding?"""
     x, y = person.center
-    return x < image.shape[1] and y < image.shape[0]
+    return bool(x < image.shape[1] and y < image.shape[0])
 
 
 def _largest(beliefs: Sequence[Maps]) -> Maps:

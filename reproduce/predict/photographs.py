@@ -5,21 +5,28 @@ from __future__ import annotations
 import contextlib
 import json
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from caffe_compat.errors import CaffeCompatError, DataError
 from caffe_compat.files import write_json
-from reproduce.drawing.pictures import draw_skeleton, montage, save_png
+from reproduce.drawing.pictures import draw_people, draw_skeleton, montage, save_png
 from reproduce.people.skeletons import skeleton
+from reproduce.predict.boxes import Box
 from reproduce.predict.job import Job, prepare
 from reproduce.predict.predictor import Prediction
+from reproduce.predict.protocol import Person
 from reproduce.predict.result_files import write_all
 from reproduce.predict.runs import Boxes, Run, boxes_of, people_rows
 from reproduce.runtime.prefetch import prefetch
 
+Image = npt.NDArray[np.uint8]
+Maps = npt.NDArray[np.float32]
 IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 TILE = 96  # width of a belief map in the montage, pixels
 
@@ -34,8 +41,7 @@ def photographs(run: Run, paths: Sequence[Path], boxes: Boxes) -> tuple[int, lis
     """
     names = [*skeleton(run.predictor.parts).parts, "background"]
     targets, bad = _targets(run, paths)
-    todo: list[tuple[Path, Path]] = []
-    jobs: list[Job] = []
+    todo: list[tuple[Path, Path, Sequence[Person] | None]] = []
     for path, target in run.mine(targets):
         if run.resume and Path(f"{target}_keypoints.json").exists():
             continue
@@ -44,11 +50,11 @@ def photographs(run: Run, paths: Sequence[Path], boxes: Boxes) -> tuple[int, lis
         except DataError as error:
             bad.append(str(error))
         else:
-            jobs.append(run.predictor.job(str(path), path, own, detect=run.detect, keep=True))
-            todo.append((path, target))
+            todo.append((path, target, own))
     done = 0
     with _Writer() as writer, run.bar(len(todo), "images") as bar:
-        for (path, target), job in zip(todo, prefetch(prepare, jobs, run.workers), strict=True):
+        jobs = prefetch(prepare, _jobs(run, todo, writer), run.workers)
+        for (path, target, _), job in zip(todo, jobs, strict=True):
             try:
                 found = run.predictor.predict_job(job, shown=TILE)
             except CaffeCompatError as error:
@@ -56,7 +62,8 @@ def photographs(run: Run, paths: Sequence[Path], boxes: Boxes) -> tuple[int, lis
             else:
                 if job.nobody:
                     run.say(f"{path}: no person detected, the whole image was taken")
-                run.say(f"{path}: mean score " + ", ".join(f"{p.scores.mean():.3f}" for p in found))
+                scores = ", ".join(f"{p.scores.mean():.3f}" for p in found)
+                run.say(f"{path}: " + (f"mean score {scores}" if found else "no person found"))
                 writer.submit(_write_image, path, target, job, found, names)
                 done += len(found)
             bar.update()
@@ -64,6 +71,29 @@ def photographs(run: Run, paths: Sequence[Path], boxes: Boxes) -> tuple[int, lis
     if run.group.first:
         _gather(run, targets)
     return done, bad
+
+
+def _jobs(
+    run: Run, todo: Sequence[tuple[Path, Path, Sequence[Person] | None]], writer: _Writer
+) -> Iterator[Job]:
+    """Each image's job; the person network looks here, in the process that has it."""
+    for path, target, own in todo:
+        job, seen = run.job(str(path), path, own, keep=True)
+        if seen is not None and isinstance(job.image, np.ndarray):
+            boxes = [person.box for person in seen.people]
+            centers = [person.center for person in seen.people]
+            writer.submit(_write_people, target, job.image, seen.belief, centers, boxes)
+        yield job
+
+
+def _write_people(
+    target: Path,
+    image: Image,
+    belief: Maps,
+    centers: Sequence[tuple[float, float]],
+    boxes: Sequence[Box],
+) -> None:
+    save_png(draw_people(image, belief, centers, boxes), Path(f"{target}_people.png"))
 
 
 def _targets(run: Run, paths: Sequence[Path]) -> tuple[list[tuple[Path, Path]], list[str]]:

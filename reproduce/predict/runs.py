@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from caffe_compat.errors import CaffeCompatError, DataError
 from reproduce.predict.boxes import Box, of_image
 from reproduce.predict.job import Job
+from reproduce.predict.person_finder import PeopleFound
 from reproduce.predict.predictor import Prediction, Predictor
-from reproduce.predict.protocol import Person
+from reproduce.predict.protocol import Person, Standing
 from reproduce.predict.result_files import openpose
+from reproduce.records.store import read_image
 from reproduce.runtime.processes import Group
 
+Image = npt.NDArray[np.uint8]
 Say = Callable[[str], None]
 # One box for every image, each image's boxes by its name, or none.
 Boxes = Box | Mapping[str, list[Box]] | None
@@ -32,7 +36,8 @@ class Run:
     predictor : the network and its protocol.
     out : folder of the results.
     say : tells the user a line.
-    detect : take the people that the detector sees.
+    detect : take the people that OpenCV's detector sees.
+    find : takes the people that the person network sees, instead; of pixels (H, W, 3) B, G, R.
     resume : skip what is done.
     workers : processes that decode and resize.
     about : what makes the results (model and settings), kept with them.
@@ -49,6 +54,24 @@ class Run:
     about: dict[str, Any] = field(default_factory=dict)
     group: Group = field(default_factory=lambda: Group(0, 1, "cpu"))
     limit: int | None = None
+    find: Callable[[Image], PeopleFound] | None = None
+
+    def job(
+        self, name: str, image: Path | Image, boxes: Sequence[Person] | None, *, keep: bool = False
+    ) -> tuple[Job, PeopleFound | None]:
+        """An image to be tested, and what the person network sees in it where it is to look."""
+        if self.find is None:
+            return self.predictor.job(name, image, boxes, detect=self.detect, keep=keep), None
+        job = self.predictor.job(name, image, boxes, keep=keep)
+        try:
+            if isinstance(image, Path):
+                image = read_image(image, upright=job.protocol.upright)
+            seen = self.find(image)
+        except CaffeCompatError as error:
+            text = str(error)
+            told = text if text.startswith(name) else f"{name}: {text}"
+            return replace(job, image=None, error=DataError(told)), None
+        return replace(job, image=image, people=seen.people), seen
 
     def mine(self, items: Sequence[_Item]) -> list[_Item]:
         """This process' share."""
@@ -74,13 +97,18 @@ def boxes_of(boxes: Boxes, path: Path) -> tuple[Box, ...] | None:
 
 
 def person_row(found: Prediction, person: Person) -> dict[str, Any]:
-    """A person of a result's JSON: key points as OpenPose writes them, mean score, box."""
+    """A person of a result's JSON: key points as OpenPose writes them, mean score, box; of
+    somebody whom the person network found, its confidence too."""
     row = openpose([(found.joints, found.scores)])["people"][0]
-    return {
-        **row,
-        "score": round(float(found.scores.mean()), 4),
-        "box": list(person) if isinstance(person, tuple) else None,
-    }
+    row["score"] = round(float(found.scores.mean()), 4)
+    if isinstance(person, Standing):
+        row["box"] = [round(v, 2) for v in person.box]
+        row["center"] = [round(v, 2) for v in person.center]
+        if person.confidence is not None:
+            row["confidence"] = round(person.confidence, 4)
+    else:
+        row["box"] = list(person) if person is not None else None
+    return dict(row)
 
 
 def people_rows(job: Job, found: Sequence[Prediction]) -> list[dict[str, Any]]:

@@ -64,7 +64,7 @@ def video(run: Run, path: Path, boxes: Boxes) -> tuple[int, list[str]]:
             capture.grab()
         rest = None if run.limit is None else max(0, run.limit - start)
         jobs = (
-            run.predictor.job(f"{path}, frame {start + i}", frame, own, detect=run.detect)
+            run.job(f"{path}, frame {start + i}", frame, own)[0]
             for i, frame in enumerate(frames_of(capture, rest))
         )
         with run.bar(max(0, total - start) or None, "frames") as bar:
@@ -136,7 +136,7 @@ def camera(run: Run, number: int, box: Box | None) -> int:
         start = time.monotonic()
         for i, frame in enumerate(frames_of(capture, run.limit)):
             name = f"camera {number}, frame {i}"
-            job = prepare(run.predictor.job(name, frame, own, detect=run.detect))
+            job = prepare(run.job(name, frame, own)[0])
             people = _frame_people(run, job)
             seconds = round(time.monotonic() - start, 3)
             frames.append({"frame": i, "time": seconds, "people": people})
