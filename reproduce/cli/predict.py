@@ -19,7 +19,7 @@ from reproduce.cli.common import BENCHMARK_NAME, FAILED_CHECK, PROTOCOL_NAME, Co
 _EPILOG = """
 \b
 Examples:
-  cpm-predict photo.jpg
+  cpm-predict photo.jpg --page
   cpm-predict photo.jpg --model pose.safetensors --box 120,40,200,420
   cpm-predict photos/*.jpg --model pose.safetensors --out predicted
   cpm-predict photos --boxes people.csv --model pose.safetensors
@@ -230,6 +230,12 @@ _DETECTORS = ("hog", "person")
     "processors, where the "
     "network needs both; else 2).",
 )
+@click.option(
+    "--page",
+    is_flag=True,
+    help="Write page.html too: choose a part, move through the stages, and its belief map appears "
+    "over the photograph.",
+)
 @click.option("--resume", is_flag=True, help="Skip what is done already.")
 @click.option(
     "--out",
@@ -263,6 +269,7 @@ def main(
     amp: str | None,
     batch: int,
     workers: int | None,
+    page: bool,
     resume: bool,
     out: str,
 ) -> None:
@@ -313,6 +320,8 @@ def main(
     if (demo_range or octave) and (protocol != "demo" or dataset or scales):
         raise CaffeCompatError("--range and --octave are of --protocol demo, without --scales")
     images, videos, cameras = _inputs(inputs)
+    if page and not images:
+        raise CaffeCompatError("--page shows photographs: name some")
     where = read_boxes(boxes) if boxes is not None else box
     test = open_for_testing(dataset, str(data)) if dataset else None
     chosen = test.protocol if test is not None else PROTOCOLS[protocol]
@@ -387,7 +396,7 @@ def main(
         if test is not None:
             count, bad = predict_benchmark(run, test, Path(model).name.split(".")[0])
         if images:
-            count, bad = photographs(run, images, where)
+            count, bad = photographs(run, images, where, page=page)
         for path in run.mine(videos):
             try:
                 more, wrong = video(run, path, where)

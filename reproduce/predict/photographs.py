@@ -16,6 +16,7 @@ import numpy.typing as npt
 from caffe_compat.errors import CaffeCompatError, DataError
 from caffe_compat.files import write_json
 from reproduce.drawing.pictures import draw_people, draw_skeleton, montage, save_png
+from reproduce.drawing.viewer import ViewedPerson, ViewedPicture, picture_data, write_page
 from reproduce.people.skeletons import skeleton
 from reproduce.predict.boxes import Box
 from reproduce.predict.job import Job, prepare
@@ -29,11 +30,19 @@ Image = npt.NDArray[np.uint8]
 Maps = npt.NDArray[np.float32]
 IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 TILE = 96  # width of a belief map in the montage, pixels
+PAGE_TILE = 184  # the same in the page
+PAGE_PICTURES = 60  # a page of more pictures is too large for a browser
 
 
-def photographs(run: Run, paths: Sequence[Path], boxes: Boxes) -> tuple[int, list[str]]:
+def photographs(
+    run: Run, paths: Sequence[Path], boxes: Boxes, *, page: bool = False
+) -> tuple[int, list[str]]:
     """Predict the people in each image; write skeletons, belief maps and JSON, and all predictions
     together at the end.
+
+    Parameters
+    ----------
+    page : write ``page.html`` too, in which the belief maps can be looked through.
 
     Returns
     -------
@@ -43,7 +52,8 @@ def photographs(run: Run, paths: Sequence[Path], boxes: Boxes) -> tuple[int, lis
     targets, bad = _targets(run, paths)
     todo: list[tuple[Path, Path, Sequence[Person] | None]] = []
     for path, target in run.mine(targets):
-        if run.resume and Path(f"{target}_keypoints.json").exists():
+        whole = [Path(f"{target}_keypoints.json"), *([_page_part(run, target)] if page else [])]
+        if run.resume and all(file.exists() for file in whole):
             continue
         try:
             own = boxes_of(boxes, path)
@@ -56,7 +66,7 @@ def photographs(run: Run, paths: Sequence[Path], boxes: Boxes) -> tuple[int, lis
         jobs = prefetch(prepare, _jobs(run, todo, writer), run.workers)
         for (path, target, _), job in zip(todo, jobs, strict=True):
             try:
-                found = run.predictor.predict_job(job, shown=TILE)
+                found = run.predictor.predict_job(job, shown=PAGE_TILE if page else TILE)
             except CaffeCompatError as error:
                 bad.append(str(error))
             else:
@@ -64,12 +74,17 @@ def photographs(run: Run, paths: Sequence[Path], boxes: Boxes) -> tuple[int, lis
                     run.say(f"{path}: no person detected, the whole image was taken")
                 scores = ", ".join(f"{p.scores.mean():.3f}" for p in found)
                 run.say(f"{path}: " + (f"mean score {scores}" if found else "no person found"))
+                if page:
+                    part = _page_part(run, target)
+                    writer.submit(_write_page_part, part, path.name, job.pixels, found)
                 writer.submit(_write_image, path, target, job, found, names)
                 done += len(found)
             bar.update()
     run.group.any(False)  # wait for all processes before the results are gathered
     if run.group.first:
         _gather(run, targets)
+        if page:
+            _write_page(run, targets)
     return done, bad
 
 
@@ -159,6 +174,39 @@ def _write_image(
         "people": people_rows(job, found),
     }
     write_json(Path(f"{target}_keypoints.json"), content)  # last: --resume looks for it
+
+
+def _page_part(run: Run, target: Path) -> Path:
+    """Where an image's part of the page is kept."""
+    return run.out / "page" / f"{target.name}.json"
+
+
+def _write_page_part(path: Path, title: str, image: Image, found: Sequence[Prediction]) -> None:
+    people = []
+    for person in found:
+        assert person.small is not None
+        people.append(ViewedPerson(person.joints, person.scores, person.small))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, picture_data(ViewedPicture(title, image, tuple(people))))
+
+
+def _write_page(run: Run, targets: Sequence[tuple[Path, Path]]) -> None:
+    """The page of all images, as far as they were predicted."""
+    parts = [part for _, target in targets if (part := _page_part(run, target)).exists()]
+    if not parts:
+        return
+    shown = parts[:PAGE_PICTURES]
+    pictures = [json.loads(part.read_text(encoding="utf-8")) for part in shown]
+    about = (
+        f"{len(shown)} of {len(parts)} pictures"
+        if len(parts) > len(shown)
+        else f"{len(parts)} picture{'s' if len(parts) > 1 else ''}"
+    )
+    stages = len(run.predictor.outputs)
+    about += f", a network of {stages} stage{'s' if stages > 1 else ''}. Choose a part and a stage."
+    path = run.out / "page.html"
+    write_page(path, "What the network believes", about, pictures, skeleton(run.predictor.parts))
+    run.say(f"{path}: {about.split('.')[0]}")
 
 
 def _gather(run: Run, targets: Sequence[tuple[Path, Path]]) -> None:

@@ -47,8 +47,8 @@ class Prediction:
         scales.
     maps : belief maps in the image: benchmark (1, P + 1, H, W) summed over the scales, demo
         (stages, P + 1, H, W) averaged; None where they were not asked for.
-    small : the same maps reduced for a picture, (stages, P + 1, h, w); None where they were not
-        asked for.
+    small : the belief maps of every stage reduced for a picture, (stages, P + 1, h, w), averaged
+        over the scales; None where they were not asked for.
     """
 
     joints: Floats
@@ -320,7 +320,7 @@ class Predictor:
         """All people of an image: their inputs fill common batches."""
         if not people:
             return []
-        every_stage = self.protocol.combination != "benchmark" and (keep or shown is not None)
+        every_stage = shown is not None or (keep and self.protocol.combination != "benchmark")
         names = self.outputs if every_stage else self.outputs[-1:]
         everything = [one for inputs in people for one in inputs]
         pixels = np.stack([one.pixels for one in everything])
@@ -413,6 +413,8 @@ class Predictor:
             if shown is not None:
                 reduced = (max(1, round(shown * size[0] / size[1])), shown)
                 small = self._total(stages, inputs, size, reduced).cpu().numpy()
+                if self.protocol.combination == "benchmark":
+                    small /= len(inputs)
         scores = best / len(inputs) if self.protocol.combination == "benchmark" else best
         return Prediction(joints, scores, None if maps is None else maps.cpu().numpy(), small)
 
