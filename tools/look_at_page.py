@@ -38,10 +38,11 @@ _QUIET = (
 )
 _MEASURE = """<script>
 addEventListener('load', () => {
-  const pictures = [...document.querySelectorAll('img, svg[role=img]')];
+  const shown = e => e.getClientRects().length > 0; // not an edition for another width
+  const pictures = [...document.querySelectorAll('img, svg[role=img]')].filter(shown);
   const broken = pictures.filter(p => p.tagName === 'IMG' ? !p.naturalWidth : !(p.getBoundingClientRect().width > 1)).length;
   const small = [];
-  for (const t of document.querySelectorAll('svg text, p, td, th, li, figcaption, h1, h2, h3')) {
+  for (const t of [...document.querySelectorAll('svg text, p, td, th, li, figcaption, h1, h2, h3')].filter(shown)) {
     let size = parseFloat(getComputedStyle(t).fontSize);
     if (t.ownerSVGElement) { const m = t.getScreenCTM(); size *= Math.hypot(m.a, m.b); }
     if (t.textContent.trim()) small.push(size);

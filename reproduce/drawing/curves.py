@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,8 @@ Floats = npt.NDArray[np.float64]
 # Okabe and Ito's colours, safe for the colour-blind; ours are always the first two
 _COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _DASHES = ("-", "--", "-.", ":")
+# The edition for a phone: inches, and characters of a line of its title.
+_NARROW_WIDTH, _NARROW_TITLE = 3.7, 50
 # How a published number is drawn.
 _MARK: dict[str, Any] = {
     "marker": "D",
@@ -121,7 +124,8 @@ def draw(
     marks: Mapping[str, Sequence[Mark]] | None = None,
     line: tuple[float, str] | None = None,
 ) -> None:
-    """Panels of curves with one legend below; PNG, PDF and SVG.
+    """Panels of curves with one legend below; PNG, PDF and SVG, and ``PATH_narrow.svg`` for a
+    phone: as wide as one, panels below each other.
 
     Parameters
     ----------
@@ -133,6 +137,46 @@ def draw(
     marks : published numbers of a panel, drawn as open diamonds.
     line : x and text of a vertical line in all panels.
     """
+    for narrow in (False, True):
+        figure = _compose(
+            panels,
+            xlabel=xlabel,
+            ylabel=ylabel,
+            columns=columns,
+            at=at,
+            title=title,
+            own_legends=own_legends,
+            points=points,
+            marks=marks,
+            line=line,
+            narrow=narrow,
+        )
+        if narrow:
+            save(figure, narrow_path(path), ("svg",))
+        else:
+            save(figure, path)
+
+
+def narrow_path(path: Path) -> Path:
+    """Where a figure's edition for a phone is."""
+    return path.with_name(f"{path.stem}_narrow{path.suffix}")
+
+
+def _compose(
+    panels: Mapping[str, Sequence[Curve]],
+    *,
+    xlabel: str,
+    ylabel: str,
+    columns: int,
+    at: float,
+    title: str = "",
+    own_legends: bool = False,
+    points: bool = False,
+    marks: Mapping[str, Sequence[Mark]] | None = None,
+    line: tuple[float, str] | None = None,
+    narrow: bool = False,
+) -> Any:
+    """The figure of :func:`draw`; see there."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -148,8 +192,13 @@ def draw(
             for curves in panels.values()
             for i, c in enumerate(curves)
         }
-    rows = -(-len(panels) // columns)
+    width = (2.5 if columns > 2 else 3.2) * columns + 0.6
     legend_columns = 3 if columns > 2 else 2
+    if narrow:
+        columns = 2 if columns > 2 and not own_legends else 1
+        width, legend_columns = _NARROW_WIDTH, 1
+        title = "\n".join(textwrap.wrap(title, _NARROW_TITLE))
+    rows = -(-len(panels) // columns)
     entries = -(-(len(first) + len(_mark_handle(marks))) // legend_columns)
     below = 0.0 if own_legends or points else 0.17 * entries + 0.35
     longest = max(len(curves) for curves in panels.values())
@@ -158,7 +207,7 @@ def draw(
     figure, axes = plt.subplots(
         rows,
         columns,
-        figsize=((2.5 if columns > 2 else 3.2) * columns + 0.6, height),
+        figsize=(width, height),
         squeeze=False,
     )
     for axis, (name, curves) in zip(axes.ravel(), panels.items(), strict=False):
@@ -233,10 +282,10 @@ def draw(
             title_fontsize=8,
         )
     if title:
-        figure.suptitle(title, fontsize=11)
+        figure.suptitle(title, fontsize=9 if narrow else 11)
     above = 0.25 * (title.count("\n") + 1) if title else 0.0
     figure.tight_layout(rect=(0, below / height, 1, 1 - above / height))
-    save(figure, path)
+    return figure
 
 
 def _mark_handle(marks: Mapping[str, Sequence[Mark]] | None) -> list[Any]:
@@ -247,11 +296,11 @@ def _mark_handle(marks: Mapping[str, Sequence[Mark]] | None) -> list[Any]:
     return [Line2D([], [], **_MARK, label=label) for label in labels]
 
 
-def save(figure: Any, path: Path) -> None:
+def save(figure: Any, path: Path, endings: Sequence[str] = ("png", "pdf", "svg")) -> None:
     """A matplotlib figure as PNG, PDF and SVG; it is closed."""
     import matplotlib.pyplot as plt
 
-    for ending in ("png", "pdf", "svg"):
+    for ending in endings:
         buffer = io.BytesIO()
         with plt.rc_context(
             {"svg.fonttype": "none", "pdf.fonttype": 42}

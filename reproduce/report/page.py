@@ -15,16 +15,19 @@ from pathlib import Path
 from typing import Any, get_args
 
 from caffe_compat import __version__
-from caffe_compat.errors import DataError
+from caffe_compat.errors import CaffeCompatError, DataError
 from caffe_compat.files import atomic_write, write_json
 from reproduce.benchmarks import check
 from reproduce.benchmarks.benchmark import Missing
+from reproduce.drawing import viewer
+from reproduce.drawing.curves import narrow_path
 from reproduce.experiments import plans
 from reproduce.experiments.results import HEAD, Result, read_results, rows
 from reproduce.figures import fig04, fig05, fig06, fig08, fig09, fig10, fig12
 from reproduce.figures.claims import without_training
 from reproduce.figures.verdicts import Claim, Verdict, absent
 from reproduce.network import netgen, receptive
+from reproduce.report.samples import embedded_score, sample_pictures
 from reproduce.runtime.provenance import provenance
 
 Say = Callable[[str], None]
@@ -35,6 +38,7 @@ body { color: #1b1b1b; background: #fff; }
 h1, h2, h3 { line-height: 1.25; } h2 { margin-top: 2.5rem; border-bottom: 1px solid #ccc; }
 figure { margin: 1rem 0; } figure > div { overflow-x: auto; }
 figure svg, figure img { width: 100%; height: auto; display: block; } figure img { min-width: 46rem; }
+.narrow { display: none; } .summary { padding-left: 1.2rem; }
 figcaption, .small { font-size: .875rem; color: #444; }
 .scroll { overflow-x: auto; } table { border-collapse: collapse; font-size: .875rem; min-width: 34rem; }
 th, td { text-align: left; vertical-align: top; padding: .3rem .6rem; border-bottom: 1px solid #ddd; }
@@ -44,6 +48,7 @@ th { border-bottom: 2px solid #888; } .claims { min-width: 58rem; table-layout: 
 code { background: #f2f2f2; padding: 0 .2rem; overflow-wrap: anywhere; }
 .yes { color: #00664b; } .no { color: #a33c00; } .open { color: #555; }
 @media (max-width: 42rem) {
+.wide { display: none; } .narrow { display: block; } figure img { min-width: 0; }
 .cards, .cards tbody, .cards tr, .cards td { display: block; min-width: 0; } .cards thead { display: none; }
 .cards tr { border-bottom: 2px solid #888; padding: .5rem 0; } .cards td { border: 0; padding: .1rem 0; }
 .cards td::before { content: attr(data-label) ": "; font-weight: 600; } }
@@ -97,25 +102,32 @@ def _raw_table(head: Sequence[str], rows: Sequence[Sequence[str]], kind: str) ->
 
 
 def _picture(path: Path, caption: str, number: str) -> str:
-    """A figure inside the page: vector where there is one."""
-    vector = path.with_suffix(".svg")
+    """A figure inside the page: vector where there is one, and an edition for a phone."""
+    vector, narrow = path.with_suffix(".svg"), narrow_path(path.with_suffix(".svg"))
     if vector.exists():
-        text = vector.read_text(encoding="utf-8")
-        text = text[text.index("<svg") :]
-        # ids are unique in a file, not in a page of several
-        text = re.sub(r'\b(id="|url\(#|href="#)', lambda m: f"{m[1]}f{number}-", text)
-        for size in ("width", "height"):  # the page's width counts
-            text = re.sub(rf'<svg ([^>]*)\b{size}="[^"]*"', r"<svg \1", text, count=1)
-        # never so small that a label of 7 points cannot be read; a narrower window scrolls
-        view = re.search(r'viewBox="0 0 ([\d.]+)', text)
-        style = f' style="min-width: {1.1 * float(view[1]):.0f}px"' if view else ""
-        image = text.replace(
-            "<svg ", f'<svg role="img"{style} aria-label="{html.escape(caption, quote=True)}" ', 1
-        )
+        image = _vector(vector, caption, f"f{number}")
+        if narrow.exists():
+            small = _vector(narrow, caption, f"n{number}")
+            image = f'<div class="wide">{image}</div><div class="narrow">{small}</div>'
     else:
         data = base64.b64encode(path.with_suffix(".png").read_bytes()).decode()
         image = f'<img alt="{html.escape(caption, quote=True)}" src="data:image/png;base64,{data}">'
     return f"<figure><div>{image}</div><figcaption>{html.escape(caption)}</figcaption></figure>"
+
+
+def _vector(path: Path, caption: str, mark: str) -> str:
+    """An SVG file as a part of the page."""
+    text = path.read_text(encoding="utf-8")
+    text = text[text.index("<svg") :]
+    # ids are unique in a file, not in a page of several
+    text = re.sub(r'\b(id="|url\(#|href="#)', lambda m: f"{m[1]}{mark}-", text)
+    for size in ("width", "height"):  # the page's width counts
+        text = re.sub(rf'<svg ([^>]*)\b{size}="[^"]*"', r"<svg \1", text, count=1)
+    # never so small that a label of 7 points cannot be read; a narrower window scrolls
+    view = re.search(r'viewBox="0 0 ([\d.]+)', text)
+    style = f' style="min-width: {1.1 * float(view[1]):.0f}px"' if view else ""
+    label = html.escape(caption, quote=True)
+    return text.replace("<svg ", f'<svg role="img"{style} aria-label="{label}" ', 1)
 
 
 def _from_predictions(data: Path, out: Path, say: Say) -> list[Section]:
@@ -223,9 +235,9 @@ def _trainings(profile: str, stored: Mapping[str, Result]) -> Section:
     )
 
 
-def _checks(data: Path) -> Section:
+def _checks(outcomes: Sequence[check.Outcome]) -> Section:
     rows, missing = [], []
-    for o in check.run(data):
+    for o in outcomes:
         ours = (
             "-"
             if o.ours is None
@@ -325,6 +337,46 @@ def _order(claim: Claim) -> tuple[bool, int, str]:
     return claim.figure.startswith("Figure"), _number(claim.figure), panel[0] if panel else ""
 
 
+def _samples(data: Path, say: Say) -> Section:
+    """The sample people, to be looked through."""
+    name, total, benchmark = embedded_score()
+    title = "What the network believes"
+    try:
+        pictures, skeletal = sample_pictures(data)
+    except CaffeCompatError as error:
+        say(f"{title}: left out: {error}")
+        return Section(title, "", str(error))
+    text = (
+        f"The embedded network {name} ({benchmark} {total:.1f}) on photographs that came with the "
+        "authors' release. Choose a part and move through the stages."
+    )
+    say(f"{title}: {len(pictures)} photographs predicted")
+    return Section(title, f"<p>{html.escape(text)}</p>{viewer.viewer(pictures, skeletal)}")
+
+
+def _summary(claims: Sequence[Claim], outcomes: Sequence[check.Outcome]) -> str:
+    """The page in four lines."""
+    verdicts = {v: sum(c.verdict == v for c in claims) for v in get_args(Verdict)}
+    tested = ", ".join(f"{n} {v}" for v, n in verdicts.items() if n)
+    equal = sum(o.verdict == "equal" for o in outcomes)
+    there = sum(o.verdict != "missing" for o in outcomes)
+    name, total, benchmark = embedded_score()
+    lines = [
+        f"Of {len(claims)} claims of the paper: {tested}.",
+        f"Of {len(outcomes)} numbers, published or stored, {there} could be computed again here; "
+        f"{equal} are equal.",
+        f"The embedded network {name}, trained with this toolkit: {benchmark} {total:.1f}.",
+    ]
+    parity = _measured("parity")
+    if parity is not None:
+        cases = sum(r["cases"] for r in parity["rows"])
+        lines.append(
+            f"{cases:,} values were compared with recorded outputs of the original programs."
+        )
+    items = "".join(f"<li>{html.escape(line)}</li>" for line in lines)
+    return f'<ul class="summary">{items}</ul>'
+
+
 def _claims(claims: Sequence[Claim]) -> str:
     """How many hold, then each with both numbers, where ours is from and how to make it again."""
     counts = {v: sum(c.verdict == v for c in claims) for v in get_args(Verdict)}
@@ -352,7 +404,8 @@ def make(data: Path, out: Path, results: Path, profile: str, say: Say, stages: i
     """
     out.mkdir(parents=True, exist_ok=True)
     trained, claims = _trained(data, out, results, profile, stages, say)
-    checks = _checks(data)
+    outcomes = check.run(data)
+    checks = _checks(outcomes)
     sections = [checks, *_from_predictions(data, out, say), *trained, _fields()]
     claims = sorted([*without_training(data), *claims], key=_order)
     sections.sort(
@@ -361,6 +414,7 @@ def make(data: Path, out: Path, results: Path, profile: str, say: Say, stages: i
         )
     )
     sections.insert(0, Section("The paper's claims, one by one", _claims(claims)))
+    sections.insert(0, _samples(data, say))
     sections += [s for s in (_parity(), _speed()) if s is not None]
     about = provenance("cpm-reproduce report", str(data))
     parts = [
@@ -368,17 +422,19 @@ def make(data: Path, out: Path, results: Path, profile: str, say: Say, stages: i
         "content='width=device-width, "
         "initial-scale=1'><title>Convolutional Pose Machines, reproduced</title><link "
         "rel='icon' href='data:,'>"
-        f"<style>{_STYLE}</style></head><body><h1>Convolutional Pose Machines, reproduced</h1>",
+        f"<style>{_STYLE}{viewer.style()}</style></head><body><h1>Convolutional Pose Machines, reproduced</h1>",
         "<p>What was reproduced of Wei et al., CVPR 2016, how closely, and what not. Version "
         f"{__version__}, "
         f"{about['date']}, {html.escape(about['machine'])}.</p>",
+        _summary(claims, outcomes),
     ]
     for section in sections:
         body = section.body or f'<p class="open">Not here: {html.escape(section.missing)}</p>'
         parts.append(f"<h2>{html.escape(section.title)}</h2>{body}")
     page = out / "index.html"
     with atomic_write(page) as stream:
-        stream.write(("\n".join(parts) + "</body></html>\n").encode())
+        program = f"<script>{viewer.script()}</script>"
+        stream.write(("\n".join(parts) + program + "</body></html>\n").encode())
     summary: dict[str, Any] = {
         "provenance": about,
         "claims": [c.__dict__ for c in claims],
