@@ -23,7 +23,8 @@ def _report(data: Path, out: Path) -> str:
 def test_summary_and_sample_people(tmp_path: Path) -> None:
     text = _report(DATA, tmp_path)
     summary, first = text.index('class="summary"'), text.index("<h2>")
-    assert summary < first < text.index("pose-viewer") < text.index("The paper's claims")
+    people, claims = text.index('class="pose-viewer"'), text.index("claims, one by one")
+    assert summary < first < people < claims
     assert "numbers, published or stored" in text[summary:first]
     (told,) = re.findall(r'<script type="application/json">(.*?)</script>', text, re.S)
     pictures = json.loads(told)["pictures"]
