@@ -21,7 +21,7 @@ Floats = npt.NDArray[np.float64]
 _COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _DASHES = ("-", "--", "-.", ":")
 # The edition for a phone: inches, and characters of a line of its title.
-_NARROW_WIDTH, _NARROW_TITLE = 3.7, 50
+NARROW_WIDTH, _NARROW_TITLE = 3.7, 50
 # How a published number is drawn.
 _MARK: dict[str, Any] = {
     "marker": "D",
@@ -157,6 +157,11 @@ def draw(
             save(figure, path)
 
 
+def narrow_title(title: str) -> str:
+    """A title in lines that fit the edition for a phone."""
+    return "\n".join(textwrap.fill(line, _NARROW_TITLE) for line in title.splitlines())
+
+
 def narrow_path(path: Path) -> Path:
     """Where a figure's edition for a phone is."""
     return path.with_name(f"{path.stem}_narrow{path.suffix}")
@@ -196,8 +201,8 @@ def _compose(
     legend_columns = 3 if columns > 2 else 2
     if narrow:
         columns = 2 if columns > 2 and not own_legends else 1
-        width, legend_columns = _NARROW_WIDTH, 1
-        title = "\n".join(textwrap.wrap(title, _NARROW_TITLE))
+        width, legend_columns = NARROW_WIDTH, 1
+        title = narrow_title(title)
     rows = -(-len(panels) // columns)
     entries = -(-(len(first) + len(_mark_handle(marks))) // legend_columns)
     below = 0.0 if own_legends or points else 0.17 * entries + 0.35

@@ -7,7 +7,7 @@ the paper; each panel has the distribution of log10 |g| over a layer's weights f
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy as np
 
 from caffe_compat.files import write_json
 from caffe_compat.network.graph import build
-from reproduce.drawing.curves import save
+from reproduce.drawing.curves import NARROW_WIDTH, narrow_path, narrow_title, save
 from reproduce.experiments.lab import BINS
 from reproduce.experiments.results import Floats, Result
 from reproduce.figures import verdicts
@@ -24,7 +24,7 @@ from reproduce.network import netgen
 
 RUNS = {"with intermediate supervision": "joint-{}", "without": "no-supervision-{}"}
 _COLOURS = ("#0072B2", "#D55E00")
-_COLUMNS = 9
+_COLUMNS, _NARROW_COLUMNS = 9, 3
 HALF_A_DECADE = 0.5
 _CENTRES = (BINS[1:] + BINS[:-1]) / 2
 
@@ -135,28 +135,46 @@ def make(
     kept = _pair(results, stages)
     if not kept:
         return []
+    marks = sorted({int(m) for run in kept.values() for m in run.gradients})
+    numbers = {
+        label: {
+            str(mark): {
+                n: {"log10 |g| at 10, 50, 90 %": quantiles(h).tolist(), "rms": spread(h)}
+                for n, h in _layers(run, str(mark)).items()
+            }
+            for mark in marks
+        }
+        for label, run in kept.items()
+    }
+    path = out / "fig05"
+    save(_compose(kept, marks, _COLUMNS), path)
+    save(_compose(kept, marks, _NARROW_COLUMNS, narrow=True), narrow_path(path), ("svg",))
+    write_json(path.with_suffix(".json"), {"provenance": dict(about), "gradients": numbers})
+    return [path.with_suffix(e) for e in (".json", ".png", ".pdf", ".svg")]
+
+
+def _compose(
+    kept: Mapping[str, Result], marks: Sequence[int], columns: int, *, narrow: bool = False
+) -> Any:
+    """The histograms of some layers (columns) at some moments (rows); ``narrow`` for a phone."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    marks = sorted({int(m) for run in kept.values() for m in run.gradients})
     layers = way(next(iter(kept.values())))
     places = np.unique(
-        np.linspace(0, len(layers) - 1, min(_COLUMNS, len(layers))).round().astype(int)
+        np.linspace(0, len(layers) - 1, min(columns, len(layers))).round().astype(int)
     )
-    width, height = 1.25 * len(places) + 0.9, 1.25 * len(marks) + 1.6
+    width = NARROW_WIDTH if narrow else 1.25 * len(places) + 0.9
+    head = 0.95 if narrow else 0.6  # inches above the histograms
+    height = 1.25 * len(marks) + 1.0 + head
     figure, axes = plt.subplots(
         len(marks), len(places), figsize=(width, height), squeeze=False, sharex=True, sharey="row"
     )
-    numbers: dict[str, Any] = {}
     for (label, run), colour in zip(kept.items(), _COLOURS, strict=False):
         for row, mark in zip(axes, marks, strict=True):
             found = _layers(run, str(mark))
-            numbers.setdefault(label, {})[str(mark)] = {
-                n: {"log10 |g| at 10, 50, 90 %": quantiles(h).tolist(), "rms": spread(h)}
-                for n, h in found.items()
-            }
             for axis, place in zip(row, places, strict=True):
                 counts = np.asarray(found.get(layers[place], np.zeros(len(BINS) - 1)), np.float64)
                 share = 100 * counts / max(1.0, counts.sum())
@@ -179,21 +197,20 @@ def make(
     for row, mark in zip(axes, marks, strict=True):
         moment = f"epoch {some.epoch(mark)}, iteration {mark + 1}"
         row[0].set_ylabel(f"{moment}\n% of weights", fontsize=6.5)
-    figure.supxlabel("log10 |gradient|; layers from the input (left) to the output", fontsize=8)
+    what = "log10 |gradient|; layers from the input (left) to the output"
+    figure.supxlabel(narrow_title(what) if narrow else what, fontsize=8)
     handles, labels = axes[0][0].get_legend_handles_labels()
     shown = {run.experiment: run for run in kept.values()}
-    figure.suptitle(verdicts.title(shown, "Gradients by layer"), fontsize=10)
+    title = verdicts.title(shown, "Gradients by layer")
+    figure.suptitle(narrow_title(title) if narrow else title, fontsize=9 if narrow else 10)
     figure.legend(
         handles,
         labels,
         loc="upper center",
-        bbox_to_anchor=(0.5, 1 - 0.42 / height),
-        ncol=2,
+        bbox_to_anchor=(0.5, 1 - (0.45 if narrow else 0.42) / height),
+        ncol=1 if narrow else 2,
         fontsize=8,
         frameon=False,
     )
-    figure.tight_layout(rect=(0, 0, 1, 1 - 0.6 / height), w_pad=0.3)
-    path = out / "fig05"
-    save(figure, path)
-    write_json(path.with_suffix(".json"), {"provenance": dict(about), "gradients": numbers})
-    return [path.with_suffix(e) for e in (".json", ".png", ".pdf", ".svg")]
+    figure.tight_layout(rect=(0, 0, 1, 1 - head / height), w_pad=0.3)
+    return figure
