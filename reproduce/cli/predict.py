@@ -7,14 +7,19 @@ import hashlib
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from caffe_compat.errors import CaffeCompatError
 from reproduce.cli.common import BENCHMARK_NAME, FAILED_CHECK, PROTOCOL_NAME, Command, common
+
+if TYPE_CHECKING:
+    from reproduce.predict.person_finder import PersonFinder
+    from reproduce.predict.protocol import Protocol
+    from reproduce.predict.runs import Run
 
 _EPILOG = """
 \b
@@ -282,41 +287,18 @@ def main(
     --dataset the benchmark's protocol runs: seven scales, the release's .mat, the score. Under
     torchrun each process takes its share. Without --model the embedded network is used.
     """
-    from reproduce.benchmarks.benchmark_run import predict_benchmark
     from reproduce.benchmarks.registry import open_for_testing
-    from reproduce.network.identify import embedded
     from reproduce.predict.boxes import read_boxes
-    from reproduce.predict.person_finder import PERSON_SEARCH, PersonFinder
-    from reproduce.predict.photographs import photographs
     from reproduce.predict.predictor import Predictor
-    from reproduce.predict.protocol import FIRST_DEMO_RANGE, PROTOCOLS
+    from reproduce.predict.protocol import PROTOCOLS
     from reproduce.predict.runs import Run
-    from reproduce.predict.videos import camera, video
     from reproduce.runtime import processes
     from reproduce.runtime.device import choose
 
-    if bool(inputs) == bool(dataset):
-        raise CaffeCompatError("give images or folders, or --dataset with --data")
-    if (box is not None) + (boxes is not None) + (detect is not None) > 1 or (
-        dataset and (box or boxes or detect)
-    ):
-        raise CaffeCompatError(
-            "--box, --boxes and --detect exclude each other, and --dataset has its own boxes"
-        )
-    if dataset and (data is None or protocol != "demo"):
-        raise CaffeCompatError(
-            "--dataset needs --data, the folder that holds it, and has its own protocol"
-        )
-    by_network = protocol == "python" and box is None and boxes is None and detect is None
-    if (detect == "person" or by_network) and person_model is None:
-        raise CaffeCompatError(
-            f"{'--protocol python' if by_network else '--detect person'} needs --person-model, the "
-            "network that finds people (cpm-models info person)"
-        )
-    if person_model is not None and detect != "person" and not by_network:
-        raise CaffeCompatError(
-            "--person-model goes with --detect person, or with --protocol python without boxes"
-        )
+    given_boxes = [given for given in (box, boxes, detect) if given is not None]
+    _check_what(inputs, dataset, data, protocol, given_boxes)
+    by_network = detect == "person" or (protocol == "python" and not given_boxes)
+    _check_person_model(by_network, detect, person_model)
     if (demo_range or octave) and (protocol != "demo" or dataset or scales):
         raise CaffeCompatError("--range and --octave are of --protocol demo, without --scales")
     images, videos, cameras = _inputs(inputs)
@@ -327,11 +309,9 @@ def main(
     chosen = test.protocol if test is not None else PROTOCOLS[protocol]
     with processes.group(choose(device)) as group:
         say: Callable[[str], None] = click.echo if group.first else _silent
-        if model is None:
-            model = str(embedded())
-            say(f"no --model: the embedded network {embedded().parent.name} predicts")
+        weights = model if model is not None else _embedded(say)
         predictor = Predictor.load(
-            model,
+            weights,
             prototxt=prototxt,
             protocol=chosen.searching(scales).ranging(demo_range, octave),
             device=group.device,
@@ -341,82 +321,171 @@ def main(
             amp=amp or "",
         )
         about = {
-            "model": _digest(model),
+            "model": _digest(weights),
             "stages": len(predictor.outputs),
             "scales": scales,
             "protocol": dataset or protocol,
             "amp": amp,
         }
-        if chosen is PROTOCOLS["demo"] and not scales:
-            used = predictor.protocol
-            least, most = used.demo_range or FIRST_DEMO_RANGE
-            about["range"] = [least, most, used.octave]
-            said = "--range" if demo_range else "default of this model"
-            say(
-                f"the person's size in the input: {least:g} to {most:g} ({said}), "
-                f"{used.octave:g} scales an octave"
+        if protocol == "demo" and not dataset and not scales:
+            about["range"] = _range_used(
+                predictor.protocol, "--range" if demo_range else "default of this model", say
             )
         find = None
         if person_model is not None:
             about["person_model"] = _digest(person_model)
             about["person"] = [detect, person_scales, person_threshold]
-            finder = PersonFinder.load(
-                person_model,
-                prototxt=person_prototxt,
-                device=group.device,
-                engine=engine,
-                threshold=person_threshold,
-                search=person_scales or PERSON_SEARCH,
+            finder = _person_finder(
+                person_model, person_prototxt, person_scales, person_threshold, group.device, engine
             )
             find = finder.search if detect == "person" else finder.at_one_scale
         if test is not None:
             test.check_parts(predictor.parts)
         folder = Path(out)
         folder.mkdir(parents=True, exist_ok=True)
-        if workers is None:
-            workers = 2 if (os.cpu_count() or 1) > 2 else 0
-        ahead = (
-            0 if len(images) == 1 and not videos else workers
-        )  # one image is done sooner than a process starts
         run = Run(
             predictor=predictor,
             out=folder,
             say=say,
             detect=detect == "hog",
             resume=resume,
-            workers=ahead,
+            workers=_ahead(workers, images, videos),
             about=about,
             group=group,
             limit=limit,
             find=find,
         )
         start = time.perf_counter()
-        count = 0
-        bad: list[str] = []
         if test is not None:
-            count, bad = predict_benchmark(run, test, Path(model).name.split(".")[0])
-        if images:
-            count, bad = photographs(run, images, where, page=page)
-        for path in run.mine(videos):
-            try:
-                more, wrong = video(run, path, where)
-            except CaffeCompatError as error:
-                more, wrong = 0, [str(error)]
-            count, bad = count + more, bad + wrong
-        for number in cameras:
-            if isinstance(where, dict):
-                raise CaffeCompatError("a camera has no boxes file; give --box or --detect")
-            count += camera(run, number, where)
+            from reproduce.benchmarks.benchmark_run import predict_benchmark
+
+            count, bad = predict_benchmark(run, test, Path(weights).name.split(".")[0])
+        else:
+            count, bad = _predict(run, images, videos, cameras, where, page)
         seconds = time.perf_counter() - start
         click.echo(f"{count} people in {seconds:.1f} s ({count / max(seconds, 1e-9):.2f} people/s)")
-        for line in bad[:_LISTED]:
-            click.echo(f"not done: {line}", err=True)
-        if len(bad) > _LISTED:
-            click.echo(
-                f"not done: {len(bad) - _LISTED} more; all in {_list_bad(folder, bad)}", err=True
-            )
-        if bad:
-            sys.exit(FAILED_CHECK)
+        _tell_bad(folder, bad)
+
+
+def _check_what(
+    inputs: Sequence[str],
+    dataset: str | None,
+    data: str | None,
+    protocol: str,
+    given_boxes: Sequence[Any],
+) -> None:
+    """Raise where options say two things of what is to be predicted."""
+    if bool(inputs) == bool(dataset):
+        raise CaffeCompatError("give images or folders, or --dataset with --data")
+    if len(given_boxes) > 1 or (dataset and given_boxes):
+        raise CaffeCompatError(
+            "--box, --boxes and --detect exclude each other, and --dataset has its own boxes"
+        )
+    if dataset and (data is None or protocol != "demo"):
+        raise CaffeCompatError(
+            "--dataset needs --data, the folder that holds it, and has its own protocol"
+        )
+
+
+def _check_person_model(by_network: bool, detect: str | None, person_model: str | None) -> None:
+    """Raise where the person network is missing or has nothing to do."""
+    if by_network and person_model is None:
+        what = "--detect person" if detect == "person" else "--protocol python"
+        raise CaffeCompatError(
+            f"{what} needs --person-model, the network that finds people (cpm-models info person)"
+        )
+    if person_model is not None and not by_network:
+        raise CaffeCompatError(
+            "--person-model goes with --detect person, or with --protocol python without boxes"
+        )
+
+
+def _embedded(say: Callable[[str], None]) -> str:
+    """The embedded network's file; said, because nobody named it."""
+    from reproduce.network.identify import embedded
+
+    say(f"no --model: the embedded network {embedded().parent.name} predicts")
+    return str(embedded())
+
+
+def _range_used(used: Protocol, source: str, say: Callable[[str], None]) -> list[float]:
+    """The demo's range and scales an octave, said and given back for the results."""
+    from reproduce.predict.protocol import FIRST_DEMO_RANGE
+
+    least, most = used.demo_range or FIRST_DEMO_RANGE
+    say(
+        f"the person's size in the input: {least:g} to {most:g} ({source}), {used.octave:g} scales "
+        "an octave"
+    )
+    return [least, most, used.octave]
+
+
+def _person_finder(
+    model: str,
+    prototxt: str | None,
+    scales: tuple[float, ...] | None,
+    threshold: float,
+    device: str,
+    engine: Any,
+) -> PersonFinder:
+    from reproduce.predict.person_finder import PERSON_SEARCH, PersonFinder
+
+    return PersonFinder.load(
+        model,
+        prototxt=prototxt,
+        device=device,
+        engine=engine,
+        threshold=threshold,
+        search=scales or PERSON_SEARCH,
+    )
+
+
+def _ahead(workers: int | None, images: Sequence[Path], videos: Sequence[Path]) -> int:
+    """Processes that decode and resize ahead."""
+    if len(images) == 1 and not videos:  # one image is done sooner than a process starts
+        return 0
+    return workers if workers is not None else 2 if (os.cpu_count() or 1) > 2 else 0
+
+
+def _predict(
+    run: Run,
+    images: Sequence[Path],
+    videos: Sequence[Path],
+    cameras: Sequence[int],
+    where: Any,
+    page: bool,
+) -> tuple[int, list[str]]:
+    """How many people were predicted in everything that was named, and what was not done."""
+    from reproduce.predict.photographs import photographs
+    from reproduce.predict.videos import camera, video
+
+    count = 0
+    bad: list[str] = []
+    if images:
+        count, bad = photographs(run, images, where, page=page)
+    for path in run.mine(videos):
+        try:
+            more, wrong = video(run, path, where)
+        except CaffeCompatError as error:
+            more, wrong = 0, [str(error)]
+        count, bad = count + more, bad + wrong
+    for number in cameras:
+        if isinstance(where, dict):
+            raise CaffeCompatError("a camera has no boxes file; give --box or --detect")
+        count += camera(run, number, where)
+    return count, bad
+
+
+def _tell_bad(folder: Path, bad: list[str]) -> None:
+    """Say what was not done; exit 1 if anything was not."""
+    for line in bad[:_LISTED]:
+        click.echo(f"not done: {line}", err=True)
+    if len(bad) > _LISTED:
+        click.echo(
+            f"not done: {len(bad) - _LISTED} more; all in {_list_bad(folder, bad)}", err=True
+        )
+    if bad:
+        sys.exit(FAILED_CHECK)
 
 
 _LISTED = 50
