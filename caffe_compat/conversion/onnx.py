@@ -109,7 +109,7 @@ class OnnxGraph:
         return self.op("Reshape", value, self.integers(*[0] * axis, -1)) if axis < rank else value
 
 
-class Step:
+class LayerStep:
     """What a converter works with: one layer, its blobs and its parameters.
 
     Attributes
@@ -165,7 +165,7 @@ class Step:
         return size
 
 
-Converter = Callable[[Step], Iterable[str]]
+Converter = Callable[[LayerStep], Iterable[str]]
 _CONVERTERS: dict[str, Converter] = {}
 
 
@@ -281,7 +281,7 @@ def to_onnx(
             _merged([p.nodes[place].top_shapes[i] for p in probes]) for i in range(len(node.tops))
         ]
         params = [found[p.owner[0]][p.owner[1]].data.reshape(p.shape) for p in node.params]
-        step = Step(
+        step = LayerStep(
             node,
             made,
             [values.get(name, "") for name in node.bottoms],

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from caffe_compat.conversion.onnx import Dims, NoForm, Step, converts, fixed
+from caffe_compat.conversion.onnx import Dims, LayerStep, NoForm, converts, fixed
 from caffe_compat.definition import schema
 from caffe_compat.layers.pooling import pooled_size
 
@@ -25,7 +25,7 @@ _LOWEST = -3.4028234663852886e38
 
 
 @converts("Convolution", "ConvolutionDepthwise", "Deconvolution")
-def _filters(step: Step) -> Iterable[str]:
+def _filters(step: LayerStep) -> Iterable[str]:
     shape = step.shapes[0]
     plain = tuple(dim[0] for dim in shape)
     layer = step.layer
@@ -54,7 +54,7 @@ def _filters(step: Step) -> Iterable[str]:
 
 
 @converts("Im2col")
-def _im2col(step: Step) -> Iterable[str]:
+def _im2col(step: LayerStep) -> Iterable[str]:
     plain = tuple(dim[0] for dim in step.shapes[0])
     if step.layer.channel_axis(plain) != 1 or len(plain) != 4:
         raise NoForm("only N×C×H×W has a form")
@@ -76,7 +76,7 @@ def _im2col(step: Step) -> Iterable[str]:
 
 
 @converts("InnerProduct")
-def _inner_product(step: Step) -> Iterable[str]:
+def _inner_product(step: LayerStep) -> Iterable[str]:
     graph, axis = step.graph, step.layer.axis(step.options.axis, step.rank)
     weight = step.params[0] if step.options.transpose else step.params[0].T
     lead = step.tops[0][:axis]
@@ -88,7 +88,7 @@ def _inner_product(step: Step) -> Iterable[str]:
 
 
 @converts("Embed")
-def _embed(step: Step) -> Iterable[str]:
+def _embed(step: LayerStep) -> Iterable[str]:
     graph = step.graph
     index = graph.op("Cast", step.bottoms[0], to=7)
     top = graph.op("Gather", graph.constant(step.params[0]), index, axis=0)
@@ -99,7 +99,7 @@ def _embed(step: Step) -> Iterable[str]:
 
 
 def _pool(
-    step: Step,
+    step: LayerStep,
     value: str,
     method: str,
     kernel: Sequence[int],
@@ -163,13 +163,15 @@ def _one() -> Any:
     return helper.make_tensor("one", TensorProto.FLOAT, [1], [1.0])
 
 
-def _with_ones(step: Step, value: str) -> str:
+def _with_ones(step: LayerStep, value: str) -> str:
     """The shape 1×1×H×W of a value."""
     graph = step.graph
     return graph.op("Concat", graph.integers(1, 1), graph.sizes(value, 2, 3), axis=0)
 
 
-def _cut(step: Step, value: str, axis: int, kernel: int, stride: int, pad: int, floor: bool) -> str:
+def _cut(
+    step: LayerStep, value: str, axis: int, kernel: int, stride: int, pad: int, floor: bool
+) -> str:
     """How many windows stay along an axis, where the last might begin in the far padding; ""
     where none does."""
     graph, dim = step.graph, step.shapes[0][axis]
@@ -185,7 +187,7 @@ def _cut(step: Step, value: str, axis: int, kernel: int, stride: int, pad: int, 
     return graph.op("Div", size, graph.integers(stride))
 
 
-def _mask(step: Step, index: str, more: Sequence[int], pad: Sequence[int]) -> str:
+def _mask(step: LayerStep, index: str, more: Sequence[int], pad: Sequence[int]) -> str:
     """Index in the H×W plane of the bottom, from ONNX's index in the whole padded blob."""
     graph = step.graph
     height, width = step.size(2), step.size(3)
@@ -210,7 +212,7 @@ def _mask(step: Step, index: str, more: Sequence[int], pad: Sequence[int]) -> st
 
 
 @converts("Pooling")
-def _pooling(step: Step) -> Iterable[str]:
+def _pooling(step: LayerStep) -> Iterable[str]:
     layer, graph = step.layer, step.graph
     if step.rank != 4:
         raise NoForm("its bottom is not N×C×H×W")
@@ -232,7 +234,7 @@ def _pooling(step: Step) -> Iterable[str]:
 
 
 @converts("SPP")
-def _spp(step: Step) -> Iterable[str]:
+def _spp(step: LayerStep) -> Iterable[str]:
     graph, layer = step.graph, step.layer
     if fixed(step.shapes[0][2]) is None or fixed(step.shapes[0][3]) is None:
         raise NoForm("it needs a fixed size")
@@ -251,7 +253,7 @@ def _spp(step: Step) -> Iterable[str]:
 
 
 @converts("LRN")
-def _lrn(step: Step) -> Iterable[str]:
+def _lrn(step: LayerStep) -> Iterable[str]:
     o, graph, x = step.options, step.graph, step.bottoms[0]
     if step.rank != 4:
         raise NoForm("its bottom is not N×C×H×W")
@@ -271,7 +273,7 @@ def _lrn(step: Step) -> Iterable[str]:
 
 
 @converts("MVN")
-def _mvn(step: Step) -> Iterable[str]:
+def _mvn(step: LayerStep) -> Iterable[str]:
     o, graph = step.options, step.graph
     x = step.bottoms[0]
     if step.rank != 4:
@@ -290,7 +292,7 @@ def _channels(values: Any, rank: int) -> Any:
 
 
 @converts("BatchNorm")
-def _batch_norm(step: Step) -> Iterable[str]:
+def _batch_norm(step: LayerStep) -> Iterable[str]:
     graph = step.graph
     if not step.layer.use_global:
         raise NoForm("it takes the statistics of the batch (use_global_stats: false)")
@@ -304,7 +306,7 @@ def _batch_norm(step: Step) -> Iterable[str]:
 
 
 @converts("BN")
-def _bn(step: Step) -> Iterable[str]:
+def _bn(step: LayerStep) -> Iterable[str]:
     graph, layer, o = step.graph, step.layer, step.options
     if len(step.tops) > 1:
         raise NoForm("its further tops")
@@ -321,7 +323,7 @@ def _bn(step: Step) -> Iterable[str]:
 
 
 @converts("Scale", "Bias")
-def _scale(step: Step) -> Iterable[str]:
+def _scale(step: LayerStep) -> Iterable[str]:
     graph, layer = step.graph, step.layer
     kind = "Mul" if layer.type == "Scale" else "Add"
     params = list(step.params)
@@ -346,7 +348,7 @@ def _scale(step: Step) -> Iterable[str]:
 
 
 @converts("Normalize")
-def _normalize(step: Step) -> Iterable[str]:
+def _normalize(step: LayerStep) -> Iterable[str]:
     graph, x = step.graph, step.bottoms[0]
     axes = range(1, step.rank) if step.options.across_spatial else [1]
     total = graph.op("ReduceSum", graph.op("Mul", x, x), graph.integers(*axes))
@@ -360,7 +362,7 @@ def _normalize(step: Step) -> Iterable[str]:
 
 
 @converts("ReLU")
-def _relu(step: Step) -> Iterable[str]:
+def _relu(step: LayerStep) -> Iterable[str]:
     slope = step.options.negative_slope
     if slope:
         yield step.graph.op("LeakyRelu", step.bottoms[0], alpha=slope)
@@ -369,19 +371,19 @@ def _relu(step: Step) -> Iterable[str]:
 
 
 @converts("PReLU")
-def _prelu(step: Step) -> Iterable[str]:
+def _prelu(step: LayerStep) -> Iterable[str]:
     slope = step.params[0].reshape(-1)
     values = slope if len(slope) == 1 else _channels(slope, max(step.rank, 2))
     yield step.graph.op("PRelu", step.bottoms[0], step.graph.constant(values))
 
 
 @converts("ELU")
-def _elu(step: Step) -> Iterable[str]:
+def _elu(step: LayerStep) -> Iterable[str]:
     yield step.graph.op("Elu", step.bottoms[0], alpha=step.options.alpha)
 
 
 @converts("Sigmoid", "TanH", "AbsVal", "BNLL", "Dropout", "Split")
-def _simple(step: Step) -> Iterable[str]:
+def _simple(step: LayerStep) -> Iterable[str]:
     kind = {
         "Sigmoid": "Sigmoid",
         "TanH": "Tanh",
@@ -395,31 +397,31 @@ def _simple(step: Step) -> Iterable[str]:
 
 
 @converts("Silence")
-def _silence(step: Step) -> Iterable[str]:
+def _silence(step: LayerStep) -> Iterable[str]:
     return ()
 
 
 @converts("Swish")
-def _swish(step: Step) -> Iterable[str]:
+def _swish(step: LayerStep) -> Iterable[str]:
     graph, x = step.graph, step.bottoms[0]
     gate = graph.op("Sigmoid", graph.op("Mul", x, graph.constant(step.options.beta)))
     yield graph.op("Mul", x, gate)
 
 
 @converts("Clip")
-def _clip(step: Step) -> Iterable[str]:
+def _clip(step: LayerStep) -> Iterable[str]:
     low, high = step.graph.constant(step.options.min), step.graph.constant(step.options.max)
     yield step.graph.op("Clip", step.bottoms[0], low, high)
 
 
-def _affine(step: Step, value: str, scale: float, shift: float) -> str:
+def _affine(step: LayerStep, value: str, scale: float, shift: float) -> str:
     if scale != 1:
         value = step.graph.op("Mul", value, step.graph.constant(scale))
     return step.graph.op("Add", value, step.graph.constant(shift)) if shift else value
 
 
 @converts("Power")
-def _power(step: Step) -> Iterable[str]:
+def _power(step: LayerStep) -> Iterable[str]:
     o = step.options
     y = _affine(step, step.bottoms[0], o.scale, o.shift)
     if o.power == 1:
@@ -429,14 +431,14 @@ def _power(step: Step) -> Iterable[str]:
 
 
 @converts("Exp")
-def _exp(step: Step) -> Iterable[str]:
+def _exp(step: LayerStep) -> Iterable[str]:
     o = step.options
     log = 1.0 if o.base == -1 else float(np.log(o.base))
     yield step.graph.op("Exp", _affine(step, step.bottoms[0], o.scale * log, o.shift * log))
 
 
 @converts("Log")
-def _log(step: Step) -> Iterable[str]:
+def _log(step: LayerStep) -> Iterable[str]:
     o = step.options
     y = step.graph.op("Log", _affine(step, step.bottoms[0], o.scale, o.shift))
     factor = 1.0 if o.base == -1 else 1 / float(np.log(o.base))
@@ -444,7 +446,7 @@ def _log(step: Step) -> Iterable[str]:
 
 
 @converts("Threshold")
-def _threshold(step: Step) -> Iterable[str]:
+def _threshold(step: LayerStep) -> Iterable[str]:
     above = step.graph.op("Greater", step.bottoms[0], step.graph.constant(step.options.threshold))
     yield step.graph.op("Cast", above, to=1)
 
@@ -453,7 +455,7 @@ def _threshold(step: Step) -> Iterable[str]:
 
 
 @converts("Eltwise")
-def _eltwise(step: Step) -> Iterable[str]:
+def _eltwise(step: LayerStep) -> Iterable[str]:
     graph, layer = step.graph, step.layer
     if layer.operation == "SUM":
         parts = [
@@ -471,7 +473,7 @@ def _eltwise(step: Step) -> Iterable[str]:
 
 
 @converts("Axpy")
-def _axpy(step: Step) -> Iterable[str]:
+def _axpy(step: LayerStep) -> Iterable[str]:
     graph, factor = step.graph, step.bottoms[0]
     if step.rank != 4:
         factor = graph.op("Unsqueeze", factor, graph.integers(*range(step.rank, 4)))
@@ -479,7 +481,7 @@ def _axpy(step: Step) -> Iterable[str]:
 
 
 @converts("Reduction")
-def _reduction(step: Step) -> Iterable[str]:
+def _reduction(step: LayerStep) -> Iterable[str]:
     graph, x = step.graph, step.bottoms[0]
     operation = schema.enum_name(step.options, "operation")
     axes = range(step.layer.axis(step.options.axis, step.rank), step.rank)
@@ -493,13 +495,13 @@ def _reduction(step: Step) -> Iterable[str]:
 
 
 @converts("Softmax")
-def _softmax(step: Step) -> Iterable[str]:
+def _softmax(step: LayerStep) -> Iterable[str]:
     axis = step.layer.axis(step.options.axis, step.rank)
     yield step.graph.op("Softmax", step.bottoms[0], axis=axis)
 
 
 @converts("ArgMax")
-def _argmax(step: Step) -> Iterable[str]:
+def _argmax(step: LayerStep) -> Iterable[str]:
     graph, o = step.graph, step.options
     along = step.layer.has("axis")
     axis = step.layer.axis(o.axis, step.rank) if along else 1
@@ -535,12 +537,12 @@ def _argmax(step: Step) -> Iterable[str]:
 
 
 @converts("Concat")
-def _concat(step: Step) -> Iterable[str]:
+def _concat(step: LayerStep) -> Iterable[str]:
     yield step.graph.op("Concat", *step.bottoms, axis=step.layer._axis(step.rank))
 
 
 @converts("Slice")
-def _slice(step: Step) -> Iterable[str]:
+def _slice(step: LayerStep) -> Iterable[str]:
     axis = step.layer._axis(step.rank)
     sizes = [fixed(top[axis]) for top in step.tops]
     known = [size for size in sizes if size is not None]
@@ -553,19 +555,19 @@ def _slice(step: Step) -> Iterable[str]:
 
 
 @converts("Flatten", "Reshape")
-def _reshape(step: Step) -> Iterable[str]:
+def _reshape(step: LayerStep) -> Iterable[str]:
     yield step.graph.reshape(step.bottoms[0], step.shapes[0], step.tops[0])
 
 
 @converts("Tile")
-def _tile(step: Step) -> Iterable[str]:
+def _tile(step: LayerStep) -> Iterable[str]:
     repeats = [1] * step.rank
     repeats[step.layer.axis(step.options.axis, step.rank)] = step.options.tiles
     yield step.graph.op("Tile", step.bottoms[0], step.graph.integers(*repeats))
 
 
 @converts("Crop")
-def _crop(step: Step) -> Iterable[str]:
+def _crop(step: LayerStep) -> Iterable[str]:
     graph = step.graph
     start = step.layer.axis(step.options.axis, step.rank)
     begin = step.layer._begin([tuple(dim[0] for dim in shape) for shape in step.shapes])[start:]
@@ -579,29 +581,29 @@ def _crop(step: Step) -> Iterable[str]:
 
 
 @converts("BatchReindex")
-def _batch_reindex(step: Step) -> Iterable[str]:
+def _batch_reindex(step: LayerStep) -> Iterable[str]:
     index = step.graph.op("Cast", step.bottoms[1], to=7)
     yield step.graph.op("Gather", step.bottoms[0], index, axis=0)
 
 
 @converts("Parameter")
-def _parameter(step: Step) -> Iterable[str]:
+def _parameter(step: LayerStep) -> Iterable[str]:
     yield step.graph.op("Identity", step.graph.constant(step.params[0]))
 
 
 @converts("Permute")
-def _permute(step: Step) -> Iterable[str]:
+def _permute(step: LayerStep) -> Iterable[str]:
     yield step.graph.op("Transpose", step.bottoms[0], perm=step.layer.order(step.rank))
 
 
 @converts("ShuffleChannel")
-def _shuffle(step: Step) -> Iterable[str]:
+def _shuffle(step: LayerStep) -> Iterable[str]:
     order = np.arange(step.size(1)).reshape(step.options.group, -1).T.ravel()
     yield step.graph.op("Gather", step.bottoms[0], step.graph.integers(*order.tolist()), axis=1)
 
 
 @converts("Reorg")
-def _reorg(step: Step) -> Iterable[str]:
+def _reorg(step: LayerStep) -> Iterable[str]:
     graph, s = step.graph, step.options.stride
     c, h, w = (step.size(axis) for axis in (1, 2, 3))
     deep = c // (s * s)
@@ -616,7 +618,7 @@ def _reorg(step: Step) -> Iterable[str]:
 
 
 @converts("Upsample")
-def _upsample(step: Step) -> Iterable[str]:
+def _upsample(step: LayerStep) -> Iterable[str]:
     graph, layer = step.graph, step.layer
     if len(step.bottoms) == 1:
         scales = graph.constant(np.array([1, 1, *layer.scale], np.float32))
@@ -644,7 +646,7 @@ def _upsample(step: Step) -> Iterable[str]:
 
 
 @converts("Interp")
-def _interp(step: Step) -> Iterable[str]:
+def _interp(step: LayerStep) -> Iterable[str]:
     graph, o = step.graph, step.options
     x = step.bottoms[0]
     if o.pad_beg or o.pad_end:
@@ -674,7 +676,7 @@ def _interp(step: Step) -> Iterable[str]:
 
 
 @converts("PriorBox")
-def _prior_box(step: Step) -> Iterable[str]:
+def _prior_box(step: LayerStep) -> Iterable[str]:
     sizes = [tuple(dim[0] for dim in shape) for shape in step.shapes]
     for shape in step.shapes:
         if fixed(shape[2]) is None or fixed(shape[3]) is None:
@@ -683,7 +685,7 @@ def _prior_box(step: Step) -> Iterable[str]:
 
 
 @converts("ROIPooling")
-def _roi_pooling(step: Step) -> Iterable[str]:
+def _roi_pooling(step: LayerStep) -> Iterable[str]:
     graph = step.graph
     rois = graph.op("Reshape", step.bottoms[1], graph.integers(-1, 5))
     yield graph.op(
@@ -699,12 +701,12 @@ def _roi_pooling(step: Step) -> Iterable[str]:
 
 
 @converts("LSTMUnit")
-def _lstm_unit(step: Step) -> Iterable[str]:
+def _lstm_unit(step: LayerStep) -> Iterable[str]:
     cont = step.graph.op("Unsqueeze", step.bottoms[2], step.graph.integers(2))
     return _lstm_step(step, step.bottoms[0], step.bottoms[1], cont)
 
 
-def _lstm_step(step: Step, cell: str, gates: str, cont: str) -> tuple[str, str]:
+def _lstm_step(step: LayerStep, cell: str, gates: str, cont: str) -> tuple[str, str]:
     graph = step.graph
     enter, keep, leave, new = graph.ops("Split", 4, gates, axis=2, num_outputs=4)
     kept = graph.op("Mul", graph.op("Mul", cont, graph.op("Sigmoid", keep)), cell)
@@ -714,7 +716,7 @@ def _lstm_step(step: Step, cell: str, gates: str, cont: str) -> tuple[str, str]:
 
 
 @converts("LSTM", "RNN")
-def _recurrent(step: Step) -> Iterable[str]:
+def _recurrent(step: LayerStep) -> Iterable[str]:
     """Unrolled over its steps, from zeros: what Caffe carries from pass to pass has no form."""
     graph, layer = step.graph, step.layer
     count, streams = step.size(0), step.size(1)

@@ -87,6 +87,14 @@ class Layer:
             raise self.error(f"{self.type} cannot work in place: give the top another name", "top")
         self.setup()
 
+    def __getstate__(self) -> dict[str, Any]:
+        """For pickle and copies: the options are the spec's and come back from there."""
+        return {name: value for name, value in self.__dict__.items() if name != "options"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.options = getattr(self.spec.message, self.option) if self.option else None
+
     def _check_count(self, what: str, count: int, allowed: tuple[int, int | None]) -> None:
         least, most = allowed
         if count < least or (most is not None and count > most):
