@@ -43,6 +43,8 @@ class Layer:
         it needs, or needs nothing.
     keeps_sign : does the top have the bottom's sign wherever a gradient passes?
     changes_state : does a forward pass change its parameters?
+    truth : what the layer's results are held against: recorded outputs of the real Caffe, OpenCV's
+        and our own reference, or that alone.
     always_propagates : does Caffe's backward pass write the bottom's gradient without being asked?
 
     Attributes
@@ -62,6 +64,7 @@ class Layer:
     same_count: ClassVar[bool] = False
     in_place: ClassVar[bool] = True
     effect: bool = False
+    truth: ClassVar[str] = "Caffe"
     stateful: ClassVar[bool] = False
     reads: tuple[str, ...] = ("bottom",)
     keeps_sign: bool = False
