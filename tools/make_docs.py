@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from caffe_compat.conversion.onnx import forms
 from caffe_compat.layers import registry
 from reproduce.experiments.results import HEAD as RESULT_HEAD
 from reproduce.experiments.results import read_results, rows, stored_folder
@@ -20,8 +21,14 @@ HEAD = """# Supported layers
 
 Made by `tools/make_docs.py` from the registry. Any other type is an error that lists these.
 
-| type | what it computes | Caffe source |
-|---|---|---|
+*Held against* says what a layer's results are compared with in the tests: recorded outputs of the
+real **Caffe** (blobs and gradients; the SSD fork's for its layers), the outputs of **OpenCV** and a
+naive reference of our own, or **our reference** alone. *ONNX* says whether `cpm-convert --to onnx`
+can write the layer; a recurrent layer is unrolled and begins with zeros, layers that look at the
+size of their input need a fixed one.
+
+| type | what it computes | held against | ONNX | Caffe source |
+|---|---|---|---|---|
 """
 MARK = (
     "<!-- made by tools/make_docs.py from reproduce/results: what stands below is not edited "
@@ -31,12 +38,14 @@ MARK = (
 
 def layers_page() -> str:
     """The page's text."""
-    rows = []
+    rows, known = [], forms(registry())
     for name, cls in registry().items():
         text = " ".join((cls.__doc__ or "").split())
         first, _, source = text.partition("Source:")
         sentence = first.strip().split(". ")[0].rstrip(".").replace("|", "\\|")
-        rows.append(f"| {name} | {sentence} | {source.strip().rstrip('.').replace('|', '')} |")
+        form = "input" if cls.data else "yes" if known[name] else "no"
+        source = source.strip().rstrip(".").replace("|", "")
+        rows.append(f"| {name} | {sentence} | {cls.truth} | {form} | {source} |")
     return HEAD + "\n".join(rows) + "\n"
 
 

@@ -6,8 +6,10 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from caffe_compat.conversion.deploy import Dropped, derive
+from caffe_compat.conversion.onnx import write_onnx
 from caffe_compat.conversion.sizes import size_of
 from caffe_compat.definition import schema
 from caffe_compat.definition.prototxt import read_net
@@ -49,10 +51,19 @@ class Conversion:
         return self.graph.spec
 
     def write(
-        self, path: str | os.PathLike[str], to: str, *, metadata: Mapping[str, str] | None = None
+        self,
+        path: str | os.PathLike[str],
+        to: str,
+        *,
+        metadata: Mapping[str, str] | None = None,
+        **options: Any,
     ) -> None:
-        """Write into a container of :data:`containers.FORMATS`."""
+        """Write into a container of :data:`containers.FORMATS`, or as "onnx" with the options of
+        :func:`caffe_compat.conversion.onnx.to_onnx`."""
         about = {**_about(self.weights), **(metadata or {})}
+        if to == "onnx":
+            write_onnx(path, self.graph, self.weights, metadata=about, **options)
+            return
         names = {node.layer.name: node.layer.names() for node in self.graph.nodes}
         containers.write(path, self.weights, self.net, to, blob_names=names, metadata=about)
 

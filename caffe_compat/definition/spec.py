@@ -63,6 +63,12 @@ class LayerSpec:
             file,
         )
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For pickle and copies: messages are made at run time, their text can be stored."""
+        from caffe_compat.definition.textformat import dump
+
+        return _spec_of_text, (dump(self.message), dict(self.lines), self.file)
+
     @property
     def params(self) -> tuple[ParamSpec, ...]:
         """The ``param`` entries, one per parameter blob that has one."""
@@ -112,6 +118,15 @@ class LayerSpec:
         message.bottom.extend(bottoms)
         message.top.extend(tops)
         return LayerSpec.of(message, self.lines, self.file)
+
+
+def _spec_of_text(text: str, lines: Mapping[str, int], file: str) -> LayerSpec:
+    """A stored :class:`LayerSpec`."""
+    from caffe_compat.definition.textformat import parse
+
+    message = schema.new("LayerParameter")
+    parse(text, message)
+    return LayerSpec.of(message, lines, file)
 
 
 @dataclass(frozen=True)

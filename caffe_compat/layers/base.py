@@ -43,6 +43,8 @@ class Layer:
         it needs, or needs nothing.
     keeps_sign : does the top have the bottom's sign wherever a gradient passes?
     changes_state : does a forward pass change its parameters?
+    truth : what the layer's results are held against: recorded outputs of the real Caffe, OpenCV's
+        and our own reference, or that alone.
     always_propagates : does Caffe's backward pass write the bottom's gradient without being asked?
 
     Attributes
@@ -62,6 +64,7 @@ class Layer:
     same_count: ClassVar[bool] = False
     in_place: ClassVar[bool] = True
     effect: bool = False
+    truth: ClassVar[str] = "Caffe"
     stateful: ClassVar[bool] = False
     reads: tuple[str, ...] = ("bottom",)
     keeps_sign: bool = False
@@ -86,6 +89,14 @@ class Layer:
         if not self.in_place and set(spec.tops) & set(spec.bottoms):
             raise self.error(f"{self.type} cannot work in place: give the top another name", "top")
         self.setup()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For pickle and copies: the options are the spec's and come back from there."""
+        return {name: value for name, value in self.__dict__.items() if name != "options"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.options = getattr(self.spec.message, self.option) if self.option else None
 
     def _check_count(self, what: str, count: int, allowed: tuple[int, int | None]) -> None:
         least, most = allowed

@@ -136,6 +136,7 @@ class WindowData(DataLayer):
     Source: ``window_data_layer.cpp`` of BVLC Caffe.
     """
 
+    truth = "our reference"
     option = "window_data_param"
     tops = (2, 2)
 

@@ -314,6 +314,7 @@ class ROIPooling(_Regions):
     Source: ``roi_pooling_layer.cpp`` of Fast R-CNN's Caffe.
     """
 
+    truth = "OpenCV"
     option = "roi_pooling_param"
 
     def setup(self) -> None:
@@ -368,6 +369,7 @@ class PSROIPooling(_Regions):
     Source: ``psroi_pooling_layer.cu`` of R-FCN's Caffe.
     """
 
+    truth = "OpenCV"
     option = "psroi_pooling_param"
 
     def setup(self) -> None:

@@ -36,6 +36,7 @@ class ConvolutionDepthwise(Windowed):
     Source: ``conv_dw_layer.cpp`` of farmingyard's Caffe.
     """
 
+    truth = "OpenCV"
     blob_names = ("weight", "bias")
 
     def separable(self, bottoms: Sequence[Shape]) -> bool:
@@ -148,6 +149,7 @@ class Axpy(Layer):
     Source: ``axpy_layer.cpp`` of SENet's Caffe.
     """
 
+    truth = "our reference"
     bottoms = (3, 3)
 
     def output_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
@@ -172,6 +174,7 @@ class ShuffleChannel(Layer):
     Source: ``shuffle_channel_layer.cpp`` of ShuffleNet's Caffe.
     """
 
+    truth = "OpenCV"
     option = "shuffle_channel_param"
     in_place = False
 
@@ -199,6 +202,7 @@ class Upsample(Layer):
     Source: ``upsample_layer.cpp`` of SegNet's Caffe (two bottoms) and of MobileNet-YOLO's (one).
     """
 
+    truth = "our reference"
     option = "upsample_param"
     bottoms = (1, 2)
 
@@ -271,6 +275,7 @@ class Interp(Layer):
     Source: ``interp_layer.cpp`` of DeepLab's and PSPNet's Caffe.
     """
 
+    truth = "OpenCV"
     option = "interp_param"
 
     def setup(self) -> None:
@@ -328,6 +333,7 @@ class Reorg(Layer):
     Source: ``reorg_layer.cpp`` of the YOLOv2 ports and intel's Caffe.
     """
 
+    truth = "OpenCV"
     option = "reorg_param"
     in_place = False
 
@@ -370,6 +376,7 @@ class BN(Layer):
     Source: ``bn_layer.cpp`` of PSPNet's, happynear's and SegNet's Caffe.
     """
 
+    truth = "our reference"
     option = "bn_param"
     changes_state = True
     tops = (1, 3)

@@ -153,6 +153,7 @@ class Swish(_Neuron):
     Source: ``swish_layer.cpp`` of BVLC Caffe.
     """
 
+    truth = "our reference"
     option = "swish_param"
 
     def compute(self, x: Tensor) -> Tensor:
@@ -166,6 +167,7 @@ class Clip(_Neuron):
     Source: ``clip_layer.cpp`` of BVLC Caffe.
     """
 
+    truth = "our reference"
     option = "clip_param"
 
     def setup(self) -> None:

@@ -169,6 +169,7 @@ class Python(Layer):
     Source: ``python_layer.hpp`` of BVLC Caffe.
     """
 
+    truth = "our reference"
     option = "python_param"
     bottoms = (0, None)
     tops = (0, None)

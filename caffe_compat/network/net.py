@@ -179,7 +179,7 @@ class Net(nn.Module):
         Values and shapes stay. Call it before keeping references to ``parameters()``' memory, as an
         optimizer does.
         """
-        if not self._is_packed:
+        if not self._is_packed and not torch.compiler.is_exporting():
             with torch.inference_mode(
                 False
             ):  # tensors made in inference mode have no version: changes would go unseen
@@ -364,12 +364,19 @@ class Net(nn.Module):
             self.reshaped(dict(shapes))
             self._checked.add(shapes)
 
+    @property
+    def _now(self) -> Engine:
+        """How convolutions run in this pass: a program that is exported has torch's own only."""
+        return Engine("direct") if torch.compiler.is_exporting() else self.engine
+
     def _plan(
         self, given: Mapping[str, Tensor], wanted: tuple[str, ...], whole: bool = False
     ) -> list[Node]:
         """The nodes that must run, in order; with ``whole`` those that write files, too."""
         graph = self.graph
-        self.check_sizes(given)
+        # in torch.export sizes may be symbols, which the definition's rules cannot be asked about
+        if not torch.compiler.is_exporting():
+            self.check_sizes(given)
         unknown = [name for name in wanted if name not in graph.blobs]
         if unknown:
             raise CaffeCompatError(
@@ -405,7 +412,7 @@ class Net(nn.Module):
         plan = self._plan(given, wanted, whole)
         self.pack()
         values = {name: _packed(tensor) for name, tensor in given.items()}
-        with self._precision(values), using(self.engine):
+        with self._precision(values), using(self._now):
             if not torch.is_grad_enabled() and (
                 count := self._heavy(plan, values, least=2 if background is None else 1)
             ):
@@ -425,7 +432,7 @@ class Net(nn.Module):
         self._plan(given, (*self.graph.blobs, *wanted), whole=True)  # checks names and sizes
         self.pack()
         run = Pass(self)
-        with self._precision(given), using(self.engine):
+        with self._precision(given), using(self._now):
             if not torch.is_grad_enabled():
                 for name, tensor in given.items():
                     run.put(name, tensor)
@@ -458,7 +465,7 @@ class Net(nn.Module):
         grad = torch.is_grad_enabled()
         fused = (
             {}
-            if grad or self.engine.mode == "direct"
+            if grad or self._now.mode == "direct"
             else fuse.find(plan, keep, last, self.graph.blobs)
         )
         for place, node in enumerate(plan):
@@ -504,7 +511,7 @@ class Net(nn.Module):
         """
         sizes = {len(t) if t.dim() > 1 else 0 for t in values.values()}
         if (
-            self.engine.mode == "direct"
+            self._now.mode == "direct"
             or len(sizes) != 1
             or min(sizes) < least
             or any(t.is_cuda for t in values.values())

@@ -29,6 +29,7 @@ _ENDINGS = {
     "npz": ".npz",
     "caffemodel": ".converted.caffemodel",
     "h5": ".caffemodel.h5",
+    "onnx": ".onnx",
 }
 
 _EPILOG = """
@@ -37,6 +38,7 @@ Examples:
   cpm-convert pose_iter_985000_addLEEDS.caffemodel
   cpm-convert lenet.caffemodel --prototxt lenet.prototxt --to pth
   cpm-convert converted.safetensors --to caffemodel -o again.caffemodel
+  cpm-convert model.caffemodel --to onnx --dynamic-size
   cpm-convert model.caffemodel --verify caffe_blobs.npz
 """
 
@@ -184,6 +186,12 @@ def _verify(made: Conversion, dump: str, tolerance: float, as_json: bool) -> Com
     help="--no-strict fills missing parameters and drops superfluous ones, as Caffe does.",
 )
 @click.option(
+    "--fixed-batch", is_flag=True, help="For ONNX: the batch of the definition only, no other."
+)
+@click.option(
+    "--dynamic-size", is_flag=True, help="For ONNX: heights and widths of inputs may change, too."
+)
+@click.option(
     "--verify",
     "dump",
     type=click.Path(),
@@ -205,6 +213,8 @@ def main(
     dialect: Any,
     shapes: dict[str, tuple[int, ...]],
     strict: bool,
+    fixed_batch: bool,
+    dynamic_size: bool,
     dump: str | None,
     tolerance: float,
     as_json: bool,
@@ -240,7 +250,16 @@ def main(
         )
     identity = identify(made.graph, made.weights.source.metadata.get("source_file") or model)
     target, chosen = _output(model, out, to)
-    made.write(target, chosen, metadata={"model": identity.text})
+    if (fixed_batch or dynamic_size) and chosen != "onnx":
+        click.echo("error: --fixed-batch and --dynamic-size are for --to onnx", err=True)
+        raise SystemExit(BAD_INPUT)
+    sizes = {"dynamic_batch": not fixed_batch, "dynamic_size": dynamic_size}
+    made.write(
+        target,
+        chosen,
+        metadata={"model": identity.text},
+        **(sizes if chosen == "onnx" else {}),
+    )
     report = _report_rows(made, identity, target)
     if as_json:
         emit_json(report)

@@ -36,7 +36,8 @@ _ROIS = np.array(
 )
 
 
-def _net(layer: str, **inputs: Array) -> Net:
+def net_of(layer: str, **inputs: Array) -> Net:
+    """A net of one layer ("TYPE options") on inputs, with parameters between 0.5 and 1.5."""
     head = "".join(
         f'input: "{name}" input_shape {{ {" ".join(f"dim: {d}" for d in value.shape)} }}\n'
         for name, value in inputs.items()
@@ -61,7 +62,7 @@ def _params(net: Net) -> list[Any]:
 
 
 def _mask() -> Array:
-    pool = _net("Pooling pooling_param { kernel_size: 2 stride: 2 }", x=_Y)
+    pool = net_of("Pooling pooling_param { kernel_size: 2 stride: 2 }", x=_Y)
     layer = pool.graph.nodes[-1].layer
     layer.spec = layer.spec.with_blobs(["x"], ["t", "m"])
     found: Array = layer.forward([], torch.from_numpy(_Y))[1].numpy()
@@ -72,7 +73,7 @@ _MASK = _mask()
 _POOLED = np.ascontiguousarray(_X[:, :, :3, :5])
 
 _DEPTH = "convolution_param { kernel_size: 3 "
-_CASES: list[tuple[str, dict[str, Array], Callable[..., Any], bool]] = [
+CASES: list[tuple[str, dict[str, Array], Callable[..., Any], bool]] = [
     # layer, inputs, reference of (params, inputs), does OpenCV have it?
     (
         f"ConvolutionDepthwise {_DEPTH} num_output: 8 group: 8 pad: 1 stride: 2 }}",
@@ -224,12 +225,12 @@ _CASES: list[tuple[str, dict[str, Array], Callable[..., Any], bool]] = [
 
 
 @pytest.mark.parametrize(
-    ("layer", "inputs", "reference"), [c[:3] for c in _CASES], ids=[c[0][:50] for c in _CASES]
+    ("layer", "inputs", "reference"), [c[:3] for c in CASES], ids=[c[0][:50] for c in CASES]
 )
 def test_as_the_reference(
     layer: str, inputs: dict[str, Array], reference: Callable[..., Any]
 ) -> None:
-    net = _net(layer, **inputs)
+    net = net_of(layer, **inputs)
     wanted = reference(_params(net), *(v.astype(np.float64) for v in inputs.values()))
     ours = _run(net, **inputs)
     assert ours.shape == np.shape(wanted) == net.graph.blobs["t"]
@@ -238,15 +239,15 @@ def test_as_the_reference(
 
 @pytest.mark.parametrize(
     ("layer", "inputs"),
-    [(c[0], c[1]) for c in _CASES if c[3]],
-    ids=[c[0][:50] for c in _CASES if c[3]],
+    [(c[0], c[1]) for c in CASES if c[3]],
+    ids=[c[0][:50] for c in CASES if c[3]],
 )
 def test_as_opencv(layer: str, inputs: dict[str, Array], tmp_path: Path) -> None:
     if "r" in inputs:  # OpenCV pools one image only, and goes its own way outside of the map
         rois = _ROIS[[0, 6]].copy()
         rois[:, 0] = 0
         inputs = {"x": np.ascontiguousarray(_X[:1]), "r": rois}
-    net = _net(layer, **inputs)
+    net = net_of(layer, **inputs)
     theirs = _opencv(net, tmp_path, **inputs)
     np.testing.assert_allclose(_run(net, **inputs), theirs, rtol=0, atol=2e-6)
 
@@ -266,7 +267,7 @@ def _opencv(net: Net, folder: Path, **inputs: Array) -> Any:
     ("layer", "inputs"),
     [
         (layer, inputs)
-        for layer, inputs, _, _ in _CASES
+        for layer, inputs, _, _ in CASES
         if layer.split()[0] not in ("Normalize", "ConvolutionDepthwise") and "w" not in inputs
     ],
     ids=lambda value: value[:50] if isinstance(value, str) else "",
@@ -280,7 +281,7 @@ def test_gradients_are_the_derivatives(layer: str, inputs: dict[str, Array]) -> 
     }
     if layer.startswith("PSROI"):
         small["x"] = torch.from_numpy(inputs["x"]).double()
-    net = _net(layer, **{name: v.numpy().astype(np.float32) for name, v in small.items()})
+    net = net_of(layer, **{name: v.numpy().astype(np.float32) for name, v in small.items()})
     node = net.graph.nodes[-1]
     params = [net.param(p).detach().double() for p in node.params]
     learned = [name for name in small if name in ("x", "y", "a")]
@@ -298,7 +299,7 @@ def test_unpooling_where_two_values_meet() -> None:
     """Caffe writes one after the other; each of them gets the gradient of the place."""
     x = np.arange(4, dtype=np.float32).reshape(1, 1, 2, 2) + 1
     mask = np.array([5, 5, 0, 5], np.float32).reshape(1, 1, 2, 2)
-    net = _net("Upsample upsample_param { scale: 2 }", x=x, m=mask)
+    net = net_of("Upsample upsample_param { scale: 2 }", x=x, m=mask)
     given = torch.from_numpy(x).requires_grad_()
     top = net(x=given, m=torch.from_numpy(mask))["t"]
     np.testing.assert_array_equal(
@@ -346,7 +347,7 @@ def test_bn_keeps_statistics_while_it_trains() -> None:
 )
 def test_what_is_refused(layer: str, said: str) -> None:
     with pytest.raises(PrototxtError, match=said):
-        _net(layer, x=_X)
+        net_of(layer, x=_X)
 
 
 @pytest.mark.parametrize("ratios", [[], [2.0], [2.0, 3.0]])
@@ -356,7 +357,7 @@ def test_prior_boxes_as_the_reference(ratios: list[float], large: float | None) 
     options = f"min_size: 12 {'' if large is None else f'max_size: {large}'} " + " ".join(
         f"aspect_ratio: {r}" for r in ratios
     )
-    net = _net(f"PriorBox prior_box_param {{ {options} }}", x=_X, image=image)
+    net = net_of(f"PriorBox prior_box_param {{ {options} }}", x=_X, image=image)
     ours = _run(net, x=_X, image=image)
     both = [value for r in ratios for value in (r, 1 / r)]
     wanted = oracle.prior_boxes((6, 10), (45, 77), [(12, large)], both, 0.5)
@@ -379,7 +380,7 @@ def test_detections_as_the_reference(keep: int, least: float) -> None:
     }
     arrays = {name: value.astype(np.float32) for name, value in inputs.items()}
     options = f"num_classes: 3 confidence_threshold: {least} keep_top_k: {keep}"
-    net = _net(
+    net = net_of(
         f"DetectionOutput detection_output_param {{ {options} nms_param {{ nms_threshold: 0.4 }} }}",
         **arrays,
     )
@@ -394,7 +395,7 @@ def test_detections_as_the_reference(keep: int, least: float) -> None:
 def test_reorg_there_and_back() -> None:
     """Where no size changes, the two directions undo each other."""
     x = torch.arange(2 * 16 * 4 * 4.0).reshape(2, 16, 4, 4)
-    there = _net("Reorg reorg_param { stride: 2 reverse: true }", x=x.numpy())
+    there = net_of("Reorg reorg_param { stride: 2 reverse: true }", x=x.numpy())
     assert isinstance(there.graph.nodes[-1].layer, Reorg)
     wide = there(x)["t"]
     assert wide.shape == (2, 4, 8, 8)

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pytest
 
 from caffe_compat import CaffeCompatError, pycaffe, read_net
+from caffe_compat.layers import registry
 from tests import tolerances
 from tests.paths import GOLDEN, listed
 
@@ -129,3 +130,14 @@ def test_as_recorded(
             for name, value in written.items():
                 np.testing.assert_array_equal(np.asarray(file[name]), value)
     assert len(list(tmp_path.glob("*.h5"))) == bool(written)
+
+
+def test_the_page_says_what_was_recorded() -> None:
+    """Types that are held against Caffe occur in a recorded definition, and the others do not."""
+    if not GOLDEN.exists():
+        pytest.skip(f"no recorded outputs at {GOLDEN}")
+    files = [*GOLDEN.rglob("*.prototxt"), *(GOLDEN / "forks").glob("*.txt")]
+    text = "".join(path.read_text(errors="ignore") for path in files)
+    for name, cls in registry().items():
+        assert (cls.truth == "Caffe") == (f'type: "{name}"' in text), name
+        assert cls.truth in ("Caffe", "OpenCV", "our reference")

@@ -1,0 +1,394 @@
+"""Caffe networks as ONNX models: one converter per layer type, all that has none named at once.
+
+Which sizes may change later is found by building the network for several inputs and seeing what
+moves: no converter knows where a batch axis stands. A network whose definition fixes a size (a
+Reshape with the batch written out) says so at the layer.
+
+Needs the extra ``onnx``.
+
+Source: the operator definitions of ONNX, opset 18.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from caffe_compat.errors import CaffeCompatError
+from caffe_compat.files import atomic_write
+from caffe_compat.layers.base import Shape
+from caffe_compat.network.graph import Graph, Node, build
+from caffe_compat.network.match import match
+from caffe_compat.weights.model import Weights
+
+OPSET = 18
+Array = npt.NDArray[Any]
+# one size as it is in each of the probed networks; a fixed size is the same in all of them
+Dim = tuple[int, ...]
+Dims = tuple[Dim, ...]
+
+
+class OnnxError(CaffeCompatError):
+    """A network that cannot be written as ONNX."""
+
+
+class NoForm(Exception):
+    """A layer that ONNX cannot express, with the reason."""
+
+
+def fixed(dim: Dim) -> int | None:
+    """The size, or None where it depends on the input."""
+    return dim[0] if len(set(dim)) == 1 else None
+
+
+class OnnxGraph:
+    """An ONNX graph in the making: operators and constants under fresh names."""
+
+    def __init__(self) -> None:
+        self.nodes: list[Any] = []
+        self.constants: list[Any] = []
+        self._count = 0
+
+    def _fresh(self) -> str:
+        self._count += 1
+        return f"_{self._count}"
+
+    def op(self, kind: str, *inputs: str, **attributes: Any) -> str:
+        """Add an operator with one output; returns the output's name."""
+        return self.ops(kind, 1, *inputs, **attributes)[0]
+
+    def ops(self, kind: str, outputs: int, *inputs: str, **attributes: Any) -> list[str]:
+        """Add an operator with several outputs."""
+        from onnx import helper
+
+        names = [self._fresh() for _ in range(outputs)]
+        self.nodes.append(helper.make_node(kind, list(inputs), names, **attributes))
+        return names
+
+    def constant(self, values: Any, kind: Any = np.float32) -> str:
+        """A constant; returns its name."""
+        from onnx import numpy_helper
+
+        name = self._fresh()
+        array = np.ascontiguousarray(np.asarray(values, kind))
+        self.constants.append(numpy_helper.from_array(array.reshape(np.shape(values)), name))
+        return name
+
+    def integers(self, *values: int) -> str:
+        """A constant list of whole numbers."""
+        return self.constant(np.array(values, np.int64), np.int64)
+
+    def sizes(self, value: str, *axes: int) -> str:
+        """Sizes of a value along some axes, as a list."""
+        return self.op("Gather", self.op("Shape", value), self.integers(*axes), axis=0)
+
+    def reshape(self, value: str, old: Dims, new: Dims) -> str:
+        """Another shape; sizes that are not fixed are copied or left to be worked out.
+
+        Raises
+        ------
+        NoForm : two sizes would have to be worked out.
+        """
+        wanted: list[int] = []
+        for axis, dim in enumerate(new):
+            size = fixed(dim)
+            copied = axis < len(old) and old[axis] == dim
+            wanted.append(size if size is not None else 0 if copied else -1)
+        if wanted.count(-1) > 1:
+            raise NoForm("two of its sizes change with the input: export it with a fixed size")
+        if 0 in [fixed(dim) for dim in new]:
+            raise NoForm("a blob without values")
+        return self.op("Reshape", value, self.integers(*wanted))
+
+    def flat(self, value: str, rank: int, axis: int) -> str:
+        """All axes from ``axis`` on made one."""
+        return self.op("Reshape", value, self.integers(*[0] * axis, -1)) if axis < rank else value
+
+
+class LayerStep:
+    """What a converter works with: one layer, its blobs and its parameters.
+
+    Attributes
+    ----------
+    layer, options : the layer and its message.
+    graph : where operators go.
+    bottoms : names of the values that it reads.
+    shapes, tops : sizes of bottoms and tops.
+    params : arrays of its parameter blobs.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        graph: OnnxGraph,
+        bottoms: Sequence[str],
+        shapes: Sequence[Dims],
+        tops: Sequence[Dims],
+        params: Sequence[Array],
+    ) -> None:
+        self.layer: Any = node.layer
+        self.options: Any = node.layer.options
+        self.graph, self.bottoms = graph, list(bottoms)
+        self.shapes, self.tops, self.params = list(shapes), list(tops), list(params)
+
+    @property
+    def rank(self) -> int:
+        """Number of axes of the first bottom."""
+        return len(self.shapes[0])
+
+    def known(self, bottom: int = 0) -> Shape:
+        """The sizes of a bottom.
+
+        Raises
+        ------
+        NoForm : one of them changes with the input.
+        """
+        sizes = [fixed(dim) for dim in self.shapes[bottom]]
+        if None in sizes:
+            raise NoForm("it needs fixed sizes")
+        return tuple(size for size in sizes if size is not None)
+
+    def size(self, axis: int, bottom: int = 0) -> int:
+        """The size of one axis.
+
+        Raises
+        ------
+        NoForm : it changes with the input.
+        """
+        size = fixed(self.shapes[bottom][axis])
+        if size is None:
+            raise NoForm(f"the size of axis {axis} must be fixed")
+        return size
+
+
+Converter = Callable[[LayerStep], Iterable[str]]
+_CONVERTERS: dict[str, Converter] = {}
+
+
+def converts(*types: str) -> Callable[[Converter], Converter]:
+    """Decorator: the function converts layers of these types."""
+
+    def add(run: Converter) -> Converter:
+        for name in types:
+            _CONVERTERS[name] = run
+        return run
+
+    return add
+
+
+def converters() -> dict[str, Converter]:
+    """The converter of every layer type that has an ONNX form."""
+    from caffe_compat.conversion import onnx_layers  # noqa: F401  (fills the table)
+
+    return dict(_CONVERTERS)
+
+
+def _probes(graph: Graph, batch: bool, size: bool) -> list[Graph]:
+    """The network for other inputs: twice the batch, twice the height, twice the width."""
+    shapes = {name: graph.blobs[name] for name in graph.inputs}
+    changes = [0] if batch else []
+    changes += [2, 3] if size else []
+    found = [graph]
+    for axis in changes:
+        other = {
+            name: tuple(
+                s * 2 if a == axis and (axis == 0 or len(shape) == 4) else s
+                for a, s in enumerate(shape)
+            )
+            for name, shape in shapes.items()
+        }
+        try:
+            found.append(
+                build(
+                    graph.spec,
+                    phase=graph.phase,
+                    level=graph.spec.state.level,
+                    input_shapes=other,
+                )
+            )
+        except CaffeCompatError as error:
+            what = "batch" if axis == 0 else "size"
+            raise OnnxError(
+                f"the definition does not allow another {what} ({error}): export it with a fixed "
+                f"{what}"
+            ) from None
+        for node, changed in zip(graph.nodes, found[-1].nodes, strict=True):
+            if [p.shape for p in node.params] != [p.shape for p in changed.params]:
+                raise OnnxError(
+                    f"layer '{node.layer.name}' has parameters for one size of the input only: "
+                    "export it with a fixed size"
+                )
+    return found
+
+
+def _merged(shapes: Sequence[Shape]) -> Dims:
+    return tuple(zip(*shapes, strict=True))
+
+
+def to_onnx(
+    graph: Graph,
+    weights: Weights,
+    *,
+    dynamic_batch: bool = True,
+    dynamic_size: bool = False,
+    outputs: Sequence[str] = (),
+    metadata: Mapping[str, str] | None = None,
+) -> Any:
+    """An ONNX model (``onnx.ModelProto``) of a network.
+
+    Parameters
+    ----------
+    graph : a built network, in TEST.
+    weights : its parameters.
+    dynamic_batch : may axis 0 of the inputs change?
+    dynamic_size : may axes 2 and 3 of inputs N×C×H×W change?
+    outputs : names of the blobs to give; default: the network's outputs. They keep their names, but
+        for one that a layer overwrites an input with in place: NAME_out.
+    metadata : kept in the model's properties.
+
+    Raises
+    ------
+    OnnxError : layers without an ONNX form, all of them; or the extra is not installed.
+    """
+    try:
+        import onnx
+        from onnx import TensorProto, helper
+    except ImportError:
+        raise OnnxError(
+            "the package onnx is not installed: pip install 'convolutional-pose-machines[onnx]'"
+        ) from None
+    found = match(graph, weights).blobs
+    # an input that nothing reads is an output in Caffe, such as the labels of a data layer
+    written = {name for node in graph.nodes if not node.layer.data for name in node.tops}
+    wanted = tuple(outputs or (name for name in graph.outputs if name in written))
+    if unknown := [name for name in wanted if name not in written]:
+        raise OnnxError(f"no layer gives a blob called {', '.join(unknown)}")
+    table = converters()
+    places = _needed(graph, wanted)
+    complete = all(graph.nodes[place].layer.type in table for place in places)
+    probes = _probes(graph, dynamic_batch and complete, dynamic_size and complete)
+    made = OnnxGraph()
+    values = {name: name for name in graph.inputs}
+    shapes = {name: _merged([p.blobs[name] for p in probes]) for name in graph.inputs}
+    problems: list[str] = []
+    for place in places:
+        node = graph.nodes[place]
+        tops = [
+            _merged([p.nodes[place].top_shapes[i] for p in probes]) for i in range(len(node.tops))
+        ]
+        params = [found[p.owner[0]][p.owner[1]].data.reshape(p.shape) for p in node.params]
+        step = LayerStep(
+            node,
+            made,
+            [values.get(name, "") for name in node.bottoms],
+            [shapes[name] for name in node.bottoms],
+            tops,
+            params,
+        )
+        begin = len(made.nodes)
+        results: Iterable[str] = ()
+        try:
+            if node.layer.type not in table:
+                raise NoForm("there is no such operator")
+            results = list(table[node.layer.type](step))
+        except NoForm as error:
+            problems.append(f"layer '{node.layer.name}' ({node.layer.type}): {error}")
+        for name, value in zip(node.tops, results, strict=False):
+            # the last writer of a blob gives its name to the value
+            last = not any(name in later.tops for later in graph.nodes[place + 1 :])
+            shown = f"{name}_out" if name in graph.inputs else name
+            values[name] = _named(made, value, shown, begin) if last else value
+        shapes.update(zip(node.tops, tops, strict=True))
+    if problems:
+        raise OnnxError(f"{len(problems)} layer(s) have no ONNX form: {'; '.join(problems)}")
+    read = {name for node in made.nodes for name in node.input}
+
+    def info(blob: str, value: str) -> Any:
+        sizes = [
+            size if (size := fixed(dim)) is not None else _axis_name(graph, blob, axis)
+            for axis, dim in enumerate(shapes[blob])
+        ]
+        return helper.make_tensor_value_info(value, TensorProto.FLOAT, sizes)
+
+    inputs = [info(name, name) for name in graph.inputs if name in read]
+    tops_of = [info(name, values[name]) for name in wanted]
+    body = helper.make_graph(
+        made.nodes,
+        graph.spec.name or "network",
+        inputs,
+        tops_of,
+        [constant for constant in made.constants if constant.name in read],
+    )
+    model = helper.make_model(
+        body,
+        opset_imports=[helper.make_opsetid("", OPSET)],
+        ir_version=9,
+        producer_name="caffe_compat",
+    )
+    helper.set_model_props(model, {k: v for k, v in (metadata or {}).items() if v})
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def _axis_name(graph: Graph, blob: str, axis: int) -> str | None:
+    """What a size of an input that may change is called; sizes of tops follow from those.
+
+    Equal names would promise equal sizes, which nobody knows of two inputs.
+    """
+    if blob not in graph.inputs:
+        return None
+    plain = ("batch", "channels", "height", "width")[axis] if axis < 4 else str(axis)
+    return plain if blob == graph.inputs[0] else f"{blob}_{plain}"
+
+
+def _needed(graph: Graph, wanted: Sequence[str]) -> list[int]:
+    """Places of the layers that the wanted blobs depend on, in order."""
+    need = set(wanted)
+    found = []
+    for place in range(len(graph.nodes) - 1, -1, -1):
+        node = graph.nodes[place]
+        if not node.layer.data and (need.intersection(node.tops) or node.layer.effect):
+            found.append(place)
+            need.difference_update(t for t in node.tops if t not in node.bottoms)
+            need.update(node.bottoms)
+    return found[::-1]
+
+
+def _named(made: OnnxGraph, value: str, name: str, begin: int) -> str:
+    """Give a value the blob's name: where it was just made, by renaming; else by a copy."""
+    mine = [node for node in made.nodes[begin:] if value in node.output]
+    if not mine:
+        from onnx import helper
+
+        made.nodes.append(helper.make_node("Identity", [value], [name]))
+        return name
+    for node in made.nodes[begin:]:
+        for names in (node.input, node.output):
+            for i, old in enumerate(names):
+                if old == value:
+                    names[i] = name
+    return name
+
+
+def write_onnx(
+    path: str | os.PathLike[str], graph: Graph, weights: Weights, **options: Any
+) -> None:
+    """Write a network as an ``.onnx`` file; ``options`` as of :func:`to_onnx`.
+
+    Raises
+    ------
+    OnnxError : layers without an ONNX form, all of them; nothing is written then.
+    """
+    model = to_onnx(graph, weights, **options)
+    with atomic_write(path) as stream:
+        stream.write(model.SerializeToString())
+
+
+def forms(types: Iterable[str]) -> Mapping[str, bool]:
+    """For each layer type: has it an ONNX form?"""
+    known = converters()
+    return {name: name in known for name in types}

@@ -1,0 +1,246 @@
+"""ONNX models against our own outputs, run by onnxruntime."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from click.testing import CliRunner
+
+from caffe_compat import Net, parse_net, read_net
+from caffe_compat.conversion.convert import convert
+from caffe_compat.conversion.onnx import OnnxError, forms, to_onnx
+from caffe_compat.layers import registry
+from caffe_compat.network.graph import Graph
+from caffe_compat.weights.model import Weights
+from reproduce.cli.convert import main as cli
+from tests import tolerances
+from tests.caffe_compat.layers.test_fork_layers import CASES as FORK_CASES
+from tests.caffe_compat.layers.test_fork_layers import net_of
+from tests.nets import model_file
+from tests.paths import DATA, GOLDEN, listed, needs_data
+
+ort = pytest.importorskip("onnxruntime", reason="the package onnxruntime is not installed")
+pytest.importorskip("onnx", reason="the extra onnx is not installed")
+
+Arrays = Mapping[str, npt.NDArray[np.float32]]
+
+# Losses and Accuracy have no place in a deploy net; the others ask for what ONNX cannot say: code
+# or files of the user, a number of rows that the values decide, parameters of a batch.
+NO_FORM = {
+    *("Accuracy", "ContrastiveLoss", "EuclideanLoss", "HingeLoss", "InfogainLoss"),
+    *("MultinomialLogisticLoss", "SigmoidCrossEntropyLoss", "SmoothL1Loss", "SoftmaxWithLoss"),
+    *("DetectionOutput", "Filter", "HDF5Output", "PSROIPooling", "Python"),
+}
+
+
+def _check(
+    graph: Graph, weights: Weights, runs: Sequence[Arrays], limit: float = 1e-5, **options: Any
+) -> None:
+    """The model's outputs on every set of inputs equal ours."""
+    model = to_onnx(graph, weights, **options)
+    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    read = [value.name for value in session.get_inputs()]
+    outputs = [value.name for value in session.get_outputs()]
+    for inputs in runs:
+        net = Net(graph, weights, strict=False)
+        with torch.no_grad():
+            ours = net(**{name: torch.from_numpy(v) for name, v in inputs.items()})
+        theirs = session.run(outputs, {name: inputs[name] for name in read})
+        for name, other in zip(outputs, theirs, strict=True):
+            mine = ours[name if name in ours else name.removesuffix("_out")].numpy()
+            assert mine.shape == other.shape, name
+            scale = np.nanmax(np.abs(mine), initial=1e-6)
+            np.testing.assert_allclose(mine, other, rtol=0, atol=limit * scale, err_msg=name)
+
+
+_INDEX = GOLDEN / "layers" / "index.json"
+_LAYERS: list[dict[str, Any]] = json.loads(_INDEX.read_text())["cases"] if _INDEX.exists() else []
+
+
+def _own_batch(case: dict[str, Any], error: OnnxError) -> bool:
+    """Is it a batch norm on the batch's statistics, or a cut through the batch?"""
+    text = str(error)
+    return "statistics of the batch" in text or "cuts an axis whose size changes" in text
+
+
+@pytest.mark.parametrize("case", listed((c, c["name"]) for c in _LAYERS))
+def test_recorded_layers(case: dict[str, Any]) -> None:
+    """Every recorded small net: the recorded inputs, and twice the batch."""
+    with np.load(GOLDEN / "layers" / f"{case['name']}.npz") as file:
+        inputs = {key[3:]: file[key] for key in file.files if key.startswith("in:")}
+    spec = read_net(GOLDEN / "layers" / f"{case['name']}.prototxt")
+    net = Net(spec, phase=case["phase"], stages=case["stages"], level=case["level"])
+    types = {node.layer.type for node in net.graph.nodes if not node.layer.data}
+    double = {n: np.concatenate([v, v]) if v.ndim else v for n, v in inputs.items()}
+    try:
+        _check(net.graph, net.weights(), [inputs, double])
+    except OnnxError as error:
+        assert types & NO_FORM or _own_batch(case, error), error
+        assert all(f"({name})" in str(error) for name in types & NO_FORM)
+    else:
+        assert not types & NO_FORM
+
+
+@pytest.mark.parametrize(
+    ("layer", "inputs"), [c[:2] for c in FORK_CASES], ids=[c[0][:50] for c in FORK_CASES]
+)
+def test_layers_of_the_forks(layer: str, inputs: Arrays) -> None:
+    net = net_of(layer, **inputs)
+    if layer.split()[0] in NO_FORM or "LEARN" in layer:
+        with pytest.raises(OnnxError, match="no ONNX form"):
+            to_onnx(net.graph, net.weights())
+        return
+    if "r" in inputs:  # ONNX wants regions inside of the map, the right way round
+        inputs = {**inputs, "r": inputs["r"][[0, 1, 2]]}
+    runs = [inputs]
+    if "r" not in inputs:
+        runs.append({n: np.concatenate([v, v, v]) for n, v in inputs.items()})
+    _check(net.graph, net.weights(), runs)
+
+
+_SEQUENCES = [
+    p
+    for p in sorted((GOLDEN / "random").glob("*.json"))
+    if any(f'type: "{t}"' in p.with_suffix(".prototxt").read_text() for t in ("LSTM", "RNN"))
+    or 'type: "LSTMUnit"' in p.with_suffix(".prototxt").read_text()
+]
+
+
+@pytest.mark.parametrize("path", listed((p, p.stem) for p in _SEQUENCES))
+def test_sequences(path: Path) -> None:
+    """Unrolled, from zero states."""
+    case = json.loads(path.read_text())
+    if not case["accepted"] or "loss" in case["outputs"]:
+        pytest.skip("refused by Caffe, or a training net")
+    with np.load(path.with_suffix(".npz")) as file:
+        inputs = {key[3:]: file[key] for key in file.files if key.startswith("in:")}
+    net = Net(read_net(path.with_suffix(".prototxt")), phase=case["phase"])
+    _check(net.graph, net.weights(), [inputs], dynamic_batch=False)
+
+
+@needs_data
+@pytest.mark.parametrize(
+    "path", listed((p, p.stem) for p in sorted((GOLDEN / "models").glob("*.json")))
+)
+def test_public_models(path: Path) -> None:
+    case = json.loads(path.read_text())
+    with np.load(path.with_suffix(".npz")) as file:
+        inputs = {key[3:]: file[key] for key in file.files if key.startswith("in:")}
+    root = DATA / "caffemodels"
+    made = convert(
+        root / case["model"],
+        prototxt=root / case["prototxt"],
+        input_shapes={name: tuple(v.shape) for name, v in inputs.items()},
+    )
+    for name in made.graph.inputs:
+        inputs.setdefault(name, np.zeros(made.graph.blobs[name], np.float32))
+    double = {n: np.concatenate([v, v]) for n, v in inputs.items()}
+    _check(made.graph, made.weights, [inputs, double], tolerances.MODEL)
+
+
+_OFFICIAL = [
+    *sorted((GOLDEN / "proto").glob("*/pose_deploy*.prototxt")),
+    *sorted((GOLDEN / "release2").glob("*/pose_deploy*.prototxt")),
+]
+
+
+@pytest.mark.parametrize("path", listed((p, p.parent.name) for p in _OFFICIAL))
+def test_official_networks(path: Path) -> None:
+    """Random weights; a batch of two at a size of its own."""
+    spec = read_net(path)
+    (name,) = [top for layer in spec.layers if layer.type == "Input" for top in layer.tops]
+    channels = spec.layers[0].message.input_param.shape[0].dim[1]
+    graph_of = Net(spec, input_shapes={name: (1, channels, 64, 72)}, seed=5)
+    rng = np.random.default_rng(2)
+    runs = [
+        {name: rng.standard_normal((n, channels, h, w), dtype=np.float32)}
+        for n, h, w in ((1, 64, 72), (2, 80, 56))
+    ]
+    _check(graph_of.graph, graph_of.weights(), runs, tolerances.DEPLOY, dynamic_size=True)
+
+
+_POOLS = [
+    f"pool: {method} kernel_size: {k} stride: {s} pad: {p}"
+    for method in ("MAX", "AVE")
+    for k, s, p in ((2, 2, 0), (3, 2, 1), (3, 3, 2), (2, 2, 1), (2, 3, 0), (3, 1, 1), (5, 4, 2))
+]
+
+
+@pytest.mark.parametrize("options", _POOLS)
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_pooling_windows_at_any_size(options: str, dynamic: bool) -> None:
+    text = f"""
+    input: "x" input_shape {{ dim: 1 dim: 3 dim: 12 dim: 13 }}
+    layer {{ name: "p" type: "Pooling" bottom: "x" top: "p" pooling_param {{ {options} }} }}
+    """
+    net = Net(parse_net(text))
+    rng = np.random.default_rng(3)
+    sizes = [(12, 13)] if not dynamic else [(h, w) for h in range(8, 16) for w in (9, 10, 12)]
+    runs = [{"x": rng.standard_normal((2, 3, *size), dtype=np.float32)} for size in sizes]
+    _check(net.graph, net.weights(), runs, dynamic_size=dynamic)
+
+
+def test_a_second_top_of_pooling_in_a_larger_padding() -> None:
+    text = """
+    input: "x" input_shape { dim: 2 dim: 3 dim: 7 dim: 9 }
+    layer { name: "p" type: "Pooling" bottom: "x" top: "p" top: "mask"
+            pooling_param { kernel_size: 3 stride: 2 pad: 1 } }
+    """
+    net = Net(parse_net(text))
+    x = np.random.default_rng(3).standard_normal((2, 3, 7, 9), dtype=np.float32)
+    _check(net.graph, net.weights(), [{"x": x}])
+
+
+def test_every_problem_is_named_at_once() -> None:
+    text = """
+    input: "x" input_shape { dim: 2 dim: 3 }
+    input: "y" input_shape { dim: 2 }
+    layer { name: "f" type: "Filter" bottom: "x" bottom: "y" top: "f" }
+    layer { name: "bn" type: "BatchNorm" bottom: "x" top: "b" batch_norm_param { use_global_stats: false } }
+    layer { name: "cat" type: "Concat" bottom: "f" bottom: "b" top: "c" concat_param { axis: 0 } }
+    """
+    net = Net(parse_net(text))
+    with pytest.raises(OnnxError, match=r"2 layer\(s\).*'f' \(Filter\).*'bn' \(BatchNorm\)"):
+        to_onnx(net.graph, net.weights())
+
+
+def test_a_definition_that_fixes_the_batch_says_so() -> None:
+    text = """
+    input: "x" input_shape { dim: 2 dim: 6 }
+    layer { name: "r" type: "Reshape" bottom: "x" top: "r" reshape_param { shape { dim: 2 dim: 3 dim: 2 } } }
+    """
+    net = Net(parse_net(text))
+    with pytest.raises(OnnxError, match=r"another batch.*layer 'r'.*fixed batch"):
+        to_onnx(net.graph, net.weights())
+    x = np.arange(12, dtype=np.float32).reshape(2, 6)
+    _check(net.graph, net.weights(), [{"x": x}], dynamic_batch=False)
+
+
+def test_every_type_is_said_to_have_a_form_or_not() -> None:
+    data = {name for name, cls in registry().items() if cls.data}
+    known = forms(set(registry()) - data)
+    assert {name for name, has in known.items() if not has} == NO_FORM
+
+
+def test_command(tmp_path: Path) -> None:
+    path, net, _ = model_file(tmp_path)
+    done = CliRunner().invoke(cli, [str(path), "--to", "onnx"])
+    assert done.exit_code == 0, done.output
+    session = ort.InferenceSession(str(tmp_path / "small.onnx"), providers=["CPUExecutionProvider"])
+    x = np.random.default_rng(1).standard_normal((3, 3, 9, 12), dtype=np.float32)
+    with torch.no_grad():
+        ours = net(torch.from_numpy(x))["prob"].numpy()
+    np.testing.assert_allclose(session.run(["prob"], {"data": x})[0], ours, atol=1e-5)
+    wrong = CliRunner().invoke(cli, [str(path), "--to", "npz", "--dynamic-size"])
+    assert wrong.exit_code == 2
+    assert "--to onnx" in wrong.output
+    refused = CliRunner().invoke(cli, [str(path), "--to", "onnx", "--dynamic-size"])
+    assert refused.exit_code == 2  # the InnerProduct takes one size only
+    assert "fixed size" in refused.output

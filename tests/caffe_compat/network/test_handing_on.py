@@ -1,0 +1,94 @@
+"""A Net handed on: pickle, torch.save, copies, torch.export."""
+
+from __future__ import annotations
+
+import copy
+import io
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+
+from caffe_compat import Net, parse_net
+from tests.nets import small
+
+_POSE = """
+name: "two stages"
+input: "data" input_dim: 1 input_dim: 3 input_dim: 40 input_dim: 48
+layer { name: "conv1" type: "Convolution" bottom: "data" top: "conv1"
+        convolution_param { num_output: 8 kernel_size: 9 pad: 4 weight_filler { type: "msra" } } }
+layer { name: "relu1" type: "ReLU" bottom: "conv1" top: "conv1" }
+layer { name: "pool1" type: "Pooling" bottom: "conv1" top: "pool1"
+        pooling_param { kernel_size: 3 stride: 2 } }
+layer { name: "conv2" type: "Convolution" bottom: "pool1" top: "conv2"
+        convolution_param { num_output: 4 kernel_size: 5 pad: 2 weight_filler { type: "msra" } } }
+layer { name: "concat" type: "Concat" bottom: "conv2" bottom: "pool1" top: "concat" }
+layer { name: "Mconv1" type: "Convolution" bottom: "concat" top: "Mconv1"
+        convolution_param { num_output: 4 kernel_size: 11 pad: 5 weight_filler { type: "msra" } } }
+"""
+_SEQUENCE = """
+input: "x" input_shape { dim: 3 dim: 2 dim: 4 }
+input: "cont" input_shape { dim: 3 dim: 2 }
+layer { name: "lstm" type: "LSTM" bottom: "x" bottom: "cont" top: "h"
+        recurrent_param { num_output: 5 weight_filler { type: "xavier" } } }
+"""
+
+
+def _same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return list(a) == list(b) and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_pickle_and_copies() -> None:
+    net, x = small(), torch.randn(2, 3, 9, 12)
+    with torch.no_grad():
+        before = net(x)
+        for other in (pickle.loads(pickle.dumps(net)), copy.deepcopy(net)):
+            assert _same(other(x), before)
+            assert other.graph.spec == net.graph.spec
+            assert [n.layer.spec.message for n in other.graph.nodes] == [
+                n.layer.spec.message for n in net.graph.nodes
+            ]
+            # its memory is its own
+            other.get_parameter("conv.weight").zero_()
+            assert _same(net(x), before)
+
+
+@pytest.mark.parametrize("text", [_POSE, _SEQUENCE], ids=["pose", "lstm"])
+def test_torch_save(text: str, tmp_path: Path) -> None:
+    net = Net(parse_net(text), phase="TRAIN")
+    inputs = {name: torch.randn(net.graph.blobs[name]) for name in net.graph.inputs}
+    with torch.no_grad():
+        net(**inputs)  # an LSTM's state travels with it
+        torch.save(net, tmp_path / "net.pt")
+        again = torch.load(tmp_path / "net.pt", weights_only=False)
+        assert _same(again(**inputs), net(**inputs))
+    assert again.graph.phase == "TRAIN"
+
+
+def test_lines_of_the_definition_survive() -> None:
+    net = Net(parse_net(_POSE, "pose.prototxt"))
+    again = pickle.loads(pickle.dumps(net))
+    conv = next(n.layer for n in again.graph.nodes if n.layer.name == "conv2")
+    error = conv.error("wrong", "num_output")
+    assert (error.file, error.line) == ("pose.prototxt", 10)
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("text", [_POSE, None], ids=["pose", "small"])
+def test_torch_export(text: str | None, batch: int) -> None:
+    """A program with any batch, saved and loaded without this package's classes."""
+    net = small() if text is None else Net(parse_net(text))
+    example = torch.randn(2, *net.graph.blobs["data"][1:])
+    size = torch.export.Dim("batch", min=1, max=64)
+    program = torch.export.export(net, (example,), dynamic_shapes={"args": ({0: size},)})
+    stored = io.BytesIO()
+    torch.export.save(program, stored)
+    stored.seek(0)
+    run = torch.export.load(stored).module()
+    x = torch.randn(batch, *example.shape[1:])
+    with torch.no_grad():
+        ours, theirs = net(x), run(x)
+    assert list(ours) == list(theirs)
+    for name, value in ours.items():
+        torch.testing.assert_close(theirs[name], value, rtol=1e-5, atol=1e-5)
