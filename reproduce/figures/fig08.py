@@ -34,7 +34,10 @@ def make(data: Path, out: Path) -> list[Path]:
         **provenance("cpm-reproduce fig8", str(data)),
         "published test set (not comparable)": published()["mpii_test"],
     }
-    title = "PCKh on MPII, validation split (the paper's figure is on the test set)"
+    title = (
+        "PCKh on MPII, Tompson's validation split: not the paper's figure, which is on the test set"
+        "\nno curve of a Convolutional Pose Machine: the authors published no predictions on it"
+    )
     return draw_methods(
         benchmark, results, out / "fig08", about, title, xlabel="distance / head size"
     )
