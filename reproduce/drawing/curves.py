@@ -219,7 +219,7 @@ def _compose(
         for curve in curves:
             axis.plot(curve.x, curve.y, marker="o" if points else None, **look[curve.label])
         for mark in (marks or {}).get(name, ()):
-            axis.plot(mark.x, mark.y, **_MARK, label=mark.label)
+            axis.plot(mark.x, mark.y, **_MARK, label=mark.label, clip_on=False)
         if line is not None:
             axis.axvline(line[0], color="#666", linestyle=":", linewidth=1)
             axis.annotate(
@@ -288,8 +288,7 @@ def _compose(
         )
     if title:
         figure.suptitle(title, fontsize=9 if narrow else 11)
-    above = 0.25 * (title.count("\n") + 1) if title else 0.0
-    figure.tight_layout(rect=(0, below / height, 1, 1 - above / height))
+    figure.tight_layout(rect=(0, below / height, 1, 1))
     return figure
 
 

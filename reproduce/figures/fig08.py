@@ -37,9 +37,9 @@ def make(data: Path, out: Path) -> list[Path]:
         "published test set (not comparable)": test,
     }
     title = (
-        "PCKh on MPII, validation split (the paper's figure is on the test set: "
-        f"{test['total']:g}, with LSP {test['total_with_lsp']:g}, with VGG's front end later "
-        f"{test['total_vgg']:g})"
+        "PCKh on MPII, Tompson's validation split: not the paper's figure, which is on the test set\n"
+        f"(published there: {test['total']:g}, with LSP {test['total_with_lsp']:g}, with VGG's "
+        f"front end {test['total_vgg']:g}); no curve of a CPM: none was published on this split"
     )
     return draw_methods(
         benchmark, results, out / "fig08", about, title, xlabel="distance / head size"

@@ -26,6 +26,7 @@ from reproduce.runtime.provenance import provenance
 CHECKED: tuple[str, ...] = ()  # no published number belongs to it
 ROWS: dict[type[Benchmark], int] = {Lsp: 2, Flic: 1}  # of people of each benchmark
 COLUMNS, TILE = 8, (150, 200)  # width, height
+HEAD = 28  # pixels for the name above a benchmark's rows
 _Image = npt.NDArray[np.uint8]
 # A person's name for the JSON, the image, the parts (P, 2) in 0-based pixels, the skeleton.
 _Shown = tuple[str, Path, npt.NDArray[np.float64], Skeleton]
@@ -74,6 +75,22 @@ def _people(benchmark: Benchmark) -> list[_Shown]:
     ]
 
 
+def _strip(name: str, tiles: list[_Image]) -> _Image:
+    """The rows of one benchmark under its name, white around."""
+    import cv2
+
+    width, height = TILE
+    lines = -(-len(tiles) // COLUMNS)
+    strip = np.full((lines * (height + 4) + HEAD, COLUMNS * (width + 4), 3), 255, np.uint8)
+    text = f"{name}: the authors' released predictions on test images, at equal distances"
+    font = cv2.FONT_HERSHEY_SIMPLEX
+    cv2.putText(strip, text, (4, HEAD - 8), font, 0.55, (0, 0, 0), 1, cv2.LINE_AA)
+    for i, tile in enumerate(tiles):
+        y, x = HEAD + i // COLUMNS * (height + 4), i % COLUMNS * (width + 4)
+        strip[y : y + height, x : x + width] = tile
+    return strip
+
+
 def make(data: Path, out: Path) -> list[Path]:
     """Picture, and which people it shows.
 
@@ -89,22 +106,17 @@ def make(data: Path, out: Path) -> list[Path]:
             f"{next(iter(one.released.values()))} with {one.folder}/images" for one in ROWS
         )
         raise Missing(f"no test images with predictions in {data} ({pairs})")
-    shown, tiles = [], []
+    shown: list[dict[str, str]] = []
+    tiles: dict[str, list[_Image]] = {}
     for name, path, joints, skeletal in rows:
         try:
-            tiles.append(_tile(read_image(path), joints, skeletal))
+            tile = _tile(read_image(path), joints, skeletal)
         except DataError as error:
             shown.append({"person": name, "left out": str(error)})
             continue
+        tiles.setdefault(name.split(" ")[0], []).append(tile)
         shown.append({"person": name})
-    width, height = TILE
-    lines = -(-len(tiles) // COLUMNS)
-    sheet = np.full(
-        (lines * (height + 4), min(len(tiles), COLUMNS) * (width + 4), 3), 255, np.uint8
-    )
-    for i, tile in enumerate(tiles):
-        y, x = i // COLUMNS * (height + 4), i % COLUMNS * (width + 4)
-        sheet[y : y + height, x : x + width] = tile
+    sheet = np.concatenate([_strip(name, found) for name, found in tiles.items()])
     path = out / "fig10"
     save_png(sheet, path.with_suffix(".png"))
     about = provenance("cpm-reproduce fig10", str(data))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from reproduce.benchmarks.flic import Flic
 from reproduce.drawing.curves import draw, write_numbers
-from reproduce.figures.method_curves import ENDINGS, curves, score_methods
+from reproduce.figures.method_curves import ENDINGS, curves, published_marks, score_methods
 from reproduce.runtime.provenance import provenance
 
 ((OWN, CPM),) = Flic.released.items()  # label and file of the authors' predictions
@@ -31,11 +31,14 @@ def make(data: Path, out: Path) -> list[Path]:
     by_prediction = {OWN: benchmark.score_file(CPM, norm=benchmark.script_norm)}
     wrists = benchmark.groups["wrist"]
     order = sorted(by_truth, key=lambda label: -by_truth[label].group(wrists, benchmark.threshold))
-    panels = {}
+    panels, marks = {}, {}
     for how, results in {"by the truth": by_truth, "by the prediction": by_prediction}.items():
         ordered = {label: results[label] for label in order if label in results}
         groups = {f"{part}, {how}": benchmark.groups[part] for part in PARTS}
         panels.update(curves(ordered, groups))
+        norm = "" if results is by_truth else benchmark.script_norm
+        said = published_marks(benchmark, norm)
+        marks.update({f"{part}, {how}": said.get(part, []) for part in PARTS})
     path = out / "fig12"
     write_numbers(panels, path, provenance("cpm-reproduce fig12", str(data)))
     draw(
@@ -46,5 +49,6 @@ def make(data: Path, out: Path) -> list[Path]:
         columns=2,
         at=benchmark.threshold,
         title="PCK on FLIC (the paper normalises by the truth)",
+        marks=marks,
     )
     return [path.with_suffix(ending) for ending in ENDINGS]

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from reproduce.benchmarks.benchmark import Benchmark
+from reproduce.benchmarks.check import published
 from reproduce.benchmarks.measures import EvalResult
-from reproduce.drawing.curves import Curve, draw, write_numbers
+from reproduce.drawing.curves import Curve, Mark, draw, write_numbers
 
 ENDINGS = (".json", ".csv", ".png", ".pdf", ".svg")
 
@@ -42,6 +43,29 @@ def curves(
         ]
         for panel, joints in groups.items()
     }
+
+
+def published_marks(benchmark: Benchmark, norm: str = "") -> dict[str, list[Mark]]:
+    """The published numbers of a benchmark by row of its table ("total" for all joints).
+
+    Parameters
+    ----------
+    norm : reference length that the numbers were scored with; "": the paper's.
+    """
+    found: dict[str, list[Mark]] = {}
+    for check in published()["check"]:
+        if check["benchmark"] != benchmark.name or check.get("norm", "") != norm:
+            continue
+        if check["measure"] == "total":
+            pairs = [("total", check["value"])]
+        elif check["measure"] == "groups":
+            names = check.get("groups", list(benchmark.groups))
+            pairs = list(zip(names, check["value"], strict=True))
+        else:
+            continue
+        for name, value in pairs:
+            found.setdefault(name, []).append(Mark(float(check["threshold"]), float(value)))
+    return found
 
 
 def best_first(results: Mapping[str, EvalResult]) -> dict[str, EvalResult]:
@@ -79,5 +103,6 @@ def draw_methods(
         columns=4,
         at=benchmark.threshold,
         title=title,
+        marks=published_marks(benchmark),
     )
     return [path.with_suffix(ending) for ending in ENDINGS]

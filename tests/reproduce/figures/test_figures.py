@@ -106,3 +106,19 @@ def test_scoring_needs_no_torch() -> None:
         f"assert {{o.verdict for o in run({str(DATA)!r})}} == {{'equal'}}"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_published_numbers_are_drawn_as_marks(tmp_path: Path) -> None:
+    """Each row of the table that has a published number gets its mark, at its threshold; numbers of
+    another norm do not."""
+    from reproduce.benchmarks.flic import Flic
+    from reproduce.benchmarks.lsp import Lsp
+    from reproduce.figures.method_curves import published_marks
+
+    lsp = published_marks(Lsp(tmp_path))
+    assert {(m.x, m.y) for m in lsp["total"]} >= {(0.2, 90.5), (0.2, 84.32), (0.1, 78.75)}
+    assert {m.y for m in lsp["ankle"]} == {89.9, 81.15}
+    by_truth = published_marks(Flic(tmp_path))
+    by_prediction = published_marks(Flic(tmp_path), Flic.script_norm)
+    assert (0.2, 97.59) in {(m.x, m.y) for m in by_truth["elbow"]}
+    assert [(m.x, m.y) for m in by_prediction["wrist"]] == [(0.2, 94.98)]
