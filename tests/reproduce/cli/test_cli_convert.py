@@ -82,7 +82,7 @@ def _bad_inputs(tmp_path: Path) -> dict[str, tuple[list[object], str]]:
         "empty": ([tmp_path / "empty.caffemodel"], "empty"),
         "html": ([tmp_path / "html.caffemodel"], "HTML"),
         "prototxt as model": ([tmp_path / "text.caffemodel"], "is text"),
-        "picture": ([tmp_path / "png.caffemodel"], "damaged|no caffemodel"),
+        "picture": ([tmp_path / "png.caffemodel"], "is a PNG image"),
         "wrong prototxt": ([path, "--prototxt", tmp_path / "wrong.prototxt"], "3 problem"),
         "typo": (
             [path, "--prototxt", tmp_path / "typo.prototxt"],
