@@ -6,19 +6,22 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from caffe_compat.errors import DataError
 from caffe_compat.files import write_json
 from reproduce.benchmarks.benchmark import Benchmark
-from reproduce.predict.job import Job, prepare
-from reproduce.predict.predictor import Predictor
+from reproduce.people.matlab_pixels import from_matlab, to_matlab
 from reproduce.predict.protocol import Person
-from reproduce.predict.runs import Run
 from reproduce.runtime.journal import Journal
 from reproduce.runtime.prefetch import prefetch
+
+if TYPE_CHECKING:  # OpenCV is loaded when a run begins, not when benchmarks are listed
+    from reproduce.predict.job import Job
+    from reproduce.predict.predictor import Predictor
+    from reproduce.predict.runs import Run
 
 
 def jobs_of(
@@ -48,6 +51,8 @@ def predict_benchmark(run: Run, test: Benchmark, name: str) -> tuple[int, list[s
     How many people this process predicted, and which were not predicted and why; they are nan in
     the file and left out of the score.
     """
+    from reproduce.predict.job import prepare
+
     people = test.people()[: run.limit]
     prefix = run.out / f"{test.stem}_{name}"
     about = json.loads(json.dumps({**run.about, "set": test.stem}))
@@ -69,7 +74,7 @@ def predict_benchmark(run: Run, test: Benchmark, name: str) -> tuple[int, list[s
                     journal.add(
                         i,
                         {
-                            "joints": (found.joints + 1).tolist(),  # 1-based, as the result file
+                            "joints": to_matlab(found.joints).tolist(),
                             "scores": found.scores.round(5).tolist(),
                         },
                     )
@@ -91,7 +96,7 @@ def _merge(run: Run, test: Benchmark, name: str, count: int, results: dict[int, 
         raise DataError(
             f"{test.title}: none of the {count} test images is there, nothing was predicted"
         )
-    predicted = np.stack([test.to_file(np.array(results[int(i)]["joints"])) for i in done])
+    predicted = np.stack([test.to_file(from_matlab(results[int(i)]["joints"])) for i in done])
     whole = np.full((count, *predicted.shape[1:]), np.nan)
     whole[done] = predicted
     path = run.out / f"{test.stem}_prediction_model_{name}.mat"
