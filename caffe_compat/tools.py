@@ -553,8 +553,8 @@ def extract_features(definition: str, weights: str, blobs: str, targets: str, ba
     parts: dict[str, list[npt.NDArray[np.float32]]] = {name: [] for name in names}
     with torch.no_grad():
         for number in range(batches):
-            found = net(blobs=names, **feed.batch(number, "cpu"))
-            for name in names:
+            found = net(blobs=list(parts), **feed.batch(number, "cpu"))
+            for name in parts:
                 parts[name].append(found[name].float().contiguous().numpy())
     for name, place in zip(names, places, strict=True):
         rows = np.concatenate([np.atleast_1d(part) for part in parts[name]])

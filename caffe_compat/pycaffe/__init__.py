@@ -16,9 +16,7 @@ Beside it: ``io`` (pictures), ``layers``, ``params`` and ``NetSpec`` (definition
 
 Values, gradients and what is refused are Caffe's, its peculiarities included: layers that work in
 place read overwritten data in ``backward``, what shares memory changes together, an output's diff
-stays what was put there. What differs: the split copies that Caffe inserts are not in ``blobs`` and
-``layers``; in phase TEST inner blobs are computed when they are first looked at, not in ``forward``
-itself; after a solver's step a parameter's ``diff`` is its gradient, not the update.
+stays what was put there. What differs stands on that page.
 
 Source: ``_caffe.cpp``, ``pycaffe.py`` of BVLC Caffe (the interface).
 """

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
 
+from caffe_compat.engine.fingerprint import Fingerprint, fingerprint, fingerprints
 from caffe_compat.errors import CaffeCompatError
 
 Array = npt.NDArray[np.float32]
@@ -36,10 +40,14 @@ class Blob:
     def diff(self) -> Array:
         """Gradient."""
         if self._diff_owner is not None:
-            return self._diff_owner.diff.reshape(self._data.shape)
-        if self._diff is None or self._diff.shape != self._data.shape:
-            self._diff = np.zeros(self._data.shape, np.float32)
+            return self._diff_owner.diff.reshape(self._sizes())
+        if self._diff is None or self._diff.shape != self._sizes():
+            self._diff = np.zeros(self._sizes(), np.float32)
         return self._diff
+
+    def _sizes(self) -> tuple[int, ...]:
+        """Sizes of the axes, without a look at the values."""
+        return self._data.shape
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -67,6 +75,8 @@ class Blob:
     def reshape(self, *shape: int) -> None:
         """Change the shape; values stay where their number does, else they are 0. Takes effect in
         the next forward pass."""
+        if any(size < 0 for size in shape):
+            raise CaffeCompatError(f"a blob cannot have the shape {shape}")
         if tuple(shape) != self._data.shape:
             same = int(np.prod(shape)) == self._data.size
             self._data = self._data.reshape(shape).copy() if same else np.zeros(shape, np.float32)
@@ -77,7 +87,7 @@ class Blob:
         if values.shape == self._data.shape:
             self._data[...] = values
         else:
-            self._data = np.array(values, np.float32)
+            self._data = np.array(values, np.float32, order="C")
 
     def share_diff(self, other: Blob) -> None:
         """Let another blob's gradient be this one's, too."""
@@ -87,15 +97,118 @@ class Blob:
     def has_diff(self) -> bool:
         """Has anybody looked at the gradient, or computed it?"""
         owner = self if self._diff_owner is None else self._diff_owner
-        return owner._diff is not None and owner._diff.size == self._data.size
+        return owner._diff is not None and owner._diff.size == int(np.prod(self._sizes()))
 
     def _set_diff(self, values: Array) -> None:
         if self._diff_owner is not None:
-            self._diff_owner._set_diff(values.reshape(self._diff_owner._data.shape))
+            self._diff_owner._set_diff(values.reshape(self._diff_owner._sizes()))
         elif self._diff is None or self._diff.shape != values.shape:
-            self._diff = np.array(values, np.float32)
+            self._diff = np.array(values, np.float32, order="C")
         else:
             self._diff[...] = values
+
+
+@dataclass
+class _Memory:
+    """What several nets' blobs may share."""
+
+    array: Array | None = None
+
+
+class ParamBlob(Blob):
+    """A parameter of a layer: an array for scripts, and the tensor that the net computes with.
+
+    The array exists from the first look at it. It lies in Caffe's order, whatever order the tensor
+    is fastest in, so that a reshaped view of it writes into it. What a script wrote is copied into
+    the tensor before the net runs (:meth:`take`), what the net changed is copied into the array
+    (:meth:`give`); neither happens where nothing changed.
+
+    Parameters
+    ----------
+    tensor : the net's parameter.
+    """
+
+    def __init__(self, tensor: Tensor) -> None:
+        self._tensor, self._memory = tensor, _Memory()
+        self._seen: Fingerprint | None = None  # of the array, when it last equalled the tensor
+        self._version = -1  # of the tensor, then
+        self._ready = lambda: None
+        self._diff = None
+        self._diff_owner = None
+
+    @property
+    def _data(self) -> Array:
+        if self._memory.array is None:
+            self._memory.array = self._values()
+            self._remember(fingerprint(torch.from_numpy(self._memory.array)))
+        return self._memory.array
+
+    @_data.setter
+    def _data(self, values: Array) -> None:
+        self._memory.array, self._seen = values, None
+
+    @property
+    def held(self) -> bool:
+        """Has a script looked at the values, and may it change them at any time?"""
+        return self._memory.array is not None
+
+    def _sizes(self) -> tuple[int, ...]:
+        return tuple(self._tensor.shape) if self._memory.array is None else self._data.shape
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self._sizes()
+
+    @property
+    def count(self) -> int:
+        return int(np.prod(self._sizes()))
+
+    def _values(self) -> Array:
+        return np.array(self._tensor.detach().float().cpu().numpy(), np.float32, order="C")
+
+    def _remember(self, now: Fingerprint) -> None:
+        self._seen, self._version = now, self._tensor._version
+
+    def take(self, now: Fingerprint) -> None:
+        """Let the net compute with what the array holds, where that has changed.
+
+        Parameters
+        ----------
+        now : fingerprint of the array.
+        """
+        if now == self._seen:
+            return
+        values = torch.from_numpy(self._data)
+        if values.numel() != self._tensor.numel():
+            raise CaffeCompatError(
+                f"a parameter of shape {tuple(self._tensor.shape)} was given the shape "
+                f"{self._data.shape}"
+            )
+        with torch.no_grad():
+            self._tensor.copy_(values.reshape(self._tensor.shape))
+        self._remember(now)
+
+    def give(self) -> None:
+        """Show in the array what happened to the net's parameter."""
+        array = self._memory.array
+        if array is not None and self._tensor._version != self._version:
+            array[...] = self._values().reshape(array.shape)
+            self._remember(fingerprint(torch.from_numpy(array)))
+
+    def share(self, other: ParamBlob) -> None:
+        """Have another net's values from now on, in the same array."""
+        if other.shape != self.shape:
+            raise CaffeCompatError(f"shapes {self.shape} and {other.shape} cannot be shared")
+        _ = other._data
+        self._memory, self._seen = other._memory, None
+
+
+def take_all(blobs: Iterable[ParamBlob]) -> None:
+    """Let the net compute with what scripts wrote into its parameters."""
+    held = [blob for blob in blobs if blob.held]
+    arrays = [torch.from_numpy(blob._data) for blob in held]
+    for blob, now in zip(held, fingerprints(arrays), strict=True):
+        blob.take(now)
 
 
 class Blobs(OrderedDict[str, Blob]):

@@ -89,7 +89,7 @@ class Classifier(Net):
             top, left = (int(d / 2 - c / 2) for d, c in zip(size, crop, strict=True))
             crops = images[:, top : top + crop[0], left : left + crop[1]]
         name = self.inputs[0]
-        data = np.array([self.transformer.preprocess(name, crop) for crop in crops])
+        data: Any = np.array([self.transformer.preprocess(name, crop) for crop in crops])
         scores = self.forward_all(**{name: data})[self.outputs[0]]
         if oversample:
             scores = scores.reshape(len(scores) // 10, 10, -1).mean(1)

@@ -76,7 +76,8 @@ class Detector(Net):
                 data.append(self.transformer.preprocess(name, self.crop(image, window)))
         if not data:
             return []
-        scores = self.forward_all(**{name: np.array(data)})[self.outputs[0]]
+        inputs: Any = np.array(data)
+        scores = self.forward_all(**{name: inputs})[self.outputs[0]]
         scores = scores.reshape(len(scores), -1) if scores.ndim > 2 else scores
         return [
             {"window": window, "prediction": score, "filename": filename}

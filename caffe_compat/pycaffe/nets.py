@@ -17,10 +17,12 @@ from caffe_compat.definition.prototxt import read_net
 from caffe_compat.definition.spec import TEST as _TEST
 from caffe_compat.definition.spec import TRAIN as _TRAIN
 from caffe_compat.errors import CaffeCompatError
+from caffe_compat.files import atomic_write
 from caffe_compat.network.graph import Graph, Node
 from caffe_compat.network.net import Net as _Net
-from caffe_compat.pycaffe.blobs import Array, Blob, Blobs
+from caffe_compat.pycaffe.blobs import Array, Blob, Blobs, ParamBlob, take_all
 from caffe_compat.pycaffe.mode import current_device, current_draws
+from caffe_compat.pycaffe.paths import existing
 from caffe_compat.pycaffe.running import Running
 from caffe_compat.training.feed import DataFeed
 from caffe_compat.training.rows import MemorySource
@@ -31,11 +33,27 @@ TRAIN, TEST = 0, 1
 _PHASES = {TRAIN: _TRAIN, TEST: _TEST}
 
 
+class _Rows:
+    """Results of several batches."""
+
+    def __init__(self) -> None:
+        self._parts: dict[str, list[Array]] = {}
+
+    def add(self, found: Mapping[str, Array]) -> None:
+        for name, values in found.items():
+            self._parts.setdefault(name, []).append(np.atleast_1d(values).copy())
+
+    def first(self, rows: int) -> dict[str, Array]:
+        """All rows, less those of the last batch that were filled up; -1: all."""
+        joined = {name: np.concatenate(parts) for name, parts in self._parts.items()}
+        return {name: a[:rows] if rows >= 0 else a for name, a in joined.items()}
+
+
 class LayerView(NamedTuple):
     """A layer of a net: its type, and its parameter blobs."""
 
     type: str
-    blobs: list[Blob]
+    blobs: list[ParamBlob]
 
 
 class Net:
@@ -57,22 +75,25 @@ class Net:
         phase: int | None = None,
         weights: str | os.PathLike[str] | None = None,
         level: int = 0,
-        stages: Iterable[str] = (),
+        stages: Iterable[str] | None = (),
     ) -> None:
+        numbers = [given for given in args if isinstance(given, int)]
         for given in args:
-            if isinstance(given, int):
-                phase = given
-            elif isinstance(given, str | os.PathLike):
-                weights = os.fspath(given)
+            if isinstance(given, str | os.PathLike):
+                weights = given
+            elif isinstance(given, list | tuple):
+                stages = given
+        if numbers and phase is None:
+            phase = numbers.pop(0)
+        level = numbers.pop(0) if numbers else level
         if phase not in _PHASES:
             raise CaffeCompatError(
                 f"Net: give the phase, caffe.TRAIN ({TRAIN}) or caffe.TEST ({TEST}), not {phase!r}"
             )
-        spec = read_net(network)
-        feed = DataFeed(
-            spec, _PHASES[phase], Path("."), None, level, tuple(stages), current_draws()
-        )
-        stored = None if weights is None else read_weights(weights)
+        stages = tuple(stages or ())
+        spec = read_net(existing(network, "definition"))
+        feed = DataFeed(spec, _PHASES[phase], Path("."), None, level, stages, current_draws())
+        stored = None if weights is None else read_weights(existing(weights, "weights"))
         self._take(
             _Net(
                 spec,
@@ -99,23 +120,20 @@ class Net:
         self._batches = 0
         self._stale: set[str] = set()
         self._last: dict[str, Tensor] = {}
-        self._taken: dict[
-            tuple[int, int], Array
-        ] = {}  # parameters as they were last looked through
         self._ran = False  # did the latest forward pass run layer by layer?
-        self._watched: set[str] = (
-            set()
-        )  # layers whose parameters a script has seen, and may write at any time
+        # called with the number of each layer before and after it runs, forwards and backwards
+        self._hooks: dict[str, list[Callable[[int], Any]]] = {}
         graph = net.graph
         self.blobs = Blobs()
         for name, shape in graph.blobs.items():
             self.blobs[name] = Blob(np.zeros(shape, np.float32), self._fresh(name))
         owned = {
-            (n.index, i): self._parameter(n, i)
-            for n in graph.nodes
-            for i, p in enumerate(n.params)
-            if p.owner == p.key
+            param.key: ParamBlob(net.param(param).detach())
+            for node in graph.nodes
+            for param in node.params
+            if param.owner == param.key
         }
+        self._owned = list(owned.values())
         self.params = OrderedDict(
             (n.layer.name, [owned[p.owner] for p in n.params]) for n in graph.nodes if n.params
         )
@@ -132,15 +150,11 @@ class Net:
                 for node in graph.nodes
             )
         )
-        self._running = Running(net, self.blobs, owned)
+        self._running = Running(net, self.blobs, dict(owned))
         for step in graph.steps:
             for name, weight in zip(step.tops, step.loss_weights, strict=True):
                 if weight:
                     self.blobs[name].diff[...] = weight
-
-    def _parameter(self, node: Node, index: int) -> Blob:
-        tensor = self._net.param(node.params[index]).detach()
-        return Blob(tensor.cpu().numpy(), lambda: self._watched.add(node.layer.name))
 
     def _fresh(self, name: str) -> Callable[[], None]:
         def ready() -> None:
@@ -191,6 +205,42 @@ class Net:
     @property
     def _layer_names(self) -> list[str]:
         return [n.layer.name for n in self._graph.nodes]
+
+    @property
+    def _blob_names(self) -> list[str]:
+        return list(self.blobs)
+
+    @property
+    def _blobs(self) -> list[Blob]:
+        return list(self.blobs.values())
+
+    @property
+    def _inputs(self) -> list[int]:
+        return [self._blob_names.index(name) for name in self.inputs]
+
+    @property
+    def _outputs(self) -> list[int]:
+        return [self._blob_names.index(n) for n in self.outputs if n in self.blobs]
+
+    def _bottom_ids(self, layer: int) -> list[int]:
+        return [self._blob_names.index(name) for name in self._graph.nodes[layer].bottoms]
+
+    def _top_ids(self, layer: int) -> list[int]:
+        return [self._blob_names.index(name) for name in self._graph.nodes[layer].tops]
+
+    @property
+    def blob_loss_weights(self) -> OrderedDict[str, float]:
+        """Weight of each blob in the loss."""
+        found = OrderedDict((name, 0.0) for name in self.blobs)
+        for node in self._graph.nodes:
+            for name, weight in zip(node.tops, node.loss_weights, strict=True):
+                if name in found:
+                    found[name] += weight
+        return found
+
+    @property
+    def _blob_loss_weights(self) -> list[float]:
+        return list(self.blob_loss_weights.values())
 
     def _place(self, layer: str) -> int:
         if layer not in self._layer_names:
@@ -261,7 +311,7 @@ class Net:
             if self._feed is not None:
                 self._last.update(self._feed.batch(self._batches, self._device))
                 self._batches += 1
-        if start is None and self._lazy:
+        if start is None and self._lazy and not self._hooks:
             aliases = self._graph.aliases
             needed = dict.fromkeys(aliases.get(name, name) for name in wanted)
             with torch.no_grad():
@@ -278,28 +328,80 @@ class Net:
             else:
                 self._catch_up()
                 self._running.take()
-            self._running.forward(self._between(start, end))
+            self._each(self._between(start, end), "forward", self._running.forward)
             self._give_params()
             self._ran = True
         return {name: self.blobs[name].data for name in wanted}
 
-    def forward_all(self, **inputs: npt.ArrayLike) -> dict[str, Array]:
+    def forward_all(
+        self, blobs: Sequence[str] | None = None, **inputs: npt.ArrayLike
+    ) -> dict[str, Array]:
         """The outputs of a whole set of inputs, batch by batch; the last one is filled up with
-        zeros."""
-        size = self.blobs[self.inputs[0]].shape[0]
-        arrays = {name: np.asarray(value, np.float32) for name, value in inputs.items()}
-        total = len(next(iter(arrays.values())))
-        parts: dict[str, list[Array]] = {}
+        zeros.
+
+        Parameters
+        ----------
+        blobs : names of further blobs to return.
+        inputs : arrays for input blobs, with any number of rows.
+        """
+        found = _Rows()
+        batches, total = self._split(inputs)
+        for batch in batches:
+            found.add(self.forward(blobs, **batch))
+        return found.first(total)
+
+    def forward_backward_all(
+        self,
+        blobs: Sequence[str] | None = None,
+        diffs: Sequence[str] | None = None,
+        **arrays: npt.ArrayLike,
+    ) -> tuple[dict[str, Array], dict[str, Array]]:
+        """Outputs and gradients of a whole set of inputs, batch by batch.
+
+        Parameters
+        ----------
+        blobs, diffs : names of further blobs whose values and gradients to return.
+        arrays : values of input blobs, and ``diff`` of output blobs, with any number of rows.
+
+        Returns
+        -------
+        Name -> values of the outputs; name -> gradient of the inputs.
+        """
+        given = {name: value for name, value in arrays.items() if name in self.inputs}
+        starts = {name: value for name, value in arrays.items() if name not in given}
+        ahead, total = self._split(given)
+        back, _ = self._split(starts)
+        outputs, gradients = _Rows(), _Rows()
+        for number in range(max(len(ahead), len(back), 1)):
+            outputs.add(self.forward(blobs, **(ahead[number] if number < len(ahead) else {})))
+            begin = back[number] if number < len(back) else {}
+            gradients.add(self.backward(diffs, **begin))
+        return outputs.first(total), gradients.first(total)
+
+    def _split(self, arrays: Mapping[str, npt.ArrayLike]) -> tuple[list[dict[str, Any]], int]:
+        """Batches of the blobs' size, the last one filled up with zeros; and the number of rows."""
+        given = {name: np.asarray(value, np.float32) for name, value in arrays.items()}
+        if unknown := [name for name in given if name not in self.blobs]:
+            raise CaffeCompatError(
+                f"no blob is called {', '.join(unknown)}; blobs: {', '.join(self.blobs)}"
+            )
+        sizes = {name: len(array) for name, array in given.items()}
+        if not given:
+            return [], -1
+        total = next(iter(sizes.values()))
+        if set(sizes.values()) != {total}:
+            raise CaffeCompatError(f"all arrays need the same number of rows, found {sizes}")
+        size = self.blobs[next(iter(given))].shape[0]
+        batches = []
         for first in range(0, total, size):
-            batch = {n: a[first : first + size] for n, a in arrays.items()}
-            full = {
-                n: np.concatenate([a, np.zeros((size - len(a), *a.shape[1:]), np.float32)])
-                for n, a in batch.items()
-            }
-            self._put(full, self.inputs, "data")
-            for name, values in self.forward().items():
-                parts.setdefault(name, []).append(values.copy())
-        return {name: np.concatenate(values)[:total] for name, values in parts.items()}
+            part = {name: array[first : first + size] for name, array in given.items()}
+            batches.append(
+                {
+                    name: np.concatenate([a, np.zeros((size - len(a), *a.shape[1:]), np.float32)])
+                    for name, a in part.items()
+                }
+            )
+        return batches, total
 
     def backward(
         self,
@@ -329,11 +431,40 @@ class Net:
         self._take_params()
         self._catch_up()
         self._running.take()
-        self._running.backward(self._between(end, start))
+        self._each(self._between(end, start), "backward", self._running.backward)
         bottoms = (
             self.inputs if end is None else self.bottom_names[self._layer_names[self._place(end)]]
         )
         return {name: self.blobs[name].diff for name in [*bottoms, *(diffs or ())]}
+
+    def _each(self, steps: list[Node], way: str, run: Callable[[Sequence[Node]], None]) -> None:
+        """Run layers; one by one where a script wants to be called between them."""
+        before, after = self._hooks.get(f"before {way}", []), self._hooks.get(f"after {way}", [])
+        if not before and not after:
+            run(steps)
+            return
+        for step in steps if way == "forward" else steps[::-1]:
+            for call in before if step.index >= 0 else ():
+                call(step.index)
+            run([step])
+            for call in after if step.index >= 0 else ():
+                call(step.index)
+
+    def before_forward(self, call: Callable[[int], Any]) -> None:
+        """Call something with each layer's number before its forward pass."""
+        self._hooks.setdefault("before forward", []).append(call)
+
+    def after_forward(self, call: Callable[[int], Any]) -> None:
+        """Call something with each layer's number after its forward pass."""
+        self._hooks.setdefault("after forward", []).append(call)
+
+    def before_backward(self, call: Callable[[int], Any]) -> None:
+        """Call something with each layer's number before its backward pass."""
+        self._hooks.setdefault("before backward", []).append(call)
+
+    def after_backward(self, call: Callable[[int], Any]) -> None:
+        """Call something with each layer's number after its backward pass."""
+        self._hooks.setdefault("after backward", []).append(call)
 
     def clear_param_diffs(self) -> None:
         """Set all parameters' gradients to 0."""
@@ -392,32 +523,19 @@ class Net:
 
     def _take_params(self) -> None:
         """What a script wrote into parameters counts from now on."""
-        with torch.no_grad():
-            for node in self._graph.nodes:
-                if node.layer.name in self._watched:
-                    for blob, param in zip(self.params[node.layer.name], node.params, strict=True):
-                        known = self._taken.get(param.owner)
-                        if known is None or not np.array_equal(known, blob._data, equal_nan=True):
-                            self._taken[param.owner] = taken = blob._data.copy()
-                            # also on the CPU, where the memory is shared: torch must hear of a
-                            # change that numpy made
-                            self._net.param(param).copy_(torch.from_numpy(taken))
+        take_all(self._owned)
 
     def _give_params(self) -> None:
-        """What happened to parameters elsewhere shows in their blobs; on the CPU they are the same
-        memory."""
-        if self._device.type != "cpu":
-            for node in self._graph.nodes:
-                for blob, param in zip(
-                    self.params.get(node.layer.name, ()), node.params, strict=False
-                ):
-                    blob._set(self._net.param(param).detach().float().cpu().numpy())
+        """What happened to parameters elsewhere shows in their blobs."""
+        for blob in self._owned:
+            blob.give()
 
     # ------------------------------------------------------------ weights
 
     def copy_from(self, path: str | os.PathLike[str]) -> None:
         """Take the weights of layers with the same names from a file."""
-        weights = read_weights(path)
+        weights = read_weights(existing(path, "weights"))
+        self._take_params()
         other = _Net(self._graph, weights, strict=False)
         mine = {(n.layer.name, p.name): t for n, p, t in self._net.owned_params()}
         stored = {layer.name for layer in weights.layers}
@@ -427,7 +545,48 @@ class Net:
                     mine[node.layer.name, param.name].copy_(tensor)
         self._give_params()
 
+    load_hdf5 = copy_from
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a ``.caffemodel`` (or ``.h5``, by the name)."""
         self._take_params()
         write_weights(path, self._net.weights(), self._graph.spec)
+
+    def save_hdf5(self, path: str | os.PathLike[str], write_diff: bool = False) -> None:
+        """Write an HDF5 model, whatever the name's ending.
+
+        Parameters
+        ----------
+        write_diff : not supported; gradients are not stored.
+        """
+        if write_diff:
+            raise CaffeCompatError("save_hdf5: gradients cannot be stored, leave out write_diff")
+        name = os.fspath(path)
+        if name.endswith((".h5", ".hdf5")):
+            self.save(name)
+            return
+        with atomic_write(name, stream=False) as temporary:
+            self.save(f"{temporary}.h5")
+            os.replace(f"{temporary}.h5", temporary)
+
+    def share_with(self, other: Net) -> None:
+        """Share the parameters of layers with the same names: what changes in one net changes in
+        the other.
+
+        Raises
+        ------
+        CaffeCompatError : layers of one name have parameters of different numbers or shapes.
+        """
+        other._take_params()
+        for name, blobs in self.params.items():
+            theirs = other.params.get(name)
+            if theirs is None:
+                continue
+            if [b.shape for b in theirs] != [b.shape for b in blobs]:
+                raise CaffeCompatError(
+                    f"layer '{name}': its parameters have the shapes {[b.shape for b in blobs]}, "
+                    f"those to share {[b.shape for b in theirs]}"
+                )
+            for mine, one in zip(blobs, theirs, strict=True):
+                mine.share(one)
+        self._take_params()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
 from caffe_compat.definition.prototxt import read_solver
@@ -13,6 +15,7 @@ from caffe_compat.errors import CaffeCompatError
 from caffe_compat.network.net import Net as _Net
 from caffe_compat.pycaffe.mode import current_device
 from caffe_compat.pycaffe.nets import Net
+from caffe_compat.pycaffe.paths import existing
 from caffe_compat.training.solver import Solver as _Solver
 
 
@@ -37,7 +40,7 @@ class SGDSolver:
     type: ClassVar[str] = "SGD"
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        spec = read_solver(path)
+        spec = read_solver(existing(path, "solver"))
         if spec.message.type != self.type:
             kind = spec.message.type
             raise CaffeCompatError(
@@ -47,6 +50,7 @@ class SGDSolver:
         self.net = Net._of(self._solver.net, self._solver.feed)
         self._tests = [Net._of(net, feed) for net, feed, _ in self._solver._tests]
         self._solver.fill = self._filled
+        self._callbacks: list[tuple[Callable[[], Any], Callable[[], Any]]] = []
 
     def _filled(self, net: _Net) -> dict[str, Tensor]:
         """What the blobs of a net's Input layers hold: a script fills them before each step."""
@@ -70,11 +74,69 @@ class SGDSolver:
 
     def step(self, count: int) -> None:
         """Make some updates."""
-        self.net._take_params()
         for left in range(count, 0, -1):
-            self._solver.on_blobs = self._keep if left == 1 else None
+            for on_start, _ in self._callbacks:
+                on_start()
+            self.net._take_params()
+            last = left == 1 or bool(self._callbacks)
+            self._solver.on_blobs = self._keep if last else None
+            self._solver.on_update = self._keep_updates if left == 1 else None
+            if self._callbacks:
+                self._solver.on_gradients = lambda *_: self._call_back()
             self._solver.step()
+            if last:
+                self.net._give_params()
+
+    def _call_back(self) -> None:
+        """Let scripts look at the gradients, and change them."""
+        for _, on_gradients_ready in self._callbacks:
+            on_gradients_ready()
+        self._take_gradients()
+
+    def _take_gradients(self) -> None:
+        for blob, (_, _, tensor) in zip(
+            self.net._owned, self._solver.net.owned_params(), strict=True
+        ):
+            if blob.has_diff and tensor.requires_grad:
+                given = torch.from_numpy(blob.diff.copy()).to(tensor.device)
+                tensor.grad = given.reshape(tensor.shape)
+
+    def add_callback(
+        self, on_start: Callable[[], Any], on_gradients_ready: Callable[[], Any]
+    ) -> None:
+        """Call a script's functions in every step from now on.
+
+        Parameters
+        ----------
+        on_start : before the forward pass.
+        on_gradients_ready : after the backward pass, before the update; it may change the
+            parameters' ``diff``.
+        """
+        self._callbacks.append((on_start, on_gradients_ready))
+
+    def apply_update(self) -> None:
+        """Update the parameters by what their ``diff`` holds, as one iteration does after its
+        backward pass (decay, rate and momentum included); counts as an iteration."""
+        self.net._take_params()
+        self._take_gradients()
+        self._solver.on_update = self._keep_updates
+        self._solver._update(self._solver.rate)
+        self._solver.iteration += 1
         self.net._give_params()
+
+    def share_weights(self, net: Net) -> None:
+        """Let another net have the training net's parameters."""
+        net.share_with(self.net)
+
+    @property
+    def param(self) -> Any:
+        """The definition, a ``SolverParameter``."""
+        return self._solver.spec.message
+
+    def _keep_updates(self, updates: Sequence[Tensor]) -> None:
+        """After an update Caffe's parameters have it as their ``diff``."""
+        for blob, update in zip(self.net._owned, updates, strict=True):
+            blob._set_diff(update.detach().float().cpu().numpy())
 
     def solve(self, resume: str | os.PathLike[str] | None = None) -> None:
         """Train to ``max_iter``, with the definition's snapshots."""
@@ -142,7 +204,7 @@ def get_solver(path: str | os.PathLike[str]) -> SGDSolver:
     """The solver of a definition, of whatever type it is."""
     known = (SGDSolver, NesterovSolver, AdaGradSolver, RMSPropSolver, AdaDeltaSolver, AdamSolver)
     kinds: dict[str, type[SGDSolver]] = {one.type: one for one in known}
-    kind = read_solver(path).message.type
+    kind = read_solver(existing(path, "solver")).message.type
     if kind not in kinds:
         raise CaffeCompatError(
             f"{os.fspath(path)}: no solver of type {kind}; there are {', '.join(kinds)}"

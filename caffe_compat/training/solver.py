@@ -214,6 +214,8 @@ class Solver:
         self.rate_scale: Callable[[int], float] = lambda iteration: 1.0
         # called with the iteration and (layer/blob, gradient) pairs before each update
         self.on_gradients: Callable[[int, Iterator[tuple[str, Tensor]]], None] | None = None
+        # called after each update with what was subtracted from the parameters
+        self.on_update: Callable[[list[Tensor]], None] | None = None
         # called with every blob of each batch, as they were before the update; without it only what
         # is needed is kept
         self.on_blobs: Callable[[dict[str, Tensor]], None] | None = None
@@ -396,6 +398,8 @@ class Solver:
         rates = [rate * mult for mult in self._lr_mults]
         updates = self._rule(m, rates, grads, self.histories, self.iteration)
         torch._foreach_sub_(self._params, updates)
+        if self.on_update is not None:
+            self.on_update(updates)
 
     # ------------------------------------------------------------ snapshots
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Protocol
 
@@ -36,6 +37,8 @@ class BatchSource(Protocol):
 
 
 Factory = Callable[[Layer, Path, Draws], BatchSource]
+# Installed packages name the factories of their own types of layers in this group of entry points.
+PLUGINS = "caffe_compat.sources"
 _FACTORIES: dict[str, Factory] = {}
 
 
@@ -57,6 +60,9 @@ def open_source(layer: Layer, root: Path, draws: Draws) -> BatchSource:
     ------
     DataError : no source for this type of layer, or the data cannot be read.
     """
+    if layer.type not in _FACTORIES:
+        for point in entry_points(group=PLUGINS, name=layer.type):
+            register_source(layer.type, point.load())
     if layer.type not in _FACTORIES:
         known = ", ".join(sorted(_FACTORIES))
         raise DataError(

@@ -418,8 +418,9 @@ def source_for(
     return CPMSource(SampleMaker(store, settings, order.seed, tables), size, order, workers=workers)
 
 
-def _factory(layer: Layer, root: Path, draws: Draws) -> CPMSource:
+def open_cpm_source(layer: Layer, root: Path, draws: Draws) -> CPMSource:
+    """The source of a CPMData layer, as any net opens it; its dice do not depend on ``draws``."""
     return source_for(layer, root)
 
 
-register_source("CPMData", _factory)
+register_source("CPMData", open_cpm_source)

@@ -1,0 +1,567 @@
+"""What scripts for Caffe's Python module rely on, beyond the numbers."""
+
+from __future__ import annotations
+
+import gc
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import caffe_compat.pycaffe as caffe
+from caffe_compat.engine import plan
+from caffe_compat.errors import CaffeCompatError, UnsupportedLayer
+from tests.paths import GOLDEN, REPORTED
+
+_NET = """
+name: "test" force_backward: true
+layer { name: "data" type: "DummyData" top: "data" top: "label" dummy_data_param {
+  shape { dim: 5 dim: 2 dim: 3 dim: 4 } shape { dim: 5 }
+  data_filler { type: "gaussian" std: 1 } data_filler { type: "constant" } } }
+layer { name: "conv" type: "Convolution" bottom: "data" top: "conv" convolution_param {
+  num_output: 11 kernel_size: 2 pad: 3 weight_filler { type: "gaussian" std: 1 } bias_filler { type: "constant" value: 2 } }
+  param { decay_mult: 1 } param { decay_mult: 0 } }
+layer { name: "ip" type: "InnerProduct" bottom: "conv" top: "ip_blob" inner_product_param {
+  num_output: 13 weight_filler { type: "gaussian" std: 0.1 } } }
+layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip_blob" bottom: "label" top: "loss" }
+"""
+_DEPLOY = """
+input: "data" input_shape { dim: 2 dim: 3 dim: 9 dim: 9 } force_backward: true
+layer { name: "conv" type: "Convolution" bottom: "data" top: "conv" convolution_param { num_output: 4 kernel_size: 3 weight_filler { type: "gaussian" std: 0.3 } } }
+layer { name: "ip" type: "InnerProduct" bottom: "conv" top: "ip" inner_product_param { num_output: 5 weight_filler { type: "gaussian" std: 0.1 } } }
+layer { name: "prob" type: "Softmax" bottom: "ip" top: "prob" }
+"""
+
+
+def _write(folder: Path, name: str, text: str) -> str:
+    (folder / name).write_text(text)
+    return str(folder / name)
+
+
+@pytest.fixture
+def net(tmp_path: Path) -> caffe.Net:
+    return caffe.Net(_write(tmp_path, "net.prototxt", _NET), caffe.TRAIN)
+
+
+@pytest.fixture
+def deploy(tmp_path: Path) -> caffe.Net:
+    return caffe.Net(_write(tmp_path, "deploy.prototxt", _DEPLOY), caffe.TEST)
+
+
+# ------------------------------------------------------------ nets
+
+
+def test_arrays_outlive_the_net(net: caffe.Net) -> None:
+    arrays = [b.data for blobs in net.params.values() for b in blobs]
+    arrays += [b.diff for b in net.blobs.values()]
+    layer = net.layers[1]
+    del net
+    gc.collect()
+    assert sum(float(a.sum()) for a in arrays) != 0
+    assert layer.blobs[1].data.sum() == 22
+
+
+def test_layers_and_names(net: caffe.Net) -> None:
+    assert list(net.layer_dict) == list(net._layer_names) == ["data", "conv", "ip", "loss"]
+    for name, layer in zip(net._layer_names, net.layers, strict=True):
+        assert net.layer_dict[name].type == layer.type
+    assert net.inputs == []
+    assert net.outputs == ["loss"]
+    assert net.bottom_names["loss"] == ["ip_blob", "label"]
+    assert net.top_names["data"] == ["data", "label"]
+    assert net.blob_loss_weights["loss"] == 1
+    assert net.blob_loss_weights["conv"] == 0
+    assert [net._blob_names[i] for i in net._top_ids(0)] == ["data", "label"]
+    assert [net._blob_names[i] for i in net._bottom_ids(3)] == ["ip_blob", "label"]
+    assert len(net._blobs) == len(net.blobs)
+
+
+def test_forward_and_backward_and_their_parts(net: caffe.Net) -> None:
+    net.forward()
+    net.backward()
+    conv, loss = net.blobs["conv"].data.copy(), net.blobs["loss"].data.copy()
+    assert set(net.forward(start="ip", end="ip")) == {"ip_blob"}
+    np.testing.assert_array_equal(net.blobs["conv"].data, conv)
+    np.testing.assert_array_equal(net.forward(start="loss")["loss"], loss)
+    net.backward(start="loss", end="ip")
+    assert net.params["ip"][0].diff.any()
+    net.clear_param_diffs()
+    assert not any(b.diff.any() for blobs in net.params.values() for b in blobs)
+
+
+def test_models_in_both_formats(net: caffe.Net, tmp_path: Path) -> None:
+    net.params["conv"][0].data[...] = 7
+    for name in ("a.caffemodel", "a.h5", "oddname"):
+        path = tmp_path / name
+        if name == "a.caffemodel":
+            net.save(str(path))
+        else:
+            net.save_hdf5(str(path))
+        other = caffe.Net(str(tmp_path / "net.prototxt"), caffe.TEST)
+        other.load_hdf5(str(path)) if name != "a.caffemodel" else other.copy_from(str(path))
+        for layer, blobs in net.params.items():
+            for one, two in zip(blobs, other.params[layer], strict=True):
+                np.testing.assert_array_equal(one.data, two.data)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "a.caffemodel",
+        "a.h5",
+        "net.prototxt",
+        "oddname",
+    ]
+    with pytest.raises(CaffeCompatError, match="write_diff"):
+        net.save_hdf5("x.h5", write_diff=True)
+
+
+def test_missing_files_are_runtime_errors(tmp_path: Path, deploy: caffe.Net) -> None:
+    there = str(tmp_path / "deploy.prototxt")
+    for run in (
+        lambda: caffe.Net("none.prototxt", caffe.TEST),
+        lambda: caffe.Net(there, "none.caffemodel", caffe.TEST),
+        lambda: caffe.Net(there, caffe.TEST, weights="none.caffemodel"),
+        lambda: caffe.Net(str(tmp_path), caffe.TEST),
+        lambda: caffe.SGDSolver("none.prototxt"),
+        lambda: caffe.get_solver("none.prototxt"),
+        lambda: deploy.copy_from("none.caffemodel"),
+        lambda: deploy.load_hdf5("none.h5"),
+    ):
+        with pytest.raises(RuntimeError, match="there is no such file"):
+            run()
+
+
+def test_states_of_nets(tmp_path: Path) -> None:
+    text = (
+        'layer { name: "data" type: "DummyData" top: "data" dummy_data_param { shape { dim: 1 } } }'
+    )
+    for name, rule in (
+        ("none", ""),
+        ("zero", "include { min_level: 0 }"),
+        ("one", "include { min_level: 1 }"),
+        ("deploy", 'include { stage: "deploy" }'),
+        ("train", "include { phase: TRAIN }"),
+    ):
+        text += f'layer {{ name: "{name}" type: "ReLU" bottom: "data" top: "{name}" {rule} }}\n'
+    path = _write(tmp_path, "states.prototxt", text)
+
+    def layers(*args: object, **options: object) -> set[str]:
+        return set(caffe.Net(path, *args, **options).layer_dict) - {"data"}  # type: ignore[arg-type]
+
+    assert layers(caffe.TEST) == {"none", "zero"}
+    assert layers(caffe.TRAIN) == {"none", "zero", "train"}
+    assert layers(caffe.TEST, level=1) == layers(caffe.TEST, 1) == {"none", "zero", "one"}
+    assert layers(caffe.TEST, stages=["deploy"]) == {"none", "zero", "deploy"}
+    assert layers(caffe.TEST, 0, ["deploy"]) == {"none", "zero", "deploy"}
+    assert layers(phase=caffe.TEST, stages=None) == {"none", "zero"}
+
+
+def test_sharing(deploy: caffe.Net, tmp_path: Path) -> None:
+    """What changes in one net changes in the other, whichever it is, whenever it is."""
+    other = caffe.Net(str(tmp_path / "deploy.prototxt"), caffe.TEST)
+    data = np.random.default_rng(0).standard_normal((2, 3, 9, 9))
+    other.params["ip"][0].data[...] *= 2
+    assert not np.array_equal(deploy.forward(data=data)["prob"], other.forward(data=data)["prob"])
+    other.share_with(deploy)
+    np.testing.assert_array_equal(
+        deploy.forward(data=data)["prob"], other.forward(data=data)["prob"]
+    )
+    other.params["ip"][0].data[1] *= -3
+    changed = deploy.forward(data=data)["prob"].copy()
+    np.testing.assert_array_equal(other.forward(data=data)["prob"], changed)
+    deploy.params["conv"][0].data[...] = 1
+    assert other.params["conv"][0].data[0, 0, 0, 0] == 1
+    np.testing.assert_array_equal(
+        other.forward(data=data)["prob"], deploy.forward(data=data)["prob"]
+    )
+    wrong = caffe.Net(
+        _write(tmp_path, "w.prototxt", _DEPLOY.replace("num_output: 5", "num_output: 6")),
+        caffe.TEST,
+    )
+    with pytest.raises(CaffeCompatError, match="layer 'ip'"):
+        wrong.share_with(deploy)
+
+
+def test_whole_sets(deploy: caffe.Net) -> None:
+    data = np.random.default_rng(1).standard_normal((5, 3, 9, 9)).astype(np.float32)
+    found = deploy.forward_all(blobs=["conv", "ip"], data=data)
+    assert {name: a.shape for name, a in found.items()} == {
+        "prob": (5, 5),
+        "conv": (5, 4, 7, 7),
+        "ip": (5, 5),
+    }
+    np.testing.assert_array_equal(deploy.forward_all(["conv"], data=data)["conv"], found["conv"])
+    starts = np.random.default_rng(2).standard_normal((5, 5)).astype(np.float32)
+    outputs, gradients = deploy.forward_backward_all(
+        blobs=["ip"], diffs=["conv"], data=data, prob=starts
+    )
+    np.testing.assert_allclose(outputs["prob"], found["prob"], rtol=1e-5)
+    assert gradients["data"].shape == data.shape
+    assert gradients["conv"].shape == (5, 4, 7, 7)
+    deploy.blobs["data"].reshape(5, 3, 9, 9)
+    deploy.reshape()
+    deploy.forward(data=data)
+    expected = deploy.backward(prob=starts)["data"]
+    np.testing.assert_allclose(gradients["data"], expected, rtol=1e-3, atol=1e-7)
+    for run, said in (
+        (lambda: deploy.forward_all(image=data), "no blob is called image"),
+        (
+            lambda: deploy.forward_backward_all(data=data, prob=starts, ip=starts[:2]),
+            "same number of rows",
+        ),
+    ):
+        with pytest.raises(CaffeCompatError, match=said):
+            run()
+
+
+def test_hooks_between_layers(deploy: caffe.Net) -> None:
+    called: list[tuple[str, int]] = []
+    deploy.before_forward(lambda i: called.append(("before", i)))
+    deploy.after_forward(lambda i: called.append(("after", i)))
+    deploy.after_backward(lambda i: called.append(("back", i)))
+    plain = deploy.forward()["prob"].copy()
+    assert [c for c in called if c[0] == "before"] == [("before", i) for i in range(4)]
+    assert called[:2] == [("before", 0), ("after", 0)]
+    deploy.backward()
+    assert [i for kind, i in called if kind == "back"] == [3, 2, 1, 0]
+    deploy._hooks.clear()
+    np.testing.assert_allclose(deploy.forward()["prob"], plain, rtol=1e-5)
+
+
+# ------------------------------------------------------------ parameters
+
+
+def test_every_way_to_write_a_parameter(deploy: caffe.Net) -> None:
+    data = np.random.default_rng(3).standard_normal((2, 3, 9, 9))
+    weights = deploy.params["conv"][0].data
+    assert weights.flags.c_contiguous
+    before = deploy.forward(data=data)["prob"].copy()
+    for change in (
+        lambda: weights.__setitem__((0, 0, 0, 0), 9),
+        lambda: weights.reshape(-1).__setitem__(5, 9),  # a view, as of Caffe's arrays
+        lambda: weights.ravel().__imul__(1.5),
+        lambda: setattr(weights, "flat", np.arange(weights.size) / 100),
+        lambda: weights.__setitem__((slice(None), [0, 2]), weights[:, [2, 0]]),
+        lambda: deploy.params["ip"][1].data.fill(3),
+    ):
+        change()
+        after = deploy.forward(data=data)["prob"].copy()
+        if deploy.params["ip"][1].data[0] != 3:
+            assert not np.array_equal(after, before)
+        conv = np.zeros((2, 4, 7, 7))
+        for y in range(3):
+            for x in range(3):
+                conv += np.einsum(
+                    "nchw,oc->nohw", data[:, :, y : y + 7, x : x + 7], weights[:, :, y, x]
+                )
+        ip = conv.reshape(2, -1) @ deploy.params["ip"][0].data.T + deploy.params["ip"][1].data
+        expected = np.exp(ip - ip.max(1, keepdims=True))
+        expected /= expected.sum(1, keepdims=True)
+        np.testing.assert_allclose(after, expected, rtol=2e-3, atol=1e-6)
+        before = after
+
+
+def test_blobs_are_those_of_the_weights_at_that_time(deploy: caffe.Net) -> None:
+    """An inner blob that is first looked at after the weights changed is still the old one."""
+    weights = deploy.params["conv"][0].data
+    deploy.forward(data=np.ones((2, 3, 9, 9)))
+    expected = deploy.forward(["conv"], data=np.ones((2, 3, 9, 9)))["conv"].copy()
+    deploy.forward(data=np.ones((2, 3, 9, 9)))
+    weights *= 2
+    np.testing.assert_allclose(deploy.blobs["conv"].data, expected, rtol=1e-5)
+
+
+def test_touched_parameters_cost_one_transform(tmp_path: Path) -> None:
+    """A script that looks at parameters in each round makes no new transform, one that writes them
+    makes one."""
+    net = caffe.Net(
+        _write(
+            tmp_path,
+            "large.prototxt",
+            'input: "data" input_shape { dim: 1 dim: 16 dim: 30 dim: 30 } layer { name: "c" type: "Convolution" '
+            'bottom: "data" top: "c" convolution_param { num_output: 32 kernel_size: 11 pad: 5 '
+            'weight_filler { type: "gaussian" std: 0.1 } } }',
+        ),
+        caffe.TEST,
+    )
+    net._net.engine = plan.Engine("tiled")
+
+    def transform() -> object:
+        _ = net.params["c"][0].data.mean()
+        net.forward()
+        ((_, _, made),) = net._net.engine._kernels.values()
+        return made
+
+    first = transform()
+    assert all(transform() is first for _ in range(3))
+    net.params["c"][0].data[3] += 1
+    second = transform()
+    assert second is not first
+    assert all(transform() is second for _ in range(3))
+
+
+# ------------------------------------------------------------ solvers
+
+
+@pytest.fixture
+def solver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> caffe.SGDSolver:
+    monkeypatch.chdir(tmp_path)
+    _write(tmp_path, "net.prototxt", _NET)
+    _write(
+        tmp_path,
+        "solver.prototxt",
+        'net: "net.prototxt" test_iter: 2 test_interval: 10 base_lr: 0.01 momentum: 0.9 '
+        'weight_decay: 0 lr_policy: "inv" gamma: 0.0001 power: 0.75 max_iter: 20 '
+        'snapshot_prefix: "model" snapshot_after_train: false',
+    )
+    return caffe.SGDSolver("solver.prototxt")
+
+
+def test_a_solver(solver: caffe.SGDSolver) -> None:
+    assert solver.iter == 0
+    assert len(solver.test_nets) == 1
+    assert solver.param.max_iter == 20
+    solver.solve()
+    assert solver.iter == 20
+    net = solver.net
+    del solver
+    gc.collect()
+    assert np.isfinite(net.forward()["loss"])
+
+
+def test_updates_by_hand(solver: caffe.SGDSolver) -> None:
+    """The rate of the first iteration is 0.01."""
+    weights = solver.net.layers[1].blobs[0].data
+    weights[...] = 0
+    solver.net.layers[1].blobs[0].diff[...] = 1
+    solver.apply_update()
+    np.testing.assert_allclose(weights, -0.01, rtol=1e-6)
+    assert solver.iter == 1
+
+
+def test_own_training_loop_is_the_step(solver: caffe.SGDSolver) -> None:
+    """Forward, backward and update by a script give what ``step`` gives."""
+    other = caffe.SGDSolver("solver.prototxt")
+    for _ in range(3):
+        solver.step(1)
+        other.net.clear_param_diffs()
+        other.net.forward()
+        other.net.backward()
+        other.apply_update()
+    for name, blobs in solver.net.params.items():
+        for one, two in zip(blobs, other.net.params[name], strict=True):
+            np.testing.assert_allclose(one.data, two.data, rtol=1e-4, atol=1e-6)
+
+
+def test_callbacks(solver: caffe.SGDSolver) -> None:
+    seen: list[str] = []
+    weights = solver.net.params["ip"][0]
+
+    def ready() -> None:
+        seen.append("ready")
+        assert weights.diff.any()
+        weights.diff[...] = 0  # the update must not move them
+
+    solver.add_callback(lambda: seen.append("start"), ready)
+    before = weights.data.copy()
+    conv = solver.net.params["conv"][0].data.copy()
+    solver.step(2)
+    assert seen == ["start", "ready"] * 2
+    np.testing.assert_array_equal(weights.data, before)
+    assert not np.array_equal(solver.net.params["conv"][0].data, conv)
+
+
+def test_weights_shared_with_a_solver(solver: caffe.SGDSolver) -> None:
+    net = caffe.Net("net.prototxt", caffe.TEST)
+    solver.share_weights(net)
+    solver.step(2)
+    for name, blobs in solver.net.params.items():
+        for one, two in zip(blobs, net.params[name], strict=True):
+            np.testing.assert_array_equal(one.data, two.data)
+    net.params["ip"][0].data[...] = 0
+    solver.step(1)
+    assert np.abs(net.params["ip"][0].data).max() < 0.1
+
+
+_SOLVERS = (
+    sorted((GOLDEN / "solver").glob("*/trajectory.npz")) if (GOLDEN / "solver").is_dir() else []
+)
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize(
+    "path",
+    _SOLVERS
+    or [pytest.param(None, marks=pytest.mark.skip(reason="no recorded trainings (CPM_GOLDEN)"))],
+    ids=lambda p: p.parent.name if p else "absent",
+)
+def test_after_a_step_the_diff_is_the_update(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import json
+
+    monkeypatch.chdir(path.parent)
+    with np.load(path) as file:
+        recorded = {key: file[key] for key in file.files}
+    solver = caffe.get_solver("solver.prototxt")
+    for key, value in recorded.items():
+        if key.startswith("w0:"):
+            layer, _, index = key[3:].rpartition("/")
+            solver.net.params[layer][int(index)].data[...] = value
+    settings = json.loads((path.parent / "case.json").read_text())
+    assert settings
+    solver.step(1)
+    found = 0
+    for key, value in recorded.items():
+        kind, _, name = key.partition(":")
+        if kind in ("update1", "w1"):
+            layer, _, index = name.rpartition("/")
+            blob = solver.net.params[layer][int(index)]
+            ours = blob.diff if kind == "update1" else blob.data
+            np.testing.assert_allclose(
+                ours, value, rtol=0, atol=2e-5 * max(1e-3, np.abs(value).max())
+            )
+            found += 1
+    assert found
+
+
+# ------------------------------------------------------------ Python layers
+
+
+class Scaled(caffe.Layer):
+    """Multiplies; counts its set-ups."""
+
+    made = 0
+
+    def setup(self, bottom: object, top: object) -> None:
+        type(self).made += 1
+        self.factor = float(self.param_str or 2)
+
+    def reshape(self, bottom: object, top: object) -> None:
+        top[0].reshape(*bottom[0].data.shape)  # type: ignore[index]
+
+    def forward(self, bottom: object, top: object) -> None:
+        top[0].data[...] = self.factor * bottom[0].data  # type: ignore[index]
+
+    def backward(self, top: object, propagate_down: object, bottom: object) -> None:
+        bottom[0].diff[...] = self.factor * top[0].diff  # type: ignore[index]
+
+
+class WithBlob(caffe.Layer):
+    """Has a parameter."""
+
+    def setup(self, bottom: object, top: object) -> None:
+        self.blobs.add_blob(1)
+        self.blobs[0].data[0] = 4
+
+    def reshape(self, bottom: object, top: object) -> None:
+        top[0].reshape(1)  # type: ignore[index]
+
+    def forward(self, bottom: object, top: object) -> None:
+        top[0].data[0] = self.blobs[0].data[0]  # type: ignore[index]
+
+    def backward(self, top: object, propagate_down: object, bottom: object) -> None:
+        self.blobs[0].diff[0] = 1
+
+
+class Failing(caffe.Layer):
+    """Raises."""
+
+    def reshape(self, bottom: object, top: object) -> None:
+        raise ZeroDivisionError("in the user's own code")
+
+
+class Phase(caffe.Layer):
+    """Gives its phase."""
+
+    def reshape(self, bottom: object, top: object) -> None:
+        top[0].reshape()  # type: ignore[index]
+
+    def forward(self, bottom: object, top: object) -> None:
+        top[0].data[()] = self.phase  # type: ignore[index]
+
+
+def _python(layer: str, more: str = "", bottom: str = 'bottom: "data"') -> str:
+    return (
+        f'layer {{ name: "{layer}" type: "Python" {bottom} top: "{layer}" '
+        f'python_param {{ module: "{__name__}" layer: "{layer}" {more} }} }}\n'
+    )
+
+
+def test_layers_in_python(tmp_path: Path) -> None:
+    head = 'input: "data" input_shape { dim: 2 dim: 3 } force_backward: true\n'
+    text = head + _python("Scaled", 'param_str: "10"') + _python("WithBlob", bottom="")
+    path = _write(tmp_path, "python.prototxt", text)
+    net = caffe.Net(path, caffe.TEST)
+    found = net.forward(data=np.full((2, 3), 8))
+    np.testing.assert_array_equal(found["Scaled"], np.full((2, 3), 80))
+    assert found["WithBlob"][0] == 4
+    net.blobs["Scaled"].diff[...] = 7
+    np.testing.assert_array_equal(net.backward()["data"], np.full((2, 3), 70))
+    net.blobs["data"].reshape(5, 4, 3)
+    net.reshape()
+    assert net.forward()["Scaled"].shape == (5, 4, 3)
+    net.params["WithBlob"][0].data[0] += 1
+    net.save(str(tmp_path / "w.caffemodel"))
+    again = caffe.Net(path, caffe.TEST, weights=str(tmp_path / "w.caffemodel"))
+    assert again.params["WithBlob"][0].data[0] == 5
+    assert again.forward()["WithBlob"][0] == 5
+    for phase in (caffe.TRAIN, caffe.TEST):
+        only = caffe.Net(_write(tmp_path, "p.prototxt", _python("Phase", bottom="")), phase)
+        assert only.forward()["Phase"] == phase
+    with pytest.raises(ZeroDivisionError, match="the user's own code"):
+        caffe.Net(_write(tmp_path, "f.prototxt", head + _python("Failing")), caffe.TEST)
+
+
+def test_a_file_alone_runs_nothing(tmp_path: Path) -> None:
+    """A module that only the definition names is not imported, whatever it is."""
+    (tmp_path / "evil.py").write_text("raise SystemExit('imported')\nclass Layer: pass\n")
+    text = _python("Scaled").replace(__name__, "evil")
+    path = _write(tmp_path, "net.prototxt", 'input: "data" input_shape { dim: 1 }\n' + text)
+    code = f"import caffe_compat.pycaffe as caffe\ncaffe.Net({path!r}, caffe.TEST)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert "UnsupportedLayer" in done.stderr
+    assert "imported" not in done.stdout + done.stderr.replace("import", "", 1).replace(
+        "imports", ""
+    )
+    with pytest.raises(UnsupportedLayer, match="register"):
+        caffe.Net(path, caffe.TEST)
+
+
+# ------------------------------------------------------------ the module itself
+
+
+def test_what_the_module_says() -> None:
+    assert caffe.has_nccl() is False
+    assert caffe.__version__ == "1.0.0"
+    assert caffe.solver_count() == 1
+    assert caffe.solver_rank() == 0
+    timer = caffe.Timer()
+    timer.start()
+    timer.stop()
+    assert timer.ms >= 0
+    caffe.set_mode_cpu()
+    caffe.set_device(0)
+    caffe.init_log(1)
+    caffe.log("not shown")
+    caffe.set_logging_disabled()
+    caffe.set_logging_disabled(False)
+    for name in caffe.__all__:
+        assert hasattr(caffe, name)
+
+
+@pytest.mark.skipif(
+    not (REPORTED / "bugs" / "python_layer").is_dir(), reason="no reported inputs (CPM_REPORTED)"
+)
+def test_the_reported_python_layer(monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = REPORTED / "bugs" / "python_layer"
+    monkeypatch.chdir(folder)
+    code = (
+        "import sys; sys.dont_write_bytecode = True; sys.path.insert(0, '.')\n"
+        "import mylayers, numpy, caffe_compat.pycaffe as caffe\n"
+        "print(caffe.Net('net.prototxt', caffe.TEST).forward(data=numpy.ones((1, 3, 4, 4)))['d'].max())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ}
+    )
+    assert done.stdout.strip() == "3.0", done.stderr
