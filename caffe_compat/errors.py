@@ -57,6 +57,23 @@ class PrototxtError(CaffeCompatError):
         super().__init__(f"{where}{what}{name}{message}")
 
 
+class UnknownInput(PrototxtError):
+    """The definition does not tell the size of an input; ``blob`` is the input's name."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        blob: str,
+        file: str = "",
+        line: int = 0,
+        layer: str = "",
+        field: str = "",
+    ) -> None:
+        super().__init__(message, file=file, line=line, layer=layer, field=field)
+        self.blob = blob
+
+
 class UnsupportedLayer(PrototxtError):
     """A layer type that Caffe knows or a fork added, and that is not implemented here."""
 

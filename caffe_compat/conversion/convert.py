@@ -8,11 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from caffe_compat.conversion.deploy import Dropped, derive
+from caffe_compat.conversion.sizes import size_of
+from caffe_compat.definition import schema
 from caffe_compat.definition.prototxt import read_net
 from caffe_compat.definition.schema import Dialect
 from caffe_compat.definition.spec import NetSpec
-from caffe_compat.errors import WeightError
-from caffe_compat.layers.base import Shape
+from caffe_compat.errors import UnknownInput, WeightError
+from caffe_compat.layers import Shape, registry
 from caffe_compat.network.graph import Graph, build
 from caffe_compat.network.match import Match, match, require
 from caffe_compat.weights import containers
@@ -31,6 +33,7 @@ class Conversion:
     match : one row per layer.
     dropped : layers of the embedded training net that the deploy net does not have.
     origin : where the definition came from, in words.
+    notes : what was worked out because the definition does not tell it.
     """
 
     graph: Graph
@@ -38,6 +41,7 @@ class Conversion:
     match: Match
     dropped: tuple[Dropped, ...]
     origin: str
+    notes: tuple[str, ...] = ()
 
     @property
     def net(self) -> NetSpec:
@@ -48,16 +52,20 @@ class Conversion:
         self, path: str | os.PathLike[str], to: str, *, metadata: Mapping[str, str] | None = None
     ) -> None:
         """Write into a container of :data:`containers.FORMATS`."""
-        source = self.weights.source
-        about = {
-            "source_file": os.path.basename(source.path),
-            "source_sha256": source.sha256(),
-            "dialect": source.dialect,
-            **source.metadata,
-            **(metadata or {}),
-        }
+        about = {**_about(self.weights), **(metadata or {})}
         names = {node.layer.name: node.layer.names() for node in self.graph.nodes}
         containers.write(path, self.weights, self.net, to, blob_names=names, metadata=about)
+
+
+def _about(weights: Weights) -> dict[str, str]:
+    """Where weights came from, for a container's metadata."""
+    source = weights.source
+    return {
+        "source_file": os.path.basename(source.path),
+        "source_sha256": source.sha256(),
+        "dialect": source.dialect,
+        **source.metadata,
+    }
 
 
 def _upstream_of(net: NetSpec, names: set[str]) -> set[str]:
@@ -83,6 +91,28 @@ def _side_branches(weights: Weights, graph: Graph) -> frozenset[str]:
     inside = {layer.name for layer in weights.net.layers}
     needed = _upstream_of(weights.net, names)
     return frozenset(entry.name for entry in weights.layers if entry.name in inside - needed)
+
+
+def _definition(
+    weights: Weights,
+    prototxt: str | os.PathLike[str] | None,
+    sizes: Mapping[str, Shape],
+    training: bool,
+) -> tuple[NetSpec, list[Dropped], str]:
+    """The deploy definition, what was left out of a training net, and where it came from."""
+    if prototxt is not None:
+        net, origin = read_net(prototxt), f"definition {os.fspath(prototxt)}"
+    elif weights.net is not None:
+        net, origin = weights.net, "definition embedded in the model"
+    else:
+        why = "; ".join(weights.source.notes) or "this kind of file holds none"
+        raise WeightError(
+            f"{weights.source.path}: no network definition ({why}): give it with --prototxt"
+        )
+    if not training:
+        return net, [], origin
+    deploy, dropped = derive(net, weights, sizes)
+    return deploy, dropped, origin + (" (training net, made a deploy net)" if dropped else "")
 
 
 def convert(
@@ -111,21 +141,28 @@ def convert(
         at once.
     """
     weights = containers.read(path, dialect=dialect)
-    dropped: list[Dropped] = []
-    if prototxt is not None:
-        net, origin = read_net(prototxt), f"definition {os.fspath(prototxt)}"
-    elif weights.net is not None:
-        net, dropped = derive(weights.net, weights, input_shapes)
-        origin = "definition embedded in the model" + (
-            " (training net, made a deploy net)" if dropped else ""
-        )
-    else:
-        why = "; ".join(weights.source.notes) or "this kind of file holds none"
-        raise WeightError(
-            f"{weights.source.path}: no network definition ({why}): give it with --prototxt"
-        )
-    graph = build(net, input_shapes=input_shapes)
-    left_out = _side_branches(weights, graph) if prototxt else frozenset(d.name for d in dropped)
+    sizes = dict(input_shapes or {})
+    notes = []
+    training = prototxt is None
+    while True:
+        try:
+            net, dropped, origin = _definition(weights, prototxt, sizes, training)
+            graph = build(net, input_shapes=sizes)
+            break
+        except UnknownInput as error:
+            if not training:  # a training net was given: its deploy net may do
+                training = True
+                continue
+            whole = weights.net if prototxt is None else read_net(prototxt)
+            found_size = whole and size_of(whole, error.blob, weights)
+            if not found_size or error.blob in sizes:
+                raise
+            sizes[error.blob], told = found_size
+            shape = "×".join(map(str, sizes[error.blob]))
+            notes.append(f"input '{error.blob}' is {shape}, derived from the weights: {told}")
+    left_out = frozenset(d.name for d in dropped)
+    if prototxt:
+        left_out |= _side_branches(weights, graph)
     found = match(graph, weights, left_out)
     if strict:
         require(found, weights.source.path)
@@ -143,4 +180,58 @@ def convert(
             )
             entries.append(LayerBlobs(node.layer.name, node.layer.type, shaped))
     kept = replace(weights, layers=tuple(entries), net=graph.spec)
-    return Conversion(graph, kept, found, tuple(dropped), origin)
+    return Conversion(graph, kept, found, tuple(dropped), origin, tuple(notes))
+
+
+@dataclass(frozen=True)
+class WeightsOnly:
+    """A model whose network cannot be built here; its parameters can be converted all the same.
+
+    Attributes
+    ----------
+    weights : parameters as stored.
+    net : the definition as stored, or the bare names of the layers where there is none.
+    reason : why the network cannot be built, and what to give in order to run it.
+    """
+
+    weights: Weights
+    net: NetSpec
+    reason: str
+
+    def write(
+        self, path: str | os.PathLike[str], to: str, *, metadata: Mapping[str, str] | None = None
+    ) -> None:
+        """Write into a container of :data:`containers.FORMATS`."""
+        types = {layer.name: layer.type for layer in self.weights.layers}
+        names = {
+            name: registry()[kind].blob_names for name, kind in types.items() if kind in registry()
+        }
+        about = {**_about(self.weights), "runs": "no: " + self.reason, **(metadata or {})}
+        containers.write(path, self.weights, self.net, to, blob_names=names, metadata=about)
+
+
+def weights_only(
+    path: str | os.PathLike[str], reason: str, *, dialect: Dialect | None = None
+) -> WeightsOnly:
+    """Read a model's parameters without building its network.
+
+    Parameters
+    ----------
+    path : any weight file.
+    reason : why :func:`convert` refused the model.
+    dialect : schema of a binary model, overriding detection.
+
+    Raises
+    ------
+    WeightError : the file cannot be read, or holds no parameters.
+    """
+    weights = containers.read(path, dialect=dialect)
+    if not weights.count:
+        raise WeightError(f"{os.fspath(path)}: holds no parameters ({reason})")
+    net = weights.net
+    if net is None:
+        message = schema.new("NetParameter")
+        for layer in weights.layers:
+            message.layer.add(name=layer.name, type=layer.type)
+        net = NetSpec.of(message)
+    return WeightsOnly(weights, net, reason)

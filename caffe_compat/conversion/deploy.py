@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 from caffe_compat.definition import schema
 from caffe_compat.definition.spec import TEST, LayerSpec, NetSpec
-from caffe_compat.errors import PrototxtError
+from caffe_compat.errors import PrototxtError, UnknownInput
 from caffe_compat.layers.base import Shape, make, registry
 from caffe_compat.weights.model import Weights
 
@@ -31,7 +31,8 @@ class Dropped:
     reason: str
 
 
-def _is_data(layer: LayerSpec) -> bool:
+def is_data(layer: LayerSpec) -> bool:
+    """Does a layer bring data in from outside?"""
     known = registry().get(layer.type)
     return known.data if known else not layer.bottoms
 
@@ -49,7 +50,7 @@ def _reaches(layers: Sequence[LayerSpec], start: set[str], stop: set[int]) -> di
     origin: dict[str, set[str]] = {name: {name} for name in start}
     found: dict[int, set[str]] = {}
     for i, layer in enumerate(layers):
-        if _is_data(layer):
+        if is_data(layer):
             continue
         above = (
             set().union(*(origin.get(b, set()) for b in layer.bottoms)) if layer.bottoms else set()
@@ -97,7 +98,8 @@ def _input_shape(net: NetSpec, data: LayerSpec, top: str, weights: Weights | Non
     return None
 
 
-def _input_layer(inputs: Mapping[str, Shape]) -> LayerSpec:
+def input_layer(inputs: Mapping[str, Shape]) -> LayerSpec:
+    """An ``Input`` layer with these tops."""
     message = schema.new("LayerParameter", name="input", type="Input")
     for name, shape in inputs.items():
         message.top.append(name)
@@ -122,23 +124,24 @@ def derive(
 
     Raises
     ------
-    PrototxtError : the size of an input is not told anywhere, or nothing is left.
+    UnknownInput : the size of an input is not told anywhere.
+    PrototxtError : nothing is left.
     """
     given = dict(input_shapes or {})
     layers = list(net.layers)
     if (
         layers
-        and not any(_is_data(layer) and layer.type != "Input" for layer in layers)
+        and not any(is_data(layer) and layer.type != "Input" for layer in layers)
         and not any(map(_is_loss, layers))
         and any(layer.type == "Input" for layer in layers)
     ):
         return net, []
     layers = list(net.filter(TEST).layers)
     made = {top for layer in layers for top in layer.tops}
-    data = {top: layer for layer in net.layers if _is_data(layer) for top in layer.tops}
+    data = {top: layer for layer in net.layers if is_data(layer) for top in layer.tops}
     # tops of data layers that exist in TRAIN only are still what the network reads
     loose = {b for layer in layers for b in layer.bottoms if b not in made}
-    starts = {top for layer in layers if _is_data(layer) for top in layer.tops} | loose
+    starts = {top for layer in layers if is_data(layer) for top in layer.tops} | loose
     losses = {i for i, layer in enumerate(layers) if _is_loss(layer)}
     trained = (
         {entry.name for entry in weights.layers if entry.blobs}
@@ -155,7 +158,7 @@ def derive(
     )
     dropped: dict[int, str] = {}
     for i, layer in enumerate(layers):
-        if _is_data(layer):
+        if is_data(layer):
             if layer.type != "Input" or not images.intersection(layer.tops):
                 dropped[i] = "data layer"
         elif i in losses:
@@ -179,6 +182,13 @@ def derive(
         raise PrototxtError(
             "nothing is left once data, losses and labels are taken out", file=net.file
         )
+    if not any(layer.bottoms for layer in rest):
+        raise UnknownInput(
+            "the definition inside the model holds the names of its layers only, not what they "
+            "read: give the deploy definition with --prototxt",
+            blob="",
+            file=net.file,
+        )
     shapes: dict[str, Shape] = {}
     for name in dict.fromkeys(b for layer in rest for b in layer.bottoms):
         if name in images:
@@ -186,14 +196,15 @@ def derive(
                 _input_shape(net, data[name], name, weights) if name in data else None
             )
             if shape is None:
-                raise PrototxtError(
-                    f"the embedded training net does not tell the size of its input '{name}': "
+                raise UnknownInput(
+                    f"the training net does not tell the size of its input '{name}': "
                     "give it with "
                     f"--input-shape {name}:1,C,H,W or give the deploy definition with --prototxt",
+                    blob=name,
                     file=net.file,
                 )
             shapes[name] = tuple(shape)
     made_net = replace(
-        net, layers=(_input_layer(shapes), *rest), force_backward=False, debug_info=False
+        net, layers=(input_layer(shapes), *rest), force_backward=False, debug_info=False
     )
     return made_net, report

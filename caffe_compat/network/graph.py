@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from caffe_compat.definition.spec import TEST, NetSpec, ParamSpec
+from caffe_compat.errors import PrototxtError, UnknownInput
 from caffe_compat.layers.base import Layer, Shape, check_blob, check_filler, count, make
 from caffe_compat.network.memory import Memory
 from caffe_compat.network.wiring import Place, gradients, wire
@@ -314,8 +316,6 @@ def _outputs(steps: Sequence[Node]) -> tuple[str, ...]:
 
 
 def _no_input(spec: NetSpec, unknown: Sequence[str], inputs: Sequence[str]) -> Exception:
-    from caffe_compat.errors import PrototxtError
-
     return PrototxtError(
         f"no input is called {', '.join(unknown)}; the inputs are {', '.join(inputs)}",
         file=spec.file,
@@ -332,9 +332,10 @@ def _data_shapes(
         elif i < len(shapes):
             found.append(shapes[i])
         else:
-            raise layer.error(
+            raise layer.spec.error(
                 f"the definition does not tell the shape of blob '{name}'; give it "
                 f"(--input-shape {name}:N,C,H,W)",
                 "top",
+                partial(UnknownInput, blob=name),
             )
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from reproduce.cli.common import (
 )
 
 if TYPE_CHECKING:
-    from caffe_compat.conversion.convert import Conversion
+    from caffe_compat.conversion.convert import Conversion, WeightsOnly
     from caffe_compat.conversion.verify import Comparison
     from reproduce.network.identify import Identity
 
@@ -49,7 +50,7 @@ def _report_rows(made: Conversion, identity: Identity, output: str) -> dict[str,
         "format": source.format,
         "dialect": source.dialect or "no difference",
         "dialect_evidence": list(source.evidence),
-        "notes": list(source.notes),
+        "notes": [*made.notes, *source.notes],
         "definition": made.origin,
         "model": identity.text,
         "stages": identity.stages,
@@ -74,12 +75,17 @@ def _report_rows(made: Conversion, identity: Identity, output: str) -> dict[str,
     }
 
 
+def _shape_text(shape: Sequence[int]) -> str:
+    """A shape for people."""
+    return "×".join(map(str, shape)) or "scalar"
+
+
 def _print(report: dict[str, Any]) -> None:
     rows = [
         (
             r["name"],
             r["type"],
-            " ".join("×".join(map(str, s)) or "scalar" for s in r["shapes"]),
+            " ".join(map(_shape_text, r["shapes"])),
             r["status"],
         )
         for r in report["layers"]
@@ -207,24 +213,33 @@ def main(
 
     Reads .caffemodel of any age and schema, .caffemodel.h5, and what this command wrote. The
     network comes from the definition inside the model, training-only layers left out, or from
-    --prototxt. Nothing is written unless every parameter fits.
+    --prototxt. Nothing is written unless every parameter fits. Of a model whose own definition
+    cannot be run here (unknown layers, an input of unknown size) the weights alone are written.
     """
-    from caffe_compat.conversion.convert import convert
+    from caffe_compat.conversion.convert import convert, weights_only
+    from caffe_compat.errors import UnknownInput, UnsupportedLayer
     from reproduce.network.identify import identify
 
-    made = convert(model, prototxt=prototxt, dialect=dialect, input_shapes=shapes, strict=strict)
+    try:
+        made = convert(
+            model, prototxt=prototxt, dialect=dialect, input_shapes=shapes, strict=strict
+        )
+    except (UnsupportedLayer, UnknownInput) as error:
+        # a layer of a definition that was given on purpose must be there
+        asked = prototxt is not None and isinstance(error, UnsupportedLayer)
+        if dump is not None or asked:
+            raise
+        target, chosen = _output(model, out, to)
+        loose = weights_only(model, str(error), dialect=dialect)
+        loose.write(target, chosen)
+        _report_weights(loose, target, as_json)
+        return
     if dump is not None:
         raise SystemExit(
             0 if _verify(made, dump, tolerance, as_json).first is None else FAILED_CHECK
         )
     identity = identify(made.graph, made.weights.source.metadata.get("source_file") or model)
-    target = _target(model, out, to)
-    chosen = to or next(
-        (f for f, e in _ENDINGS.items() if target.endswith(e.rpartition(".")[2])), "safetensors"
-    )
-    if Path(target).resolve() == Path(model).resolve():
-        click.echo(f"error: {target} is the model itself; choose another file with -o", err=True)
-        raise SystemExit(BAD_INPUT)
+    target, chosen = _output(model, out, to)
     made.write(target, chosen, metadata={"model": identity.text})
     report = _report_rows(made, identity, target)
     if as_json:
@@ -232,6 +247,55 @@ def main(
     else:
         _print(report)
         click.echo(f"written     {target} ({Path(target).stat().st_size / 1e6:.1f} MB)")
+
+
+def _output(model: str, out: str | None, to: str | None) -> tuple[str, str]:
+    """The file to write, and its format."""
+    target = _target(model, out, to)
+    chosen = to or next(
+        (f for f, e in _ENDINGS.items() if target.endswith(e.rpartition(".")[2])), "safetensors"
+    )
+    if Path(target).resolve() == Path(model).resolve():
+        click.echo(f"error: {target} is the model itself; choose another file with -o", err=True)
+        raise SystemExit(BAD_INPUT)
+    return target, chosen
+
+
+def _report_weights(loose: WeightsOnly, target: str, as_json: bool) -> None:
+    """What was done where the network cannot be built."""
+    source = loose.weights.source
+    layers = [
+        {"name": e.name, "type": e.type, "shapes": [list(b.shape) for b in e.blobs]}
+        for e in loose.weights.layers
+    ]
+    if as_json:
+        emit_json(
+            {
+                "source": source.path,
+                "sha256": source.sha256(),
+                "container": source.container,
+                "format": source.format,
+                "notes": list(source.notes),
+                "runs": False,
+                "reason": loose.reason,
+                "parameters": loose.weights.count,
+                "layers": layers,
+                "output": target,
+            }
+        )
+        return
+    rows = [
+        (e.name, e.type or "unknown", " ".join(_shape_text(b.shape) for b in e.blobs), "weights")
+        for e in loose.weights.layers
+    ]
+    click.echo(table(rows, ("layer", "type", "parameters", "status")))
+    click.echo(f"\nsource      {source.path} ({source.container})")
+    click.echo(f"totals      {len(rows)} layers with {loose.weights.count:,} parameters")
+    for note in source.notes:
+        click.echo(f"note        {note}")
+    click.echo(f"weights only: the network cannot be built here: {loose.reason}")
+    click.echo("to run it   give a definition of supported layers and known sizes with --prototxt")
+    click.echo(f"written     {target} ({Path(target).stat().st_size / 1e6:.1f} MB)")
 
 
 def _target(model: str, out: str | None, to: str | None) -> str:

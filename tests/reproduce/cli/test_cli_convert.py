@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 from caffe_compat import read_weights
 from reproduce.cli import convert, models
 from tests.nets import TEXT, model_file, same_blobs, small
-from tests.paths import DATA, GOLDEN, cases, needs_data
+from tests.paths import DATA, GOLDEN, cases, needs_data, reported
 
 
 def _run(*args: object) -> Result:
@@ -82,7 +82,7 @@ def _bad_inputs(tmp_path: Path) -> dict[str, tuple[list[object], str]]:
         "empty": ([tmp_path / "empty.caffemodel"], "empty"),
         "html": ([tmp_path / "html.caffemodel"], "HTML"),
         "prototxt as model": ([tmp_path / "text.caffemodel"], "is text"),
-        "picture": ([tmp_path / "png.caffemodel"], "damaged|no caffemodel"),
+        "picture": ([tmp_path / "png.caffemodel"], "PNG image"),
         "wrong prototxt": ([path, "--prototxt", tmp_path / "wrong.prototxt"], "3 problem"),
         "typo": (
             [path, "--prototxt", tmp_path / "typo.prototxt"],
@@ -354,3 +354,20 @@ def test_plan(tmp_path: Path) -> None:
     )
     assert {row["kind"] for row in direct} == {"direct"}
     assert CliRunner().invoke(models.main, ["plan", str(out), "--input", "184"]).exit_code == 2
+
+
+@pytest.mark.parametrize("path", reported("weights_only", "*.caffemodel"))
+@pytest.mark.parametrize("as_json", [False, True])
+def test_weights_of_a_network_that_cannot_be_built(
+    path: Path, as_json: bool, tmp_path: Path
+) -> None:
+    """They are converted all the same; the report says so and what is missing to run it."""
+    result = _run(path, "-o", tmp_path / "w.safetensors", *(["--json"] if as_json else []))
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "w.safetensors").exists()
+    if as_json:
+        report = json.loads(result.stdout)
+        assert (report["runs"], bool(report["reason"])) == (False, True)
+    else:
+        assert "weights only: the network cannot be built here" in result.stdout
+        assert "--prototxt" in result.stdout
