@@ -32,8 +32,9 @@ from caffe_compat.training.sources import BatchSource
 from caffe_compat.weights import containers
 from caffe_compat.weights.model import Weights, overlaid
 
-# Fields that choose hardware or logging in Caffe and mean nothing here.
-_MEANINGLESS = ("solver_mode", "device_id", "debug_info", "layer_wise_reduce")
+# Fields that choose hardware or logging in Caffe and mean nothing here; snapshot_diff writes
+# gradients into models, which nothing reads.
+_MEANINGLESS = ("solver_mode", "device_id", "debug_info", "layer_wise_reduce", "snapshot_diff")
 
 
 @dataclass(frozen=True)
