@@ -48,7 +48,7 @@ def _values(message: Any, field: Any) -> Iterator[Any]:
     if field.message_type is not None:
         return
     repeated = schema.is_repeated(field)
-    old = list(now)[0] if repeated and len(now) else (0 if repeated else now)
+    old = next(iter(now)) if repeated and len(now) else (0 if repeated else now)
     if field.enum_type is not None:
         yield from (n for n in field.enum_type.values_by_number if n != old)
     elif field.type == field.TYPE_BOOL:
