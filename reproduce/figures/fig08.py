@@ -37,8 +37,8 @@ def make(data: Path, out: Path) -> list[Path]:
         "published test set (not comparable)": test,
     }
     title = (
-        "PCKh on MPII, Tompson's validation split: not the paper's figure, which is on the test set\n"
-        f"(published there: {test['total']:g}, with LSP {test['total_with_lsp']:g}, with VGG's "
+        "PCKh on MPII, Tompson's validation split: not the paper's figure, which is on the test set"
+        f"\n(published there: {test['total']:g}, with LSP {test['total_with_lsp']:g}, with VGG's "
         f"front end {test['total_vgg']:g}); no curve of a CPM: none was published on this split"
     )
     return draw_methods(
