@@ -7,11 +7,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from reproduce.people.annotation import Annotation, Other
+from reproduce.people.annotation import Annotation, Other, counted_from_0
 
 
 def person(rng: np.random.Generator, width: int, height: int) -> Other:
-    """A person somewhere in an image of this size."""
+    """A person somewhere in an image of this size, as a file counts pixels: from 1."""
     joints = np.column_stack(
         [rng.uniform(1, width, 16), rng.uniform(1, height, 16), rng.integers(0, 2, 16)]
     ).round(3)
@@ -27,18 +27,19 @@ def annotation(
 ) -> Annotation:
     """A record's annotation."""
     own = person(rng, width, height)
-    return Annotation(
-        name,
-        "MPI",
-        own.joints,
-        own.objpos,
-        own.scale,
-        (width, height),
-        tuple(person(rng, width, height) for _ in range(others)),
-        number % 5 == 0,
-        number,
-        1,
+    in_a_file = Annotation(
+        image=name,
+        dataset="MPI",
+        joints=own.joints,
+        objpos=own.objpos,
+        scale=own.scale,
+        size=(width, height),
+        others=tuple(person(rng, width, height) for _ in range(others)),
+        validation=number % 5 == 0,
+        annolist_index=number,
+        people_index=1,
     )
+    return counted_from_0(in_a_file)
 
 
 def dataset(folder: Path, count: int, seed: int = 0) -> list[Annotation]:

@@ -24,7 +24,7 @@ from bench_forward import machine
 
 from caffe_compat.definition import schema
 from reproduce.people import lsp_files
-from reproduce.people.annotation import Annotation
+from reproduce.people.annotation import Annotation, counted_from_1
 from reproduce.records import store
 
 
@@ -38,7 +38,7 @@ def straightforward(plan: store.Plan, root: Path, out: Path) -> None:
     env = lmdb.open(str(out), map_size=1 << 40)
     transaction = env.begin(write=True)
     datum_class = schema.message_class("Datum")
-    for count, a in enumerate(plan.annotations):
+    for count, a in enumerate(map(counted_from_1, plan.annotations)):
         image = cv2.imread(str(store.image_path(root, a)))
         if image.shape[1] < 64:
             image = cv2.copyMakeBorder(

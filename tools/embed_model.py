@@ -25,6 +25,7 @@ import numpy as np
 
 from caffe_compat.conversion.convert import convert
 from reproduce.network.identify import identify
+from reproduce.people.matlab_pixels import to_matlab
 from reproduce.predict import joint_files
 
 PROTOTXTS = ("pose_train_test.prototxt", "pose_deploy.prototxt", "pose_solver.prototxt")
@@ -77,9 +78,8 @@ def main() -> None:
     )
     score_file = next(options.scored.glob("LSP_score_*.json"))
     shutil.copyfile(score_file, folder / "score.json")
-    joints = joint_files.read_mat(next(options.scored.glob("LSP_prediction_model_*.mat"))).astype(
-        int
-    )  # whole pixels, from 1
+    predicted = joint_files.read_mat(next(options.scored.glob("LSP_prediction_model_*.mat")))
+    joints = to_matlab(predicted).astype(int)  # whole pixels, from 1
     (folder / "lsp_predictions.json").write_text(
         json.dumps(joints.tolist(), separators=(",", ":")), encoding="utf-8"
     )

@@ -84,8 +84,8 @@ TORSO = ("Lsho", "Rhip")  # the release's reference length: left shoulder to rig
 class Benchmark(ABC):
     """One data set that networks are tested on, and its data below a folder.
 
-    A class attribute says a fact, a method reads data. Files count pixels from 1, and so do truth
-    and predictions here; where people stand (:meth:`people`) counts from 0.
+    A class attribute says a fact, a method reads data. All coordinates count pixels from 0; only
+    the files of data sets and results count from 1.
 
     Parameters
     ----------
@@ -278,7 +278,7 @@ class Benchmark(ABC):
 
         Parameters
         ----------
-        predicted : (N, J, 2), 1-based, joints as in the data set's files.
+        predicted : (N, J, 2) in 0-based pixels, joints as in the data set's files.
         norm : one of :attr:`norms`; default: the paper's.
         annotation : one of :attr:`annotations`.
         thresholds : default: :attr:`thresholds`.

@@ -13,6 +13,7 @@ import numpy as np
 from caffe_compat.errors import DataError
 from caffe_compat.files import write_json
 from reproduce.benchmarks.benchmark import Benchmark
+from reproduce.people.matlab_pixels import from_matlab, to_matlab
 from reproduce.predict.job import Job, prepare
 from reproduce.predict.predictor import Predictor
 from reproduce.predict.protocol import Person
@@ -69,7 +70,7 @@ def predict_benchmark(run: Run, test: Benchmark, name: str) -> tuple[int, list[s
                     journal.add(
                         i,
                         {
-                            "joints": (found.joints + 1).tolist(),  # 1-based, as the result file
+                            "joints": to_matlab(found.joints).tolist(),
                             "scores": found.scores.round(5).tolist(),
                         },
                     )
@@ -91,7 +92,7 @@ def _merge(run: Run, test: Benchmark, name: str, count: int, results: dict[int, 
         raise DataError(
             f"{test.title}: none of the {count} test images is there, nothing was predicted"
         )
-    predicted = np.stack([test.to_file(np.array(results[int(i)]["joints"])) for i in done])
+    predicted = np.stack([test.to_file(from_matlab(results[int(i)]["joints"])) for i in done])
     whole = np.full((count, *predicted.shape[1:]), np.nan)
     whole[done] = predicted
     path = run.out / f"{test.stem}_prediction_model_{name}.mat"

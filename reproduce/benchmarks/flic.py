@@ -17,6 +17,7 @@ import numpy as np
 from reproduce.benchmarks.benchmark import TORSO, Benchmark, Floats, Norm, competitors
 from reproduce.benchmarks.measures import Stick
 from reproduce.people import flic_files, matfile
+from reproduce.people.matlab_pixels import from_matlab
 from reproduce.people.skeletons import FLIC_POINTS, PARTS_9, SKELETON_9
 from reproduce.predict import joint_files
 from reproduce.predict.protocol import PROTOCOLS, Person
@@ -69,26 +70,27 @@ class Flic(Benchmark):
     @cached_property
     def _parts(self) -> Floats:
         """(N, 9, 2) in the network's order."""
-        return np.stack([flic_files.joints_of(example)[0][:, :2] for example in self._tests])
+        joints = [flic_files.joints_of(example)[0][:, :2] for example in self._tests]
+        return from_matlab(np.stack(joints))
 
     @cached_property
     def _points(self) -> Floats:
         """(N, 11, 2) the annotated points, in the order of :data:`FLIC_POINTS`."""
         coords = [np.asarray(example.coords, np.float64) for example in self._tests]
-        return np.stack([one[:, ~np.isnan(one[0])].T for one in coords])
+        return from_matlab(np.stack([one[:, ~np.isnan(one[0])].T for one in coords]))
 
     @cached_property
     def _boxes(self) -> Floats:
-        """(N, 4) the torso's left, top, right, bottom, 1-based."""
-        boxes = [np.asarray(example.torsobox, np.float64).reshape(-1) for example in self._tests]
-        return np.stack(boxes)
+        """(N, 4) the torso's left, top, right, bottom in 0-based pixels."""
+        boxes = [np.asarray(example.torsobox, np.float64).reshape(2, 2) for example in self._tests]
+        return from_matlab(np.stack(boxes)).reshape(-1, 4)
 
     def people(self) -> list[tuple[Path, Person]]:
         found: list[tuple[Path, Person]] = []
         for example, box in zip(self._tests, self._boxes.tolist(), strict=True):
             left, top, right, bottom = box
             path = self.root / "flic" / "images" / matfile.text(example.filepath)
-            found.append((path, (left - 1, top - 1, right - left, bottom - top)))
+            found.append((path, (left, top, right - left, bottom - top)))
         return found
 
     def truth(self, count: int, annotation: str = "oc") -> tuple[Floats, tuple[str, ...]]:
@@ -117,5 +119,5 @@ class Flic(Benchmark):
         if modec.exists():
             (points,) = matfile.load(modec, "pred_coords")
             label = "MODEC, Sapp & Taskar CVPR'13"
-            found[label] = np.asarray(points, np.float64).transpose(2, 1, 0)
+            found[label] = from_matlab(np.asarray(points, np.float64).transpose(2, 1, 0))
         return found

@@ -12,6 +12,7 @@ import numpy as np
 
 from reproduce.benchmarks.benchmark import TORSO, Benchmark, Floats, Norm, competitors
 from reproduce.people import lsp_files, matfile
+from reproduce.people.matlab_pixels import from_matlab
 from reproduce.people.skeletons import LSP_JOINTS, SKELETON_14
 from reproduce.predict import joint_files
 from reproduce.predict.protocol import PROTOCOLS, Person
@@ -45,12 +46,13 @@ class Lsp(Benchmark):
         if not (self.root / "lsp_dataset" / "joints.mat").exists():
             self.need("lsp/joints.mat")
         joints, folder = lsp_files.read_joints(self.root, "lsp")
-        return joints[FIRST_TEST - 1 :, :, :2], folder
+        return from_matlab(joints[FIRST_TEST - 1 :, :, :2]), folder
 
     @cached_property
     def _observer_centric(self) -> Floats:
         (joints,) = matfile.load(self.need("predictions/LSP-joints-OC.mat"), "joints")
-        return np.asarray(joints, np.float64).transpose(2, 1, 0)[1 - FIRST_TEST :, :, :2]
+        tests = np.asarray(joints, np.float64).transpose(2, 1, 0)[1 - FIRST_TEST :]
+        return from_matlab(tests[:, :, :2])
 
     def people(self) -> list[tuple[Path, Person]]:
         truth, folder = self._person_centric

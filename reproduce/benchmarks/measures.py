@@ -1,6 +1,6 @@
 """PCK and its kin: how often a predicted joint lies within a fraction of a person's size.
 
-Coordinates of predictions and truth must count alike (both 1-based here, as the files have them).
+Predictions and truth are in 0-based pixels.
 
 Source: the evaluation code of the CPM release and of the data sets' kits (recorded tables).
 """

@@ -17,6 +17,7 @@ from caffe_compat.files import atomic_write
 from reproduce.benchmarks import measures
 from reproduce.benchmarks.benchmark import TORSO, Benchmark, Floats, Missing, Norm
 from reproduce.people import mpii_files
+from reproduce.people.matlab_pixels import from_matlab, to_matlab
 from reproduce.people.skeletons import MPII_JOINTS, SKELETON_14
 from reproduce.predict import joint_files
 from reproduce.predict.protocol import PROTOCOLS, Person, Standing
@@ -79,16 +80,17 @@ class MpiiValidation(Benchmark):
         centers[:, 1] -= MOVED_DOWN * scales
         found: list[tuple[Path, Person]] = []
         for name, (x, y), scale in zip(
-            self._valid["imgname"], centers.tolist(), scales.tolist(), strict=True
+            self._valid["imgname"], from_matlab(centers).tolist(), scales.tolist(), strict=True
         ):
             text = name.decode() if isinstance(name, bytes) else str(name)
-            standing = Standing((x - 1, y - 1), scale)
+            standing = Standing((x, y), scale)
             found.append((self.root / "mpii" / "images" / text, standing))
         return found
 
     def truth(self, count: int, annotation: str = "pc") -> tuple[Floats, tuple[str, ...]]:
         part = self._valid["part"].astype(np.float64)
-        return np.where((part == 0).all(2, keepdims=True), np.nan, part), self.joints
+        known = (part != 0).any(2, keepdims=True)
+        return np.where(known, from_matlab(part), np.nan), self.joints
 
     def annotated_lengths(self, norm: str) -> Floats:
         """(N,) 0.6 of the head boxes' diagonals."""
@@ -175,8 +177,8 @@ class MpiiTest(MpiiValidation):
                 if person["scale"].size and person["objpos"].size:
                     name = str(entry["image"].reshape(-1)[0]["name"].reshape(-1)[0])
                     place = person["objpos"].reshape(-1)[0]
-                    center = float(place["x"].item()) - 1, float(place["y"].item()) - 1
-                    standing = Standing(center, float(person["scale"].item()))
+                    x, y = from_matlab([place["x"].item(), place["y"].item()]).tolist()
+                    standing = Standing((x, y), float(person["scale"].item()))
                     found.append((self.mat.parent / "images" / name, standing, (e, p)))
         return found
 
@@ -196,7 +198,7 @@ class MpiiTest(MpiiValidation):
             if "annopoints" not in rectangles.dtype.names:
                 rectangles = _with_field(rectangles, "annopoints")
                 entries[e]["annorect"] = rectangles
-            rectangles.reshape(-1)[p]["annopoints"] = _annopoints(joints)
+            rectangles.reshape(-1)[p]["annopoints"] = _annopoints(to_matlab(joints))
         with atomic_write(path) as stream:
             savemat(stream, {"RELEASE_predicted": self._release}, do_compression=True)
 
@@ -213,7 +215,8 @@ def _with_field(structs: npt.NDArray[Any], name: str) -> npt.NDArray[Any]:
 
 
 def _annopoints(joints: Floats) -> npt.NDArray[Any]:
-    """``annopoints`` with a ``point`` (id, x, y) per predicted joint, in the order of ids."""
+    """``annopoints`` with a ``point`` (id, x, y, from 1) per predicted joint, in the order of
+    ids."""
     known = [i for i, xy in enumerate(joints) if np.isfinite(xy).all()]
     points = np.empty((1, len(known)), [("id", object), ("x", object), ("y", object)])
     for place, i in enumerate(known):

@@ -138,6 +138,7 @@ def main(
     import numpy as np
 
     from reproduce.benchmarks.registry import open_benchmark
+    from reproduce.people.matlab_pixels import to_matlab
     from reproduce.predict import joint_files
 
     benchmark = open_benchmark(dataset, data)
@@ -164,7 +165,9 @@ def main(
     results: dict[str, EvalResult] = {}
     rows: list[dict[str, object]] = []
     for path in predictions:
-        predicted = joint_files.read(path) + (1 - int(base))
+        predicted = joint_files.read(path)
+        if base == "0":  # the file was read as if it counted from 1
+            predicted = to_matlab(predicted)
         result, of_table = score(predicted, path, None), score(predicted, path, thresholds)
         results[Path(path).stem if Path(path).stem not in results else path] = result
         if annotation in benchmark.annotations:

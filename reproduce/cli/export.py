@@ -189,13 +189,14 @@ def hdf5(source: str, out: str, joints: int | None) -> None:
 @click.option("-o", "--out", type=click.Path(), help="Also draw the record into this PNG.")
 def show(file: str, key: str | None, joints: int | None, out: str | None) -> None:
     """Print a record's annotation (default: the first) and draw it."""
+    from reproduce.people.annotation import counted_from_1
     from reproduce.samples.preview import draw_record
     from reproduce.samples.schedule import open_store
 
     store = open_store(file, joints)
     index = _index(store, key)
     record = store.record(index)
-    a = record.annotation
+    a = counted_from_1(record.annotation)  # as the record has it
     click.echo(
         f"record {index} of {len(store)}: {a.dataset}, image "
         f"{record.image.shape[1]}×{record.image.shape[0]}"

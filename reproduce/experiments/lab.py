@@ -413,7 +413,7 @@ class Lab:
         joints = []
         for job in prefetch(prepare, jobs, self.workers if len(jobs) > 50 else 0):
             (found,) = predictor.predict_job(job)
-            joints.append(self._benchmark.to_file(found.joints + 1))
+            joints.append(self._benchmark.to_file(found.joints))
         predicted = np.stack(joints)
         return self._benchmark.score(predicted, people=np.arange(len(predicted))), predicted
 

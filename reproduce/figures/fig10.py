@@ -66,7 +66,7 @@ def _people(benchmark: Benchmark) -> list[_Shown]:
         people = benchmark.people()
     except Missing:
         return []
-    parts = benchmark.to_parts(predicted) - 1  # files count pixels from 1
+    parts = benchmark.to_parts(predicted)
     return [
         (f"{benchmark.stem} {image.stem}", image, joints, benchmark.skeleton)
         for (image, _), joints in zip(people, parts, strict=True)

@@ -1,8 +1,8 @@
 """One person in one image, as all readers give it and all writers take it; and the authors' JSON.
 
-Coordinates in an :class:`Annotation` are 1-based MATLAB pixels, as in the data sets' files and in
-the authors' JSON and LMDB: pixel (1, 1) is the top left one. They become 0-based when the data
-layer reads a record.
+Coordinates in an :class:`Annotation` count pixels from 0. The data sets' files and the authors'
+JSON and LMDB count from 1: readers end with :func:`counted_from_0`, writers begin with
+:func:`counted_from_1`.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,13 +20,21 @@ import numpy.typing as npt
 from caffe_compat import foreign
 from caffe_compat.errors import DataError
 from caffe_compat.files import atomic_write
+from reproduce.people.matlab_pixels import from_matlab, to_matlab
 
 Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Other:
-    """Another person in the image: joints (J, 3), objpos (2,), scale."""
+    """Another person in the image.
+
+    Attributes
+    ----------
+    joints : (J, 3) float64: x, y, visible; see :class:`Annotation`.
+    objpos : (2,) the person's centre, x, y.
+    scale : the person's height / 200 px.
+    """
 
     joints: Floats
     objpos: Floats
@@ -41,8 +49,10 @@ class Annotation:
     ----------
     image : path below the data set's image folder.
     dataset : "MPI", "LEEDS" or "FLIC" in the authors' files; any name for other data.
-    joints : (J, 3) float64: x, y, visible (1, 0; whatever the data set says).
-    objpos : (2,) the person's centre. scale : the person's height / 200 px.
+    joints : (J, 3) float64: x, y in 0-based pixels, visible (1, 0; whatever the data set says); a
+        joint that nobody annotated stands at (-1, -1).
+    objpos : (2,) the person's centre, x, y in 0-based pixels.
+    scale : the person's height / 200 px.
     size : (width, height) of the image as annotated.
     validation : belongs to the validation split.
     annolist_index, people_index : the data set's own numbers, from 1.
@@ -90,6 +100,29 @@ class Annotation:
                 for a, b in zip(self.others, other.others, strict=True)
             )
         )
+
+
+def counted_from_0(annotation: Annotation) -> Annotation:
+    """An annotation whose numbers are a file's, which count from 1, as this package counts."""
+    return _counted(annotation, from_matlab)
+
+
+def counted_from_1(annotation: Annotation) -> Annotation:
+    """An annotation with the numbers that a file gets, which count from 1."""
+    return _counted(annotation, to_matlab)
+
+
+def _counted(annotation: Annotation, move: Callable[[Floats], Floats]) -> Annotation:
+    others = tuple(
+        Other(joints=move(one.joints), objpos=move(one.objpos), scale=one.scale)
+        for one in annotation.others
+    )
+    return replace(
+        annotation,
+        joints=move(annotation.joints),
+        objpos=move(annotation.objpos),
+        others=others,
+    )
 
 
 # ---------------------------------------------------------------- the authors' JSON
@@ -220,7 +253,7 @@ def to_json(annotations: Sequence[Annotation], *, stub: bool | None = None) -> s
     Source: recorded output of the original genJSON and its bundled jsonlab.
     """
     records = []
-    for a in annotations:
+    for a in map(counted_from_1, annotations):
         order = _ORDERS.get(a.dataset, _ORDERS["MPI"])
         records.append(_record(_fields(a), order, len(a.others) == 1))
     if stub is not None:
@@ -285,7 +318,7 @@ def from_record(record: dict[str, Any]) -> Annotation | None:
         raise ValueError("objpos is no finite number")
     if not (math.isfinite(scale) and scale > 0):
         raise ValueError(f"scale_provided is {scale}, expected a positive number")
-    return Annotation(
+    found = Annotation(
         image=str(record["img_paths"]),
         dataset=str(record["dataset"]),
         joints=joints,
@@ -297,6 +330,7 @@ def from_record(record: dict[str, Any]) -> Annotation | None:
         annolist_index=int(record["annolist_index"]),
         people_index=int(record["people_index"]),
     )
+    return counted_from_0(found)
 
 
 def read_json(path: str | os.PathLike[str]) -> list[Annotation]:

@@ -3,8 +3,8 @@
 Into the 16 joints of a record (MPII order): ankles, knees, hips, wrists, elbows and shoulders are
 COCO's; pelvis is the middle of the hips, thorax and upper neck the middle of the shoulders; the
 head top is not annotated in COCO, so the nose stands there (the middle of the eyes where there is
-none). A point that COCO does not label (v = 0) becomes (0, 0), not visible. objpos is the middle of
-the box, scale its larger side / 200. Coordinates become 1-based.
+none). A point that COCO does not label (v = 0) is absent: (-1, -1), not visible. objpos is the
+middle of the box, scale its larger side / 200. COCO counts pixels from 0, as this package does.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from caffe_compat.errors import DataError
 from caffe_compat.files import atomic_write
 from reproduce.people.annotation import Annotation, Floats, Other
 from reproduce.people.imagesize import image_size
+from reproduce.people.matlab_pixels import ABSENT, annotated
 from reproduce.people.skeletons import MPII_JOINTS
 
 _WHAT = "COCO key-point file"
@@ -69,23 +70,30 @@ _SOURCES: dict[str, tuple[str, ...]] = {
 def to_joints(keypoints: Sequence[float]) -> Floats:
     """(16, 3) joints of a COCO keypoint list (17 times x, y, v)."""
     points = np.asarray(keypoints, np.float64).reshape(17, 3)
-    joints = np.zeros((16, 3))
+    joints = _nobody(len(MPII_JOINTS))
     for row, name in enumerate(MPII_JOINTS):
         for names in (_SOURCES[name], ("left_eye", "right_eye") if name == "head" else ()):
             chosen = points[[KEYPOINTS.index(n) for n in names]]
             if len(chosen) and (chosen[:, 2] > 0).all():
-                joints[row, :2] = chosen[:, :2].mean(0) + 1
+                joints[row, :2] = chosen[:, :2].mean(0)
                 joints[row, 2] = float((chosen[:, 2] == 2).all())
                 break
     return joints
 
 
-def own_joints(keypoints: Sequence[float], count: int) -> Floats:
-    """(K, 3) joints as the file has them: x, y from 1 and visible; (0, 0) where not labelled."""
-    points = np.asarray(keypoints, np.float64).reshape(count, 3)
+def _nobody(count: int) -> Floats:
+    """(count, 3) joints that nobody annotated."""
     joints = np.zeros((count, 3))
+    joints[:, :2] = ABSENT
+    return joints
+
+
+def own_joints(keypoints: Sequence[float], count: int) -> Floats:
+    """(K, 3) joints as the file has them: x, y and visible; absent where not labelled."""
+    points = np.asarray(keypoints, np.float64).reshape(count, 3)
+    joints = _nobody(count)
     labelled = points[:, 2] > 0
-    joints[labelled, :2] = points[labelled, :2] + 1
+    joints[labelled, :2] = points[labelled, :2]
     joints[labelled, 2] = points[labelled, 2] == 2
     return joints
 
@@ -156,7 +164,9 @@ def _person(entry: dict[str, Any], own: int | None) -> Other:
     joints = to_joints(flat) if own is None else own_joints(flat, own)
     x, y, width, height = _box(entry, points)
     return Other(
-        joints, np.array([x + width / 2 + 1, y + height / 2 + 1]), max(width, height) / 200
+        joints=joints,
+        objpos=np.array([x + width / 2, y + height / 2]),
+        scale=max(width, height) / 200,
     )
 
 
@@ -231,16 +241,16 @@ def read(
         mates = by_image[image]
         found.append(
             Annotation(
-                str(images[image]["file_name"]),
-                "COCO",
-                person.joints,
-                person.objpos,
-                person.scale,
-                sizes[image],
-                tuple(people[j][1] for j in mates if j != i),
-                validation,
-                order[image],
-                mates.index(i) + 1,
+                image=str(images[image]["file_name"]),
+                dataset="COCO",
+                joints=person.joints,
+                objpos=person.objpos,
+                scale=person.scale,
+                size=sizes[image],
+                others=tuple(people[j][1] for j in mates if j != i),
+                validation=validation,
+                annolist_index=order[image],
+                people_index=mates.index(i) + 1,
             )
         )
     return found
@@ -263,16 +273,17 @@ def write(path: str | os.PathLike[str], annotations: Sequence[Annotation]) -> No
                 }
             )
         points = np.zeros((17, 3))
-        if len(a.joints) == 16:
+        known = annotated(a.joints)
+        if len(a.joints) == len(MPII_JOINTS):
             for row, name in enumerate(MPII_JOINTS):
                 source = _SOURCES[name]
-                if len(source) == 1 and name != "head" and a.joints[row, :2].any():
+                if len(source) == 1 and name != "head" and known[row]:
                     points[KEYPOINTS.index(source[0])] = [
-                        *(a.joints[row, :2] - 1),
+                        *a.joints[row, :2],
                         2 if a.joints[row, 2] else 1,
                     ]
         side = a.scale * 200
-        box = [float(a.objpos[0] - 1 - side / 2), float(a.objpos[1] - 1 - side / 2), side, side]
+        box = [float(a.objpos[0] - side / 2), float(a.objpos[1] - side / 2), side, side]
         entries.append(
             {
                 "id": number,

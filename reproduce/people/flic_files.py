@@ -18,7 +18,7 @@ import numpy as np
 from caffe_compat import foreign
 from caffe_compat.errors import DataError
 from reproduce.people import matfile
-from reproduce.people.annotation import Annotation, Floats, Other
+from reproduce.people.annotation import Annotation, Floats, Other, counted_from_0
 from reproduce.people.imagesize import image_size
 from reproduce.people.skeletons import FLIC_POINTS, PARTS_9, SKELETON_9
 
@@ -95,16 +95,18 @@ def read_training(
             continue
         others = tuple(people[j][1] for j in by_image[name] if j != i)
         found.append(
-            Annotation(
-                f"images/{name}",
-                "FLIC",
-                person.joints,
-                person.objpos,
-                person.scale,
-                image_size(path),
-                others,
-                annolist_index=i + 1,
-                people_index=1,
+            counted_from_0(
+                Annotation(
+                    image=f"images/{name}",
+                    dataset="FLIC",
+                    joints=person.joints,
+                    objpos=person.objpos,
+                    scale=person.scale,
+                    size=image_size(path),
+                    others=others,
+                    annolist_index=i + 1,
+                    people_index=1,
+                )
             )
         )
     return found

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from caffe_compat.errors import DataError
-from reproduce.people.annotation import Annotation, Floats
+from reproduce.people.annotation import Annotation, Floats, counted_from_0
 from reproduce.people.imagesize import image_size
 from reproduce.people.matfile import load
 from reproduce.people.skeletons import LSP_JOINTS, LSP_TO_MPII, MPII_JOINTS
@@ -186,15 +186,17 @@ def annotate(
         else:
             objpos = np.array([size[0] / 2, size[1] / 2])
         found.append(
-            Annotation(
-                path,
-                "LEEDS",
-                mapped[i],
-                objpos,
-                float(scale[i]),
-                size,
-                annolist_index=i + 1,
-                people_index=1,
+            counted_from_0(
+                Annotation(
+                    image=path,
+                    dataset="LEEDS",
+                    joints=mapped[i],
+                    objpos=objpos,
+                    scale=float(scale[i]),
+                    size=size,
+                    annolist_index=i + 1,
+                    people_index=1,
+                )
             )
         )
     return found

@@ -19,7 +19,7 @@ import numpy as np
 from caffe_compat import foreign
 from caffe_compat.errors import DataError
 from reproduce.people import matfile
-from reproduce.people.annotation import Annotation, Floats, Other
+from reproduce.people.annotation import Annotation, Floats, Other, counted_from_0
 from reproduce.people.imagesize import image_size
 
 JOINTS = 16
@@ -141,17 +141,19 @@ def _read_release(
             others = tuple(p for i, p in enumerate(made, 1) if p is not None and i != index)
             held_out = (number, index) in split
             found.append(
-                Annotation(
-                    name,
-                    "MPI",
-                    joints,
-                    person.objpos,
-                    person.scale,
-                    size,
-                    others,
-                    held_out,
-                    number,
-                    index,
+                counted_from_0(
+                    Annotation(
+                        image=name,
+                        dataset="MPI",
+                        joints=joints,
+                        objpos=person.objpos,
+                        scale=person.scale,
+                        size=size,
+                        others=others,
+                        validation=held_out,
+                        annolist_index=number,
+                        people_index=index,
+                    )
                 )
             )
             stub = None

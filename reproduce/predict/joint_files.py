@@ -1,7 +1,6 @@
 """Arrays of predicted joints on disk, as the release, other methods and other programs store them.
 
-Joints count pixels from 1 here, as the data sets' files do. OpenPose and COCO count from 0; their
-files are shifted when they are read.
+Files count pixels from 1, as the data sets do, but for OpenPose's and COCO's; arrays count from 0.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ from caffe_compat.errors import DataError
 from caffe_compat.files import atomic_write
 from caffe_compat.foreign import Unfit
 from reproduce.people import matfile
+from reproduce.people.matlab_pixels import from_matlab, to_matlab
 
 Floats = npt.NDArray[np.float64]
 _WHAT = "file of predicted joints"
@@ -31,16 +31,17 @@ def write_mat(path: str | os.PathLike[str], joints: Floats) -> None:
 
     Parameters
     ----------
-    joints : (N, J, 2), 1-based, in the data set's joint order.
+    joints : (N, J, 2) in 0-based pixels, in the data set's joint order.
     """
     from scipy.io import savemat
 
     with atomic_write(path) as stream:
-        savemat(stream, {"prediction_all": joints.transpose(1, 2, 0)})
+        savemat(stream, {"prediction_all": to_matlab(joints).transpose(1, 2, 0)})
 
 
 def read_mat(path: str | os.PathLike[str]) -> Floats:
-    """(N, J, 2) from ``prediction_all`` (J, 2, N) or ``pred`` (2, J, N) of any arrangement.
+    """(N, J, 2) in 0-based pixels from ``prediction_all`` (J, 2, N) or ``pred`` (2, J, N) of any
+    arrangement.
 
     MATLAB v5 and v7.3 files, Octave's ``-hdf5``; cell arrays of one person each; the ``pred``
     struct of MPII's toolkit.
@@ -54,7 +55,7 @@ def read_mat(path: str | os.PathLike[str]) -> Floats:
     if b"MATLAB 7.3" in head or head.startswith(b"\x89HDF"):
         with foreign.open_hdf5(path, _WHAT) as file:
             # version 7.3 stores the axes reversed
-            return _arranged(_numbers_of(_hdf5_variable(file)).transpose())
+            return from_matlab(_arranged(_numbers_of(_hdf5_variable(file)).transpose()))
     if head.startswith(b"# Created by Octave"):
         raise DataError(f"{name}: is Octave's text form; save it with save('-v7', ...)")
     found = matfile.variables(path)
@@ -63,7 +64,7 @@ def read_mat(path: str | os.PathLike[str]) -> Floats:
         has = ", ".join(found) or "nothing"
         raise DataError(f"{name}: has neither prediction_all nor pred; it has {has}")
     with foreign.reading(path, _WHAT):
-        return _of_matlab(found[known[0]], known[0])
+        return from_matlab(_of_matlab(found[known[0]], known[0]))
 
 
 def _hdf5_variable(file: Any) -> Any:
@@ -158,12 +159,11 @@ def _arranged(array: Floats, *, people_first: bool = False) -> Floats:
 
 
 def read(path: str | os.PathLike[str]) -> Floats:
-    """(N, J, 2) predictions, 1-based, from .mat, .h5, .npz, .npy or JSON.
+    """(N, J, 2) predictions in 0-based pixels from .mat, .h5, .npz, .npy or JSON.
 
     ``.h5`` holds ``preds``, ``.npz`` ``joints`` or its only array, with the axes people × joints ×
     2 or reversed. JSON is a list of people, each a list of joints (null: not predicted), OpenPose's
-    form, or COCO's results. Numbers are taken as they are, 1-based, but for the last two, which
-    count from 0.
+    form, or COCO's results. The last two count pixels from 0, all other files from 1.
 
     Raises
     ------
@@ -175,16 +175,17 @@ def read(path: str | os.PathLike[str]) -> Floats:
         return read_mat(name)
     if ending in (".h5", ".hdf5"):
         with foreign.open_hdf5(path, _WHAT) as file:
-            return _people_first(_numbers_of(_hdf5_variable(file)))
+            return from_matlab(_people_first(_numbers_of(_hdf5_variable(file))))
     if ending == ".npz":
         arrays = foreign.read_npz(path, _WHAT)
         with foreign.reading(path, _WHAT):
             if "joints" not in arrays and len(arrays) > 1:
                 raise Unfit(f"it has no array 'joints'; it has {', '.join(arrays)}")
-            return _people_first(_numbers_of(arrays.get("joints", next(iter(arrays.values())))))
+            chosen = arrays.get("joints", next(iter(arrays.values())))
+            return from_matlab(_people_first(_numbers_of(chosen)))
     if ending == ".npy":
         with foreign.reading(path, _WHAT):
-            return _people_first(_numbers_of(foreign.read_npy(path, _WHAT)))
+            return from_matlab(_people_first(_numbers_of(foreign.read_npy(path, _WHAT))))
     if ending == ".json":
         content = foreign.read_json(path, _WHAT, nan=True)
         with foreign.reading(path, _WHAT):
@@ -212,8 +213,8 @@ def _of_json(content: Any) -> Floats:
         return _of_triples(content)
     if not isinstance(content, list):
         raise Unfit("expected a list of people, each a list of joints")
-    return _people_first(
-        _numbers_of(np.array(content, object) if not content else _nested(content))
+    return from_matlab(
+        _people_first(_numbers_of(np.array(content, object) if not content else _nested(content)))
     )
 
 
@@ -226,8 +227,8 @@ def _nested(people: list[Any]) -> Floats:
 
 
 def _of_triples(rows: Sequence[Mapping[str, Any]]) -> Floats:
-    """(N, J, 2), 1-based, of rows x, y, score in 0-based pixels: OpenPose's people and COCO's
-    results. OpenPose writes (0, 0, 0) for a joint that it did not find."""
+    """(N, J, 2) of rows x, y, score: OpenPose's people and COCO's results, which count pixels from
+    0. OpenPose writes (0, 0, 0) for a joint that it did not find."""
     people = []
     for row in rows:
         values = row.get("pose_keypoints_2d", row.get("keypoints"))
@@ -236,7 +237,7 @@ def _of_triples(rows: Sequence[Mapping[str, Any]]) -> Floats:
         flat = np.array([np.nan if v is None else v for v in values], np.float64)
         points = flat.reshape(-1, 3)
         points = np.where((points == 0).all(1, keepdims=True), np.nan, points)
-        people.append(points[:, :2] + 1)
+        people.append(points[:, :2])
     if not people:
         raise Unfit("it holds nobody")
     if len({one.shape for one in people}) > 1:

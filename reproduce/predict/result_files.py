@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from caffe_compat.files import atomic_write, write_json
+from reproduce.people.matlab_pixels import to_matlab
 from reproduce.people.skeletons import Skeleton
 
 Floats = npt.NDArray[np.float64]
@@ -55,11 +56,15 @@ def write_all(path: Path, images: Sequence[Mapping[str, Any]], skeletal: Skeleto
     parts = np.array(skeletal.parts)
     with atomic_write(path.with_name(path.name + ".npz")) as stream:
         np.savez(
-            stream, joints=table[:, :, :2] + 1, scores=table[:, :, 2], image=names, parts=parts
+            stream,
+            joints=to_matlab(table[:, :, :2]),
+            scores=table[:, :, 2],
+            image=names,
+            parts=parts,
         )
     with atomic_write(path.with_name(path.name + ".mat")) as stream:
         everything = {
-            "prediction_all": (table[:, :, :2] + 1).transpose(1, 2, 0),
+            "prediction_all": to_matlab(table[:, :, :2]).transpose(1, 2, 0),
             "scores": table[:, :, 2].T,
             "image": np.array(names, object)[:, None],
             "parts": np.array(parts, object)[:, None],

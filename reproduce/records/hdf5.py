@@ -20,7 +20,7 @@ import numpy as np
 from caffe_compat.errors import DataError
 from caffe_compat.files import atomic_write
 from caffe_compat.foreign import Unfit, open_hdf5, reading, take
-from reproduce.people.annotation import Annotation, Other
+from reproduce.people.annotation import Annotation, Other, counted_from_0, counted_from_1
 from reproduce.records import layout
 from reproduce.records.layout import Record
 from reproduce.records.store import LMDBStore
@@ -149,18 +149,19 @@ class HDF5Store:
             for i in range(first, last)
         )
         width, height = (int(v) for v in c["annotated_size"][index])
-        return Annotation(
-            "",
-            c["dataset"][index].decode("ascii", "replace"),
-            c["joints"][index].astype(np.float64),
-            c["objpos"][index].astype(np.float64),
-            float(c["scale"][index]),
-            (width, height),
-            others,
-            bool(c["validation"][index]),
-            int(c["annolist_index"][index]),
-            int(c["people_index"][index]),
+        found = Annotation(
+            image="",
+            dataset=c["dataset"][index].decode("ascii", "replace"),
+            joints=c["joints"][index].astype(np.float64),
+            objpos=c["objpos"][index].astype(np.float64),
+            scale=float(c["scale"][index]),
+            size=(width, height),
+            others=others,
+            validation=bool(c["validation"][index]),
+            annolist_index=int(c["annolist_index"][index]),
+            people_index=int(c["people_index"][index]),
         )
+        return counted_from_0(found)
 
     def record(self, index: int) -> Record:
         """The i-th record in key order.
@@ -238,7 +239,7 @@ def from_lmdb(
             datum = store.reader[i]
             encoded = datum.encoded
             record = store.record(i)
-            a, total = record.annotation, record.total
+            a, total = counted_from_1(record.annotation), record.total
             stored = layout.image_bytes(datum) if encoded else datum.data[:3].tobytes()
             images[i] = np.frombuffer(stored, np.uint8)
             rows["key"].append(store.reader.keys[i])

@@ -28,7 +28,7 @@ import numpy.typing as npt
 
 from caffe_compat.errors import DataError
 from caffe_compat.training.datum import Datum
-from reproduce.people.annotation import Annotation, Other
+from reproduce.people.annotation import Annotation, Other, counted_from_0, counted_from_1
 from reproduce.records import images
 
 MIN_WIDTH = 64
@@ -49,8 +49,7 @@ class Record:
     Attributes
     ----------
     image : (H, W, 3) uint8 B, G, R.
-    annotation : coordinates 1-based, float32 precision; ``image`` (the path) is empty: records do
-        not keep it.
+    annotation : as stored in float32; ``image`` (the path) is empty: records do not keep it.
     write_number, total : the record's index in the file, and how many there are.
     """
 
@@ -73,7 +72,7 @@ def metadata_plane(
     ------
     DataError : the image is too small to hold the annotation.
     """
-    a = annotation
+    a = counted_from_1(annotation)
     if len(a.others) > 255 or not 0 <= a.people_index <= 255:
         raise DataError(f"{a.image}: more than 255 people cannot be stored")
     rows = [
@@ -170,18 +169,18 @@ def read_metadata(plane: Plane, joints: int) -> tuple[Annotation, int, int]:
     if not np.isfinite(header).all() or (np.abs(header) > 1e9).any():
         raise DataError("the record's metadata hold no sensible numbers")
     annotation = Annotation(
-        "",
-        name,
-        person(5),
-        _row(plane, 3, 2).astype(np.float64),
-        float(_row(plane, 4, 1)[0]),
-        (int(width), int(height)),
-        tuple(found),
-        bool(validation),
-        int(annolist),
-        people,
+        image="",
+        dataset=name,
+        joints=person(5),
+        objpos=_row(plane, 3, 2).astype(np.float64),
+        scale=float(_row(plane, 4, 1)[0]),
+        size=(int(width), int(height)),
+        others=tuple(found),
+        validation=bool(validation),
+        annolist_index=int(annolist),
+        people_index=people,
     )
-    return annotation, int(number), int(total)
+    return counted_from_0(annotation), int(number), int(total)
 
 
 def check_person(annotation: Annotation, where: str = "the record") -> None:

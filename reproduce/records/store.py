@@ -23,7 +23,7 @@ from caffe_compat.files import atomic_write
 from caffe_compat.foreign import read_json, reading
 from caffe_compat.training import lmdbcheck
 from caffe_compat.training.datum import LMDBReader
-from reproduce.people.annotation import Annotation, Other
+from reproduce.people.annotation import Annotation, Other, counted_from_1
 from reproduce.records import layout
 from reproduce.records.images import read_image as read_image
 from reproduce.records.layout import Record
@@ -146,7 +146,7 @@ class Plan:
     def digest(self) -> str:
         """SHA-256 over everything of the people that goes into a record, in the order given."""
         digest = hashlib.sha256()
-        for a in self.people:
+        for a in map(counted_from_1, self.people):
             about = [a.image, a.dataset, a.annolist_index, a.people_index, a.size, a.validation]
             digest.update(json.dumps(about).encode())
             everybody: tuple[Annotation | Other, ...] = (a, *a.others)

@@ -178,7 +178,7 @@ class Sample:
 
 
 def read_scene(annotation: Annotation, settings: Settings) -> Scene:
-    """Coordinates become 0-based, joints the network's parts, visibility 0, 1 or 2."""
+    """Joints become the network's parts in single precision, visibility 0, 1 or 2."""
     width, height = annotation.size
     count = len(annotation.joints)
     if any(len(other.joints) < count for other in annotation.others):
@@ -196,7 +196,7 @@ def read_scene(annotation: Annotation, settings: Settings) -> Scene:
         )
 
     def person(rows: npt.NDArray[np.float64]) -> Person:
-        joints = rows[:, :2].astype(_F) - _F(1)
+        joints = rows[:, :2].astype(_F)
         outside = (
             (joints[:, 0] < 0)
             | (joints[:, 1] < 0)
@@ -210,8 +210,8 @@ def read_scene(annotation: Annotation, settings: Settings) -> Scene:
         return Person(np.where((a == b)[:, None], joints[a], both).astype(_F), seen.astype(np.int8))
 
     people = (person(annotation.joints), *(person(o.joints) for o in annotation.others))
-    others = np.array([o.objpos for o in annotation.others], _F).reshape(-1, 2) - _F(1)
-    return Scene(annotation.objpos.astype(_F) - _F(1), float(_F(annotation.scale)), people, others)
+    others = np.array([o.objpos for o in annotation.others], _F).reshape(-1, 2)
+    return Scene(annotation.objpos.astype(_F), float(_F(annotation.scale)), people, others)
 
 
 def roll(settings: Settings, dice: Dice, table: tuple[float, bool] | None = None) -> Augmentation:
@@ -334,7 +334,7 @@ def augment(
     Parameters
     ----------
     image : (H, W, 3) uint8 B, G, R, as stored in the record (narrow images already padded).
-    annotation : 1-based, as in the record.
+    annotation : of the record.
     choice : what the dice decided, see :func:`roll`.
     """
     use_plain_opencv()

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from reproduce.drawing.pictures import draw_skeleton, save_png
+from reproduce.people.matlab_pixels import annotated
 from reproduce.people.skeletons import SKELETON_14, skeleton
 from reproduce.records.layout import Record
 from reproduce.records.store import Store
@@ -27,14 +28,13 @@ def draw_record(record: Record, path: str | os.PathLike[str]) -> None:
     skeletal = SKELETON_14 if count == 16 else skeleton(count)
     sources = [s[0] for s in skeletal.sources] if count == 16 else list(range(count))
     rows = a.joints[sources]
-    joints = np.where(rows[:, :2].any(1, keepdims=True), rows[:, :2] - 1, np.nan)
+    joints = np.where(annotated(rows)[:, None], rows[:, :2], np.nan)
     image = draw_skeleton(image, joints, skeletal)
-    center = (round(float(a.objpos[0]) - 1), round(float(a.objpos[1]) - 1))
+    center = (round(float(a.objpos[0])), round(float(a.objpos[1])))
     cv2.drawMarker(image, center, (0, 0, 255), cv2.MARKER_CROSS, 16, 2)
     for other in a.others:
-        for x, y, _ in other.joints:
-            if x or y:
-                cv2.circle(image, (round(x - 1), round(y - 1)), 3, (255, 128, 0), -1, cv2.LINE_AA)
+        for x, y, _ in other.joints[annotated(other.joints)]:
+            cv2.circle(image, (round(x), round(y)), 3, (255, 128, 0), -1, cv2.LINE_AA)
     save_png(image, path)
 
 

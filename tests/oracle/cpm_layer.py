@@ -37,7 +37,7 @@ def read_person(rows: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, np
     joints = np.zeros((14, 2), np.float32)
     visible = np.zeros(14, np.int8)
     for part, joint in enumerate(MPII_JOINT_OF_PART):
-        x, y = np.float32(rows[joint, 0]) - 1, np.float32(rows[joint, 1]) - 1
+        x, y = np.float32(rows[joint, 0]), np.float32(rows[joint, 1])
         joints[part] = x, y
         if x < 0 or y < 0 or x >= size[0] or y >= size[1]:
             visible[part] = 2
@@ -59,7 +59,7 @@ def sample(
     )
     image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
     people = [(joints * np.float32(scale), visible) for joints, visible in persons]
-    objpos = (annotation.objpos.astype(np.float32) - np.float32(1)) * np.float32(scale)
+    objpos = annotation.objpos.astype(np.float32) * np.float32(scale)
 
     height, width = image.shape[:2]
     matrix = cv2.getRotationMatrix2D((width / 2.0, height / 2.0), choice.degree, 1.0)

@@ -21,6 +21,7 @@ from reproduce.benchmarks.registry import benchmarks, open_benchmark
 from reproduce.cli import evaluate, predict
 from reproduce.figures.method_curves import draw_methods, score_methods
 from reproduce.network import netgen
+from reproduce.people.matlab_pixels import to_matlab
 from reproduce.predict import joint_files
 from tests.paths import ROOT
 
@@ -125,7 +126,8 @@ def test_a_fourth_benchmark_is_one_file(fourth: Path, tmp_path: Path) -> None:
     assert set(score) >= {"face", "limbs", "total", "auc"}
 
     theirs = tmp_path / "theirs.json"
-    theirs.write_text(json.dumps((open_benchmark("gymnasts", fourth).truth(3)[0] + 1).tolist()))
+    in_a_file = to_matlab(open_benchmark("gymnasts", fourth).truth(3)[0] + 1)
+    theirs.write_text(json.dumps(in_a_file.tolist()))
     scored = ("--dataset", "gymnasts", "--data", fourth, "--json")
     row = json.loads(_run(evaluate.main, theirs, *scored).stdout)[0]
     assert (row["face"], row["limbs"], row["total"]) == (100, 100, 100)

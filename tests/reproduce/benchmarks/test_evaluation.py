@@ -16,6 +16,7 @@ from reproduce.benchmarks.flic import Flic
 from reproduce.benchmarks.lsp import Lsp
 from reproduce.benchmarks.mpii import MpiiValidation
 from reproduce.people import matfile
+from reproduce.people.matlab_pixels import from_matlab, to_matlab
 from reproduce.people.skeletons import FLIC_POINTS
 from reproduce.predict import joint_files
 from tests.paths import DATA, GOLDEN, listed, needs_data
@@ -88,7 +89,10 @@ def test_flic_kit(case: dict[str, Any]) -> None:
     )
     # the comparison kit divides by the diagonal of the torso box, whose size is its last row
     result = measures.pck(
-        joint_files.read_mat(path), truth[:, :11], np.linalg.norm(truth[:, 11], axis=1), FLIC_POINTS
+        joint_files.read_mat(path),
+        from_matlab(truth[:, :11]),
+        np.linalg.norm(truth[:, 11], axis=1),
+        FLIC_POINTS,
     )
     recorded = np.array(case["pck"])
     np.testing.assert_allclose(result.per_joint, recorded[:, :-1], atol=1e-7)
@@ -108,11 +112,11 @@ def test_flic_pcp_and_pdj(case: dict[str, Any]) -> None:
         / case["name"].removesuffix("_old")
         / f"pred_keypoints_flic_oc{'_old' if old else ''}.mat"
     )
-    prediction = joint_files.read_mat(path)
-    found = measures.pcp(prediction, truth[:, :11], FLIC_POINTS, Flic.sticks)
+    prediction, points = joint_files.read_mat(path), from_matlab(truth[:, :11])
+    found = measures.pcp(prediction, points, FLIC_POINTS, Flic.sticks)
     np.testing.assert_allclose(found, np.array(case["pcp"]), atol=1e-7)
     reference = np.linalg.norm(truth[:, 3] - truth[:, 6], axis=1)
-    wide = measures.pck(prediction, truth[:, :11], reference, FLIC_POINTS, measures.WIDE_THRESHOLDS)
+    wide = measures.pck(prediction, points, reference, FLIC_POINTS, measures.WIDE_THRESHOLDS)
     groups = (("Leye", "Reye"), ("nose",), *Flic.groups.values())
     pdj = np.stack([wide.curve(group) for group in groups], 1) / 100
     np.testing.assert_allclose(pdj, np.array(case["pdj"]), atol=1e-9)
@@ -171,7 +175,7 @@ def test_modec() -> None:
     )
     guess, paper, own = (np.asarray(a, np.float64).transpose(2, 1, 0) for a in (guess, paper, own))
     own = own[:, ~np.isnan(own[0, :, 0])]
-    result = Flic(DATA).score(guess)  # six points, measured by the hips of the truth
+    result = Flic(DATA).score(from_matlab(guess))  # six points, measured by the hips of the truth
     np.testing.assert_allclose(result.per_joint, np.array(case["lsho_rhip"]), atol=1e-7)
     reference = np.linalg.norm(own[:, 0] - own[:, 7], axis=1)
     result = measures.pck(paper, own[:, :6], reference, FLIC_POINTS[:6])
@@ -222,7 +226,7 @@ def test_pck_by_eye() -> None:
 
 
 def test_mat_round_trip(tmp_path: Path) -> None:
-    joints = np.random.default_rng(0).uniform(0, 100, (5, 14, 2))
+    joints = from_matlab(np.random.default_rng(0).uniform(1, 100, (5, 14, 2)))
     joint_files.write_mat(tmp_path / "p.mat", joints)
     np.testing.assert_array_equal(joint_files.read_mat(tmp_path / "p.mat"), joints)
     (tmp_path / "bad.mat").write_bytes(b"nothing")
@@ -300,7 +304,7 @@ def test_evaluate_measures_and_norms(tmp_path: Path) -> None:
             assert case["pck"][12][-1] <= rows[0]["total"] <= case["pck"][13][-1]
             head = json.loads(_evaluate(*common, "--norm", "head").stdout)
             assert head[0]["total"] < json.loads(_evaluate(*common).stdout)[0]["total"]
-    zero = [(joint_files.read(path) - 1).tolist(), tmp_path / "zero.json"]
+    zero = [joint_files.read(path).tolist(), tmp_path / "zero.json"]
     zero[1].write_text(json.dumps(zero[0]))
     one = json.loads(_evaluate(path, "--dataset", "flic", "--data", DATA, "--json").stdout)[0]
     other = json.loads(
@@ -335,9 +339,10 @@ def test_formats_score_alike(tmp_path: Path) -> None:
 
     path = DATA / "release" / "LSP_prediction_model_LSP_6s.mat"
     joints = joint_files.read(path)
-    np.savez(tmp_path / "a.npz", joints=joints)
-    (tmp_path / "a.json").write_text(json.dumps(joints.tolist()))
-    for name, array in (("a.h5", joints), ("b.h5", joints.transpose(2, 1, 0))):
+    stored = to_matlab(joints)
+    np.savez(tmp_path / "a.npz", joints=stored)
+    (tmp_path / "a.json").write_text(json.dumps(stored.tolist()))
+    for name, array in (("a.h5", stored), ("b.h5", stored.transpose(2, 1, 0))):
         with h5py.File(tmp_path / name, "w") as file:
             file["preds"] = array
     for name in ("a.npz", "a.json", "a.h5", "b.h5"):

@@ -108,15 +108,15 @@ def test_coco_in(tmp_path: Path) -> None:
     first = people[0]
     assert len(first.others) == 1
     assert first.size == (100, 150)
-    assert first.objpos.tolist() == [51.0, 76.0]
+    assert first.objpos.tolist() == [50.0, 75.0]
     assert first.scale == 130 / 200
     names = dict(zip(MPII_JOINTS, first.joints.tolist(), strict=True))
-    assert names["Lsho"] == [61, 41, 1]
-    assert names["Rsho"] == [41, 41, 0]
-    assert names["neck"] == [51, 41, 0]
-    assert names["pelvis"] == [51, 81, 1]
-    assert names["head"] == [51, 21, 1]
-    assert names["Lank"] == [0, 0, 0]
+    assert names["Lsho"] == [60, 40, 1]
+    assert names["Rsho"] == [40, 40, 0]
+    assert names["neck"] == [50, 40, 0]
+    assert names["pelvis"] == [50, 80, 1]
+    assert names["head"] == [50, 20, 1]
+    assert names["Lank"] == [-1, -1, 0]
 
 
 def test_coco_out_and_in(tmp_path: Path) -> None:

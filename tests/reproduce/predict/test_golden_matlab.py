@@ -331,7 +331,7 @@ def test_mpii_result_file(path: Path, tmp_path: Path) -> None:
         predictor.predict(_read(DATA / "mpii" / "images" / image.name), person)
         for image, person in test.people()
     ]
-    test.write(tmp_path / "ours.mat", np.stack([test.to_file(one.joints + 1) for one in found]))
+    test.write(tmp_path / "ours.mat", np.stack([test.to_file(one.joints) for one in found]))
     ours, theirs = (loadmat(p)["RELEASE_predicted"] for p in (tmp_path / "ours.mat", recorded))
     _same_struct(ours, theirs, "RELEASE_predicted")
 

@@ -326,7 +326,7 @@ def test_all_predictions_together(model: Path, tmp_path: Path) -> None:
         assert [Path(n).name for n in file["image"]] == ["one.png", "two.png", "two.png"]
     mat = loadmat(out / "predictions.mat")
     assert mat["prediction_all"].shape == (14, 2, 3)
-    np.testing.assert_array_equal(joint_files.read(out / "predictions.mat"), expected[:, :, :2] + 1)
+    np.testing.assert_array_equal(joint_files.read(out / "predictions.mat"), expected[:, :, :2])
     coco = json.loads((out / "predictions_coco.json").read_text())
     assert [a["image_id"] for a in coco["annotations"]] == [1, 2, 2]
     assert len(coco["categories"][0]["keypoints"]) == 14

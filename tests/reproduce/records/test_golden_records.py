@@ -11,6 +11,7 @@ import pytest
 
 from caffe_compat.training.datum import LMDBReader
 from reproduce.people import annotation, lsp_files
+from reproduce.people.matlab_pixels import to_matlab
 from reproduce.records import store
 from tests.paths import DATA, GOLDEN, cases, needs_data
 
@@ -83,5 +84,5 @@ def test_leeds_at_full_scale() -> None:
         [people[k].scale for _, k in here], scale[[i for i, _ in here]], rtol=1e-12
     )
     np.testing.assert_allclose(
-        [people[k].objpos for _, k in here], objpos[[i for i, _ in here]], rtol=1e-12
+        to_matlab([people[k].objpos for _, k in here]), objpos[[i for i, _ in here]], rtol=1e-12
     )

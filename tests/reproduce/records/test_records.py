@@ -22,6 +22,7 @@ from caffe_compat.training import datum
 from caffe_compat.training.datum import LMDBReader
 from reproduce.cli import export
 from reproduce.people import annotation
+from reproduce.people.matlab_pixels import to_matlab
 from reproduce.records import hdf5, layout, store
 from tests.paths import DATA, needs_data
 from tests.people import dataset
@@ -43,7 +44,8 @@ def test_record_round_trip(tmp_path: Path) -> None:
         record = opened.record(i)
         image = layout.pad_narrow(store.read_image(store.image_path(tmp_path, expected)))
         np.testing.assert_array_equal(record.image, image)
-        np.testing.assert_array_equal(record.annotation.joints, expected.joints.astype(np.float32))
+        stored = to_matlab(expected.joints).astype(np.float32)
+        np.testing.assert_array_equal(to_matlab(record.annotation.joints), stored)
         assert record.annotation.size == expected.size
         assert len(record.annotation.others) == len(expected.others)
         assert (record.write_number, record.total) == (i, 9)
@@ -252,5 +254,6 @@ def test_real_images_there_and_back(tmp_path: Path) -> None:
         record = opened.record(i)
         image = layout.pad_narrow(store.read_image(store.image_path(DATA, expected)))
         np.testing.assert_array_equal(record.image, image)
-        np.testing.assert_array_equal(record.annotation.joints, expected.joints.astype(np.float32))
+        stored = to_matlab(expected.joints).astype(np.float32)
+        np.testing.assert_array_equal(to_matlab(record.annotation.joints), stored)
         assert record.annotation.scale == np.float32(expected.scale)

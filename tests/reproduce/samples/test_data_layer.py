@@ -73,8 +73,8 @@ def test_one_white_pixel(choice: Augmentation) -> None:
     x, y = 88, 47
     cv2.circle(image, (x, y), 2, (255, 255, 255), -1)
     joints = np.zeros((16, 3))
-    joints[:] = [x + 1, y + 1, 1]
-    who = Annotation("x", "MPI", joints, np.array([76.0, 61.0]), 0.5, (150, 120))
+    joints[:] = [x, y, 1]
+    who = Annotation("x", "MPI", joints, np.array([75.0, 60.0]), 0.5, (150, 120))
     config = Settings(stride=8, crop_size_x=368, crop_size_y=280, target_dist=1.171)
     sample = augment(image, who, config, choice)
     # brighter than the grey outside, which bicubic interpolation carries a little into the black

@@ -164,7 +164,7 @@ def test_white_pixels_at_the_centres_stay_under_the_peaks() -> None:
     _, who = _crowd()
     image = np.zeros((200, 300, 3), np.uint8)
     for x, y in (who.objpos, *(o.objpos for o in who.others)):
-        image[int(y) - 3 : int(y) + 2, int(x) - 3 : int(x) + 2] = 255
+        image[int(y) - 2 : int(y) + 3, int(x) - 2 : int(x) + 3] = 255
     settings = Settings(stride=8, target_dist=who.scale, num_parts=0)
     for flip in (False, True):
         sample = augment(image, who, settings, Augmentation(1.1, -25.0, 0, 0, flip))
