@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,12 +14,14 @@ from caffe_compat.errors import DataError
 from caffe_compat.files import write_json
 from reproduce.benchmarks.benchmark import Benchmark
 from reproduce.people.matlab_pixels import from_matlab, to_matlab
-from reproduce.predict.job import Job, prepare
-from reproduce.predict.predictor import Predictor
 from reproduce.predict.protocol import Person
-from reproduce.predict.runs import Run
 from reproduce.runtime.journal import Journal
 from reproduce.runtime.prefetch import prefetch
+
+if TYPE_CHECKING:  # OpenCV is loaded when a run begins, not when benchmarks are listed
+    from reproduce.predict.job import Job
+    from reproduce.predict.predictor import Predictor
+    from reproduce.predict.runs import Run
 
 
 def jobs_of(
@@ -49,6 +51,8 @@ def predict_benchmark(run: Run, test: Benchmark, name: str) -> tuple[int, list[s
     How many people this process predicted, and which were not predicted and why; they are nan in
     the file and left out of the score.
     """
+    from reproduce.predict.job import prepare
+
     people = test.people()[: run.limit]
     prefix = run.out / f"{test.stem}_{name}"
     about = json.loads(json.dumps({**run.about, "set": test.stem}))
