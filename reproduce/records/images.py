@@ -5,13 +5,19 @@ from __future__ import annotations
 
 import os
 import struct
+from typing import TYPE_CHECKING
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
 from caffe_compat.errors import DataError
 from caffe_compat.foreign import kind_of, read_bytes
+from caffe_compat.lazy import lazy_import
+
+if TYPE_CHECKING:
+    import cv2
+else:  # commands list benchmarks and protocols without waiting for OpenCV
+    cv2 = lazy_import("cv2")
 
 Image = npt.NDArray[np.uint8]
 # A picture of this size takes 450 MB unpacked; the environment variable raises it.
