@@ -1,18 +1,22 @@
 """One static page: every figure, every claim with published and own numbers, the checks, receptive
-fields."""
+fields.
+
+This module gathers what the page says; how it looks stands in ``template.html`` and ``style.css``.
+"""
 
 from __future__ import annotations
 
 import base64
 import dataclasses
-import html
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 from typing import Any, get_args
+
+from markupsafe import Markup, escape
 
 from caffe_compat import __version__
 from caffe_compat.errors import CaffeCompatError, DataError
@@ -31,91 +35,113 @@ from reproduce.report.samples import embedded_score, sample_pictures
 from reproduce.runtime.provenance import provenance
 
 Say = Callable[[str], None]
-_STYLE = """
-:root { color-scheme: light; }
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 0 auto; padding: 1rem; }
-body { color: #1b1b1b; background: #fff; }
-h1, h2, h3 { line-height: 1.25; } h2 { margin-top: 2.5rem; border-bottom: 1px solid #ccc; }
-figure { margin: 1rem 0; } figure > div { overflow-x: auto; }
-figure svg, figure img { width: 100%; height: auto; display: block; } figure img { min-width: 46rem; }
-.narrow { display: none; } .summary { padding-left: 1.2rem; }
-figcaption, .small { font-size: .875rem; color: #444; }
-.scroll { overflow-x: auto; } table { border-collapse: collapse; font-size: .875rem; min-width: 34rem; }
-th, td { text-align: left; vertical-align: top; padding: .3rem .6rem; border-bottom: 1px solid #ddd; }
-th { border-bottom: 2px solid #888; } .claims { min-width: 58rem; table-layout: fixed; }
-.claims th:nth-child(1) { width: 7%; } .claims th:nth-child(2) { width: 25%; } .claims th:nth-child(3) { width: 13%; }
-.claims th:nth-child(4) { width: 19%; } .claims th:nth-child(5) { width: 9%; } td small { display: block; color: #444; }
-code { background: #f2f2f2; padding: 0 .2rem; overflow-wrap: anywhere; }
-.yes { color: #00664b; } .no { color: #a33c00; } .open { color: #555; }
-@media (max-width: 42rem) {
-.wide { display: none; } .narrow { display: block; } figure img { min-width: 0; }
-.cards, .cards tbody, .cards tr, .cards td { display: block; min-width: 0; } .cards thead { display: none; }
-.cards tr { border-bottom: 2px solid #888; padding: .5rem 0; } .cards td { border: 0; padding: .1rem 0; }
-.cards td::before { content: attr(data-label) ": "; font-weight: 600; } }
-@media print { @page { margin: 1.2cm; } body { max-width: none; padding: 0; font-size: 11pt; }
-figure svg, figure img { min-width: 0 !important; max-height: 22cm; } figure, tr { break-inside: avoid; }
-h2, h3 { break-after: avoid; } .scroll, figure > div { overflow: visible; }
-table, .claims { min-width: 0; width: 100%; font-size: 8.5pt; } th, td { padding: .2rem .3rem; overflow-wrap: break-word; } }
-"""
+# colours of verdicts, as classes of the style sheet
 _CLASS = {
     "confirmed": "yes",
     "equal": "yes",
-    "not confirmed": "no",
+    "contradicted": "no",
     "differs": "no",
-    "not testable here": "open",
+    "undecided": "open",
     "missing": "open",
 }
 
 
 @dataclass
+class Cell:
+    """A cell of a table.
+
+    Attributes
+    ----------
+    text : what it says.
+    source : where the number is from, in small print.
+    again : the command that makes it again, in small print.
+    """
+
+    text: str
+    source: str = ""
+    again: str = ""
+
+    @property
+    def css(self) -> str:
+        """Class of a verdict; "" for any other text."""
+        return _CLASS.get(self.text, "")
+
+
+@dataclass
+class PageTable:
+    """A table; on a phone one of many columns becomes a list of cards.
+
+    Attributes
+    ----------
+    head : titles of the columns.
+    rows : cells, as many as titles.
+    kind : classes of the style sheet.
+    """
+
+    head: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+    kind: str = ""
+
+
+@dataclass
+class Picture:
+    """A figure inside the page.
+
+    Attributes
+    ----------
+    caption : below it, and for people who cannot see it.
+    svg : the drawing as SVG, where there is one.
+    narrow : the same for a phone, where there is one.
+    png : otherwise the picture in base64.
+    """
+
+    caption: str
+    svg: str = ""
+    narrow: str = ""
+    png: str = ""
+
+
+@dataclass
 class Section:
-    """A part of the page. ``missing``: why a figure is not there."""
+    """A part of the page, from top to bottom.
+
+    Attributes
+    ----------
+    title : its heading.
+    notes : paragraphs.
+    markup : a part that is HTML already.
+    picture, table : what it shows.
+    gaps : what is missing in it.
+    again : the command that makes it again.
+    missing : why all of it is not here.
+    """
 
     title: str
-    body: str
+    notes: Sequence[str] = ()
+    markup: Markup = field(default_factory=Markup)
+    picture: Picture | None = None
+    table: PageTable | None = None
+    gaps: Sequence[str] = field(default_factory=tuple)
+    again: str = ""
     missing: str = ""
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table; on a phone one of many columns becomes a list of cards."""
-    return _raw_table(
-        head, [[_cell(c) for c in row] for row in rows], "cards" if len(head) > 4 else ""
-    )
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> PageTable:
+    cells = [[Cell(text) for text in row] for row in rows]
+    return PageTable(head, cells, "cards" if len(head) > 4 else "")
 
 
-def _cell(text: str) -> str:
-    return f'<span class="{_CLASS[text]}">{text}</span>' if text in _CLASS else html.escape(text)
-
-
-def _raw_table(head: Sequence[str], rows: Sequence[Sequence[str]], kind: str) -> str:
-    """A table of cells that are HTML already."""
-    titles = "".join(f"<th>{html.escape(h)}</th>" for h in head)
-    labels = [html.escape(h, quote=True) for h in head]
-    lines = []
-    for row in rows:
-        cells = "".join(
-            f'<td data-label="{label}">{cell}</td>' for label, cell in zip(labels, row, strict=True)
-        )
-        lines.append(f"<tr>{cells}</tr>")
-    table = f'<table class="{kind}"><thead><tr>{titles}</tr></thead><tbody>{"".join(lines)}</tbody></table>'
-    return f'<div class="scroll">{table}</div>'
-
-
-def _picture(path: Path, caption: str, number: str) -> str:
-    """A figure inside the page: vector where there is one, and an edition for a phone."""
+def _picture(path: Path, caption: str, number: str) -> Picture:
+    """The figure of a file: vector where there is one, and an edition for a phone."""
     vector, narrow = path.with_suffix(".svg"), narrow_path(path.with_suffix(".svg"))
-    if vector.exists():
-        image = _vector(vector, caption, f"f{number}")
-        if narrow.exists():
-            small = _vector(narrow, caption, f"n{number}")
-            image = f'<div class="wide">{image}</div><div class="narrow">{small}</div>'
-    else:
-        data = base64.b64encode(path.with_suffix(".png").read_bytes()).decode()
-        image = f'<img alt="{html.escape(caption, quote=True)}" src="data:image/png;base64,{data}">'
-    return f"<figure><div>{image}</div><figcaption>{html.escape(caption)}</figcaption></figure>"
+    if not vector.exists():
+        data = path.with_suffix(".png").read_bytes()
+        return Picture(caption, png=base64.b64encode(data).decode())
+    small = _vector(narrow, caption, f"n{number}") if narrow.exists() else ""
+    return Picture(caption, svg=_vector(vector, caption, f"f{number}"), narrow=small)
 
 
-def _vector(path: Path, caption: str, mark: str) -> str:
+def _vector(path: Path, caption: str, mark: str) -> Markup:
     """An SVG file as a part of the page."""
     text = path.read_text(encoding="utf-8")
     text = text[text.index("<svg") :]
@@ -126,8 +152,8 @@ def _vector(path: Path, caption: str, mark: str) -> str:
     # never so small that a label of 7 points cannot be read; a narrower window scrolls
     view = re.search(r'viewBox="0 0 ([\d.]+)', text)
     style = f' style="min-width: {1.1 * float(view[1]):.0f}px"' if view else ""
-    label = html.escape(caption, quote=True)
-    return text.replace("<svg ", f'<svg role="img"{style} aria-label="{label}" ', 1)
+    label = escape(caption)
+    return Markup(text.replace("<svg ", f'<svg role="img"{style} aria-label="{label}" ', 1))
 
 
 def _from_predictions(data: Path, out: Path, say: Say) -> list[Section]:
@@ -161,11 +187,11 @@ def _from_predictions(data: Path, out: Path, say: Say) -> list[Section]:
             paths = module.make(data, out)
         except (Missing, DataError) as error:
             say(f"{title}: left out: {error}")
-            found.append(Section(title, "", str(error)))
+            found.append(Section(title, missing=str(error)))
             continue
         picture = next(p for p in paths if p.suffix == ".png")
-        rerun = f'<p class="small">Again: <code>cpm-reproduce fig{number} --data DIR</code></p>'
-        found.append(Section(title, _picture(picture, caption, number) + rerun))
+        again = f"cpm-reproduce fig{number} --data DIR"
+        found.append(Section(title, picture=_picture(picture, caption, number), again=again))
         say(f"{title}: drawn")
     return found
 
@@ -214,11 +240,10 @@ def _trained(
                 f"{profile} --data DIR makes them"
             )
             say(f"{title}: left out: {text}")
-            found.append(Section(title, "", text))
+            found.append(Section(title, missing=text))
             continue
         picture = next(p for p in paths if p.suffix == ".png")
-        rerun = f'<p class="small">Again: <code>{again}</code></p>'
-        found.append(Section(title, _picture(picture, caption, number) + rerun))
+        found.append(Section(title, picture=_picture(picture, caption, number), again=again))
         say(f"{title}: drawn from stored results")
     if stored:
         found.append(_trainings(profile, stored))
@@ -229,10 +254,8 @@ def _trainings(profile: str, stored: Mapping[str, Result]) -> Section:
     """Every result with its provenance."""
     said = f"{plans.PROFILES[profile].about}. " if profile in plans.PROFILES else ""
     data = "; ".join(dict.fromkeys(str(r.provenance.get("data", "")) for r in stored.values()))
-    table = _table(HEAD, rows(stored))
-    return Section(
-        f"Trainings of profile '{profile}'", f"<p>{html.escape(said + data)}.</p>{table}"
-    )
+    title = f"Trainings of profile '{profile}'"
+    return Section(title, notes=[f"{said}{data}."], table=_table(HEAD, rows(stored)))
 
 
 def _checks(outcomes: Sequence[check.Outcome]) -> Section:
@@ -248,10 +271,13 @@ def _checks(outcomes: Sequence[check.Outcome]) -> Section:
             (o.name, " ".join(f"{v:g}" for v in o.published), ours, difference, o.verdict, o.source)
         )
         missing += [o.missing] if o.missing else []
-    body = _table(("number", "published", "ours", "difference", "verdict", "source"), rows)
-    note = "".join(f"<p>Missing: {html.escape(text)}</p>" for text in dict.fromkeys(missing))
-    again = '<p class="small">Again: <code>cpm-reproduce check --data DIR</code></p>'
-    return Section("Published numbers, computed again", body + note + again)
+    head = ("number", "published", "ours", "difference", "verdict", "source")
+    return Section(
+        "Published numbers, computed again",
+        table=_table(head, rows),
+        gaps=[f"Missing: {text}" for text in dict.fromkeys(missing)],
+        again="cpm-reproduce check --data DIR",
+    )
 
 
 def _fields() -> Section:
@@ -274,7 +300,7 @@ def _fields() -> Section:
         "Computed from the graph of the released 6-stage network. The paper: 160 px after "
         "stage 1, 31×31 and 400 px after 2."
     )
-    return Section("Receptive fields", f"<p>{text}</p>" + _table(head, rows))
+    return Section("Receptive fields", notes=[text], table=_table(head, rows))
 
 
 def _measured(name: str) -> dict[str, Any] | None:
@@ -304,7 +330,7 @@ def _speed() -> Section | None:
         f"OpenCV {about['opencv']}. Again: {about['command']} --data DIR"
     )
     table = _table(("what", "unit", "this toolkit", *names, "ratio"), rows)
-    return Section("Speed", f"<p>{html.escape(text)}</p>" + table)
+    return Section("Speed", notes=[text], table=table)
 
 
 def _parity() -> Section | None:
@@ -322,7 +348,7 @@ def _parity() -> Section | None:
         f"{about['machine']}, by {about['command']}."
     )
     table = _table(("recorded from", "values compared", "largest difference"), rows)
-    return Section("Equal to the original programs", f"<p>{html.escape(text)}</p>" + table)
+    return Section("Equal to the original programs", notes=[text], table=table)
 
 
 def _number(text: str) -> int:
@@ -345,16 +371,16 @@ def _samples(data: Path, say: Say) -> Section:
         pictures, skeletal = sample_pictures(data)
     except CaffeCompatError as error:
         say(f"{title}: left out: {error}")
-        return Section(title, "", str(error))
+        return Section(title, missing=str(error))
     text = (
         f"The embedded network {name} ({benchmark} {total:.1f}) on photographs that came with the "
         "authors' release. Choose a part and move through the stages."
     )
     say(f"{title}: {len(pictures)} photographs predicted")
-    return Section(title, f"<p>{html.escape(text)}</p>{viewer.viewer(pictures, skeletal)}")
+    return Section(title, notes=[text], markup=Markup(viewer.viewer(pictures, skeletal)))
 
 
-def _summary(claims: Sequence[Claim], outcomes: Sequence[check.Outcome]) -> str:
+def _summary(claims: Sequence[Claim], outcomes: Sequence[check.Outcome]) -> list[str]:
     """The page in four lines."""
     verdicts = {v: sum(c.verdict == v for c in claims) for v in get_args(Verdict)}
     tested = ", ".join(f"{n} {v}" for v, n in verdicts.items() if n)
@@ -373,26 +399,46 @@ def _summary(claims: Sequence[Claim], outcomes: Sequence[check.Outcome]) -> str:
         lines.append(
             f"{cases:,} values were compared with recorded outputs of the original programs."
         )
-    items = "".join(f"<li>{html.escape(line)}</li>" for line in lines)
-    return f'<ul class="summary">{items}</ul>'
+    return lines
 
 
-def _claims(claims: Sequence[Claim]) -> str:
+def _claims(claims: Sequence[Claim]) -> Section:
     """How many hold, then each with both numbers, where ours is from and how to make it again."""
     counts = {v: sum(c.verdict == v for c in claims) for v in get_args(Verdict)}
     head = ("where", "claim", "published", "ours", "verdict", "note")
-    rows = []
-    for c in claims:
-        cells = [html.escape(text) for text in (c.figure, c.text, c.published, c.ours)]
-        cells += [_cell(c.verdict), html.escape(c.why)]
-        if c.source:
-            cells[-1] += (
-                f"<small>From {html.escape(c.source)}. Again: "
-                f"<code>{html.escape(c.again)}</code></small>"
-            )
-        rows.append(cells)
+    table_rows = [
+        [
+            *map(Cell, (c.figure, c.text, c.published, c.ours, c.verdict)),
+            Cell(c.why, source=c.source, again=c.again),
+        ]
+        for c in claims
+    ]
     summary = ", ".join(f"{n} {verdict}" for verdict, n in counts.items())
-    return f"<p>Of {len(claims)} claims: {summary}.</p>" + _raw_table(head, rows, "claims cards")
+    return Section(
+        "The paper's claims, one by one",
+        notes=[f"Of {len(claims)} claims: {summary}."],
+        table=PageTable(head, table_rows, "claims cards"),
+    )
+
+
+def _html(summary: Sequence[str], sections: Sequence[Section], about: Mapping[str, Any]) -> str:
+    """The page as text; every value is escaped by the template but the drawings themselves."""
+    from jinja2 import Environment, StrictUndefined
+
+    files = resources.files("reproduce.report")
+    style = files.joinpath("style.css").read_text(encoding="utf-8")
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    template = environment.from_string(files.joinpath("template.html").read_text(encoding="utf-8"))
+    return template.render(
+        summary=summary,
+        sections=sections,
+        about=about,
+        version=__version__,
+        style=Markup(style + viewer.style()),
+        script=Markup(viewer.script()),
+    )
 
 
 def make(data: Path, out: Path, results: Path, profile: str, say: Say, stages: int = 3) -> Path:
@@ -413,28 +459,13 @@ def make(data: Path, out: Path, results: Path, profile: str, say: Say, stages: i
             _number(s.title) if s.title.startswith("Figure") else -1 if s is checks else 100
         )
     )
-    sections.insert(0, Section("The paper's claims, one by one", _claims(claims)))
+    sections.insert(0, _claims(claims))
     sections.insert(0, _samples(data, say))
     sections += [s for s in (_parity(), _speed()) if s is not None]
     about = provenance("cpm-reproduce report", str(data))
-    parts = [
-        "<!doctype html><html lang='en'><head><meta charset='utf-8'><meta name='viewport' "
-        "content='width=device-width, "
-        "initial-scale=1'><title>Convolutional Pose Machines, reproduced</title><link "
-        "rel='icon' href='data:,'>"
-        f"<style>{_STYLE}{viewer.style()}</style></head><body><h1>Convolutional Pose Machines, reproduced</h1>",
-        "<p>What was reproduced of Wei et al., CVPR 2016, how closely, and what not. Version "
-        f"{__version__}, "
-        f"{about['date']}, {html.escape(about['machine'])}.</p>",
-        _summary(claims, outcomes),
-    ]
-    for section in sections:
-        body = section.body or f'<p class="open">Not here: {html.escape(section.missing)}</p>'
-        parts.append(f"<h2>{html.escape(section.title)}</h2>{body}")
     page = out / "index.html"
     with atomic_write(page) as stream:
-        program = f"<script>{viewer.script()}</script>"
-        stream.write(("\n".join(parts) + program + "</body></html>\n").encode())
+        stream.write(_html(_summary(claims, outcomes), sections, about).encode())
     summary: dict[str, Any] = {
         "provenance": about,
         "claims": [c.__dict__ for c in claims],
