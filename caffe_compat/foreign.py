@@ -104,8 +104,10 @@ def reading(
 
     Parameters
     ----------
-    path : the file. what : what was expected of it, for example "COCO key-point file".
-    error : the exception to raise. advice : what to do about it.
+    path : the file.
+    what : what was expected of it, for example "COCO key-point file".
+    error : the exception to raise.
+    advice : what to do about it.
     """
     name = os.fspath(path)
     ending = f"; {advice}" if advice else ""
@@ -415,7 +417,8 @@ def take(
 
     Parameters
     ----------
-    kinds : the letters of numpy's kinds that it may have. axes : how many it must have.
+    kinds : the letters of numpy's kinds that it may have.
+    axes : how many it must have.
     rows : what its first axis must be.
 
     Raises

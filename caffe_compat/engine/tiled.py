@@ -38,7 +38,9 @@ class Tiling:
 
     Attributes
     ----------
-    n : side of an input tile. kernel : (kh, kw). pad : (ph, pw).
+    n : side of an input tile.
+    kernel : (kh, kw).
+    pad : (ph, pw).
     """
 
     n: int
@@ -276,7 +278,8 @@ def kernel_gradient(x: Tensor, gradient: Tensor, tiling: Tiling) -> Tensor:
 
     Parameters
     ----------
-    x : (N, I, H, W) the convolution's input. gradient : (N, O, H', W') of its output.
+    x : (N, I, H, W) the convolution's input.
+    gradient : (N, O, H', W') of its output.
     """
     inputs, outputs = x.shape[1], gradient.shape[1]
     th, tw = tiling.tiles((x.shape[2], x.shape[3]))

@@ -46,7 +46,9 @@ def find(
 
     Parameters
     ----------
-    keep : blobs that somebody wants. last : the last place that needs a blob. shapes : of the
+    keep : blobs that somebody wants.
+    last : the last place that needs a blob.
+    shapes : of the
         blobs.
     """
     found: dict[int, PooledConvolution | None] = {}

@@ -32,7 +32,8 @@ class _Record:
 
     Attributes
     ----------
-    bottoms : leaves that gradients can be asked of. tops : what became of them.
+    bottoms : leaves that gradients can be asked of.
+    tops : what became of them.
     read, made : how often the memory of each bottom and top had been written.
     params : how often each parameter had been.
     """

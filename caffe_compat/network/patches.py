@@ -34,7 +34,8 @@ class Background:
 
     Attributes
     ----------
-    data : (1, C, H, W) the known input. maps : its blobs, filled as they are needed.
+    data : (1, C, H, W) the known input.
+    maps : its blobs, filled as they are needed.
     made_with : fingerprints of the weights that the maps were made with.
     """
 
@@ -55,7 +56,8 @@ class Patch:
 
     Attributes
     ----------
-    active : (1, C, h, w) what lies in ``rect``. background : (1, C, H, W) what lies outside.
+    active : (1, C, h, w) what lies in ``rect``.
+    background : (1, C, H, W) what lies outside.
     """
 
     active: Tensor

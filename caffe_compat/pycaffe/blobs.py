@@ -22,7 +22,8 @@ class Blob:
 
     Parameters
     ----------
-    data : its values. ready : called before they are looked at.
+    data : its values.
+    ready : called before they are looked at.
     """
 
     def __init__(self, data: Array, ready: Callable[[], None] = lambda: None) -> None:

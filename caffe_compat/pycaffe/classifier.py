@@ -51,7 +51,9 @@ class Classifier(Net):
 
     Attributes
     ----------
-    transformer : pictures to input. crop_dims : the input's (height, width). image_dims : as given.
+    transformer : pictures to input.
+    crop_dims : the input's (height, width).
+    image_dims : as given.
     """
 
     def __init__(

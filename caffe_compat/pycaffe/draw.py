@@ -44,8 +44,11 @@ class _Box:
 
     Attributes
     ----------
-    lines : of text. colour : of the box.
-    rank : how far from the data. x, y : centre, y downwards. width, height : in points.
+    lines : of text.
+    colour : of the box.
+    rank : how far from the data.
+    x, y : centre, y downwards.
+    width, height : in points.
     """
 
     lines: list[str] = field(default_factory=list)

@@ -161,7 +161,8 @@ def resize_image(
 
     Parameters
     ----------
-    im : H×W×K. new_dims : the new (height, width).
+    im : H×W×K.
+    new_dims : the new (height, width).
     interp_order : of the spline; 1 is linear.
 
     Returns
@@ -196,7 +197,8 @@ def oversample(
 
     Parameters
     ----------
-    images : H×W×K pictures of one size. crop_dims : (height, width) of the crops.
+    images : H×W×K pictures of one size.
+    crop_dims : (height, width) of the crops.
 
     Returns
     -------

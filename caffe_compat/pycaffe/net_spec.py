@@ -140,7 +140,8 @@ class Top:
 
     Attributes
     ----------
-    fn : the layer. n : which of its outputs.
+    fn : the layer.
+    n : which of its outputs.
     """
 
     def __init__(self, fn: Function, n: int) -> None:

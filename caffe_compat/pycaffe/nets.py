@@ -64,7 +64,8 @@ class Net:
 
     Attributes
     ----------
-    blobs, params : blobs by name; lists of parameter blobs by layer name. inputs, outputs : names.
+    blobs, params : blobs by name; lists of parameter blobs by layer name.
+    inputs, outputs : names.
     bottom_names, top_names : by layer name.
     """
 

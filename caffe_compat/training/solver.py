@@ -44,7 +44,8 @@ class Step:
     Attributes
     ----------
     iteration : counted from 0, before the update.
-    loss : mean over ``iter_size`` batches. smoothed : mean over the last ``average_loss``
+    loss : mean over ``iter_size`` batches.
+    smoothed : mean over the last ``average_loss``
         iterations.
     outputs : the net's loss and output blobs of the last batch, as floats where they are scalars.
     """
@@ -145,7 +146,9 @@ class Solver:
 
     Attributes
     ----------
-    net : the training net. iteration : how many updates were made. histories : the update rule's
+    net : the training net.
+    iteration : how many updates were made.
+    histories : the update rule's
         state.
     warnings : settings of the definition that have no meaning here.
     """

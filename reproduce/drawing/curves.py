@@ -129,7 +129,8 @@ def draw(
 
     Parameters
     ----------
-    panels : title -> curves. at : threshold whose percentage stands in the legend of the first
+    panels : title -> curves.
+    at : threshold whose percentage stands in the legend of the first
         panel.
     own_legends : the panels show different methods, each has its legend.
     points : a few measured places: they are marked and have their values beside them, there is no

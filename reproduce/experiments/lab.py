@@ -52,7 +52,9 @@ class Lab:
 
     Parameters
     ----------
-    data : folder with lsp/ and lspet/. work : trainings and records. results : what was measured,
+    data : folder with lsp/ and lspet/.
+    work : trainings and records.
+    results : what was measured,
         one file per experiment.
     command : of ``cpm-reproduce`` that made it, for the record.
     """

@@ -141,9 +141,13 @@ class Experiment:
 
     Attributes
     ----------
-    name : of its result. config : the network. scheme : of Figure 6b. iterations : of each of its
+    name : of its result.
+    config : the network.
+    scheme : of Figure 6b.
+    iterations : of each of its
         trainings.
-    after : experiment whose weights it starts from. gradients : record their magnitudes.
+    after : experiment whose weights it starts from.
+    gradients : record their magnitudes.
     kind : a network, or the Pose Machine with as many stages.
     """
 

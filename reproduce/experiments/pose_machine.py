@@ -43,8 +43,11 @@ class PoseMachineConfig:
 
     Attributes
     ----------
-    stages : of the machine. images : training images at most. cells : background cells per image.
-    trees : boosting rounds; each grows a tree per class. leaves : of a tree at most.
+    stages : of the machine.
+    images : training images at most.
+    cells : background cells per image.
+    trees : boosting rounds; each grows a tree per class.
+    leaves : of a tree at most.
     """
 
     stages: int = 3
@@ -118,7 +121,8 @@ class PoseMachine:
 
     Parameters
     ----------
-    config : sizes. parts : without the background.
+    config : sizes.
+    parts : without the background.
     """
 
     def __init__(self, config: PoseMachineConfig, parts: int = 14) -> None:

@@ -21,7 +21,8 @@ class ReceptiveField:
 
     Attributes
     ----------
-    size : side in the source's pixels. jump : the source's pixels between two neighbours.
+    size : side in the source's pixels.
+    jump : the source's pixels between two neighbours.
     """
 
     size: int = 1
@@ -42,7 +43,8 @@ class LayerField:
 
     Attributes
     ----------
-    image : field on the image. belief : field on the previous stage's belief maps (None: it sees
+    image : field on the image.
+    belief : field on the previous stage's belief maps (None: it sees
         none).
     blob : what the layer makes.
     """

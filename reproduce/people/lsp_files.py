@@ -167,7 +167,8 @@ def annotate(
     ----------
     lspet, lsp : (N, 14, 3) and (M, 14, 3) in LSP order, visible = 1.
     sizes : (width, height) of all N + M images.
-    names : path patterns. numbers : image numbers, default 1, 2, ...
+    names : path patterns.
+    numbers : image numbers, default 1, 2, ...
     """
     both = np.concatenate([lspet, lsp])
     scale = scales(both)

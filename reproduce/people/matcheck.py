@@ -191,7 +191,8 @@ def check(data: bytes, limit: int) -> None:
 
     Parameters
     ----------
-    data : the whole file. limit : bytes that its variables may take unpacked.
+    data : the whole file.
+    limit : bytes that its variables may take unpacked.
 
     Raises
     ------

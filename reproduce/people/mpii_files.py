@@ -92,7 +92,8 @@ def read(
 
     Parameters
     ----------
-    mat : the annotation file. images : folder of the images.
+    mat : the annotation file.
+    images : folder of the images.
     split : which (image, person) belong to the validation split.
     skip_missing : leave out images whose file is missing.
 

@@ -41,7 +41,8 @@ class AxisMap:
     Attributes
     ----------
     size_in, size_out : lengths.
-    index : (size_out, taps) source positions, from 0. weight : their weights.
+    index : (size_out, taps) source positions, from 0.
+    weight : their weights.
     """
 
     size_in: int

@@ -227,7 +227,8 @@ def encode_stored(
 
     Parameters
     ----------
-    stored : the image file. size : (height, width) of the record, narrow images padded.
+    stored : the image file.
+    size : (height, width) of the record, narrow images padded.
     """
     height, width = size
     plane = metadata_plane(annotation, height, width, number, total)

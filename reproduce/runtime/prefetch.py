@@ -21,7 +21,8 @@ def prefetch(
 
     Parameters
     ----------
-    work : a function of a module. workers : processes; 0 works in this one.
+    work : a function of a module.
+    workers : processes; 0 works in this one.
     """
     if workers < 1:
         yield from map(work, jobs)

@@ -21,7 +21,8 @@ def run_side_by_side(module: str, arguments: Sequence[str], count: int) -> bool:
 
     Parameters
     ----------
-    module : with a ``__main__`` part. count : of processes.
+    module : with a ``__main__`` part.
+    count : of processes.
 
     Returns
     -------

@@ -108,7 +108,8 @@ class Person:
 
     Attributes
     ----------
-    joints : (P, 2). visible : (P,) 0 occluded, 1 visible, 2 outside the image ("cropped": no peak).
+    joints : (P, 2).
+    visible : (P,) 0 occluded, 1 visible, 2 outside the image ("cropped": no peak).
     """
 
     joints: Floats
@@ -125,7 +126,8 @@ class Scene:
 
     Attributes
     ----------
-    objpos : (2,) centre of the person to train on. others : (N, 2) the other people's centres.
+    objpos : (2,) centre of the person to train on.
+    others : (N, 2) the other people's centres.
     """
 
     objpos: Floats

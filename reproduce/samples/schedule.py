@@ -176,7 +176,9 @@ class CPMDataset:
 
     Parameters
     ----------
-    path : LMDB folder or HDF5 file. settings : of the CPM data layer. seed : of the dice.
+    path : LMDB folder or HDF5 file.
+    settings : of the CPM data layer.
+    seed : of the dice.
 
     Notes
     -----
@@ -266,7 +268,8 @@ class CPMSource:
 
     Parameters
     ----------
-    maker : makes samples. size : batch size of this process.
+    maker : makes samples.
+    size : batch size of this process.
     workers : processes; 0 makes them when asked.
     start_method : "fork" or "spawn"; default: the platform's.
     """

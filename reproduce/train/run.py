@@ -203,7 +203,9 @@ class Progress:
     Attributes
     ----------
     losses : of each stage, this iteration.
-    rate : learning rate. speed : samples per second since the last line. left : seconds to go at
+    rate : learning rate.
+    speed : samples per second since the last line.
+    left : seconds to go at
         this speed.
     """
 
@@ -239,7 +241,8 @@ def run(
     Parameters
     ----------
     log : JSON lines are appended here.
-    say : gets lines for people. watch : gets each report.
+    say : gets lines for people.
+    watch : gets each report.
     group : the processes that train together; the first writes the snapshots.
 
     Returns
