@@ -34,7 +34,7 @@ def floats(values: object) -> list[int]:
 
 
 def straightforward(plan: store.Plan, root: Path, out: Path) -> None:
-    """The port."""
+    """The original script's way, step by step."""
     env = lmdb.open(str(out), map_size=1 << 40)
     transaction = env.begin(write=True)
     datum_class = schema.message_class("Datum")

@@ -57,7 +57,7 @@ def loss_curve(log: Path, out: Path) -> dict[str, float]:
 
 
 def main() -> None:
-    """Assemble the folder."""
+    """Put the model's folder together."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

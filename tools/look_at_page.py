@@ -126,7 +126,7 @@ def faults(found: dict[str, Any], width: int) -> list[str]:
 
 
 def main() -> int:
-    """Look and tell."""
+    """Open the page at every width and print what was measured."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -100,7 +100,7 @@ class ConvolutionShape:
         return ""
 
     def tiling(self, side: int) -> Tiling:
-        """Tiles of a side for it."""
+        """The tiling of this convolution with input tiles of a side."""
         return Tiling(
             side, cast("tuple[int, int]", self.weight[2:]), cast("tuple[int, int]", self.pad)
         )

@@ -49,7 +49,7 @@ class Tiling:
 
     @property
     def step(self) -> tuple[int, int]:
-        """Output pixels of a tile."""
+        """Height and width of what one tile gives, in output pixels."""
         return self.n - self.kernel[0] + 1, self.n - self.kernel[1] + 1
 
     @property
@@ -59,7 +59,7 @@ class Tiling:
 
     @property
     def frequencies(self) -> int:
-        """Of a tile."""
+        """How many frequencies a tile has."""
         return self.n * self.half
 
     def output(self, size: tuple[int, int]) -> tuple[int, int]:

@@ -22,7 +22,7 @@ class PooledConvolution:
     pool: Node
 
     def run(self, values: Mapping[str, Tensor], params: Sequence[Tensor]) -> Tensor:
-        """The pooling's top."""
+        """Compute the pooling's top from the convolution's bottom."""
         x = values[self.conv.bottoms[0]]
         layer, pool = self.conv.layer, self.pool.layer
         assert isinstance(layer, Convolution)

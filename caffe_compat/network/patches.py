@@ -65,7 +65,7 @@ class Patch:
     background: Tensor
 
     def whole(self) -> Tensor:
-        """The blob."""
+        """The whole blob: the background with the rectangle put into it."""
         out = self.background.clone(memory_format=torch.channels_last)
         top, left, bottom, right = self.rect
         out[:, :, top:bottom, left:right] = self.active

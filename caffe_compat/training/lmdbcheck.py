@@ -58,7 +58,7 @@ class _Pages:
         return page_size, root, last
 
     def read(self, number: int, count: int = 1) -> bytes:
-        """Pages from a number on."""
+        """Read some pages, the first of them with this number."""
         end = (number + count) * self.page_size
         if number < 2 or end > self.size:
             need = max(end, (self.last + 1) * self.page_size)

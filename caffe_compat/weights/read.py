@@ -223,7 +223,7 @@ def parse_weights(
     buffer : the file's bytes.
     load : how to fetch arrays (default: copied out of ``buffer``).
     dialect : overrides detection.
-    path : for reports.
+    path : how messages call the file.
 
     Raises
     ------

@@ -258,7 +258,7 @@ def signed(value: int, bits: int) -> int:
 
 
 def encode_varint(value: int) -> bytes:
-    """A varint."""
+    """A number as a varint: seven bits a byte, the lowest first."""
     out = bytearray()
     while value > 127:
         out.append(value & 127 | 128)

@@ -94,7 +94,7 @@ class Benchmark(ABC):
     Attributes
     ----------
     name : what commands call it.
-    title : for people, with the measure.
+    title : name and measure, as tables and figures show them.
     stem : first part of a result file's name (``LSP_prediction_model_NAME.mat``).
     folder : below ``root``; the key of published.toml's ``[where]``.
     joints : order of the joints in its files.

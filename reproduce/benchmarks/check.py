@@ -24,7 +24,7 @@ else:
 
 
 _FILES = ("file", "other")  # fields of a check that name a file of predictions
-_ROUNDING = 1e-9  # of a difference of two printed numbers
+_ROUNDING = 1e-9  # the difference of two printed numbers may be off by this much
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +54,7 @@ class Outcome:
 
 
 def published() -> dict[str, Any]:
-    """published.toml."""
+    """The content of ``published.toml``: every number that the paper and the release publish."""
     return tomllib.loads(
         (resources.files("reproduce.benchmarks") / "published.toml").read_text(encoding="utf-8")
     )

@@ -133,7 +133,7 @@ class Stick:
 
     Attributes
     ----------
-    name : for people.
+    name : as tables show it.
     first, second : joints whose middle is the limb's end.
     """
 

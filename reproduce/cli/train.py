@@ -80,7 +80,12 @@ Examples:
     show_default=True,
     help="'caffe' replays the C library's rand() as Caffe did.",
 )
-@click.option("--seed", default=1, show_default=True, help="Of the dice and the order.")
+@click.option(
+    "--seed",
+    default=1,
+    show_default=True,
+    help="Where random numbers begin: those of the dice and of the order of records.",
+)
 @click.option(
     "--parts",
     default="",

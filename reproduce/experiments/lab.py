@@ -70,7 +70,7 @@ class Lab:
     group: Group = field(default_factory=lambda: Group(0, 1, "cpu"))
 
     def result(self, experiment: Experiment) -> Path:
-        """Its result's file."""
+        """The file that an experiment's result is written to."""
         return self.results / f"{experiment.name}.json"
 
     @cached_property

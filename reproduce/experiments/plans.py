@@ -141,9 +141,9 @@ class Experiment:
 
     Attributes
     ----------
-    name : of its result.
+    name : what its result is called.
     config : the network.
-    scheme : of Figure 6b.
+    scheme : which of Figure 6b's training schemes.
     iterations : of each of its
         trainings.
     after : experiment whose weights it starts from.

@@ -39,15 +39,15 @@ _NEAR, _FAR = 2, 4  # cells around: of the features, of the context (every secon
 
 @dataclass(frozen=True)
 class PoseMachineConfig:
-    """How large it is.
+    """How large a Pose Machine is, and what it learns from.
 
     Attributes
     ----------
-    stages : of the machine.
+    stages : how many stages it has.
     images : training images at most.
     cells : background cells per image.
     trees : boosting rounds; each grows a tree per class.
-    leaves : of a tree at most.
+    leaves : the most leaves that a tree may have.
     """
 
     stages: int = 3

@@ -37,7 +37,7 @@ def claims(results: Mapping[str, Result], stages: int) -> list[Claim]:
 
 
 def _schemes(results: Mapping[str, Result], runs: Mapping[str, Sequence[Result]]) -> list[Claim]:
-    """Figure 6b."""
+    """The curves of Figure 6b: one for each training scheme."""
     joint, wise, tuned, bare = runs.values()
     best = (
         "(b) joint training from scratch with intermediate supervision is the best of the "
@@ -94,7 +94,7 @@ def _step(
 
 
 def _stages(results: Mapping[str, Result]) -> Claim:
-    """Figure 6c."""
+    """The curves of Figure 6c: one for each number of stages."""
     text, wanted = "(c) accuracy rises to 5 stages and is flat at 6", "rises to 5, flat at 6"
     by_stage = {t: verdicts.seeds_of(results, f"joint-{t}") for t in range(1, 7)}
     if not all(by_stage.values()):

@@ -90,7 +90,7 @@ class Identity:
 
     @property
     def text(self) -> str:
-        """One line for people."""
+        """What was found, as one line of text."""
         if not self.stages:
             return "not a Convolutional Pose Machine"
         maps = f"{self.parts} parts + background" if self.parts else "one map (a body's centre)"

@@ -29,11 +29,11 @@ class ReceptiveField:
     jump: int = 1
 
     def through(self, kernel: int, stride: int, dilation: int = 1) -> ReceptiveField:
-        """After a window operation."""
+        """The field of a value that a window operation makes of values with this field."""
         return ReceptiveField(self.size + dilation * (kernel - 1) * self.jump, self.jump * stride)
 
     def join(self, other: ReceptiveField) -> ReceptiveField:
-        """Seen along two ways."""
+        """The field of a value that is made of values with either field."""
         return ReceptiveField(max(self.size, other.size), max(self.jump, other.jump))
 
 

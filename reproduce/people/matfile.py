@@ -20,7 +20,7 @@ def load(path: str | os.PathLike[str], *names: str, records: bool = False) -> li
 
     Parameters
     ----------
-    names : of the variables.
+    names : the variables to read.
     records : structs as numpy's record arrays, which can be written again.
 
     Raises

@@ -58,7 +58,7 @@ class VideoFile:
 
     Parameters
     ----------
-    path : of the MPEG-4 file.
+    path : the MPEG-4 file.
     rate : frames a second.
     size : width, height of the frames.
 

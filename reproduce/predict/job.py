@@ -28,7 +28,7 @@ class Job:
 
     Attributes
     ----------
-    name : for messages.
+    name : how messages call the image.
     image : file, or (H, W, 3) uint8 B, G, R; after :func:`prepare` the pixels, where ``keep`` is
         set, else None.
     protocol : how its people are tested.

@@ -262,7 +262,7 @@ class Predictor:
 
         Parameters
         ----------
-        name : for messages.
+        name : how messages call the image.
         image : file, or (H, W, 3) uint8 B, G, R.
         boxes : of its people; default: the whole image.
         detect : take the people that the detector sees instead.

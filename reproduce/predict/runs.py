@@ -74,7 +74,7 @@ class Run:
         return replace(job, image=image, people=seen.people), seen
 
     def mine(self, items: Sequence[_Item]) -> list[_Item]:
-        """This process' share."""
+        """The items that this process works on, of those that all processes share."""
         return list(items[self.group.rank :: self.group.world])
 
     def bar(self, total: int | None, unit: str) -> Any:

@@ -46,7 +46,7 @@ class Journal:
 
     @property
     def files(self) -> list[Path]:
-        """Of all processes."""
+        """The journals of all processes of this run, in order of their names."""
         return sorted(self.prefix.parent.glob(f"{self.prefix.name}_journal[0-9]*.jsonl"))
 
     @classmethod
@@ -69,7 +69,7 @@ class Journal:
                         self._take(entry, path)
 
     def _take(self, entry: dict[str, Any], path: Path) -> None:
-        """Note one line."""
+        """Write one result as one line."""
         about = entry.get("about", self.about)
         if about != self.about:
             there = about if isinstance(about, dict) else {}

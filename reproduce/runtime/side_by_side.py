@@ -22,7 +22,7 @@ def run_side_by_side(module: str, arguments: Sequence[str], count: int) -> bool:
     Parameters
     ----------
     module : with a ``__main__`` part.
-    count : of processes.
+    count : how many processes.
 
     Returns
     -------

@@ -250,7 +250,7 @@ def clahe(image: Image, settings: Settings) -> Image:
 
 
 def resize(image: Image, scale: float) -> Image:
-    """Bicubic, without IPP."""
+    """Resize an image by the bicubic rule, by OpenCV's own code rather than by IPP's."""
     return np.asarray(
         cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC), np.uint8
     )

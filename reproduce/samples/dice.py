@@ -17,7 +17,7 @@ class Dice(Protocol):
     """A source of float32 dice in 0 .. 1."""
 
     def roll(self) -> np.float32:
-        """The next die."""
+        """Throw the next die."""
         ...
 
 
@@ -40,7 +40,7 @@ class CaffeDice:
             next(self._rand)
 
     def roll(self) -> np.float32:
-        """The next die."""
+        """Throw the next die."""
         self.rolled += 1
         return np.float32(np.float32(next(self._rand)) / np.float32(RAND_MAX))
 
@@ -54,7 +54,7 @@ class SampleDice:
         )
 
     def roll(self) -> np.float32:
-        """The next die."""
+        """Throw the next die."""
         return np.float32(self._generator.random(dtype=np.float32))
 
 
@@ -65,5 +65,5 @@ class GivenDice:
         self._values = iter(values)
 
     def roll(self) -> np.float32:
-        """The next die."""
+        """Throw the next die."""
         return np.float32(np.float32(next(self._values)) / np.float32(RAND_MAX))

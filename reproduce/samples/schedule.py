@@ -73,7 +73,7 @@ class Schedule:
         self._next = 0
 
     def job(self, number: int) -> SampleJob:
-        """The job of a sample."""
+        """What a worker must know to make the sample with this number."""
         epoch, place = divmod(number, self.count)
         if self.order.shuffle:
             if self._permutation[0] != epoch:
@@ -177,8 +177,8 @@ class CPMDataset:
     Parameters
     ----------
     path : LMDB folder or HDF5 file.
-    settings : of the CPM data layer.
-    seed : of the dice.
+    settings : fields of the CPM data layer.
+    seed : where the dice begin.
 
     Notes
     -----
@@ -193,7 +193,7 @@ class CPMDataset:
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Other dice from now on."""
+        """Throw other dice from now on: those of this epoch."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -253,7 +253,7 @@ def _start_worker(_: int) -> None:
 
 
 def _end(iterator: weakref.ref[Any]) -> None:
-    """Let a loader's workers go."""
+    """End the workers of a loader that is still there."""
     alive = iterator()
     if alive is not None:
         alive._shutdown_workers()

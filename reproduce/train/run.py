@@ -217,7 +217,7 @@ class Progress:
     left: float
 
     def text(self) -> str:
-        """For people."""
+        """One line for the terminal."""
         parts = " ".join(
             f"{name.removeprefix('loss_')} {value:.2f}" for name, value in self.losses.items()
         )
