@@ -1,8 +1,9 @@
 """Caffe networks and weights, read, run and trained with PyTorch.
 
->>> from caffe_compat import Net                      # doctest: +SKIP
->>> net = Net.from_files("deploy.prototxt", "released.caffemodel")
->>> blobs = net(data)                                 # {"Mconv5_stage6": tensor, ...}
+>>> from caffe_compat import Net
+>>> net = Net.from_files("deploy.prototxt", "small.caffemodel")
+>>> net.graph.inputs
+('data',)
 
 Nothing here imports torch before a network is run: parsing, converting and inspecting do not need
 it.

@@ -81,6 +81,10 @@ def parse_net(text: str, file: str = "") -> NetSpec:
 def read_net(path: str | os.PathLike[str]) -> NetSpec:
     """Read a network definition file: V0, V1 or current format, any input style.
 
+    >>> spec = read_net("deploy.prototxt")
+    >>> [layer.name for layer in spec.layers if layer.type == "Convolution"]
+    ['conv']
+
     Returns
     -------
     NetSpec in the current format, include and exclude rules not yet applied.

@@ -39,8 +39,12 @@ class _Blobs(nn.Module):
 class Net(nn.Module):
     """A network built from a Caffe definition.
 
-    >>> net = Net.from_files("pose_deploy.prototxt", "pose.caffemodel")  # doctest: +SKIP
-    >>> maps = net(data)["Mconv5_stage6"]  # doctest: +SKIP
+    >>> import torch
+    >>> net = Net.from_files("deploy.prototxt", "small.caffemodel")
+    >>> with torch.no_grad():
+    ...     blobs = net(torch.zeros(1, 3, 9, 12))
+    >>> {name: tuple(blob.shape) for name, blob in blobs.items()}
+    {'prob': (1, 5)}
 
     Parameters
     ----------

@@ -131,6 +131,12 @@ def _copy(message: Any) -> Any:
 class Solver:
     """A training as ``caffe train`` runs it.
 
+    >>> from caffe_compat.definition.prototxt import read_solver
+    >>> solver = Solver(read_solver("solver.prototxt"))
+    >>> done = solver.step()
+    >>> solver.iteration
+    1
+
     Parameters
     ----------
     spec : solver definition.

@@ -342,6 +342,10 @@ def _h5_blobs(data: Any) -> dict[str, dict[int, Array]]:
 def read_weights(path: str | os.PathLike[str], *, dialect: Dialect | None = None) -> Weights:
     """Read ``.caffemodel`` (any age and schema) or ``.caffemodel.h5``.
 
+    >>> weights = read_weights("small.caffemodel")
+    >>> [blob.shape for blob in weights["conv"]]
+    [(4, 3, 3, 3), (4,)]
+
     Parameters
     ----------
     path : the file; its kind is told from the contents, not from the name.

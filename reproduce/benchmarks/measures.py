@@ -85,6 +85,12 @@ def pck(
 ) -> EvalResult:
     """Percentage of correct key points: ``error / reference <= threshold``.
 
+    >>> truth = np.array([[[10.0, 10.0], [50.0, 90.0]]])  # one person, two joints
+    >>> found = truth + [[[3.0, 4.0], [0.0, 25.0]]]  # off by 5 and by 25 pixels
+    >>> result = pck(found, truth, np.array([100.0]), ["head", "ankle"], np.array([0.1, 0.3]))
+    >>> result.total.tolist()
+    [50.0, 100.0]
+
     Parameters
     ----------
     prediction, truth : (N, J, 2). Joints whose truth is nan are not counted; a nan prediction is a

@@ -60,12 +60,12 @@ class Prediction:
 class Predictor:
     """A pose machine and its protocol.
 
-    >>> predictor = Predictor.load("models/demo/pose.caffemodel")                # doctest: +SKIP
-    >>> person = predictor.predict(image, box=(40, 20, 120, 300))                # doctest: +SKIP
-    >>> person.joints, person.scores                                             # doctest: +SKIP
-    >>> people = predictor.predict_file("photo.jpg", detect=True)                # doctest: +SKIP
-    >>> for people in predictor.predict_video("walk.mp4"):                       # doctest: +SKIP
-    ...     print(len(people))
+    >>> predictor = Predictor.load("pose.caffemodel", device="cpu")
+    >>> image = np.zeros((120, 90, 3), np.uint8)  # height, width, R G B
+    >>> person = predictor.predict(image, box=(10, 10, 60, 100))
+    >>> person.joints.shape, person.scores.shape
+    ((14, 2), (14,))
+    >>> people = predictor.predict_file("photo.png")
 
     Parameters
     ----------
