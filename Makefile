@@ -8,7 +8,7 @@ SETUP := $(VENV)/.ready
 DOCS := $(VENV)/.docs
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast test-gpu lint format types docs clean
+.PHONY: help demo test test-fast test-gpu lint format types docs lowest clean
 
 help:  ## list of targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,6 +49,12 @@ types: $(SETUP)  ## mypy --strict on both packages and the tests
 docs: $(DOCS)  ## the generated pages, and the site with the API reference in out/site
 	$(BIN)/python tools/make_docs.py
 	$(BIN)/mkdocs build --strict --quiet --site-dir out/site
+
+lowest:  ## the quick tests with the lowest versions that setup.cfg promises
+	$(PYTHON) -m venv $(VENV)-lowest
+	$(PYTHON) tools/lowest_versions.py >$(VENV)-lowest/constraints.txt
+	$(VENV)-lowest/bin/python -m pip install -q --disable-pip-version-check -e '.[test,baseline]' $(TORCH_ARGS) -c $(VENV)-lowest/constraints.txt
+	$(VENV)-lowest/bin/python -m pytest -n auto -W default -m "not slow and not gpu and not golden and not data"
 
 clean:  ## remove what was made; .venv stays
 	rm -rf out build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -60,6 +60,7 @@ def test_equals_the_direct_convolution(data: st.DataObject) -> None:
     )
 
 
+@pytest.mark.slow
 def test_gradients() -> None:
     """gradcheck in float64, and the pad that the turned kernel cannot have."""
     torch.manual_seed(0)

@@ -96,6 +96,7 @@ def test_dry_run_trains_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "w").exists()
 
 
+@pytest.mark.slow
 @needs_data
 def test_everything_at_the_smallest_size(tmp_path: Path) -> None:
     """All trainings, figures and the page, on a hundred images; run again, nothing is trained
@@ -171,6 +172,7 @@ def _start(work: Path, out: Path, *args: str) -> subprocess.Popen[str]:
     )
 
 
+@pytest.mark.slow
 @needs_data
 def test_a_killed_plan_goes_on_and_two_share_it(tmp_path: Path) -> None:
     """SIGKILL in the middle of a training: the same command goes on from the snapshot and ends with
@@ -326,6 +328,7 @@ def test_results_of_another_plan_are_refused(tmp_path: Path) -> None:
     assert "begun with other settings" in begun.output
 
 
+@pytest.mark.slow
 @needs_data
 def test_several_processes_train_one_network(tmp_path: Path) -> None:
     """As the paper profile runs on several GPUs: torchrun, here two processes on the CPU."""
