@@ -51,7 +51,7 @@ class Choice:
     Attributes
     ----------
     kind : "direct", "tiled" or "minimal".
-    why : for people.
+    why : the reason, in words for ``cpm-models plan``.
     direct : estimated time of one image run directly, in seconds.
     seconds : estimated time of one image run as chosen.
     tiling : how the output is cut; None for the direct way.

@@ -56,7 +56,7 @@ class Net(nn.Module):
         later as well.
     strict : with False, layers without stored weights keep their fillers and stored layers without
         a place are ignored, as Caffe does.
-    seed : for fillers.
+    seed : of the random numbers that fillers draw.
     engine : how convolutions run: "auto", "direct", "tiled", "minimal", or an
         :class:`caffe_compat.engine.plan.Engine`.
 
