@@ -129,3 +129,33 @@ def parse_shapes(
             )
         shapes[name] = shape
     return shapes
+
+
+def data_option(what: str) -> Callable[[_F], _F]:
+    """``--data``, the folder with data sets, models or predictions; ``what`` it holds."""
+    return click.option("--data", default=".", show_default=True, type=click.Path(), help=what)
+
+
+def out_option(what: str, default: str) -> Callable[[_F], _F]:
+    """``-o`` or ``--out``, the folder that a command writes to; ``what`` it is for."""
+    return click.option(
+        "-o", "--out", default=default, show_default=True, type=click.Path(), help=what
+    )
+
+
+def device_option(function: _F) -> _F:
+    """``--device``, where the network computes."""
+    return click.option(
+        "--device", default="auto", show_default=True, help="cpu, cuda, cuda:N or auto."
+    )(function)
+
+
+def engine_option(function: _F) -> _F:
+    """``--engine``, how convolutions run on the CPU."""
+    return click.option(
+        "--engine",
+        type=click.Choice(["auto", "direct", "tiled", "minimal"]),
+        default="auto",
+        show_default=True,
+        help="How convolutions run on the CPU; see 'cpm-models plan'.",
+    )(function)

@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING
 import click
 
 from caffe_compat.errors import CaffeCompatError
-from reproduce.cli.common import BENCHMARK_NAME, Command, NameOf, common, emit_json, table
+from reproduce.cli.common import (
+    BENCHMARK_NAME,
+    Command,
+    NameOf,
+    common,
+    data_option,
+    emit_json,
+    table,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -60,13 +68,7 @@ def _warn_other_annotation(
 @click.command(cls=Command, epilog=_EPILOG)
 @click.argument("predictions", nargs=-1, required=True, type=click.Path())
 @click.option("--dataset", type=BENCHMARK_NAME, required=True)
-@click.option(
-    "--data",
-    default=".",
-    show_default=True,
-    type=click.Path(),
-    help="Folder with lsp/, flic/ or mpii/.",
-)
+@data_option("Folder with lsp/, flic/ or mpii/.")
 @click.option(
     "--annotation",
     type=click.Choice(["pc", "oc"]),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from caffe_compat.errors import CaffeCompatError
-from reproduce.cli.common import CommandGroup, common, emit_json, table
+from reproduce.cli.common import CommandGroup, common, emit_json, engine_option, table
 
 if TYPE_CHECKING:
     from caffe_compat.network.graph import Graph
@@ -139,12 +139,7 @@ def random(
 @click.argument("model", type=click.Path())
 @click.option("--prototxt", type=click.Path(), help="Definition, if the model holds none.")
 @click.option("--input", "size", help="HxW of the input (default: the definition's).")
-@click.option(
-    "--engine",
-    type=click.Choice(["auto", "direct", "tiled", "minimal"]),
-    default="auto",
-    show_default=True,
-)
+@engine_option
 @click.option("--calibrate", is_flag=True, help="Measure this machine's rates anew, and keep them.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def plan(

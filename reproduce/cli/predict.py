@@ -14,7 +14,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from caffe_compat.errors import CaffeCompatError
-from reproduce.cli.common import BENCHMARK_NAME, FAILED_CHECK, PROTOCOL_NAME, Command, common
+from reproduce.cli.common import (
+    BENCHMARK_NAME,
+    FAILED_CHECK,
+    PROTOCOL_NAME,
+    Command,
+    common,
+    device_option,
+    engine_option,
+)
 
 if TYPE_CHECKING:
     from reproduce.predict.person_finder import PersonFinder
@@ -208,14 +216,8 @@ _DETECTORS = ("hog", "person")
     help="Only the first so many people of the data set, or frames.",
 )
 @click.option("--stages", type=int, help="Use the first stages only.")
-@click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:N or auto.")
-@click.option(
-    "--engine",
-    type=click.Choice(["auto", "direct", "tiled", "minimal"]),
-    default="auto",
-    show_default=True,
-    help="How convolutions run on the CPU; see 'cpm-models plan'.",
-)
+@device_option
+@engine_option
 @click.option(
     "--amp",
     type=click.Choice(["bf16"]),

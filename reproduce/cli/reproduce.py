@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING
 import click
 
 from caffe_compat.errors import CaffeCompatError
-from reproduce.cli.common import FAILED_CHECK, CommandGroup, common, emit_json, table
+from reproduce.cli.common import (
+    FAILED_CHECK,
+    CommandGroup,
+    common,
+    data_option,
+    device_option,
+    emit_json,
+    out_option,
+    table,
+)
 
 if TYPE_CHECKING:
     from reproduce.benchmarks.check import Outcome
@@ -153,21 +162,8 @@ def _comparison(outcomes: Sequence[Outcome]) -> str:
 
 def _command(name: str, module: str) -> None:
     @main.command(name)
-    @click.option(
-        "--data",
-        default=".",
-        show_default=True,
-        type=click.Path(),
-        help="Folder with the data and predictions.",
-    )
-    @click.option(
-        "-o",
-        "--out",
-        default="figures",
-        show_default=True,
-        type=click.Path(),
-        help="Folder for the results.",
-    )
+    @data_option("Folder with the data and predictions.")
+    @out_option("Folder for the results.", default="figures")
     def figure(data: str, out: str) -> None:
         from caffe_compat.files import write_json
         from reproduce.benchmarks.check import run
@@ -202,13 +198,7 @@ _TRAINED = {
 
 def _training_command(name: str, module: str, plan: str) -> None:
     @main.command(name)
-    @click.option(
-        "--data",
-        default=".",
-        show_default=True,
-        type=click.Path(),
-        help="Folder with lsp/ and lspet/.",
-    )
+    @data_option("Folder with lsp/ and lspet/.")
     @click.option(
         "--profile",
         type=click.Choice(["smoke", "cpu", "paper"]),
@@ -238,7 +228,7 @@ def _training_command(name: str, module: str, plan: str) -> None:
         help="Trainings and records.",
     )
     @click.option("--results", type=click.Path(), help="Folder of results (default: WORK/results).")
-    @click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:N or auto.")
+    @device_option
     @click.option("--workers", default=1, show_default=True, help="Processes that make samples.")
     @click.option(
         "--only", help="Only experiments whose name matches this pattern, e.g. 'joint-*'."
@@ -257,14 +247,7 @@ def _training_command(name: str, module: str, plan: str) -> None:
     @click.option(
         "--stored", is_flag=True, help="Train nothing: draw the results that come with the package."
     )
-    @click.option(
-        "-o",
-        "--out",
-        default="figures",
-        show_default=True,
-        type=click.Path(),
-        help="Folder for the figure.",
-    )
+    @out_option("Folder for the figure.", default="figures")
     def figure(
         data: str,
         profile: str,
@@ -379,13 +362,7 @@ def _silent(anything: object) -> None:
 
 
 @main.command()
-@click.option(
-    "--data",
-    default=".",
-    show_default=True,
-    type=click.Path(),
-    help="Folder with the data and predictions.",
-)
+@data_option("Folder with the data and predictions.")
 @click.option(
     "--profile",
     type=click.Choice(["smoke", "cpu", "paper"]),
@@ -399,14 +376,7 @@ def _silent(anything: object) -> None:
     help="Folder of results (default: those that come with the package).",
 )
 @click.option("--stages", default=3, show_default=True, type=click.IntRange(1, 6))
-@click.option(
-    "-o",
-    "--out",
-    default="report",
-    show_default=True,
-    type=click.Path(),
-    help="Folder for the page.",
-)
+@out_option("Folder for the page.", default="report")
 def report(data: str, profile: str, results: str | None, stages: int, out: str) -> None:
     """One page with every figure, claim and number: OUT/index.html. Trains nothing; what is missing
     is said."""
@@ -418,13 +388,7 @@ def report(data: str, profile: str, results: str | None, stages: int, out: str) 
 
 
 @main.command("all")
-@click.option(
-    "--data",
-    default=".",
-    show_default=True,
-    type=click.Path(),
-    help="Folder with the data and predictions.",
-)
+@data_option("Folder with the data and predictions.")
 @click.option(
     "--profile", type=click.Choice(["smoke", "cpu", "paper"]), default="cpu", show_default=True
 )
@@ -439,14 +403,7 @@ def report(data: str, profile: str, results: str | None, stages: int, out: str) 
 )
 @click.option("--device", default="auto", show_default=True)
 @click.option("--workers", default=1, show_default=True)
-@click.option(
-    "-o",
-    "--out",
-    default="report",
-    show_default=True,
-    type=click.Path(),
-    help="Folder for the page.",
-)
+@out_option("Folder for the page.", default="report")
 def all_(
     data: str, profile: str, stages: int, seeds: int, work: str, device: str, workers: int, out: str
 ) -> None:

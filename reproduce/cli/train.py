@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from reproduce.cli.common import Command, common
+from reproduce.cli.common import Command, common, device_option, engine_option
 
 if TYPE_CHECKING:
     from reproduce.train.run import Progress
@@ -48,20 +48,14 @@ Examples:
 @click.option(
     "--data", type=click.Path(), help="Record file (LMDB or HDF5) instead of the definition's."
 )
-@click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:N or auto.")
+@device_option
 @click.option(
     "--workers", default=1, show_default=True, help="Processes that make samples (0: none)."
 )
 @click.option(
     "--amp", type=click.Choice(["bf16"]), help="Forward and backward in bfloat16 where safe."
 )
-@click.option(
-    "--engine",
-    type=click.Choice(["auto", "direct", "tiled", "minimal"]),
-    default="auto",
-    show_default=True,
-    help="How convolutions run on the CPU.",
-)
+@engine_option
 @click.option("--compile", "compile_", is_flag=True, help="Compile the network with torch.compile.")
 @click.option("--max-iter", type=int, help="Instead of the definition's.")
 @click.option(
