@@ -118,6 +118,7 @@ def test_everything_at_the_smallest_size(tmp_path: Path) -> None:
     names = {e.name for e in plans.stages_of_fig6(plans.PROFILES["smoke"], 3, 1)}
     assert names < set(results)
     machine = results["pose-machine-3"]
+    assert machine.machine is not None
     assert machine.machine["stages"] == 3
     assert machine.people == plans.PROFILES["smoke"].tested
     assert sum(n.startswith("field-") for n in results) == 4  # the fifth is joint-1
@@ -255,7 +256,9 @@ def test_pose_machine_learns() -> None:
             right[stage] += (maps[:2].reshape(2, -1).argmax(1) == places).sum()
     assert (right >= 36).all(), right
     predictor = PoseMachinePredictor(machine, DEMO.at(size))
-    assert predictor.predict(rng.integers(0, 256, (70, 50, 3), np.uint8), keep=True).maps.shape == (
+    drawn = predictor.predict(rng.integers(0, 256, (70, 50, 3), np.uint8), keep=True).maps
+    assert drawn is not None
+    assert drawn.shape == (
         3,
         3,
         70,
@@ -418,7 +421,9 @@ def _results(values: dict[str, float]) -> dict[str, Result]:
     return {name: _result(name, value) for name, value in values.items()}
 
 
-YES, NO, OPEN = "confirmed", "contradicted", "undecided"
+YES: verdicts.Verdict = "confirmed"
+NO: verdicts.Verdict = "contradicted"
+OPEN: verdicts.Verdict = "undecided"
 
 
 @pytest.mark.parametrize(

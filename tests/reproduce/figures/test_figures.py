@@ -14,6 +14,7 @@ from reproduce.benchmarks import check
 from reproduce.cli import reproduce
 from reproduce.figures import claims
 from tests.paths import DATA, needs_data
+from tests.pictures import read_picture
 
 
 @needs_data
@@ -44,7 +45,7 @@ def test_claims_that_need_no_training(tmp_path: Path) -> None:
     """Each is confirmed or says why it cannot be tested; without data the missing file is named."""
     found = claims.without_training(DATA)
     assert [c.verdict for c in found].count("confirmed") == 3
-    assert all(c.why for c in found if c.verdict == "not testable here")
+    assert all(c.why for c in found if c.verdict == "undecided")
     assert next(c for c in found if c.figure == "Figure 12").ours.count("over Chen") == 2
     nothing = claims.without_training(tmp_path)
     assert [c.verdict for c in nothing].count("confirmed") == 1  # the receptive fields
@@ -90,13 +91,12 @@ def test_figures(
 
 @needs_data
 def test_montage_of_predictions(tmp_path: Path) -> None:
-    import cv2
 
     result = CliRunner().invoke(reproduce.main, ["fig10", "--data", str(DATA), "-o", str(tmp_path)])
     assert result.exit_code == 0, result.output
     people = json.loads((tmp_path / "fig10.json").read_text())["people"]
     assert {p["person"].split()[0] for p in people} == {"LSP", "FLIC"}
-    assert cv2.imread(str(tmp_path / "fig10.png")).shape[1] > 1000
+    assert read_picture(tmp_path / "fig10.png").shape[1] > 1000
 
 
 @needs_data

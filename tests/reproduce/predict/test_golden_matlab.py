@@ -15,9 +15,18 @@ from reproduce.people.skeletons import LSP_JOINTS, PARTS_14
 from reproduce.predict import belief, inputs, protocol
 from reproduce.predict.imresize import axis_map, imresize
 from reproduce.predict.predictor import Predictor
-from reproduce.predict.protocol import DEMO, PROTOCOLS, Person, Placement, Protocol, Standing
+from reproduce.predict.protocol import (
+    DEMO,
+    PROTOCOLS,
+    Combination,
+    Person,
+    Placement,
+    Protocol,
+    Standing,
+)
 from tests import measured
 from tests.paths import DATA, GOLDEN, cases, listed, needs_data
+from tests.pictures import read_picture
 
 _FOLDER = GOLDEN / "matlab"
 _RESIZE = _FOLDER / "imresize" / "cases.npz"
@@ -79,14 +88,13 @@ _INPUTS = {
 
 @pytest.mark.parametrize("path", cases("matlab/imresize/matlab_reference", "*.mat"))
 def test_made_by_matlab_itself(path: Path) -> None:
-    import cv2
     from scipy.io import loadmat
 
     name, _, antialias = path.stem.rpartition("_")
     variables = {k: v for k, v in loadmat(path).items() if not k.startswith("__")}
     (out,) = variables.values()
     if "butterfly" in name:
-        source = cv2.imread(str(path.with_name("butterfly.png")))[:, :, ::-1] / 255.0
+        source = read_picture(path.with_name("butterfly.png"))[:, :, ::-1] / 255.0
     else:
         source = _INPUTS[name]
     ours = imresize(source, (out.shape[0], out.shape[1]), antialias=antialias == "aa")
@@ -97,8 +105,8 @@ def test_made_by_matlab_itself(path: Path) -> None:
 def test_eight_bit_images_made_by_matlab(path: Path) -> None:
     import cv2
 
-    source = cv2.imread(str(path.with_name("lena_512x512.png")), cv2.IMREAD_UNCHANGED)
-    out = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    source = read_picture(path.with_name("lena_512x512.png"), cv2.IMREAD_UNCHANGED)
+    out = read_picture(path, cv2.IMREAD_UNCHANGED)
     if "double" in path.stem:
         ours = np.clip(np.floor(imresize(source / 255.0, (123, 234)) * 255 + 0.5), 0, 255).astype(
             np.uint8
@@ -158,7 +166,7 @@ def _read(path: Path) -> np.ndarray:
     import cv2
 
     return np.ascontiguousarray(
-        cv2.imread(str(path), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)[:, :, ::-1]
+        read_picture(path, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)[:, :, ::-1]
     )
 
 
@@ -367,7 +375,8 @@ def test_units() -> None:
             np.testing.assert_array_equal(padded, units[f"pad_out_{k}"])
     for k in range(1, 1 + sum(key.startswith("max_map_") for key in units)):
         maps = units[f"max_map_{k}"][None].astype(np.float32)
-        for combination, recorded in (("benchmark", "bench"), ("demo", "apply")):
+        rules: list[tuple[Combination, str]] = [("benchmark", "bench"), ("demo", "apply")]
+        for combination, recorded in rules:
             place = belief.find_maximum(maps, combination)[0] + 1
             assert place.tolist() == units[f"max_{recorded}_{k}"].ravel().tolist()
     sigma = float(units["centermap_16_sigma"].ravel()[0])

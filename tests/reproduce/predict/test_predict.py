@@ -17,6 +17,7 @@ from reproduce.network import netgen
 from reproduce.predict.predictor import Predictor
 from reproduce.predict.protocol import DEMO, PROTOCOLS, Standing
 from tests.paths import DATA, needs_data
+from tests.pictures import read_picture
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +53,7 @@ def test_photograph(model: Path, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     found = json.loads((tmp_path / "out" / "a_keypoints.json").read_text())
     assert len(found["people"][0]["pose_keypoints_2d"]) == 42
-    assert cv2.imread(str(tmp_path / "out" / "a_skeleton.png")).shape == image.shape
+    assert read_picture(tmp_path / "out" / "a_skeleton.png").shape == image.shape
     assert (tmp_path / "out" / "a_belief.png").exists()
     assert "1 people" in result.output
     again = _run(tmp_path / "a.png", "--model", model, "--out", tmp_path / "out", "--resume")
@@ -65,7 +66,7 @@ def test_boxes_file(model: Path, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     for name in ("two.png", "none.png"):
         cv2.imwrite(str(tmp_path / name), rng.integers(0, 256, (120, 90, 3), np.uint8))
-    boxes = [[10, 10, 40, 90], [30.5, 20, 50, 70]]
+    boxes: list[list[float]] = [[10, 10, 40, 90], [30.5, 20, 50, 70]]
     (tmp_path / "b.json").write_text(json.dumps({"two.png": boxes}))
     (tmp_path / "b.csv").write_text(
         "image,x,y,w,h\n" + "".join(f"two.png,{x},{y},{w},{h}\n" for x, y, w, h in boxes)
@@ -194,7 +195,7 @@ def test_every_kind_of_picture(model: Path, tmp_path: Path) -> None:
         "print",
         "turned",
     }
-    assert cv2.imread(str(tmp_path / "out" / "turned_skeleton.png")).shape == (60, 50, 3)
+    assert read_picture(tmp_path / "out" / "turned_skeleton.png").shape == (60, 50, 3)
     assert json.loads((tmp_path / "out" / "turned_keypoints.json").read_text())["size"] == [50, 60]
     for name in ("broken.jpg", "empty.png"):
         assert name in result.stderr
@@ -239,7 +240,7 @@ def test_the_door_takes_an_array_a_file_or_a_video(model: Path, tmp_path: Path) 
     for frame, people in zip(frames, found, strict=False):
         cv2.imwrite(str(tmp_path / "frame.png"), frame)
         from_file = predictor.predict_file(tmp_path / "frame.png", boxes)
-        alone = [predictor.predict(frame, box, bgr=True) for box in boxes]
+        alone = [predictor.predict(frame.astype(np.uint8), box, bgr=True) for box in boxes]
         for one, two, three in zip(people, from_file, alone, strict=True):
             np.testing.assert_array_equal(one.joints, two.joints)
             np.testing.assert_array_equal(one.joints, three.joints)
@@ -413,7 +414,7 @@ def test_detector(model: Path, tmp_path: Path) -> None:
 def test_detector_sees_people() -> None:
     from reproduce.predict.detection import detect_people
 
-    image = cv2.imread(str(DATA / "samples" / "cmu" / "00007508_01_23.png"))
+    image = read_picture(DATA / "samples" / "cmu" / "00007508_01_23.png")
     boxes = detect_people(image)
     assert len(boxes) == 2
     for x, y, w, h in boxes:
@@ -555,8 +556,8 @@ def test_sample_photographs(model: Path, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert f"{len(images)} people in" in result.output
     for image in images:
-        height, width = cv2.imread(str(image)).shape[:2]
-        assert cv2.imread(str(tmp_path / f"{image.stem}_skeleton.png")).shape == (height, width, 3)
+        height, width = read_picture(image).shape[:2]
+        assert read_picture(tmp_path / f"{image.stem}_skeleton.png").shape == (height, width, 3)
         assert (tmp_path / f"{image.stem}_belief.png").exists()
         found = json.loads((tmp_path / f"{image.stem}_keypoints.json").read_text())
         joints = np.array(found["people"][0]["pose_keypoints_2d"]).reshape(14, 3)[:, :2]
