@@ -20,12 +20,12 @@ def constraints(text: str) -> list[str]:
     wanted = config["options"]["install_requires"].splitlines()
     for extra in ("test", "baseline"):
         wanted += config["options.extras_require"][extra].splitlines()
-    found = []
+    found: dict[str, str] = {}
     for line in wanted:
         declared = re.match(r"([\w-]+)>=([\d.]+)", line)
         if declared and "python_version" not in line:
-            found.append(f"{declared[1]}=={declared[2]}.*")
-    return found
+            found[declared[1]] = declared[2]  # an extra may ask for more than the package does
+    return [f"{name}=={version}.*" for name, version in found.items()]
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import html
+import importlib
 import json
 import re
 import subprocess
@@ -22,7 +23,7 @@ from reproduce.people.skeletons import SKELETON_14, skeleton
 from tests.paths import ROOT
 
 sys.path.insert(0, str(ROOT / "tools"))
-import look_at_page
+look_at_page = importlib.import_module("look_at_page")
 
 needs_browser = pytest.mark.skipif(
     look_at_page.browser() is None, reason="no Chromium on the path (Debian's package chromium)"

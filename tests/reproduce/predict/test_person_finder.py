@@ -73,7 +73,7 @@ def _street(*spots: tuple[int, int], height: int = 184, width: int = 300) -> Ima
     image = np.full((height, width, 3), 60, np.uint8)
     for x, y in spots:
         cv2.circle(image, (x, y), 7, (255, 255, 255), -1)
-    return cv2.GaussianBlur(image, (0, 0), 2)
+    return cv2.GaussianBlur(image, (0, 0), 2).astype(np.uint8)
 
 
 def _run(*args: object) -> Result:
@@ -163,6 +163,7 @@ def test_any_protocol(protocol: str, lights: Path, pose: Path, tmp_path: Path) -
     for which in ("belief_1", "belief_2", "people", "skeleton"):
         assert (tmp_path / "out" / f"street_{which}.png").exists()
     drawn = cv2.imread(str(tmp_path / "out" / "street_people.png"))
+    assert drawn is not None
     assert drawn.shape == (184, 300, 3)
 
 
