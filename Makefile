@@ -8,7 +8,7 @@ SETUP := $(VENV)/.ready
 DOCS := $(VENV)/.docs
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast test-gpu lint format types docs lowest clean
+.PHONY: help demo test test-fast test-gpu fuzz kill lint format types docs lowest clean
 
 help:  ## list of targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,6 +34,13 @@ test-fast: $(SETUP)  ## the tests of a minute: no recorded cases, no real data, 
 
 test-gpu: $(SETUP)  ## the tests that need a CUDA device
 	$(BIN)/python -m pytest -m gpu
+
+N ?= 20000
+fuzz: $(SETUP)  ## N damaged files (20000) through every reader; what fails is kept in out/fuzz
+	$(BIN)/python -m tests.fuzz --n $(N)
+
+kill: $(SETUP)  ## 300 kills of the long commands, at random moments
+	$(BIN)/python -m tests.kill --n 300
 
 lint: $(SETUP)  ## ruff: faults and format
 	$(BIN)/ruff check .

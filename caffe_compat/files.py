@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
+import math
 import os
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from caffe_compat.errors import CaffeCompatError
@@ -139,7 +141,7 @@ def make_folder(path: str | os.PathLike[str]) -> None:
 
 
 def write_json(path: str | os.PathLike[str], value: Any, *, indent: int | None = 1) -> None:
-    """Write a value as JSON, whole or not at all.
+    """Write a value as JSON, whole or not at all; what is no finite number becomes null.
 
     Parameters
     ----------
@@ -149,5 +151,115 @@ def write_json(path: str | os.PathLike[str], value: Any, *, indent: int | None =
     ------
     TargetError : as :func:`atomic_write`.
     """
+    text = json.dumps(_finite(value), indent=indent, allow_nan=False)
     with atomic_write(path) as stream:
-        stream.write(json.dumps(value, indent=indent).encode())
+        stream.write(text.encode())
+
+
+def _finite(value: Any) -> Any:
+    """What JSON can hold: numbers that are not finite become null."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _finite(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(one) for one in value]
+    return value
+
+
+def csv_cell(text: str) -> str:
+    """A name for a cell of a CSV file: spreadsheets take one that begins with = + - or @ for a
+    formula, so that such a name gets an apostrophe in front."""
+    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
+
+
+@contextlib.contextmanager
+def write_hdf5(path: str | os.PathLike[str], **options: Any) -> Iterator[Any]:
+    """An HDF5 file to fill, written as :func:`atomic_write` does.
+
+    Parameters
+    ----------
+    options : of ``h5py.File``.
+
+    Raises
+    ------
+    TargetError : cannot be written, a full disk among the reasons.
+    """
+    import h5py
+
+    with atomic_write(path, stream=False) as temporary, open(temporary, "w+b", 0) as raw:
+        sink = _Sink(raw)
+        with h5py.File(sink, "w", **options) as file:
+            yield file
+        if sink.error is not None:
+            raise sink.error
+
+
+class _Sink(io.RawIOBase):
+    """A file that takes every write, and remembers the first that the disk refused.
+
+    The HDF5 library does not survive a write that fails: it ends the process when it tries again.
+    So it is told that all is well, and finds the small pieces that it reads again in memory; large
+    ones are values, which it never reads.
+    """
+
+    _SMALL = 1 << 16
+
+    def __init__(self, raw: io.FileIO) -> None:
+        self._raw = raw
+        self._kept: dict[int, bytes] = {}
+        self._at = 0
+        self._end = 0
+        self.error: OSError | None = None
+
+    def readable(self) -> bool:
+        return True
+
+    def writable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._end}[whence]
+        self._at = start + offset
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+    def truncate(self, size: int | None = None) -> int:
+        self._end = self._at if size is None else size
+        if self.error is None:
+            try:
+                self._raw.truncate(self._end)
+            except OSError as error:
+                self.error = error
+        return self._end
+
+    def write(self, data: Any) -> int:
+        view = memoryview(data).cast("B")
+        done = 0
+        while done < len(view) and self.error is None:
+            try:
+                self._raw.seek(self._at + done)
+                done += self._raw.write(view[done:]) or 0
+            except OSError as error:
+                self.error = error
+        if self.error is not None and len(view) <= self._SMALL:
+            self._kept[self._at] = bytes(view)
+        self._at += len(view)
+        self._end = max(self._end, self._at)
+        return len(view)
+
+    def readinto(self, buffer: Any) -> int:
+        view = memoryview(buffer).cast("B")
+        wanted = max(0, min(len(view), self._end - self._at))
+        kept = self._kept.get(self._at, b"")[:wanted]
+        if not kept:
+            self._raw.seek(self._at)
+            kept = (self._raw.read(wanted) or b"").ljust(wanted, b"\0")
+        view[: len(kept)] = kept
+        self._at += len(kept)
+        return len(kept)

@@ -250,6 +250,19 @@ def read_json(
         return parse_json(text, nan=nan)
 
 
+def stay_inside(name: str) -> str:
+    """A file name out of a foreign file, which must stay below the folder that it counts from.
+
+    Raises
+    ------
+    Unfit : it is absolute, or climbs out with ``..``.
+    """
+    path = Path(name)
+    if path.is_absolute() or ".." in path.parts:
+        raise Unfit(f"the file name {name} leads out of its folder")
+    return name
+
+
 # ---------------------------------------------------------------- npz
 
 

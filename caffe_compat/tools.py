@@ -28,7 +28,7 @@ from caffe_compat.definition.prototxt import read_net, read_solver
 from caffe_compat.definition.spec import TEST, TRAIN
 from caffe_compat.definition.textformat import dump
 from caffe_compat.errors import CaffeCompatError, DataError
-from caffe_compat.files import atomic_write
+from caffe_compat.files import atomic_write, write_hdf5
 
 if TYPE_CHECKING:
     import numpy as np
@@ -569,9 +569,7 @@ def _write_features(place: str, name: str, rows: npt.NDArray[np.float32]) -> Non
         with atomic_write(place) as file:
             np.savez(file, **{name: rows})  # type: ignore[arg-type]
     elif place.endswith(".h5"):
-        import h5py
-
-        with atomic_write(place, stream=False) as target, h5py.File(target, "w") as file:
+        with write_hdf5(place) as file:
             file[name] = rows
     else:
         _write_lmdb(place, rows)

@@ -9,7 +9,6 @@ bottom: "x" top: "y" }')
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any
 
 from caffe_compat.definition import schema
@@ -17,6 +16,7 @@ from caffe_compat.definition.spec import NetSpec, SolverSpec
 from caffe_compat.definition.textformat import Lines, parse
 from caffe_compat.definition.upgrade import upgrade_net, upgrade_solver
 from caffe_compat.errors import PrototxtError
+from caffe_compat.foreign import check_file, decode, kind_of, read_bytes
 
 _MAX_BYTES = 64 << 20
 
@@ -30,14 +30,16 @@ def read_text(path: str | os.PathLike[str]) -> str:
         too large.
     """
     name = os.fspath(path)
-    try:
-        if os.path.getsize(name) > _MAX_BYTES:
-            raise PrototxtError(
-                "is larger than 64 MiB: this is no prototxt (is it the .caffemodel?)", file=name
-            )
-        data = Path(name).read_bytes()
-    except OSError as error:
-        raise PrototxtError(f"cannot be read: {error.strerror}", file=name) from None
+    if check_file(path, PrototxtError) > _MAX_BYTES:
+        raise PrototxtError(
+            "is larger than 64 MiB: this is no prototxt (is it the .caffemodel?)", file=name
+        )
+    data = read_bytes(path, PrototxtError)
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise PrototxtError("is UTF-16 text; save it as UTF-8", file=name)
+    kind = kind_of(data[:1024])
+    if kind and "HTML" not in kind:
+        raise PrototxtError(f"is {kind}; expected prototxt text", file=name)
     if b"\0" in data:
         raise PrototxtError(
             "is a binary file, expected prototxt text (is it the .caffemodel?)", file=name
@@ -46,11 +48,9 @@ def read_text(path: str | os.PathLike[str]) -> str:
         raise PrototxtError(
             "is an HTML page, expected prototxt text: download the file itself again", file=name
         )
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n") + 1
-        raise PrototxtError("is not UTF-8 text", file=name, line=line) from None
+    # protobuf reads bytes: what is no UTF-8 (GBK, Latin-1) is taken in comments, and refused by the
+    # parser elsewhere
+    return decode(data, strict=False)
 
 
 def _layer_lines(lines: Lines, field: str, shift: int) -> dict[int, dict[str, int]]:

@@ -106,7 +106,9 @@ def _unescape(token: _Token, file: str) -> bytes:
         simple, octal, hexa, short, long, wrong = found.groups()
         if wrong is not None:
             raise PrototxtError(
-                f"unknown escape '\\{wrong}' in a string", file=file, line=token.line
+                f"unknown escape '\\{wrong}' in a string; write the \\ of a path as \\\\ or /",
+                file=file,
+                line=token.line,
             )
         if simple:
             return chr(_SIMPLE[simple])
@@ -116,7 +118,9 @@ def _unescape(token: _Token, file: str) -> bytes:
             return chr(int(short or long, 16)).encode("utf-8").decode("latin-1")
         except (ValueError, OverflowError, UnicodeEncodeError):
             raise PrototxtError(
-                "a \\u escape is no character", file=file, line=token.line
+                "a \\u escape is no character; write the \\ of a path as \\\\ or /",
+                file=file,
+                line=token.line,
             ) from None
 
     # latin-1 keeps one character per byte until the bytes are complete

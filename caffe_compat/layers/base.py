@@ -204,6 +204,29 @@ class Layer:
         """Shapes of the tops."""
         return list(bottoms)
 
+    def run_forward(self, params: Sequence[Tensor], *bottoms: Tensor) -> tuple[Tensor, ...]:
+        """:meth:`forward`; what torch refuses (an empty blob, too little memory) is this layer's
+        error.
+
+        Raises
+        ------
+        PrototxtError : names the layer and the shapes that reached it.
+        """
+        try:
+            return self.forward(params, *bottoms)
+        except (RuntimeError, IndexError) as error:
+            if self.type == "Python":  # the user's own code: its traceback tells more
+                raise
+            shapes = ", ".join(
+                f"{name} {tuple(b.shape)}"
+                for name, b in zip(self.spec.bottoms, bottoms, strict=False)
+            )
+            reason = str(error).strip().splitlines()
+            raise self.error(
+                f"cannot be computed for {shapes or 'its inputs'}: "
+                f"{reason[0][:200] if reason else type(error).__name__}"
+            ) from error
+
     def forward(self, params: Sequence[Tensor], *bottoms: Tensor) -> tuple[Tensor, ...]:
         """Compute the tops."""
         raise UnsupportedLayer(

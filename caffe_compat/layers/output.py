@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from caffe_compat.errors import DataError
-from caffe_compat.files import atomic_write
+from caffe_compat.files import write_hdf5
 from caffe_compat.layers.base import Layer, Shape, register
 
 if TYPE_CHECKING:
@@ -47,7 +47,6 @@ class HDF5Output(Layer):
         return False
 
     def forward(self, params: Sequence[Tensor], *bottoms: Tensor) -> tuple[Tensor, ...]:
-        import h5py
 
         if self.repeating:
             return ()
@@ -75,7 +74,7 @@ class HDF5Output(Layer):
                         f"layer '{self.name}': {name} exists and is no HDF5 file: it is not "
                         "overwritten; choose another file_name"
                     )
-        with atomic_write(name, stream=False) as target, h5py.File(target, "w") as file:
+        with write_hdf5(name) as file:
             for key, bottom in zip(("data", "label"), bottoms, strict=True):
                 shape = (*bottom.shape, 1, 1, 1, 1)[:4]
                 file.create_dataset(key, data=bottom.detach().cpu().float().reshape(shape).numpy())

@@ -504,7 +504,7 @@ class Net(nn.Module):
                 b if g or not node.layer.spec.propagate_down else b.detach()
                 for b, g in zip(bottoms, node.bottom_grad, strict=True)
             ]
-        return node.layer.forward([self.param(p) for p in node.params], *bottoms)
+        return node.layer.run_forward([self.param(p) for p in node.params], *bottoms)
 
     def _heavy(self, plan: list[Node], values: Mapping[str, Tensor], least: int = 2) -> int:
         """How many of the first nodes are better run image by image: those up to the last with

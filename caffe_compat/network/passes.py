@@ -124,7 +124,7 @@ class Pass:
             margins = step.layer.margins(bottoms)
         if margins is not None:
             self.left[self.memory.diff[step.bottoms[0]]] = margins
-        tops = step.layer.forward(self._params(step), *bottoms)
+        tops = step.layer.run_forward(self._params(step), *bottoms)
         for name, top in zip(step.tops, tops, strict=True):
             if step.layer.shares_data():
                 self.values[name] = top.detach()  # nothing is written: it is the bottom's memory
@@ -225,7 +225,7 @@ class Pass:
             for b, goes in zip(bottoms, step.bottom_grad, strict=True)
         ]
         with torch.enable_grad(), self.net.again():
-            return leaves, step.layer.forward(self._params(step), *leaves)
+            return leaves, step.layer.run_forward(self._params(step), *leaves)
 
     def _overwritten(self, step: Node, record: _Record) -> bool:
         reads = step.layer.reads

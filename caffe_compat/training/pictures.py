@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from caffe_compat.definition import schema
 from caffe_compat.errors import DataError
+from caffe_compat.foreign import read_bytes
 from caffe_compat.layers.base import Layer, Shape
 from caffe_compat.training.datum import LMDBReader
 from caffe_compat.training.draws import Draws, Twister
@@ -191,10 +192,7 @@ class ImageDataSource(PictureSource):
 
         name, label = self._line(number)
         path = f"{self._folder}{name}"
-        try:
-            data = Path(path).read_bytes()
-        except OSError as error:
-            raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+        data = read_bytes(path)
         picture = decode_picture(data, self._color, path)
         if self._new[0]:
             resized = cv2.resize(picture.transpose(1, 2, 0), self._new)

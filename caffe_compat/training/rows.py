@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from caffe_compat.errors import DataError
+from caffe_compat.foreign import open_hdf5, take
 from caffe_compat.layers.base import Layer
 from caffe_compat.training.draws import Draws, glibc_rand, shuffle_as_libstdcxx
 from caffe_compat.training.sources import Batch, find_file, read_listing, register_source
@@ -106,21 +107,11 @@ class HDF5Source:
 
     @staticmethod
     def _read(path: Path, tops: tuple[str, ...]) -> list[Floats]:
-        import h5py
-
-        try:
-            with h5py.File(path, "r") as file:
-                missing = [top for top in tops if not isinstance(file.get(top), h5py.Dataset)]
-                if missing:
-                    raise DataError(
-                        f"{path}: has no data set '{missing[0]}'; it has {', '.join(file)}"
-                    )
-                wrong = [top for top in tops if file[top].dtype.kind not in "fiu"]
-                if wrong:
-                    raise DataError(f"{path}: data set '{wrong[0]}' does not hold numbers")
-                found = [np.asarray(file[top], np.float32) for top in tops]
-        except OSError as error:
-            raise DataError(f"{path}: damaged HDF5 file: {error}") from None
+        with open_hdf5(path, "HDF5 file of rows") as file:
+            missing = [top for top in tops if top not in file]
+            if missing:
+                raise DataError(f"{path}: has no data set '{missing[0]}'; it has {', '.join(file)}")
+            found = [take(file, top, kinds="fiu").astype(np.float32) for top in tops]
         if any(rows.ndim == 0 for rows in found) or len({len(rows) for rows in found}) != 1:
             raise DataError(
                 f"{path}: data sets {', '.join(tops)} must have the same number of rows"

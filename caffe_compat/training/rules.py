@@ -101,6 +101,11 @@ def adam(
     torch._foreach_add_(first, grads, alpha=1 - o.momentum)
     _square_into(second, grads, o.momentum2, 1 - o.momentum2)
     t = iteration + 1
+    if o.momentum >= 1 or not 0 <= o.momentum2 <= 1:
+        raise SolverError(
+            f"type Adam needs momentum below 1 and momentum2 from 0 to 1, found {o.momentum:g} and "
+            f"{o.momentum2:g}"
+        )
     correction = math.sqrt(1 - o.momentum2**t) / (1 - o.momentum**t)
     return _scaled(_over_root(first, second, o.delta), [rate * correction for rate in rates])
 
@@ -166,8 +171,21 @@ def learning_rate(m: Any, iteration: int) -> float:
 
     Raises
     ------
-    SolverError : unknown policy.
+    SolverError : unknown policy, or a rate that is no number.
     """
+    try:
+        rate = float(_rate(m, iteration))
+    except (ArithmeticError, TypeError, ValueError):  # a negative base to a fraction is complex
+        rate = math.nan
+    if not math.isfinite(rate):
+        raise SolverError(
+            f"iteration {iteration}: lr_policy '{m.lr_policy}' with base_lr {m.base_lr:g}, gamma "
+            f"{m.gamma:g} and power {m.power:g} gives no finite rate"
+        )
+    return rate
+
+
+def _rate(m: Any, iteration: int) -> Any:
     policy, base = m.lr_policy, m.base_lr
     if policy == "fixed":
         return float(base)

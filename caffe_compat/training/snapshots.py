@@ -14,7 +14,7 @@ import numpy as np
 
 from caffe_compat.definition.spec import NetSpec, SolverSpec
 from caffe_compat.errors import SolverError, WeightError
-from caffe_compat.files import atomic_write
+from caffe_compat.files import atomic_write, write_hdf5
 from caffe_compat.foreign import Unfit, kind_of, open_hdf5, read_bytes, take
 from caffe_compat.weights.model import Weights
 from caffe_compat.weights.read import read_weights
@@ -137,7 +137,7 @@ def _write_hdf5(
     """
     import h5py
 
-    with atomic_write(path, stream=False) as target, h5py.File(target, "w") as file:
+    with write_hdf5(path) as file:
         file["iter"] = np.array([iteration], np.int32)
         file["current_step"] = np.array([step], np.int32)
         name = model.encode() + b"\0"

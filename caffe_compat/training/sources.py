@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from caffe_compat.errors import DataError
+from caffe_compat.foreign import Unfit, decode, read_bytes, reading
 from caffe_compat.layers.base import Layer, Shape
 from caffe_compat.training.draws import Draws
 
@@ -93,10 +94,12 @@ def read_listing(path: Path) -> str:
     ------
     DataError : it cannot be read as text.
     """
-    try:
-        return path.read_text(encoding="utf-8", errors="surrogateescape")
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+    data = read_bytes(path)
+    with reading(path, "list"):
+        text = decode(data, strict=False)
+        if "\0" in text:
+            raise Unfit("it is binary, expected names of files")
+    return text
 
 
 def _refuse_windows(layer: Layer, root: Path, draws: Draws) -> BatchSource:

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from caffe_compat.definition.spec import TRAIN
 from caffe_compat.errors import DataError, WeightError
+from caffe_compat.foreign import read_bytes
 from caffe_compat.layers.base import Layer
 from caffe_compat.training.draws import Draws, Twister
 from caffe_compat.weights.wire import memory_loader, read_blob
@@ -30,7 +31,7 @@ def read_mean(path: Path) -> Floats:
     ------
     DataError : the file is no blob of four axes.
     """
-    view = memoryview(path.read_bytes())
+    view = memoryview(read_bytes(path))
     try:
         blob = read_blob(view, 0, len(view), memory_loader(view), "mean")
     except WeightError as error:

@@ -14,7 +14,7 @@ from caffe_compat.definition import schema
 from caffe_compat.definition.schema import Dialect
 from caffe_compat.definition.spec import LayerSpec, NetSpec
 from caffe_compat.errors import SchemaError, WeightError
-from caffe_compat.files import atomic_write
+from caffe_compat.files import atomic_write, write_hdf5
 from caffe_compat.weights.model import Weights
 from caffe_compat.weights.wire import encode_blob, encode_bytes
 
@@ -103,15 +103,13 @@ def write_weights(
 
 
 def _write_h5(name: str, weights: Weights, net: NetSpec) -> None:
-    import h5py
-
     order = [layer.name for layer in net.layers]
     lost = [entry.name for entry in weights.layers if entry.name not in order]
     if lost:
         raise WeightError("weights for layers that the definition does not have", lost)
     # Caffe stores a shared parameter with the first layer that has it, and no other
     owned = _owned(net)
-    with atomic_write(name, stream=False) as target, h5py.File(target, "w") as file:
+    with write_hdf5(name) as file:
         data = file.create_group("data")
         for layer in order:
             data.require_group(layer)

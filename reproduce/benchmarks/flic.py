@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from caffe_compat.foreign import Unfit, reading, stay_inside
 from reproduce.benchmarks.benchmark import TORSO, Benchmark, Floats, Norm, competitors
 from reproduce.benchmarks.measures import Stick
 from reproduce.people import flic_files, matfile
@@ -21,6 +22,8 @@ from reproduce.people.matlab_pixels import from_matlab
 from reproduce.people.skeletons import FLIC_POINTS, PARTS_9, SKELETON_9
 from reproduce.predict import joint_files
 from reproduce.predict.protocol import PROTOCOLS, Person
+
+_FILE, _WHAT = "flic/examples.mat", "list of FLIC's examples"
 
 
 class Flic(Benchmark):
@@ -64,33 +67,43 @@ class Flic(Benchmark):
     @cached_property
     def _tests(self) -> list[Any]:
         """The test examples of the data set's file."""
-        examples = flic_files.read_examples(self.need("flic/examples.mat"))
-        return [example for example in examples if matfile.number(example.istest)]
+        path = self.need(_FILE)
+        with reading(path, _WHAT):
+            examples = flic_files.read_examples(path)
+            found = [e for e in examples if matfile.number(getattr(e, "istest", None))]
+            if not found:
+                raise Unfit("it has no test examples")
+            return found
 
     @cached_property
     def _parts(self) -> Floats:
         """(N, 9, 2) in the network's order."""
-        joints = [flic_files.joints_of(example)[0][:, :2] for example in self._tests]
-        return from_matlab(np.stack(joints))
+        with reading(self.need(_FILE), _WHAT):
+            joints = [flic_files.joints_of(example)[0][:, :2] for example in self._tests]
+            return from_matlab(np.stack(joints))
 
     @cached_property
     def _points(self) -> Floats:
         """(N, 11, 2) the annotated points, in the order of :data:`FLIC_POINTS`."""
-        coords = [np.asarray(example.coords, np.float64) for example in self._tests]
-        return from_matlab(np.stack([one[:, ~np.isnan(one[0])].T for one in coords]))
+        with reading(self.need(_FILE), _WHAT):
+            coords = [np.asarray(example.coords, np.float64) for example in self._tests]
+            return from_matlab(np.stack([one[:, ~np.isnan(one[0])].T for one in coords]))
 
     @cached_property
     def _boxes(self) -> Floats:
         """(N, 4) the torso's left, top, right, bottom in 0-based pixels."""
-        boxes = [np.asarray(example.torsobox, np.float64).reshape(2, 2) for example in self._tests]
-        return from_matlab(np.stack(boxes)).reshape(-1, 4)
+        with reading(self.need(_FILE), _WHAT):
+            boxes = [np.asarray(one.torsobox, np.float64).reshape(2, 2) for one in self._tests]
+            return from_matlab(np.stack(boxes)).reshape(-1, 4)
 
     def people(self) -> list[tuple[Path, Person]]:
         found: list[tuple[Path, Person]] = []
-        for example, box in zip(self._tests, self._boxes.tolist(), strict=True):
-            left, top, right, bottom = box
-            path = self.root / "flic" / "images" / matfile.text(example.filepath)
-            found.append((path, (left, top, right - left, bottom - top)))
+        with reading(self.need(_FILE), _WHAT):
+            for example, box in zip(self._tests, self._boxes.tolist(), strict=True):
+                left, top, right, bottom = box
+                name = stay_inside(matfile.text(example.filepath))
+                path = self.root / "flic" / "images" / name
+                found.append((path, (left, top, right - left, bottom - top)))
         return found
 
     def truth(self, count: int, annotation: str = "oc") -> tuple[Floats, tuple[str, ...]]:
@@ -119,5 +132,6 @@ class Flic(Benchmark):
         if modec.exists():
             (points,) = matfile.load(modec, "pred_coords")
             label = "MODEC, Sapp & Taskar CVPR'13"
-            found[label] = from_matlab(np.asarray(points, np.float64).transpose(2, 1, 0))
+            with reading(modec, "file of predicted joints"):
+                found[label] = from_matlab(np.asarray(points, np.float64).transpose(2, 1, 0))
         return found

@@ -10,6 +10,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from caffe_compat.foreign import reading
 from reproduce.benchmarks.benchmark import TORSO, Benchmark, Floats, Norm, competitors
 from reproduce.people import lsp_files, matfile
 from reproduce.people.matlab_pixels import from_matlab
@@ -50,9 +51,11 @@ class Lsp(Benchmark):
 
     @cached_property
     def _observer_centric(self) -> Floats:
-        (joints,) = matfile.load(self.need("predictions/LSP-joints-OC.mat"), "joints")
-        tests = np.asarray(joints, np.float64).transpose(2, 1, 0)[1 - FIRST_TEST :]
-        return from_matlab(tests[:, :, :2])
+        path = self.need("predictions/LSP-joints-OC.mat")
+        (joints,) = matfile.load(path, "joints")
+        with reading(path, "file of joints"):
+            tests = np.asarray(joints, np.float64).transpose(2, 1, 0)[1 - FIRST_TEST :]
+            return from_matlab(tests[:, :, :2])
 
     def people(self) -> list[tuple[Path, Person]]:
         truth, folder = self._person_centric

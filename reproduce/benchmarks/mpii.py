@@ -12,11 +12,11 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from caffe_compat.errors import DataError
 from caffe_compat.files import atomic_write
+from caffe_compat.foreign import Unfit, open_hdf5, reading, stay_inside, take
 from reproduce.benchmarks import measures
 from reproduce.benchmarks.benchmark import TORSO, Benchmark, Floats, Missing, Norm
-from reproduce.people import mpii_files
+from reproduce.people import matfile, mpii_files
 from reproduce.people.matlab_pixels import from_matlab, to_matlab
 from reproduce.people.skeletons import MPII_JOINTS, SKELETON_14
 from reproduce.predict import joint_files
@@ -25,6 +25,13 @@ from reproduce.predict.protocol import PROTOCOLS, Person, Standing
 VALID = "mpii/valid.h5"
 # The makers of valid.h5 enlarged MPII's scale, and moved the centre down by pixels per scale.
 ENLARGED, MOVED_DOWN = 1.25, 15.0
+# what one person has of each data set of valid.h5
+_SHAPES: dict[str, tuple[int, ...]] = {
+    "center": (2,),
+    "scale": (),
+    "part": (len(MPII_JOINTS), 2),
+    "normalize": (),
+}
 LABELS = {"tompson": "Tompson et al., CVPR'15", "newell": "Newell et al., ECCV'16"}
 
 
@@ -64,15 +71,17 @@ class MpiiValidation(Benchmark):
 
     @cached_property
     def _valid(self) -> dict[str, npt.NDArray[Any]]:
-        import h5py
-
-        path = self.need(VALID)
-        names = ("imgname", "center", "scale", "part", "normalize")
-        try:
-            with h5py.File(path, "r") as file:
-                return {name: np.asarray(file[name][()]) for name in names}
-        except (OSError, KeyError) as error:
-            raise DataError(f"{path}: is no file of MPII's validation split: {error}") from None
+        with open_hdf5(self.need(VALID), "file of MPII's validation split") as file:
+            found = {"imgname": take(file, "imgname", kinds="SO", axes=1)}
+            count = len(found["imgname"])
+            for name, shape in _SHAPES.items():
+                array = take(file, name, axes=1 + len(shape), rows=count)
+                if array.shape[1:] != shape or not np.isfinite(array).all():
+                    raise Unfit(f"'{name}' has the shape {array.shape}, or no numbers")
+                found[name] = array
+            if not count:
+                raise Unfit("it holds nobody")
+            return found
 
     def people(self) -> list[tuple[Path, Person]]:
         scales = self._valid["scale"].astype(np.float64) / ENLARGED
@@ -82,7 +91,9 @@ class MpiiValidation(Benchmark):
         for name, (x, y), scale in zip(
             self._valid["imgname"], from_matlab(centers).tolist(), scales.tolist(), strict=True
         ):
-            text = name.decode() if isinstance(name, bytes) else str(name)
+            text = name.decode("utf-8", "replace") if isinstance(name, bytes) else str(name)
+            with reading(self.need(VALID), "file of MPII's validation split"):
+                stay_inside(text)
             standing = Standing((x, y), scale)
             found.append((self.root / "mpii" / "images" / text, standing))
         return found
@@ -152,21 +163,18 @@ class MpiiTest(MpiiValidation):
 
     @cached_property
     def _release(self) -> npt.NDArray[Any]:
-        from scipy.io import loadmat
-
-        try:
-            return np.asarray(loadmat(self.mat)["RELEASE"])
-        except (OSError, KeyError, ValueError, NotImplementedError, TypeError) as error:
-            raise DataError(f"{self.mat}: is no annotation file of MPII: {error!r}") from None
+        (release,) = matfile.load(self.mat, "RELEASE", records=True)
+        return np.asarray(release)
 
     @cached_property
     def _found(self) -> list[tuple[Path, Standing, tuple[int, int]]]:
         """Image, place, and number of image and rectangle of each test person."""
-        try:
-            root = self._release[0, 0]
-            entries, training = root["annolist"].reshape(-1), root["img_train"].reshape(-1)
-        except (ValueError, IndexError) as error:
-            raise DataError(f"{self.mat}: is no annotation file of MPII: {error!r}") from None
+        with reading(self.mat, "annotation file of MPII"):
+            return self._test_people()
+
+    def _test_people(self) -> list[tuple[Path, Standing, tuple[int, int]]]:
+        root = self._release[0, 0]
+        entries, training = root["annolist"].reshape(-1), root["img_train"].reshape(-1)
         found = []
         for e, entry in enumerate(entries):
             rectangles = entry["annorect"].reshape(-1)
@@ -175,7 +183,7 @@ class MpiiTest(MpiiValidation):
                 continue
             for p, person in enumerate(rectangles):
                 if person["scale"].size and person["objpos"].size:
-                    name = str(entry["image"].reshape(-1)[0]["name"].reshape(-1)[0])
+                    name = stay_inside(str(entry["image"].reshape(-1)[0]["name"].reshape(-1)[0]))
                     place = person["objpos"].reshape(-1)[0]
                     x, y = from_matlab([place["x"].item(), place["y"].item()]).tolist()
                     standing = Standing((x, y), float(person["scale"].item()))

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
+import math
+import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
@@ -10,17 +13,68 @@ from typing import Any, TypeVar
 import click
 
 from caffe_compat import __version__
-from caffe_compat.errors import CaffeCompatError
+from caffe_compat.errors import CaffeCompatError, printable
 
-BAD_INPUT, FAILED_CHECK = 2, 1
+BAD_INPUT, FAILED_CHECK, INTERRUPTED = 2, 1, 130
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 
-class CommandGroup(click.Group):
-    """A click group whose commands turn our exceptions into one line and exit code 2."""
+class FilePath(click.Path):
+    """A file or folder name on the command line; an empty one is no name."""
 
-    def main(self, *args: Any, **kwargs: Any) -> Any:
-        return run_reporting(lambda: click.Group.main(self, *args, **kwargs))
+    name = "path"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Refuse an empty name."""
+        if not os.fspath(value):
+            self.fail("is empty; expected the name of a file or folder", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+class Real(click.FloatRange):
+    """A number on the command line that is neither nan nor infinite."""
+
+    name = "number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Refuse nan and infinity, which pass every comparison of a range."""
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a number to work with", param, ctx)
+        return number
+
+
+FILE = FilePath()
+POSITIVE = click.IntRange(min=1, max=2**31 - 1)
+SEED = click.IntRange(min=0, max=2**63 - 1)
+WORKERS = click.IntRange(min=0, max=256)
+
+
+_STEP, _LARGEST_INPUT = 8, 10_000  # pixels
+
+
+def check_input_size(side: int) -> None:
+    """Refuse an input that the networks' three poolings do not divide, or that no memory holds.
+
+    Raises
+    ------
+    CaffeCompatError : says which sizes there are.
+    """
+    if side % _STEP or not _STEP <= side <= _LARGEST_INPUT:
+        raise CaffeCompatError(
+            f"--input {side}: expected a multiple of {_STEP} from {_STEP} to {_LARGEST_INPUT}"
+        )
+
+
+def _invoke(command: click.Command, run: Callable[[], Any]) -> Any:
+    """Run a command; Ctrl-C ends it with exit code 130 and says how to go on."""
+    try:
+        return run()
+    except KeyboardInterrupt:
+        resume = any(parameter.name == "resume" for parameter in command.params)
+        again = "the same command with --resume goes on" if resume else "run the command again"
+        click.echo(f"\ninterrupted; {again}", err=True)
+        sys.exit(INTERRUPTED)
 
 
 class Command(click.Command):
@@ -29,10 +83,27 @@ class Command(click.Command):
     def main(self, *args: Any, **kwargs: Any) -> Any:
         return run_reporting(lambda: click.Command.main(self, *args, **kwargs))
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run it; an interruption ends with exit code 130."""
+        return _invoke(self, lambda: click.Command.invoke(self, ctx))
+
+
+class CommandGroup(click.Group):
+    """A click group whose commands turn our exceptions into one line and exit code 2."""
+
+    command_class = Command
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        return run_reporting(lambda: click.Group.main(self, *args, **kwargs))
+
 
 def run_reporting(call: Callable[[], Any]) -> Any:
     """Run a command; bad input ends with its message on stderr and exit code 2, with a traceback
     under ``--debug``."""
+    for stream in (sys.stdout, sys.stderr):
+        # file names may be broken UTF-8: printing them must not end the program
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         return call()
     except CaffeCompatError as error:
@@ -97,7 +168,7 @@ def common(function: _F) -> _F:
 
 def table(rows: Sequence[Sequence[str]], head: Sequence[str]) -> str:
     """Left-aligned columns."""
-    lines = [list(head), *[list(map(str, row)) for row in rows]]
+    lines = [list(head), *[[printable(str(cell)) for cell in row] for row in rows]]
     widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
     out = [
         "  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip()
@@ -133,14 +204,12 @@ def parse_shapes(
 
 def data_option(what: str) -> Callable[[_F], _F]:
     """``--data``, the folder with data sets, models or predictions; ``what`` it holds."""
-    return click.option("--data", default=".", show_default=True, type=click.Path(), help=what)
+    return click.option("--data", default=".", show_default=True, type=FILE, help=what)
 
 
 def out_option(what: str, default: str) -> Callable[[_F], _F]:
     """``-o`` or ``--out``, the folder that a command writes to; ``what`` it is for."""
-    return click.option(
-        "-o", "--out", default=default, show_default=True, type=click.Path(), help=what
-    )
+    return click.option("-o", "--out", default=default, show_default=True, type=FILE, help=what)
 
 
 def device_option(function: _F) -> _F:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from caffe_compat.errors import CaffeCompatError, printable
+from caffe_compat.files import check_target
 from reproduce.cli.common import (
     BAD_INPUT,
     FAILED_CHECK,
+    FILE,
     Command,
+    Real,
     common,
     emit_json,
     parse_shapes,
@@ -31,6 +36,15 @@ _ENDINGS = {
     "h5": ".caffemodel.h5",
     "onnx": ".onnx",
 }
+
+_BY_ENDING = {
+    ".safetensors": "safetensors",
+    ".pth": "pth",
+    ".npz": "npz",
+    ".caffemodel": "caffemodel",
+    ".h5": "h5",
+}
+_TOLD = ("left out", "unused", "mismatch", "missing")  # statuses whose reason is printed
 
 _EPILOG = """
 \b
@@ -88,7 +102,7 @@ def _print(report: dict[str, Any]) -> None:
             r["name"],
             r["type"],
             " ".join(map(_shape_text, r["shapes"])),
-            r["status"],
+            f"{r['status']}: {r['detail']}" if r["status"] in _TOLD else r["status"],
         )
         for r in report["layers"]
     ]
@@ -154,18 +168,14 @@ def _verify(made: Conversion, dump: str, tolerance: float, as_json: bool) -> Com
 
 
 @click.command(cls=Command, epilog=_EPILOG)
-@click.argument("model", type=click.Path())
-@click.option(
-    "--prototxt", type=click.Path(), help="Deploy definition; default: the one inside the model."
-)
+@click.argument("model", type=FILE)
+@click.option("--prototxt", type=FILE, help="Deploy definition; default: the one inside the model.")
 @click.option(
     "--to",
     type=click.Choice(list(_ENDINGS)),
     help="Output format; default: by -o's ending, else safetensors.",
 )
-@click.option(
-    "-o", "--out", type=click.Path(), help="Output file; default: MODEL with another ending."
-)
+@click.option("-o", "--out", type=FILE, help="Output file; default: MODEL with another ending.")
 @click.option(
     "--dialect",
     type=click.Choice(["upstream", "fork"]),
@@ -194,13 +204,14 @@ def _verify(made: Conversion, dump: str, tolerance: float, as_json: bool) -> Com
 @click.option(
     "--verify",
     "dump",
-    type=click.Path(),
+    type=FILE,
     help="Compare with recorded blobs (.npz) instead of converting.",
 )
 @click.option(
     "--tolerance",
     default=1e-4,
     show_default=True,
+    type=Real(min=0),
     help="For --verify, as a fraction of a blob's largest value.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Report as JSON.")
@@ -228,7 +239,9 @@ def main(
     """
     from caffe_compat.conversion.convert import convert, weights_only
     from caffe_compat.errors import UnknownInput, UnsupportedLayer
-    from reproduce.network.identify import identify
+    from reproduce.network.identify import identify, model_file
+
+    model = model_file(model)
 
     try:
         made = convert(
@@ -265,15 +278,13 @@ def main(
         emit_json(report)
     else:
         _print(report)
-        click.echo(f"written     {target} ({Path(target).stat().st_size / 1e6:.1f} MB)")
+        click.echo(f"written     {printable(target)} ({Path(target).stat().st_size / 1e6:.1f} MB)")
 
 
 def _output(model: str, out: str | None, to: str | None) -> tuple[str, str]:
     """The file to write, and its format."""
-    target = _target(model, out, to)
-    chosen = to or next(
-        (f for f, e in _ENDINGS.items() if target.endswith(e.rpartition(".")[2])), "safetensors"
-    )
+    chosen = _format(out, to)
+    target = _target(model, out, chosen)
     if Path(target).resolve() == Path(model).resolve():
         click.echo(f"error: {target} is the model itself; choose another file with -o", err=True)
         raise SystemExit(BAD_INPUT)
@@ -317,8 +328,37 @@ def _report_weights(loose: WeightsOnly, target: str, as_json: bool) -> None:
     click.echo(f"written     {target} ({Path(target).stat().st_size / 1e6:.1f} MB)")
 
 
-def _target(model: str, out: str | None, to: str | None) -> str:
+def _format(out: str | None, to: str | None) -> str:
+    """The output's format, of ``--to`` or of the name's ending; a name that says another one is
+    refused.
+
+    Raises
+    ------
+    CaffeCompatError : unknown ending, or one that belongs to another format.
+    """
+    if out is None:
+        return to or "safetensors"
+    ending = Path(out).suffix.lower()
+    said = _BY_ENDING.get(ending)
+    known = ", ".join(_BY_ENDING)
+    if to is None:
+        if said is None:
+            raise CaffeCompatError(
+                f"-o {out}: no format has the ending '{ending}'; known: {known}; or say --to"
+            )
+        return said
+    if (said is not None and said != to) or (to == "h5" and said is None):
+        raise CaffeCompatError(
+            f"-o {out}: the ending '{ending}' does not belong to --to {to}; give one of {known}"
+        )
+    return to
+
+
+def _target(model: str, out: str | None, to: str) -> str:
+    """The output's name: as given, else the model's with another ending; beside the model, but not
+    where its owner made it read-only."""
     if out is not None:
+        check_target(out)
         return out
     stem = Path(model).name
     for ending in (
@@ -332,7 +372,12 @@ def _target(model: str, out: str | None, to: str | None) -> str:
         if stem.endswith(ending):
             stem = stem[: -len(ending)]
             break
-    return str(Path(model).with_name(stem + _ENDINGS[to or "safetensors"]))
+    beside = Path(model).with_name(stem + _ENDINGS[to])
+    writable = os.access(model, os.W_OK) and os.stat(model).st_mode & 0o222
+    if writable and os.access(beside.parent, os.W_OK):
+        return str(beside)
+    click.echo(f"note: {model} is read-only; the output goes into this folder", err=True)
+    return beside.name
 
 
 if __name__ == "__main__":

@@ -12,8 +12,10 @@ import click
 from caffe_compat.errors import CaffeCompatError
 from reproduce.cli.common import (
     BENCHMARK_NAME,
+    FILE,
     Command,
     NameOf,
+    Real,
     common,
     data_option,
     emit_json,
@@ -66,7 +68,7 @@ def _warn_other_annotation(
 
 
 @click.command(cls=Command, epilog=_EPILOG)
-@click.argument("predictions", nargs=-1, required=True, type=click.Path())
+@click.argument("predictions", nargs=-1, required=True, type=FILE)
 @click.option("--dataset", type=BENCHMARK_NAME, required=True)
 @data_option("Folder with lsp/, flic/ or mpii/.")
 @click.option(
@@ -109,13 +111,11 @@ def _warn_other_annotation(
 @click.option(
     "--threshold",
     "at",
-    type=click.FloatRange(min=0),
+    type=Real(min=0),
     multiple=True,
     help="Of the table, may be given several times; default 0.2, MPII and PCP 0.5.",
 )
-@click.option(
-    "--out", type=click.Path(), help="Folder for curves (PNG, PDF, SVG) and numbers (CSV, JSON)."
-)
+@click.option("--out", type=FILE, help="Folder for curves (PNG, PDF, SVG) and numbers (CSV, JSON).")
 @click.option("--json", "as_json", is_flag=True, help="Table as JSON.")
 @common
 def main(
@@ -137,6 +137,10 @@ def main(
     MPII is scored on Tompson's validation split; the test set's truth is not public. A file with
     three axes is read as people x joints x 2 or in the reversed order, as MATLAB stores it.
     """
+    from caffe_compat.files import make_folder
+
+    if out:
+        make_folder(out)
     import numpy as np
 
     from reproduce.benchmarks.registry import open_benchmark
@@ -218,11 +222,10 @@ def _write(
     dataset: str,
     rows: list[dict[str, object]],
 ) -> None:
-    from caffe_compat.files import atomic_write
+    from caffe_compat.files import atomic_write, csv_cell
     from reproduce.drawing.curves import Curve, draw, write_numbers
     from reproduce.runtime.provenance import provenance
 
-    out.mkdir(parents=True, exist_ok=True)
     panels = {"total": [Curve(n, r.thresholds, r.total) for n, r in results.items()]}
     for part, joints in groups.items():
         panels[part] = [
@@ -242,7 +245,8 @@ def _write(
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]))
     writer.writeheader()
-    writer.writerows(rows)
+    for row in rows:
+        writer.writerow({k: csv_cell(v) if isinstance(v, str) else v for k, v in row.items()})
     with atomic_write(out / f"{dataset}_table.csv") as stream:
         stream.write(text.getvalue().encode())
     click.echo(f"curves and numbers written to {out}")

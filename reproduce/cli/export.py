@@ -10,12 +10,22 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from caffe_compat.errors import DataError
-from reproduce.cli.common import CommandGroup, common
+from caffe_compat.files import check_target, make_folder
+from reproduce.cli.common import (
+    FILE,
+    POSITIVE,
+    SEED,
+    WORKERS,
+    CommandGroup,
+    Real,
+    check_input_size,
+    common,
+)
 
 if TYPE_CHECKING:
     from reproduce.people.annotation import Annotation
 
-_POSITIVE = click.IntRange(min=1)
+_LARGEST = 100_000  # of a number of channels, a kernel or a side
 
 
 @click.group(cls=CommandGroup)
@@ -29,10 +39,10 @@ def main() -> None:
 @click.option(
     "--data",
     required=True,
-    type=click.Path(),
+    type=FILE,
     help="Folder that holds the download (coco: its JSON file).",
 )
-@click.option("-o", "--out", required=True, type=click.Path(), help="The JSON file to write.")
+@click.option("-o", "--out", required=True, type=FILE, help="The JSON file to write.")
 @click.option(
     "--format",
     "format_",
@@ -77,9 +87,9 @@ def json_(
 
 
 @main.command()
-@click.argument("annotations", nargs=-1, required=True, type=click.Path())
-@click.option("--data", required=True, type=click.Path(), help="Folder of the images.")
-@click.option("-o", "--out", required=True, type=click.Path(), help="The LMDB folder to write.")
+@click.argument("annotations", nargs=-1, required=True, type=FILE)
+@click.option("--data", required=True, type=FILE, help="Folder of the images.")
+@click.option("-o", "--out", required=True, type=FILE, help="The LMDB folder to write.")
 @click.option("--validation", is_flag=True, help="Leave out the validation split.")
 @click.option(
     "--seed",
@@ -101,7 +111,7 @@ def json_(
     "--workers",
     default=2,
     show_default=True,
-    type=click.IntRange(0, 256),
+    type=WORKERS,
     help="Threads that decode images.",
 )
 def lmdb(
@@ -145,12 +155,12 @@ def lmdb(
 
 
 @main.command()
-@click.argument("source", type=click.Path())
+@click.argument("source", type=FILE)
 @click.option(
     "-o",
     "--out",
     required=True,
-    type=click.Path(),
+    type=FILE,
     help="HDF5 file to write; or an LMDB folder from an HDF5 file.",
 )
 @click.option(
@@ -170,6 +180,7 @@ def hdf5(source: str, out: str, joints: int | None) -> None:
         write_values(records.to_lmdb_values(store), out)
         click.echo(f"{len(store)} records written to {out}")
         return
+    check_target(out)
     lmdb_store = LMDBStore(source, joints)
     with tqdm(total=len(lmdb_store), unit=" records", disable=None) as bar:
         records.from_lmdb(lmdb_store, out, lambda done, total: bar.update(done - bar.n) and None)
@@ -179,20 +190,22 @@ def hdf5(source: str, out: str, joints: int | None) -> None:
 
 
 @main.command()
-@click.argument("file", type=click.Path())
+@click.argument("file", type=FILE)
 @click.argument("key", required=False)
 @click.option(
     "--joints",
     type=click.IntRange(1, 255),
     help="Joints per person in an LMDB (default: as many as its records show).",
 )
-@click.option("-o", "--out", type=click.Path(), help="Also draw the record into this PNG.")
+@click.option("-o", "--out", type=FILE, help="Also draw the record into this PNG.")
 def show(file: str, key: str | None, joints: int | None, out: str | None) -> None:
     """Print a record's annotation (default: the first) and draw it."""
     from reproduce.people.annotation import counted_from_1
     from reproduce.samples.preview import draw_record
     from reproduce.samples.schedule import open_store
 
+    if out:
+        check_target(out)
     store = open_store(file, joints)
     index = _index(store, key)
     record = store.record(index)
@@ -225,7 +238,7 @@ def _index(store: Any, key: str | None) -> int:
 
 
 @main.command()
-@click.argument("file", type=click.Path())
+@click.argument("file", type=FILE)
 @click.option(
     "--n",
     "count",
@@ -234,21 +247,19 @@ def _index(store: Any, key: str | None) -> int:
     type=click.IntRange(1, 400),
     help="How many samples.",
 )
-@click.option(
-    "--prototxt", type=click.Path(), help="train_test definition whose CPMData layer to use."
-)
+@click.option("--prototxt", type=FILE, help="train_test definition whose CPMData layer to use.")
 @click.option(
     "--joints",
     type=click.IntRange(1, 255),
     help="Joints per person in an LMDB (default: as many as its records show).",
 )
-@click.option("--seed", default=1, show_default=True, type=click.IntRange(0, 2**63 - 1))
+@click.option("--seed", default=1, show_default=True, type=SEED)
 @click.option(
     "-o",
     "--out",
     default="preview.png",
     show_default=True,
-    type=click.Path(),
+    type=FILE,
     help="The PNG to write.",
 )
 def preview(
@@ -293,9 +304,11 @@ def preview(
 
 
 @main.command()
-@click.option("-o", "--out", required=True, type=click.Path(), help="Folder for the prototxts.")
-@click.option("--stages", type=_POSITIVE, help="Number of stages (default: 6; person: 4).")
-@click.option("--parts", type=_POSITIVE, help="Number of parts (default: 14).")
+@click.option("-o", "--out", required=True, type=FILE, help="Folder for the prototxts.")
+@click.option(
+    "--stages", type=click.IntRange(1, 64), help="Number of stages (default: 6; person: 4)."
+)
+@click.option("--parts", type=click.IntRange(1, 1000), help="Number of parts (default: 14).")
 @click.option(
     "--input",
     "size",
@@ -335,14 +348,14 @@ def preview(
     help="vgg: channels of the 3x3 convolutions after the blocks; the last are the image features "
     "(default: 256,256,256,256,128; person: 128).",
 )
-@click.option("--wide", type=_POSITIVE, help="Channels of stage 1's wide layers (default: 512).")
-@click.option("--belief", type=_POSITIVE, help="Channels of the Mconv layers (default: 128).")
+@click.option("--wide", type=POSITIVE, help="Channels of stage 1's wide layers (default: 512).")
+@click.option("--belief", type=POSITIVE, help="Channels of the Mconv layers (default: 128).")
 @click.option(
-    "--stage-kernel", type=_POSITIVE, help="Kernel of the Mconv layers (default: cpm 11, vgg 7)."
+    "--stage-kernel", type=POSITIVE, help="Kernel of the Mconv layers (default: cpm 11, vgg 7)."
 )
 @click.option(
     "--stage-convs",
-    type=_POSITIVE,
+    type=POSITIVE,
     help="How many Mconv layers have that kernel (default: cpm 3, vgg 5).",
 )
 @click.option(
@@ -353,23 +366,29 @@ def preview(
 @click.option(
     "--filler", type=click.Choice(["gaussian", "msra"]), default="gaussian", show_default=True
 )
-@click.option("--first-mult", type=float, help="lr_mult of stage 1 (default: cpm 5, vgg 1).")
+@click.option("--first-mult", type=Real(min=0), help="lr_mult of stage 1 (default: cpm 5, vgg 1).")
 @click.option(
-    "--later-mult", type=float, help="lr_mult of the later stages (default: cpm 1, vgg 4)."
+    "--later-mult", type=Real(min=0), help="lr_mult of the later stages (default: cpm 1, vgg 4)."
 )
 @click.option(
     "--source", default="lmdb/MPI", show_default=True, help="The LMDB of the CPMData layer."
 )
-@click.option("--batch", default=16, show_default=True, help="Batch size.")
+@click.option("--batch", default=16, show_default=True, type=POSITIVE, help="Batch size.")
 @click.option(
-    "--target-dist", default=1.171, show_default=True, help="target_dist of the CPMData layer."
+    "--target-dist",
+    default=1.171,
+    show_default=True,
+    type=Real(min=0, min_open=True),
+    help="target_dist of the CPMData layer.",
 )
 @click.option(
     "--sigma-center",
-    type=float,
+    type=Real(min=0, min_open=True),
     help="sigma_center of the CPMData layer (default: the schema's 21).",
 )
-@click.option("--np-in-lmdb", type=int, help="Joints per person in the LMDB, where not 16.")
+@click.option(
+    "--np-in-lmdb", type=click.IntRange(1, 255), help="Joints per person in the LMDB, where not 16."
+)
 @click.option(
     "--scheme",
     type=click.Choice(["joint", "stage-wise", "fine-tuned", "no-supervision"]),
@@ -471,7 +490,7 @@ def proto(
         base.message.ClearField(descriptor.name)
     base.message.MergeFrom(message)
     folder = Path(out)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     nets = netgen.plan(trained, data, scheme)
     prefix = base.message.snapshot_prefix
     for suffix, net in nets.items():
@@ -497,6 +516,8 @@ def _size(text: str) -> tuple[int, int]:
     found = _numbers(text.lower().replace("x", ","), text.lower().count("x") + 1, "--input")
     if len(found) > 2:
         raise DataError(f"--input: expected HEIGHTxWIDTH, found '{text}'")
+    for side in found:
+        check_input_size(side)
     return found[0], 0 if found[-1] == found[0] else found[-1]
 
 
@@ -511,7 +532,7 @@ def _numbers(text: str, count: int, option: str) -> list[int]:
         found = [int(v) for v in text.split(",")]
     except ValueError:
         found = []
-    if len(found) != count or min(found) < 1:
+    if len(found) != count or min(found) < 1 or max(found) > _LARGEST:
         raise DataError(
             f"{option}: expected {count} positive numbers with commas between, found '{text}'"
         )

@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from caffe_compat.errors import CaffeCompatError
-from reproduce.cli.common import CommandGroup, common, emit_json, engine_option, table
+from caffe_compat.files import check_target
+from reproduce.cli.common import (
+    FILE,
+    SEED,
+    CommandGroup,
+    check_input_size,
+    common,
+    emit_json,
+    engine_option,
+    table,
+)
 
 if TYPE_CHECKING:
     from caffe_compat.network.graph import Graph
@@ -89,15 +99,10 @@ def info(name: str) -> None:
 @main.command()
 @click.argument("name")
 def path(name: str) -> None:
-    """Print where a network's files are, for use in scripts."""
-    from reproduce.network.identify import how_to_get, released
+    """Print where a network's weights are; what is printed is what --model takes."""
+    from reproduce.network.identify import model_file
 
-    found = _find(name)
-    if found is None:
-        if not any(name in (m.name, str(m.id), m.file) for m in released()):
-            raise CaffeCompatError(f"no model is called '{name}'; see 'cpm-models list'")
-        raise CaffeCompatError(f"the weights of '{name}' are not here. {how_to_get()}")
-    click.echo(str(found))
+    click.echo(model_file(name))
 
 
 @main.command()
@@ -108,15 +113,19 @@ def path(name: str) -> None:
     show_default=True,
     help="The released model (name or number) whose architecture it gets.",
 )
-@click.option("--stages", type=int, help="Another number of stages.")
-@click.option("--parts", type=int, help="Another number of parts, without the background.")
+@click.option("--stages", type=click.IntRange(1, 64), help="Another number of stages.")
+@click.option(
+    "--parts", type=click.IntRange(1, 1000), help="Another number of parts, without the background."
+)
 @click.option("--input", "size", default=368, show_default=True, help="Input height and width.")
-@click.option("--seed", default=1, show_default=True, help="For Caffe's fillers.")
-@click.option("-o", "--out", required=True, type=click.Path(), help="The .caffemodel to write.")
+@click.option("--seed", default=1, show_default=True, type=SEED, help="For Caffe's fillers.")
+@click.option("-o", "--out", required=True, type=FILE, help="The .caffemodel to write.")
 def random(
     model: str, stages: int | None, parts: int | None, size: int, seed: int, out: str
 ) -> None:
     """Write a freshly filled (untrained) pose machine as a .caffemodel, definition included."""
+    check_input_size(size)
+    check_target(out)
     from caffe_compat import write_weights
     from caffe_compat.network.net import Net
     from reproduce.network.identify import released
@@ -136,8 +145,8 @@ def random(
 
 
 @main.command()
-@click.argument("model", type=click.Path())
-@click.option("--prototxt", type=click.Path(), help="Definition, if the model holds none.")
+@click.argument("model", type=FILE)
+@click.option("--prototxt", type=FILE, help="Definition, if the model holds none.")
 @click.option("--input", "size", help="HxW of the input (default: the definition's).")
 @engine_option
 @click.option("--calibrate", is_flag=True, help="Measure this machine's rates anew, and keep them.")
@@ -217,8 +226,8 @@ def plan(
 
 
 @main.command()
-@click.argument("model", type=click.Path())
-@click.option("--prototxt", type=click.Path(), help="Definition, if the model holds none.")
+@click.argument("model", type=FILE)
+@click.option("--prototxt", type=FILE, help="Definition, if the model holds none.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def rf(model: str, prototxt: str | None, as_json: bool) -> None:
     """Tell what each layer of MODEL sees: of the image, and of the previous stage's belief maps."""

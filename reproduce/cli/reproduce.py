@@ -12,8 +12,11 @@ from typing import TYPE_CHECKING
 import click
 
 from caffe_compat.errors import CaffeCompatError
+from caffe_compat.files import make_folder
 from reproduce.cli.common import (
     FAILED_CHECK,
+    FILE,
+    WORKERS,
     CommandGroup,
     common,
     data_option,
@@ -40,7 +43,7 @@ def main() -> None:
     "--data",
     default=".",
     show_default=True,
-    type=click.Path(),
+    type=FILE,
     help="Folder with lsp/, flic/, mpii/, release/ ...",
 )
 @click.option(
@@ -72,6 +75,22 @@ def check(data: str, model: str | None, prototxt: str | None, device: str, as_js
         counts = {v: sum(o.verdict == v for o in outcomes) for v in ("equal", "differs", "missing")}
         click.echo(", ".join(f"{n} {v}" for v, n in counts.items()))
     if any(o.verdict == "differs" for o in outcomes):
+        sys.exit(FAILED_CHECK)
+    if all(o.verdict == "missing" for o in outcomes):
+        click.echo(f"nothing was checked: {data} holds none of the data (--data)", err=True)
+        sys.exit(FAILED_CHECK)
+
+
+def _tell_empty(data: str, results: Path) -> None:
+    """A page without any data and results proves nothing: say so, and end with the code of a failed
+    check."""
+    from reproduce.benchmarks.registry import benchmarks
+
+    folders = {one.folder for one in benchmarks().values()} | {"release", "predictions"}
+    if any(results.glob("*.json")):
+        return
+    if not any((Path(data) / folder).is_dir() for folder in folders):
+        click.echo(f"nothing was checked: {data} holds none of the data (--data)", err=True)
         sys.exit(FAILED_CHECK)
 
 
@@ -217,19 +236,21 @@ def _training_command(name: str, module: str, plan: str) -> None:
         "--seeds",
         default=1,
         show_default=True,
-        type=click.IntRange(1),
+        type=click.IntRange(1, 1000),
         help="Trainings of each network.",
     )
     @click.option(
         "--work",
         default="experiments",
         show_default=True,
-        type=click.Path(),
+        type=FILE,
         help="Trainings and records.",
     )
-    @click.option("--results", type=click.Path(), help="Folder of results (default: WORK/results).")
+    @click.option("--results", type=FILE, help="Folder of results (default: WORK/results).")
     @device_option
-    @click.option("--workers", default=1, show_default=True, help="Processes that make samples.")
+    @click.option(
+        "--workers", default=1, show_default=True, type=WORKERS, help="Processes that make samples."
+    )
     @click.option(
         "--only", help="Only experiments whose name matches this pattern, e.g. 'joint-*'."
     )
@@ -372,7 +393,7 @@ def _silent(anything: object) -> None:
 )
 @click.option(
     "--results",
-    type=click.Path(),
+    type=FILE,
     help="Folder of results (default: those that come with the package).",
 )
 @click.option("--stages", default=3, show_default=True, type=click.IntRange(1, 6))
@@ -383,8 +404,10 @@ def report(data: str, profile: str, results: str | None, stages: int, out: str) 
     from reproduce.experiments.results import stored_folder
     from reproduce.report import page as made
 
+    make_folder(out)
     folder = Path(results) if results else stored_folder(profile)
     click.echo(str(made.make(Path(data), Path(out), folder, profile, click.echo, stages)))
+    _tell_empty(data, folder)
 
 
 @main.command("all")
@@ -393,16 +416,16 @@ def report(data: str, profile: str, results: str | None, stages: int, out: str) 
     "--profile", type=click.Choice(["smoke", "cpu", "paper"]), default="cpu", show_default=True
 )
 @click.option("--stages", default=3, show_default=True, type=click.IntRange(1, 6))
-@click.option("--seeds", default=1, show_default=True, type=click.IntRange(1))
+@click.option("--seeds", default=1, show_default=True, type=click.IntRange(1, 1000))
 @click.option(
     "--work",
     default="experiments",
     show_default=True,
-    type=click.Path(),
+    type=FILE,
     help="Folder of trainings and records.",
 )
 @click.option("--device", default="auto", show_default=True)
-@click.option("--workers", default=1, show_default=True)
+@click.option("--workers", default=1, show_default=True, type=WORKERS)
 @out_option("Folder for the page.", default="report")
 def all_(
     data: str, profile: str, stages: int, seeds: int, work: str, device: str, workers: int, out: str
@@ -442,6 +465,7 @@ def all_(
         results = stored_folder(profile)
         click.echo("the report shows the trainings' results that come with the package")
     click.echo(str(made.make(Path(data), Path(out), results, profile, click.echo, stages)))
+    _tell_empty(data, results)
 
 
 for _name, (_module, _plan) in _TRAINED.items():

@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from reproduce.cli.common import Command, common, device_option, engine_option
+from reproduce.cli.common import (
+    FILE,
+    POSITIVE,
+    SEED,
+    WORKERS,
+    Command,
+    common,
+    device_option,
+    engine_option,
+)
 
 if TYPE_CHECKING:
     from reproduce.train.run import Progress
@@ -28,10 +37,10 @@ Examples:
 
 
 @click.command(cls=Command, epilog=_EPILOG)
-@click.argument("solvers", nargs=-1, required=True, type=click.Path())
+@click.argument("solvers", nargs=-1, required=True, type=FILE)
 @click.option(
     "--weights",
-    type=click.Path(),
+    type=FILE,
     help="Start from these weights, by layer name; a,b: the later file counts where both have one.",
 )
 @click.option(
@@ -42,26 +51,29 @@ Examples:
 )
 @click.option(
     "--snapshot",
-    type=click.Path(),
+    type=FILE,
     help="Go on from a .solverstate, or 'latest' of the snapshot prefix.",
 )
-@click.option(
-    "--data", type=click.Path(), help="Record file (LMDB or HDF5) instead of the definition's."
-)
+@click.option("--data", type=FILE, help="Record file (LMDB or HDF5) instead of the definition's.")
 @device_option
 @click.option(
-    "--workers", default=1, show_default=True, help="Processes that make samples (0: none)."
+    "--workers",
+    default=1,
+    show_default=True,
+    type=WORKERS,
+    help="Processes that make samples (0: none).",
 )
 @click.option(
     "--amp", type=click.Choice(["bf16"]), help="Forward and backward in bfloat16 where safe."
 )
 @engine_option
 @click.option("--compile", "compile_", is_flag=True, help="Compile the network with torch.compile.")
-@click.option("--max-iter", type=int, help="Instead of the definition's.")
+@click.option("--max-iter", type=POSITIVE, help="Instead of the definition's.")
 @click.option(
     "--warmup",
     default=0,
     show_default=True,
+    type=click.IntRange(0, 2**31 - 1),
     help="Iterations of linearly rising rate (not in Caffe).",
 )
 @click.option(
@@ -78,6 +90,7 @@ Examples:
     "--seed",
     default=1,
     show_default=True,
+    type=SEED,
     help="Where random numbers begin: those of the dice and of the order of records.",
 )
 @click.option(
@@ -88,7 +101,7 @@ Examples:
 @click.option(
     "--log",
     "log_path",
-    type=click.Path(),
+    type=FILE,
     help="Append JSON lines here (default: beside the snapshots).",
 )
 @common
@@ -119,10 +132,12 @@ def main(
     Under torchrun, N processes with batch size B train as one with batch size N·B does.
     """
     from caffe_compat.errors import SolverError, WeightError
+    from caffe_compat.files import make_folder
     from caffe_compat.training import snapshots
     from caffe_compat.weights import containers
     from reproduce.runtime import processes
     from reproduce.runtime.device import choose
+    from reproduce.runtime.locks import hold
     from reproduce.samples.schedule import Order
     from reproduce.train import run
 
@@ -149,6 +164,10 @@ def main(
         if len(plan) > 1:
             raise SolverError("several solvers go on with '--snapshot latest'")
         state = Path(snapshot)
+    if weights is not None and snapshot is not None:
+        raise SolverError(
+            "--weights and --snapshot exclude each other: a snapshot brings its own weights"
+        )
     if fresh and weights is None:
         raise SolverError("--fresh goes with --weights")
     with processes.group(choose(device)) as group:
@@ -182,7 +201,7 @@ def main(
                 raise WeightError(
                     f"{weights}: the weights do not fit the network; {hint}", error.problems
                 ) from None
-            Path(os.path.dirname(prefixes[number]) or ".").mkdir(parents=True, exist_ok=True)
+            make_folder(os.path.dirname(prefixes[number]) or ".")
             if state is not None:
                 made.restore(state)
                 say(f"going on from {state}, iteration {made.iteration}")
@@ -198,6 +217,8 @@ def main(
                 log = None
                 watch: Callable[[Progress], None] = _silent
                 if group.first:
+                    # two trainings would overwrite each other's snapshots
+                    stack.enter_context(hold(prefixes[number]))
                     log = stack.enter_context(
                         open(log_path or f"{prefixes[number]}_log.jsonl", "a", encoding="utf-8")
                     )

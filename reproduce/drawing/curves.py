@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from caffe_compat.files import atomic_write, write_json
+from caffe_compat.files import atomic_write, csv_cell, write_json
 
 Floats = npt.NDArray[np.float64]
 
@@ -334,7 +334,8 @@ def write_numbers(
     for name, curves in panels.items():
         for c in curves:
             writer.writerows(
-                [name, c.label, f"{x:g}", f"{y:.4f}"] for x, y in zip(c.x, c.y, strict=True)
+                [csv_cell(name), csv_cell(c.label), f"{x:g}", f"{y:.4f}"]
+                for x, y in zip(c.x, c.y, strict=True)
             )
     with atomic_write(path.with_suffix(".csv")) as stream:
         stream.write(text.getvalue().encode())

@@ -21,6 +21,7 @@ import numpy as np
 
 from caffe_compat.errors import CaffeCompatError
 from caffe_compat.files import atomic_write, write_json
+from caffe_compat.foreign import read_json
 from reproduce.benchmarks import measures
 from reproduce.benchmarks.check import published
 from reproduce.experiments.plans import Experiment, Profile
@@ -280,7 +281,7 @@ class Lab:
         final = folder / "snap" / f"pose{suffix}_iter_{experiment.iterations}.caffemodel"
         gradients = folder / "gradients.json"
         if gradients.exists():
-            histograms.update(json.loads(gradients.read_text(encoding="utf-8")))
+            histograms.update(read_json(gradients, "histograms of gradients"))
         if final.exists():
             return True
         weights = None
@@ -459,9 +460,11 @@ def _json(content: Mapping[str, Any]) -> str:
 def _log(path: Path) -> list[dict[str, Any]]:
     """The lines of a training's log; one that a crash cut off is left out."""
     found = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        with contextlib.suppress(ValueError):
-            found.append(json.loads(line))
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        with contextlib.suppress(ValueError, RecursionError):
+            entry = json.loads(line)
+            if isinstance(entry, dict):
+                found.append(entry)
     return found
 
 

@@ -7,7 +7,6 @@ no missing or damaged number.
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from caffe_compat.errors import DataError
+from caffe_compat.foreign import read_json, reading
 from reproduce.network import netgen
 
 Floats = npt.NDArray[np.float64]
@@ -133,20 +133,14 @@ def read_result(path: Path) -> Result:
     ------
     DataError : the file is no result, or it is damaged.
     """
-    advice = "remove it to make it again"
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        why = f"cannot be read as a result of an experiment ({error})"
-        raise DataError(f"{path}: {why}; {advice}") from None
+    what, advice = "result of an experiment", "remove it to make it again"
+    content = read_json(path, what, advice=advice)
     lacking = _NEEDED if not isinstance(content, dict) else [n for n in _NEEDED if n not in content]
     if lacking:
         lacks = ", ".join(sorted(lacking))
-        raise DataError(f"{path}: is no result of an experiment, it lacks {lacks}; {advice}")
-    try:
+        raise DataError(f"{path}: is no {what}, it lacks {lacks}; {advice}")
+    with reading(path, what, advice=advice):
         return _parse(content)
-    except (TypeError, ValueError, KeyError, AttributeError) as error:
-        raise DataError(f"{path}: has an entry that no result has ({error}); {advice}") from None
 
 
 def _parse(content: Mapping[str, Any]) -> Result:
@@ -159,8 +153,21 @@ def _parse(content: Mapping[str, Any]) -> Result:
         raise ValueError("'total' and 'thresholds' have different lengths")
     for name in ("iterations", "batch", "seed", "people"):
         values[name] = int(content[name])
-    if earlier := content.get("earlier"):
+    if (earlier := content.get("earlier")) is not None:
         values["earlier"] = Earlier(int(earlier["iteration"]), _numbers(earlier["total"]))
+        if len(values["earlier"].total) != len(values["thresholds"]):
+            raise ValueError("'total' of 'earlier' and 'thresholds' have different lengths")
+    for name in ("experiment", "profile", "scheme"):
+        if not isinstance(content[name], str):
+            raise TypeError(f"'{name}' is no text")
+    for name in ("provenance", "final_losses", "gradients", "hits_of_people"):
+        if not isinstance(content.get(name, {}), Mapping):
+            raise TypeError(f"'{name}' is no object")
+    values["seconds"] = float(content.get("seconds", 0.0))
+    values["final_losses"] = {k: float(v) for k, v in content.get("final_losses", {}).items()}
+    if (machine := content.get("machine")) is not None:
+        values["machine"] = {**machine, "trees": int(machine["trees"])}
+        values["machine"]["images"] = int(machine["images"])
     hits = content.get("hits_of_people", {})
     values["hits_of_people"] = {key: tuple(map(int, found)) for key, found in hits.items()}
     return Result(**values)

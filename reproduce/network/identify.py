@@ -10,6 +10,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
+from caffe_compat.errors import CaffeCompatError
 from caffe_compat.network.graph import Graph
 from reproduce.network.netgen import CPMConfig, cpm, person, vgg
 from reproduce.network.structure import find_machine
@@ -18,6 +19,8 @@ if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
+
+_EMBEDDED_WEIGHTS = "pose.caffemodel"
 
 
 @dataclass(frozen=True)
@@ -148,6 +151,44 @@ def weight_folders() -> list[Path]:
     separator), then here."""
     given = os.environ.get("CPM_MODELS", "")
     return [Path(p) for p in given.split(os.pathsep) if p] or [Path.cwd()]
+
+
+def embedded_models() -> dict[str, Path]:
+    """Folders of the networks that come with the package, by name."""
+    folders = sorted(p for p in models_folder().iterdir() if (p / "pose_deploy.prototxt").exists())
+    return {folder.name: folder for folder in folders}
+
+
+def model_file(name: str) -> str:
+    """The weight file that ``--model`` means: a file, or the name of a network.
+
+    Parameters
+    ----------
+    name : of a file; of a network that comes with the package; or of a released one (its name,
+        number or file) that is in one of :func:`weight_folders`.
+
+    Returns
+    -------
+    A file name; ``name`` itself where it is no known network.
+
+    Raises
+    ------
+    CaffeCompatError : a released network that is not here; says where to get it.
+    """
+    if os.path.exists(name):
+        return name
+    if name in embedded_models():
+        return str(embedded_models()[name] / _EMBEDDED_WEIGHTS)
+    for model in released():
+        if name in (model.name, str(model.id), model.file):
+            for folder in weight_folders():
+                if (folder / model.file).exists():
+                    return str(folder / model.file)
+            raise CaffeCompatError(f"the weights of '{name}' are not here. {how_to_get()}")
+    if os.sep not in name and "." not in name:
+        known = ", ".join([*embedded_models(), *(model.name for model in released())])
+        raise CaffeCompatError(f"{name}: no file of this name, and no model; known: {known}")
+    return name
 
 
 def stage_outputs(graph: Graph) -> tuple[str, ...]:

@@ -272,6 +272,10 @@ def write_json(
         stream.write(to_json(annotations, stub=stub).encode())
 
 
+_WHOLE = ("annolist_index", "people_index")
+_LARGEST = 1 << 24  # records keep these numbers as float32
+
+
 def _array(value: Any, columns: int) -> Floats:
     """Rows of numbers; jsonlab's empty array becomes 0 rows."""
     if isinstance(value, dict):
@@ -314,6 +318,9 @@ def from_record(record: dict[str, Any]) -> Annotation | None:
     scale = float(record["scale_provided"])
     joints = _array(record["joint_self"], 3)
     objpos = np.array(record["objpos"], np.float64).reshape(2)
+    numbers = [record[name] for name in ("img_width", "img_height", *_WHOLE)]
+    if not all(abs(float(number)) <= _LARGEST for number in numbers):
+        raise ValueError(f"a whole number is larger than {_LARGEST:,}")
     if not np.isfinite(objpos).all():
         raise ValueError("objpos is no finite number")
     if not (math.isfinite(scale) and scale > 0):

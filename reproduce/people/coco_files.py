@@ -189,6 +189,8 @@ def _size(info: dict[str, Any], folder: Path) -> tuple[int, int]:
     """(width, height) of an image, from the picture itself where the file does not tell."""
     width, height = info.get("width"), info.get("height")
     if width and height:
+        if not (0 < float(width) < _FAR and 0 < float(height) < _FAR):
+            raise foreign.Unfit(f"its image has the size {width} × {height}")
         return int(width), int(height)
     return image_size(folder / str(info["file_name"]))
 
@@ -229,6 +231,8 @@ def read(
             image = entry.get("image_id")
             if image not in images:
                 raise foreign.Unfit(f"its image_id {image!r} is not among the images")
+            if not isinstance(images[image].get("file_name"), str):
+                raise foreign.Unfit(f"its image {image!r} has no file_name")
             people.append((image, _person(entry, count)))
             if image not in sizes:
                 sizes[image] = _size(images[image], Path(path).parent)

@@ -117,4 +117,7 @@ def read_folder(root: str | os.PathLike[str], *, skip_missing: bool = False) -> 
     mats = sorted(Path(root).rglob("*examples.mat"))
     if not mats:
         raise DataError(f"{os.fspath(root)}: no examples.mat in it (FLIC download)")
-    return read_training(mats[0], Path(root) / "images", skip_missing=skip_missing)
+    # the pictures lie beside the file, or directly below the folder
+    beside = mats[0].parent / "images"
+    images = beside if beside.is_dir() else Path(root) / "images"
+    return read_training(mats[0], images, skip_missing=skip_missing)

@@ -18,6 +18,10 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
     DataError : missing, another format, or a damaged header.
     """
     name = os.fspath(path)
+    if not os.path.lexists(name):
+        raise DataError(
+            f"{name}: cannot be read: no such image (--skip-missing leaves such people out)"
+        )
     check_file(path)
     try:
         with open(name, "rb") as stream:

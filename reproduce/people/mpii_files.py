@@ -172,4 +172,6 @@ def read_folder(
         raise DataError(f"{os.fspath(root)}: no {MAT} in it (MPII Human Pose download)")
     if not splits:
         raise DataError(f"{os.fspath(root)}: no detections.mat in it (Tompson's validation split)")
-    return read(mats[0], Path(root) / "images", read_split(splits[0]), skip_missing=skip_missing)
+    beside = mats[0].parent / "images"
+    images = beside if beside.is_dir() else Path(root) / "images"
+    return read(mats[0], images, read_split(splits[0]), skip_missing=skip_missing)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from caffe_compat.errors import DataError
+from caffe_compat.files import check_target
+from caffe_compat.foreign import check_file, reading
 
 Image = npt.NDArray[np.uint8]
 
@@ -26,7 +30,14 @@ def open_capture(source: str | int) -> Iterator[Any]:
     """
     import cv2
 
-    capture = cv2.VideoCapture(source)
+    if isinstance(source, str) and "://" not in source:
+        check_file(source)
+        try:
+            source.encode()
+        except UnicodeEncodeError:
+            raise DataError(f"{source}: the name is not UTF-8, which OpenCV needs") from None
+    with reading(str(source), "video"):
+        capture = cv2.VideoCapture(source)
     try:
         if not capture.isOpened():
             what = (
@@ -46,11 +57,28 @@ def frames_of(capture: Any, limit: int | None = None) -> Iterator[Image]:
     """Frames (H, W, 3) uint8 B, G, R until the end, or ``limit`` of them."""
     number = 0
     while limit is None or number < limit:
-        ok, frame = capture.read()
+        with reading("the video", "video"):
+            ok, frame = capture.read()
         if not ok:
             return
         yield np.asarray(frame, np.uint8)
         number += 1
+
+
+def _is_whole(path: Path) -> bool:
+    """Do the boxes of an MPEG-4 file fill it to its end, the one with the index among them?"""
+    size, at, names = path.stat().st_size, 0, set()
+    with path.open("rb") as stream:
+        while at + 8 <= size:
+            stream.seek(at)
+            length, name = struct.unpack(">I4s", stream.read(8))
+            if length == 1:  # a length of 64 bits follows
+                (length,) = struct.unpack(">Q", stream.read(8))
+            if length < 8:
+                return False
+            names.add(name)
+            at += length
+    return at == size and b"moov" in names
 
 
 class VideoFile:
@@ -70,9 +98,12 @@ class VideoFile:
     def __init__(self, path: Path, rate: float, size: tuple[int, int]) -> None:
         import cv2
 
-        self.path, self._part = path, path.with_name(f".{path.stem}.part.mp4")
+        self.path = path
+        check_target(path)
+        self._part = path.with_name(f".{path.stem[:40]}.{secrets.token_hex(4)}.mp4")
         code = cv2.VideoWriter.fourcc(*"mp4v")
-        self._writer = cv2.VideoWriter(str(self._part), code, rate, size)
+        with reading(path, "target for a video"):
+            self._writer = cv2.VideoWriter(str(self._part), code, rate, size)
         if not self._writer.isOpened():
             raise DataError(f"{path}: this OpenCV ({cv2.__version__}) cannot write MPEG-4 videos")
 
@@ -81,6 +112,18 @@ class VideoFile:
         self._writer.write(frame)
 
     def close(self) -> None:
-        """Complete the file and give it its name."""
+        """Complete the file and give it its name.
+
+        Raises
+        ------
+        DataError : it is not whole; OpenCV itself says nothing of a full disk.
+        """
         self._writer.release()
+        if not _is_whole(self._part):
+            raise DataError(f"{self.path}: cannot be written whole (is the disk full?)")
         os.replace(self._part, self.path)
+
+    def discard(self) -> None:
+        """Remove what was not completed."""
+        self._writer.release()
+        self._part.unlink(missing_ok=True)

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from caffe_compat import foreign
+from caffe_compat.errors import printable
 from caffe_compat.files import atomic_write, write_json
 from reproduce.people.matlab_pixels import to_matlab
 from reproduce.people.skeletons import Skeleton
@@ -30,7 +32,8 @@ def openpose(people: Sequence[tuple[Floats, Floats]]) -> dict[str, Any]:
 
 
 def write_all(path: Path, images: Sequence[Mapping[str, Any]], skeletal: Skeleton) -> None:
-    """People of many images in three forms: ``PATH_coco.json``, ``PATH.npz`` and ``PATH.mat``.
+    """People of many images: ``PATH_coco.json``, ``PATH_coco_results.json`` (the list that COCO's
+    ``loadRes`` takes), ``PATH.npz`` and ``PATH.mat``.
 
     Parameters
     ----------
@@ -52,7 +55,9 @@ def write_all(path: Path, images: Sequence[Mapping[str, Any]], skeletal: Skeleto
         return
     table = np.stack([values for _, values in rows])
     names = np.array([name for name, _ in rows])
-    write_json(path.with_name(path.name + "_coco.json"), coco(images, skeletal))
+    whole = coco(images, skeletal)
+    write_json(path.with_name(path.name + "_coco.json"), whole)
+    write_json(path.with_name(path.name + "_coco_results.json"), coco_results(whole))
     parts = np.array(skeletal.parts)
     with atomic_write(path.with_name(path.name + ".npz")) as stream:
         np.savez(
@@ -66,7 +71,8 @@ def write_all(path: Path, images: Sequence[Mapping[str, Any]], skeletal: Skeleto
         everything = {
             "prediction_all": to_matlab(table[:, :, :2]).transpose(1, 2, 0),
             "scores": table[:, :, 2].T,
-            "image": np.array(names, object)[:, None],
+            # MATLAB's files hold Unicode only: broken UTF-8 in a name is escaped
+            "image": np.array([printable(name) for name in names], object)[:, None],
             "parts": np.array(parts, object)[:, None],
         }
         savemat(stream, everything)
@@ -91,6 +97,7 @@ def coco(images: Sequence[Mapping[str, Any]], skeletal: Skeleton) -> dict[str, A
         )
         for person in image["people"]:
             values = np.array(person["pose_keypoints_2d"], np.float64).reshape(-1, 3)
+            values = np.nan_to_num(values, posinf=0.0, neginf=0.0)
             left, top = values[:, :2].min(0)
             wide, high = values[:, :2].max(0) - (left, top)
             keypoints = [v for x, y, _ in values.tolist() for v in (x, y, 2)]
@@ -108,3 +115,35 @@ def coco(images: Sequence[Mapping[str, Any]], skeletal: Skeleton) -> dict[str, A
                 }
             )
     return found
+
+
+def coco_results(whole: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The list of results that ``COCO.loadRes`` takes, of :func:`coco`'s annotations."""
+    names = ("image_id", "category_id", "keypoints", "score")
+    return [{name: row[name] for name in names} for row in whole["annotations"]]
+
+
+def read_result(path: Path, parts: int) -> dict[str, Any]:
+    """A ``_keypoints.json`` of :mod:`reproduce.predict.photographs`, checked.
+
+    Parameters
+    ----------
+    parts : of the network whose results are wanted.
+
+    Raises
+    ------
+    DataError : damaged, or of another network.
+    """
+    what, advice = "result of cpm-predict", "remove it to make it again"
+    content = foreign.read_json(path, what, nan=True, advice=advice)
+    with foreign.reading(path, what, advice=advice):
+        if not isinstance(content, dict) or not isinstance(content.get("image"), str):
+            raise foreign.Unfit("it names no image")
+        width, height = content["size"]
+        if type(width) is not int or type(height) is not int or min(width, height) < 1:
+            raise foreign.Unfit("its size is no width and height")
+        for person in content["people"]:
+            row = np.array(person["pose_keypoints_2d"], np.float64)
+            if row.shape != (3 * parts,):
+                raise foreign.Unfit(f"a person has {row.size} numbers, expected {3 * parts}")
+    return content

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from caffe_compat.errors import DataError
-from caffe_compat.files import atomic_write
+from caffe_compat.files import write_hdf5
 from caffe_compat.foreign import Unfit, open_hdf5, reading, take
 from reproduce.people.annotation import Annotation, Other, counted_from_0, counted_from_1
 from reproduce.records import layout
@@ -231,7 +231,7 @@ def from_lmdb(
     }
     starts = [0]
     encoded, total = False, 0
-    with atomic_write(out, stream=False) as target, h5py.File(target, "w") as file:
+    with write_hdf5(out) as file:
         images = file.create_dataset(
             "images", (count,), dtype=h5py.vlen_dtype(np.uint8), chunks=(1,)
         )

@@ -139,6 +139,8 @@ def decode(data: bytes, *, upright: bool = False) -> Image:
     ------
     DataError : too large, cut short, of floating point numbers, or no picture.
     """
+    import cv2
+
     if not data:
         raise DataError("is empty (0 bytes)")
     size, limit = size_of(data), pixel_limit()

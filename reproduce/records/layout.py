@@ -271,6 +271,8 @@ def decode_image(stored: bytes, height: int, width: int) -> Image:
 def _plane_of(datum: Datum) -> Plane:
     """The metadata plane of a record of either kind; of :func:`encode_stored` its used part, grown
     to the record's size."""
+    if datum.channels != 4:
+        raise DataError(f"the record has {datum.channels} channels, expected 4")
     if not datum.encoded:
         return np.asarray(datum.data[3], np.uint8)
     rest = bytes(datum.raw)[4 + len(image_bytes(datum)) :]

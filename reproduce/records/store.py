@@ -275,13 +275,13 @@ def _export(
     about = {"people": made.digest, "jpeg": jpeg, "skip_bad": skip_bad}
     made, done, skipped = _begin(partial, made, about)
     paths = [image_path(root, a, outside=outside) for a in made.annotations]
-    _check_space(made, paths, target, jpeg, done)
+    need = _check_space(made, paths, target, jpeg, done)
     jobs = [
         (str(paths[i]), a, i, made.total, jpeg) for i, a in enumerate(made.annotations) if i >= done
     ]
     import lmdb
 
-    size = 1 << 40
+    size = _map_size(need, partial)
     # a killed process loses nothing without sync; the disk is synced once, before the database gets
     # its name
     env = lmdb.open(str(partial), map_size=size, sync=False, metasync=False)
@@ -406,7 +406,8 @@ def _resume(partial: Path, made: Plan, about: dict[str, Any]) -> tuple[Plan, int
     # written again
     import lmdb
 
-    with lmdb.open(str(partial), map_size=1 << 40) as env, env.begin(write=True) as transaction:
+    size = _map_size(0, partial)
+    with lmdb.open(str(partial), map_size=size) as env, env.begin(write=True) as transaction:
         cursor = transaction.cursor()
         if cursor.set_range(b"%07d" % done):
             while cursor.delete():
@@ -414,7 +415,7 @@ def _resume(partial: Path, made: Plan, about: dict[str, Any]) -> tuple[Plan, int
     return replace(made, order=order), done, skipped
 
 
-def _check_space(made: Plan, paths: Sequence[Path], target: Path, jpeg: bool, done: int) -> None:
+def _check_space(made: Plan, paths: Sequence[Path], target: Path, jpeg: bool, done: int) -> int:
     """Refuse when the disk cannot hold the rest, with 5 % to spare."""
     need = 0
     for path, a in list(zip(paths, made.annotations, strict=True))[done:]:
@@ -429,6 +430,15 @@ def _check_space(made: Plan, paths: Sequence[Path], target: Path, jpeg: bool, do
         raise DataError(
             f"{target}: needs {need / 1e9:.1f} GB, {folder} has {free / 1e9:.1f} GB free"
         )
+    return need
+
+
+def _map_size(need: int, partial: Path) -> int:
+    """How much address space a database may take: twice what it will hold, so that a limit on it
+    (``ulimit -v``) is met by large exports alone."""
+    data = partial / "data.mdb"
+    there = data.stat().st_size if data.exists() else 0
+    return 2 * (need + there) + (64 << 20)
 
 
 def _results(jobs: list[Any], workers: int) -> Iterator[tuple[int, bytes | bytearray, str]]:

@@ -10,6 +10,7 @@ training was interrupted.
 from __future__ import annotations
 
 import atexit
+import io
 import os
 import weakref
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from caffe_compat.errors import CaffeCompatError, DataError
+from caffe_compat.foreign import read_text, reading
 from caffe_compat.layers.base import Layer
 from caffe_compat.training.draws import Draws
 from caffe_compat.training.sources import Batch, find_file, register_source
@@ -115,10 +117,9 @@ class Tables:
 
     @staticmethod
     def _read(path: Path, shape: tuple[int, int]) -> npt.NDArray[np.float64]:
-        try:
-            table = np.loadtxt(path, ndmin=2)
-        except (OSError, ValueError) as error:
-            raise DataError(f"{path}: cannot be read as a table: {error}") from None
+        text = read_text(path, "table of numbers")
+        with reading(path, "table of numbers"):
+            table = np.loadtxt(io.StringIO(text), ndmin=2)
         if table.shape != shape:
             raise DataError(
                 f"{path}: has {table.shape[0]} × {table.shape[1]} numbers, expected {shape[0]} "

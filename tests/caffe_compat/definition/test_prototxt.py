@@ -194,7 +194,7 @@ def test_files_of_another_kind(tmp_path: Path) -> None:
         read_net(tmp_path / "model.bin")
     with pytest.raises(PrototxtError, match="HTML page"):
         read_net(tmp_path / "page.prototxt")
-    with pytest.raises(PrototxtError, match="not UTF-8"):
+    with pytest.raises(PrototxtError, match="not valid UTF-8"):
         read_net(tmp_path / "latin.prototxt")
     with pytest.raises(PrototxtError, match="No such file"):
         read_net(tmp_path / "none.prototxt")

@@ -161,7 +161,7 @@ def test_records_that_cannot_be_read(tmp_path: Path, record: bytes, says: str) -
         ('type: "Data" data_param { source: "x" backend: LMDB }', "batch_size: must be at least"),
         ('type: "Data" data_param { batch_size: 1 backend: LMDB }', "does not name it"),
         ('type: "WindowData" window_data_param { source: "x" }', "WindowData is not supported"),
-        ('type: "HDF5Data" hdf5_data_param { source: "." batch_size: 1 }', "cannot be read"),
+        ('type: "HDF5Data" hdf5_data_param { source: "." batch_size: 1 }', "is a directory"),
         (
             'type: "HDF5Data" hdf5_data_param { source: "x" batch_size: 1 } transform_param {}',
             "leave transform_param out",

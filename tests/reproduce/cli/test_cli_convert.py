@@ -92,7 +92,7 @@ def _bad_inputs(tmp_path: Path) -> dict[str, tuple[list[object], str]]:
         "directory": ([tmp_path], "directory"),
         "missing": ([tmp_path / "none.caffemodel"], "No such file"),
         "unwritable": ([path, "-o", tmp_path / "no" / "such.safetensors"], "cannot be written"),
-        "target is a directory": ([path, "-o", tmp_path], "is a directory"),
+        "target is a directory": ([path, "--to", "pth", "-o", tmp_path], "is a directory"),
         "onto itself": ([path, "-o", path], "model itself"),
         "bad input shape": ([path, "--input-shape", "data:1,x"], "expected NAME:N,C,H,W"),
         "unknown input": ([path, "--input-shape", "dta:1,3,9,12"], "no input is called dta"),

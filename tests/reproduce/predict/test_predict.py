@@ -471,7 +471,7 @@ def test_video_goes_on(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
     with monkeypatch.context() as patch:
         patch.setattr(Predictor, "predict_job", stopped)
-        assert _run(*args, "--out", tmp_path / "part").exit_code == 1
+        assert _run(*args, "--out", tmp_path / "part").exit_code == 130
     journal = next((tmp_path / "part").glob("walk_journal*"))
     journal.write_bytes(journal.read_bytes()[:-40])  # the last line is cut off, as by a full disk
     other = _run(*args, "--out", tmp_path / "part", "--resume", "--stages", "1")

@@ -474,3 +474,29 @@ def _released(folder: Path) -> Path:
     net = Net(netgen.deploy(config), seed=2)
     write_weights(folder / "released.caffemodel", net.weights(), net.graph.spec)
     return folder / "released.caffemodel"
+
+
+def test_workers_and_resuming_do_not_change_dropout(tmp_path: Path) -> None:
+    """With dropout, a training is the same for any number of workers, whole or resumed at any
+    iteration."""
+    from reproduce.train.run import Options, make_solver
+    from reproduce.train.run import find_root as root_of
+
+    folder = tmp_path / "a"
+    folder.mkdir()
+    path = _prepare(folder, max_iter=4, snapshot=0)
+    spec, root = root_of(path)
+    expected = None
+    for workers in (0, 1, 2):
+        for stop in (0, 1, 3):
+            solver = make_solver(spec, root, Options(workers=workers))
+            for _ in range(stop):
+                solver.step()
+            if stop:
+                _, state = solver.snapshot(str(tmp_path / f"w{workers}s{stop}"))
+                solver = make_solver(spec, root, Options(workers=workers))
+                solver.restore(state)
+            while solver.iteration < 4:
+                solver.step()
+            expected = expected or solver.net.weights()
+            assert same_blobs(solver.net.weights(), expected), (workers, stop)

@@ -1,0 +1,1 @@
+"""Every reader of foreign files, fed with damaged ones."""

@@ -1,0 +1,158 @@
+"""A few kills of every command (``make kill`` makes many more), two at once, and a full disk."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from reproduce.records import store
+from reproduce.runtime.locks import Taken, hold
+from tests.kill.run import WORKS, kill, prepare, start, wait
+from tests.people import dataset
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("source")
+    prepare(folder)
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", WORKS)
+def test_killed_and_gone_on(source: Path, name: str) -> None:
+    counts = kill(name, source, 6)
+    assert sum(counts.values()) >= 6
+
+
+def test_two_at_once(source: Path, tmp_path: Path) -> None:
+    """The second export to one target is refused in one line that names the first; nothing is
+    lost."""
+    work = WORKS["export"]
+    children = []
+    with hold(tmp_path / "lmdb"):
+        child = start(work.main, work.start(source, tmp_path, False), tmp_path / "second.txt")
+        assert wait(child, 60) == 2
+    said = (tmp_path / "second.txt").read_text()
+    assert f"process {os.getpid()} on" in said
+    assert len([line for line in said.splitlines() if line.startswith("error")]) == 1
+    for name in ("a.txt", "b.txt"):
+        children.append(start(work.main, work.start(source, tmp_path, False), tmp_path / name))
+    codes = sorted(str(wait(child, 60)) for child in children)
+    assert codes in (["0", "2"], ["0", "0"]) or codes == ["0", "2"]
+    assert work.result(tmp_path) == list(range(1, 41))
+
+
+def test_a_lock_ends_with_its_process(tmp_path: Path) -> None:
+    script = (
+        "import sys, time; from reproduce.runtime.locks import hold\n"
+        "with hold(sys.argv[1]): print('held', flush=True); time.sleep(60)"
+    )
+    root = str(Path(__file__).resolve().parents[2])
+    child = subprocess.Popen(
+        [sys.executable, "-c", script, str(tmp_path / "x")],
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": root},
+    )
+    assert child.stdout is not None
+    assert child.stdout.readline() == b"held\n"
+    with pytest.raises(Taken, match=f"process {child.pid} on"), hold(tmp_path / "x"):
+        pass
+    child.kill()
+    child.wait()
+    child.stdout.close()
+    with hold(tmp_path / "x"):
+        pass
+
+
+def test_foreign_partial_folder_is_kept(tmp_path: Path) -> None:
+    plan = store.plan(dataset(tmp_path, 3), seed=0)
+    partial = tmp_path / "out.partial"
+    partial.mkdir()
+    (partial / "thesis.tex").write_text("years of work")
+    with pytest.raises(Exception, match="was not made by an export"):
+        store.export_lmdb(plan, tmp_path, tmp_path / "out")
+    assert (partial / "thesis.tex").read_text() == "years of work"
+
+
+def test_an_interrupted_order_is_kept(tmp_path: Path) -> None:
+    """Without a seed, an interrupted export goes on in the order that it began with; other people
+    begin anew."""
+    people = dataset(tmp_path, 8)
+    out = tmp_path / "out"
+    plan = store.plan(people)
+    partial = tmp_path / "out.partial"
+
+    def stop(done: int, total: int) -> None:
+        if done == 4:
+            raise KeyboardInterrupt
+
+    every, store.COMMIT_EVERY = store.COMMIT_EVERY, 2
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            store.export_lmdb(plan, tmp_path, out, progress=stop)
+        assert partial.exists()
+        store.export_lmdb(store.plan(people), tmp_path, out)
+    finally:
+        store.COMMIT_EVERY = every
+    opened = store.LMDBStore(out)
+    order = [opened.record(i).annotation.annolist_index for i in range(8)]
+    assert order[:4] == [a.annolist_index for a in plan.annotations][:4]
+    assert sorted(order) == list(range(1, 9))
+    opened.close()
+    moved = [*people[1:], people[0]]
+    assert store.plan(moved, seed=1).digest != store.plan(people, seed=1).digest
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 1 MB, where the rights to make one are there."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)]
+    try:
+        made = subprocess.run(command, capture_output=True)
+    except OSError:
+        pytest.skip("no mount here")
+    if made.returncode:
+        pytest.skip("mounting a small disk needs more rights")
+    yield place
+    for _ in range(20):
+        if not subprocess.run(["umount", str(place)], capture_output=True).returncode:
+            break
+        time.sleep(0.1)
+
+
+def test_full_disk(source: Path, small_disk: Path) -> None:
+    """One line for whatever does not fit, no half-written file, no death at exit."""
+    from reproduce.cli import convert, export
+
+    (small_disk / "filler").write_bytes(bytes(900_000))
+    model, records = source / "small.caffemodel", source / "records"
+    big = source / "big.npz"
+    np.savez(big, x=np.zeros(1))
+    before = sorted(p.name for p in small_disk.iterdir())
+    works = {
+        "npz": (convert.main, [str(model), "-o", str(small_disk / "m.npz")]),
+        "h5": (convert.main, [str(model), "-o", str(small_disk / "m.caffemodel.h5")]),
+        "hdf5": (export.main, ["hdf5", str(records), "-o", str(small_disk / "r.h5")]),
+    }
+    for name, (main, arguments) in works.items():
+        log = source / f"full-{name}.txt"
+        code = wait(start(main, arguments, log), 60)
+        assert code in (0, 2), (name, code, log.read_text())
+        if code == 0:  # it fitted
+            continue
+        said = log.read_text()
+        assert said.count("error:") == 1, said
+        assert "Traceback" not in said
+    left = sorted(p.name for p in small_disk.iterdir() if not p.name.endswith((".lock", ".holder")))
+    assert [name for name in left if name.startswith(".")] == []
+    assert set(before) <= set(left)

@@ -1,0 +1,125 @@
+"""Every option of every command with values that make no sense: one line and exit code 2, or a use
+for it; never a traceback, never a process that fills the machine."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from tests.fuzz.readers import imported
+from tests.fuzz.run import forked
+from tests.nets import model_file
+
+_VALUES = ("0", "-1", "99999999999999999999", "", "nan", "inf", "x", "1,2", "-0.5")
+_COMMANDS = ("convert", "export", "train", "predict", "evaluate", "reproduce", "models")
+
+
+def _walk() -> Iterator[tuple[str, list[str], click.Command]]:
+    """(module, words before the options, command) of every command and subcommand."""
+    for name in _COMMANDS:
+        main = importlib.import_module(f"reproduce.cli.{name}").main
+        if isinstance(main, click.Group):
+            for word, command in main.commands.items():
+                yield name, [word], command
+        else:
+            yield name, [], main
+
+
+def _arguments(command: click.Command, folder: Path, without: str = "") -> list[str]:
+    """What a command needs to begin; its files are not there, so that it ends soon."""
+    words: list[str] = []
+    for parameter in command.params:
+        if isinstance(parameter, click.Argument):
+            kind = parameter.type
+            words.append(
+                kind.choices[0] if isinstance(kind, click.Choice) else str(folder / "none")
+            )
+        elif parameter.required and parameter.name != without:
+            kind = parameter.type
+            value = kind.choices[0] if isinstance(kind, click.Choice) else str(folder / "target")
+            words += [parameter.opts[-1], value]
+    return words
+
+
+@pytest.mark.parametrize(
+    ("module", "words"), [pytest.param(m, w, id="-".join([m, *w])) for m, w, _ in _walk()]
+)
+def test_options_are_checked(
+    module: str, words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    imported()
+    monkeypatch.chdir(tmp_path)  # defaults count from here
+    command = next(c for m, w, c in _walk() if (m, w) == (module, words))
+    main = importlib.import_module(f"reproduce.cli.{module}").main
+    options = [
+        p for p in command.params if isinstance(p, click.Option) and not p.is_flag and p.name
+    ]
+
+    def work() -> Iterator[str]:
+        for option in options:
+            for value in _VALUES:
+                arguments = _arguments(command, tmp_path, option.name or "")
+                tried = [*words, *arguments, option.opts[-1], value]
+                result = CliRunner().invoke(main, tried)
+                said = result.stderr.strip()
+                fine = result.exit_code in (0, 1, 2) and "Traceback" not in result.output
+                if not isinstance(result.exception, SystemExit | None):
+                    fine = False
+                if result.exit_code == 2 and not said:
+                    fine = False
+                yield "fine" if fine else f"{tried}: {result.exit_code} {result.exception!r} {said}"
+
+    answers, ended = forked(work, seconds=60)
+    assert not ended, answers[-1:]
+    assert [answer for answer in answers if answer != "fine"] == []
+    assert len(answers) == len(options) * len(_VALUES)
+
+
+def test_names_of_targets(tmp_path: Path) -> None:
+    """A name that says another format than --to, or none that is known, is refused."""
+    from reproduce.cli import convert
+
+    path, _, _ = model_file(tmp_path)
+    for arguments in (
+        ["-o", str(tmp_path / "x.onnxx")],
+        ["--to", "pth", "-o", str(tmp_path / "x.safetensors")],
+        ["--to", "h5", "-o", str(tmp_path / "x")],
+    ):
+        result = CliRunner().invoke(convert.main, [str(path), *arguments])
+        assert result.exit_code == 2
+        assert "ending" in result.stderr
+    assert [p.name for p in tmp_path.iterdir()] == ["small.caffemodel"]
+
+
+def test_read_only_models_stay_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside a read-only original nothing is written without a word."""
+    from reproduce.cli import convert
+
+    there, here = tmp_path / "there", tmp_path / "here"
+    there.mkdir()
+    here.mkdir()
+    path, _, _ = model_file(there)
+    path.chmod(0o444)
+    monkeypatch.chdir(here)
+    result = CliRunner().invoke(convert.main, [str(path)])
+    assert result.exit_code == 0
+    assert "read-only" in result.stderr
+    assert (here / "small.safetensors").exists()
+    assert [p.name for p in there.iterdir()] == ["small.caffemodel"]
+
+
+def test_interruption(monkeypatch: pytest.MonkeyPatch) -> None:
+    from reproduce.cli import predict
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(predict, "_inputs", stop)
+    result = CliRunner().invoke(predict.main, ["a.jpg"])
+    assert result.exit_code == 130
+    assert "--resume" in result.stderr
