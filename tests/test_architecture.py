@@ -175,6 +175,27 @@ def test_imports_flow_one_way(package: str) -> None:
     assert not wrong, "\n".join(wrong)
 
 
+@pytest.mark.parametrize("package", LEVELS)
+def test_no_circle_of_modules(package: str) -> None:
+    """Inside a room, too, no module imports one that leads back to it."""
+    known = modules(package)
+    needs: dict[str, set[str]] = {name: set() for name in known}
+    for one in imports(package):
+        for target in (one.target, one.target.rpartition(".")[0]):
+            if target in known and target != one.module and not target.endswith("__init__"):
+                needs[one.module].add(target)
+                break
+    # a package's own __init__ gathers what lies in it; what it gathers does not need it
+    needs = {
+        name: {target for target in found if not name.startswith(f"{target}.")}
+        for name, found in needs.items()
+    }
+    while free := [name for name, found in needs.items() if not found & needs.keys()]:
+        for name in free:
+            del needs[name]
+    assert not needs, f"modules in a circle, or leading to one: {', '.join(sorted(needs))}"
+
+
 def test_what_is_mended_leaves_the_list() -> None:
     present = {arrow for package in LEVELS for arrow in arrows(package)}
     assert not NOT_YET - present

@@ -1,30 +1,34 @@
-"""Forward pass of the 6-stage network: ours, plain torch (channels-last eager) and OpenCV's Caffe
+"""Forward pass of a released network: ours, plain torch (channels-last eager) and OpenCV's Caffe
 importer, in turn.
 
 One run, same weights and input, several repetitions; prints ratios and the machine. OpenCV must be
-4.x: 5 has no Caffe importer any more.
+4.x: 5 has no Caffe importer any more. With ``--busy`` another program keeps a core busy meanwhile.
 
     python tools/bench_forward.py --json out/forward.json
+    python tools/bench_forward.py --model vgg
+    python tools/bench_forward.py --model person --busy
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import torch
 
 from caffe_compat import Net, read_net, read_weights, write_weights
-from reproduce.network.netgen import CPMConfig, deploy
+from reproduce.network.netgen import cpm, deploy, person, vgg
 from reproduce.runtime.provenance import processor
 
 
@@ -36,13 +40,80 @@ def machine() -> str:
     )
 
 
-def write_model(folder: Path, stages: int, size: int) -> tuple[Path, Path]:
-    """A model with random weights of useful size, and its deploy text."""
-    spec = deploy(CPMConfig(stages=stages, filler="msra", input_size=size))
+NETWORKS = {"cpm": cpm, "vgg": vgg, "person": person}
+
+
+def write_model(
+    folder: Path, stages: int | None, size: int, model: str = "cpm"
+) -> tuple[Path, Path]:
+    """A model with random weights of useful size, and its deploy text.
+
+    Parameters
+    ----------
+    stages : None: as released.
+    size : height of the input; the person network's is 16 / 9 as wide, in multiples of 8.
+    model : "cpm", "vgg" or "person".
+    """
+    width = round(size * 16 / 9 / 8) * 8 if model == "person" else 0
+    changes: dict[str, Any] = {"filler": "msra", "input_size": size, "input_width": width}
+    if stages is not None:
+        changes["stages"] = stages
+    spec = deploy(NETWORKS[model](**changes))
     net = Net(spec, seed=3)
     write_weights(folder / "net.caffemodel", net.weights(), net.graph.spec)
     (folder / "deploy.prototxt").write_text(spec.to_text())
     return folder / "deploy.prototxt", folder / "net.caffemodel"
+
+
+def plain_graph(net: Net) -> Callable[[torch.Tensor], torch.Tensor]:
+    """The last blob of a network as people port it: torch.nn.functional calls on channels-last
+    tensors, a call for each layer."""
+    import torch.nn.functional as F
+
+    weights = {
+        name: value.contiguous(memory_format=torch.channels_last) if value.dim() == 4 else value
+        for name, value in net.state_dict().items()
+    }
+    layers = [(n.layer.name, n.layer.type, n.bottoms, n.tops, n.layer) for n in net.graph.nodes]
+    first, last = net.graph.inputs[0], net.graph.outputs[-1]
+
+    def run(data: torch.Tensor) -> torch.Tensor:
+        blobs = {first: data.contiguous(memory_format=torch.channels_last)}
+        for name, kind, bottoms, tops, layer in layers:
+            x = [blobs[bottom] for bottom in bottoms]
+            if kind == "Convolution":
+                weight = weights[f"{name}.weight"]
+                y = F.conv2d(x[0], weight, weights[f"{name}.bias"], padding=weight.shape[-1] // 2)
+            elif kind == "ReLU":
+                y = F.relu(x[0], inplace=True)
+            elif kind == "Concat":
+                y = torch.cat(x, 1)
+            elif kind == "Pooling":
+                pool = F.max_pool2d if layer.method == "MAX" else F.avg_pool2d  # type: ignore[attr-defined]
+                y = pool(x[0], layer.kernel[0], layer.stride[0], ceil_mode=True)  # type: ignore[attr-defined]
+            elif kind == "Slice":
+                blobs.update(zip(tops, (x[0][:, :3], x[0][:, 3:]), strict=True))
+                continue
+            else:
+                continue
+            blobs[tops[0]] = y
+        return blobs[last]
+
+    return run
+
+
+@contextlib.contextmanager
+def busy(wanted: bool) -> Iterator[None]:
+    """Another program that keeps one core busy, where it is wanted."""
+    if not wanted:
+        yield
+        return
+    other = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        yield
+    finally:
+        other.kill()
+        other.wait()
 
 
 def plain_stages(weights: Mapping[str, torch.Tensor], data: torch.Tensor) -> list[torch.Tensor]:
@@ -91,12 +162,12 @@ def plain_torch(net: Net) -> Callable[[torch.Tensor], torch.Tensor]:
     ]
 
 
-def peak_megabytes(prototxt: Path, model: Path, size: int) -> float:
+def peak_megabytes(prototxt: Path, model: Path, shape: tuple[int, ...]) -> float:
     """Peak memory of a process that loads the model and runs it once."""
     code = (
         "import torch;from caffe_compat import Net;"
         f"net=Net.from_files({str(prototxt)!r},{str(model)!r});"
-        f"x=torch.zeros(1,4,{size},{size});\nwith torch.no_grad(): net(x)\n"
+        f"x=torch.zeros{shape};\nwith torch.no_grad(): net(x)\n"
         # not ru_maxrss: that counts what this process had before it started the other
         "print(next(line.split()[1] for line in open('/proc/self/status') if "
         "line.startswith('VmHWM')))"
@@ -113,28 +184,29 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--stages", type=int, default=6)
+    parser.add_argument("--model", choices=list(NETWORKS), default="cpm")
+    parser.add_argument("--busy", action="store_true", help="with another program on one core")
+    parser.add_argument("--stages", type=int, help="default: as released")
     parser.add_argument("--size", type=int, default=368)
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     cv2.setNumThreads(options.threads)
-    with tempfile.TemporaryDirectory() as name:
-        prototxt, model = write_model(Path(name), options.stages, options.size)
+    with tempfile.TemporaryDirectory() as name, busy(options.busy):
+        prototxt, model = write_model(Path(name), options.stages, options.size, options.model)
         start = time.perf_counter()
         net = Net(read_net(prototxt), read_weights(model))
         load = time.perf_counter() - start
         peer = cv2.dnn.readNetFromCaffe(str(prototxt), str(model))
-        plain = plain_torch(net)
-        x = np.random.default_rng(0).standard_normal((1, 4, options.size, options.size)).astype(
-            np.float32
-        ) * np.float32(0.3)
+        plain = plain_graph(net)
+        shape = (1, *net.graph.blobs[net.graph.inputs[0]][1:])
+        x = np.random.default_rng(0).standard_normal(shape).astype(np.float32) * np.float32(0.3)
         tensor, batch = torch.from_numpy(x), torch.from_numpy(np.repeat(x, 7, 0))
-        last = net.graph.outputs[0]
+        last = net.graph.outputs[-1]
 
         def opencv() -> np.ndarray:
-            peer.setInput(x, "data")
+            peer.setInput(x, net.graph.inputs[0])
             return np.asarray(peer.forward(last))
 
         engines: dict[str, Callable[[], object]] = {
@@ -155,8 +227,10 @@ def main() -> None:
                     start = time.perf_counter()
                     run()
                     times[name].append(time.perf_counter() - start)
-        peak = peak_megabytes(prototxt, model, options.size)
+        peak = peak_megabytes(prototxt, model, shape)
     print(machine())
+    load_said = ", another program keeps one core busy" if options.busy else ""
+    print(f"{options.model}, input {'x'.join(map(str, shape))}{load_said}")
     print(f"{'engine':24s} {'min':>8s} {'median':>8s}   of OpenCV (median)")
     opencv_median = statistics.median(times["opencv_s"])
     for name, values in times.items():
@@ -166,7 +240,9 @@ def main() -> None:
     if options.json:
         report = {name: statistics.median(values) for name, values in times.items()}
         report.update({f"{name}_all": values for name, values in times.items()})  # type: ignore[dict-item]
-        report.update(peak_mb=peak, load_s=load, machine=machine())  # type: ignore[call-overload]
+        report.update(  # type: ignore[call-overload]
+            peak_mb=peak, load_s=load, machine=machine(), model=options.model, busy=options.busy
+        )
         options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(json.dumps(report, indent=1))
 

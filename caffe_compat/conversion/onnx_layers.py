@@ -14,9 +14,19 @@ from typing import Any
 
 import numpy as np
 
-from caffe_compat.conversion.onnx import Dims, LayerStep, NoForm, converts, fixed
+from caffe_compat.conversion.onnx_steps import (
+    CONVERTERS,
+    Dims,
+    LayerStep,
+    NoForm,
+    converts,
+    fixed,
+)
 from caffe_compat.definition import schema
 from caffe_compat.layers.pooling import pooled_size
+
+# This module fills the table: who asks it for the converters gets them all.
+__all__ = ["CONVERTERS"]
 
 _LOWEST = -3.4028234663852886e38
 

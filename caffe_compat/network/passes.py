@@ -14,16 +14,33 @@ Source: ``Net::ForwardFromTo`` and ``Net::BackwardFromTo`` of BVLC Caffe.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from caffe_compat.network.graph import Node, Param
+from caffe_compat.network.graph import Graph, Node, Param
 
-if TYPE_CHECKING:
-    from caffe_compat.network.net import Net
+
+class Owner(Protocol):
+    """The network whose layers a pass runs: what a pass needs of it.
+
+    Attributes
+    ----------
+    graph : the checked graph.
+    reread : gradients that the latest pass left in blobs which a loss reads again.
+    """
+
+    graph: Graph
+    reread: dict[str, Tensor]
+
+    def param(self, param: Param) -> Tensor:
+        """A parameter's tensor."""
+
+    def again(self) -> AbstractContextManager[None]:
+        """Layers inside run a second time on the same values."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +77,7 @@ class Pass:
     left : gradients by piece of memory in which a forward pass left something.
     """
 
-    def __init__(self, net: Net) -> None:
+    def __init__(self, net: Owner) -> None:
         self.net = net
         self.memory = net.graph.memory
         self.values: dict[str, Tensor] = {}

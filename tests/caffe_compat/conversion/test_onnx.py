@@ -15,7 +15,8 @@ from click.testing import CliRunner
 
 from caffe_compat import Net, parse_net, read_net
 from caffe_compat.conversion.convert import convert
-from caffe_compat.conversion.onnx import OnnxError, forms, to_onnx
+from caffe_compat.conversion.onnx import forms, to_onnx
+from caffe_compat.conversion.onnx_steps import OnnxError
 from caffe_compat.layers import registry
 from caffe_compat.network.graph import Graph
 from caffe_compat.weights.model import Weights
