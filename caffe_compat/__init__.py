@@ -5,6 +5,9 @@
 >>> net.graph.inputs
 ('data',)
 
+Shapes are written N×C×H×W: N images, C channels, H rows, W columns. A kernel is O×I×kh×kw with O
+outputs and I inputs.
+
 Nothing here imports torch before a network is run: parsing, converting and inspecting do not need
 it.
 """

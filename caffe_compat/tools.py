@@ -11,6 +11,7 @@ from __future__ import annotations
 import csv
 import io as streams
 import json
+import math
 import os
 import re
 import shutil
@@ -466,7 +467,7 @@ def _pixels(value: bytes, key: str, path: str) -> npt.NDArray[np.float32]:
         else np.array(datum.float_data, np.float32)
     )
     shape = (datum.channels, datum.height, datum.width)
-    if flat.size != int(np.prod(shape)) or not flat.size:
+    if flat.size != math.prod(shape) or not flat.size:
         raise DataError(f"{path}: record {key} holds {flat.size} values, its shape is {shape}")
     return np.asarray(flat.reshape(shape), np.float32)
 

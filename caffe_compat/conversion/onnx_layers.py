@@ -9,6 +9,7 @@ Source: the operator definitions of ONNX, opset 18.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -519,7 +520,7 @@ def _argmax(step: LayerStep) -> Iterable[str]:
     if along:
         size = step.size(axis)
     else:
-        size = int(np.prod([step.size(a) for a in range(1, step.rank)]))
+        size = math.prod([step.size(a) for a in range(1, step.rank)])
     # the higher index comes first: of the reversed row the lower
     back = graph.op(
         "Slice",

@@ -236,11 +236,6 @@ class SolverSpec:
     file: str = ""
     lines: Mapping[str, int] = field(default_factory=dict, repr=False, compare=False)
 
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("_") or name == "message":
-            raise AttributeError(name)
-        return getattr(self.message, name)
-
     def has(self, name: str) -> bool:
         """Was the (singular) field given?"""
         return bool(self.message.HasField(name))

@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from caffe_compat.files import atomic_write
+from caffe_compat.files import write_json
 
 
 @dataclass(frozen=True)
@@ -106,8 +106,7 @@ def calibrate() -> Rates:
     path = rates_file()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(path) as stream:
-            stream.write(json.dumps(content, indent=1).encode())
+        write_json(path, content)
     except (OSError, ValueError):
         return found
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -79,7 +80,7 @@ class Blob:
         if any(size < 0 for size in shape):
             raise CaffeCompatError(f"a blob cannot have the shape {shape}")
         if tuple(shape) != self._data.shape:
-            same = int(np.prod(shape)) == self._data.size
+            same = math.prod(shape) == self._data.size
             self._data = self._data.reshape(shape).copy() if same else np.zeros(shape, np.float32)
 
     def _set(self, values: Array) -> None:
@@ -98,7 +99,7 @@ class Blob:
     def has_diff(self) -> bool:
         """Has anybody looked at the gradient, or computed it?"""
         owner = self if self._diff_owner is None else self._diff_owner
-        return owner._diff is not None and owner._diff.size == int(np.prod(self._sizes()))
+        return owner._diff is not None and owner._diff.size == math.prod(self._sizes())
 
     def _set_diff(self, values: Array) -> None:
         if self._diff_owner is not None:
@@ -162,7 +163,7 @@ class ParamBlob(Blob):
 
     @property
     def count(self) -> int:
-        return int(np.prod(self._sizes()))
+        return math.prod(self._sizes())
 
     def _values(self) -> Array:
         return np.array(self._tensor.detach().float().cpu().numpy(), np.float32, order="C")

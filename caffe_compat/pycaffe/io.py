@@ -7,6 +7,7 @@ Source: ``caffe/io.py`` of BVLC Caffe (the interface).
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -48,7 +49,7 @@ def blobproto_to_array(blob: Any, return_diff: bool = False) -> npt.NDArray[Any]
         shape = (blob.num, blob.channels, blob.height, blob.width)
     else:
         shape = tuple(blob.shape.dim)
-    if int(np.prod(shape)) != values.size:
+    if math.prod(shape) != values.size:
         raise ArrayError(f"the blob holds {values.size} values, its shape is {shape}")
     return values.reshape(shape)
 
@@ -112,7 +113,7 @@ def datum_to_array(datum: Any) -> npt.NDArray[Any]:
         else np.array(datum.float_data, np.float64)
     )
     shape = (datum.channels, datum.height, datum.width)
-    if flat.size != int(np.prod(shape)):
+    if flat.size != math.prod(shape):
         raise ArrayError(f"the datum holds {flat.size} values, its shape is {shape}")
     return flat.reshape(shape)
 

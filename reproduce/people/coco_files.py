@@ -9,7 +9,6 @@ middle of the box, scale its larger side / 200. COCO counts pixels from 0, as th
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +18,7 @@ import numpy as np
 
 from caffe_compat import foreign
 from caffe_compat.errors import DataError
-from caffe_compat.files import atomic_write
+from caffe_compat.files import write_json
 from reproduce.people.annotation import Annotation, Floats, Other
 from reproduce.people.imagesize import image_size
 from reproduce.people.matlab_pixels import ABSENT, annotated
@@ -301,9 +300,5 @@ def write(path: str | os.PathLike[str], annotations: Sequence[Annotation]) -> No
             }
         )
     category = {"id": 1, "name": "person", "keypoints": list(KEYPOINTS), "skeleton": []}
-    with atomic_write(path) as stream:
-        stream.write(
-            json.dumps(
-                {"images": records, "annotations": entries, "categories": [category]}
-            ).encode()
-        )
+    content = {"images": records, "annotations": entries, "categories": [category]}
+    write_json(path, content, indent=None)

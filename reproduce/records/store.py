@@ -19,7 +19,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from caffe_compat.errors import CaffeCompatError, DataError
-from caffe_compat.files import atomic_write
+from caffe_compat.files import write_json
 from caffe_compat.foreign import read_json, reading
 from caffe_compat.training import lmdbcheck
 from caffe_compat.training.datum import LMDBReader
@@ -338,8 +338,7 @@ def _commit(transaction: Any, partial: Path, done: int, skipped: list[str]) -> N
 
 
 def _note(path: Path, content: dict[str, Any]) -> None:
-    with atomic_write(path) as stream:
-        stream.write(json.dumps(content).encode())
+    write_json(path, content, indent=None)
 
 
 def _begin(partial: Path, made: Plan, about: dict[str, Any]) -> tuple[Plan, int, list[str]]:

@@ -187,9 +187,8 @@ def _predictor(
 def _check_maps(
     maps: np.ndarray, arrays: dict[str, np.ndarray], name: str, scale: float = 1.0
 ) -> None:
-    assert (
-        list(maps.shape) == arrays[f"{name}_shape"].tolist() if f"{name}_shape" in arrays else True
-    )
+    if f"{name}_shape" in arrays:
+        assert list(maps.shape) == arrays[f"{name}_shape"].tolist()
     at = maps[:, arrays[f"{name}_sample_y"], arrays[f"{name}_sample_x"]]
     worst = float(np.abs(at - arrays[f"{name}_samples"]).max()) / scale
     measured.note("MATLAB: belief maps in the image, both protocols (absolute, per scale)", worst)
