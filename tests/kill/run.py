@@ -157,8 +157,12 @@ WORKS: dict[str, Work] = {
 
 def start(main: Any, arguments: list[str], log: Path) -> int:
     """Run a command in a process group of its own; its number."""
+    # Ctrl-C waits while the child is not yet, or no longer, inside the command: there it would
+    # unwind into the test runner, whose copy the child is
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     child = os.fork()
     if child:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         with contextlib.suppress(OSError):  # whoever of the two comes first
             os.setpgid(child, child)
         return child
@@ -166,6 +170,7 @@ def start(main: Any, arguments: list[str], log: Path) -> int:
     try:
         os.setpgid(0, 0)
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         stream = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         os.dup2(stream, 1)
         os.dup2(stream, 2)
@@ -176,9 +181,14 @@ def start(main: Any, arguments: list[str], log: Path) -> int:
         code = 0
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 1
+    except KeyboardInterrupt:
+        code = 130
     finally:
-        sys.stdout.flush()
-        os._exit(code or 0)
+        try:
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+            sys.stdout.flush()
+        finally:
+            os._exit(code)
 
 
 def wait(child: int, seconds: float) -> int | None:
