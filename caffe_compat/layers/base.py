@@ -355,6 +355,12 @@ def check_filler(filler: Any, shape: Shape, layer: Layer) -> None:
         raise layer.error(f"unknown filler '{filler.type}'; known: {', '.join(FILLERS)}")
     if filler.type != "gaussian" and filler.sparse != -1:
         raise layer.error(f"sparse is for the gaussian filler only, not for '{filler.type}'")
+    if filler.type == "uniform" and filler.min > filler.max:
+        raise layer.error(
+            f"the uniform filler's min {filler.min:g} is more than its max {filler.max:g}"
+        )
+    if filler.type == "gaussian" and filler.std < 0:
+        raise layer.error(f"the gaussian filler's std {filler.std:g} is negative")
     if filler.sparse >= 0 and (not shape or filler.sparse > shape[0]):
         raise layer.error(
             f"sparse {filler.sparse} is more than the first axis of a blob of shape {shape}"

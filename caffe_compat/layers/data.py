@@ -154,15 +154,40 @@ class CPMData(DataLayer):
     option = "cpmdata_param"
     tops = (1, 2)
 
-    def output_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
+    def setup(self) -> None:
+        own = schema.message_class("TransformationParameter", "fork").DESCRIPTOR.fields_by_name
+        for field, _ in self.spec.message.transform_param.ListFields():
+            if field.name not in own:
+                raise self.spec.error(
+                    f"{field.name} is not supported in a CPMData layer: another fork of Caffe "
+                    "added it for layers of its own",
+                    f"transform_param.{field.name}",
+                )
+        part, t = self.transform()
+        positive = ["stride", *(["clahe_tile_size"] if t.do_clahe else [])]
+        for name in positive:
+            if getattr(t, name) < 1:
+                raise self.spec.error("must be at least 1", f"{part}.{name}")
+        if not t.put_gaussian:
+            raise self.spec.error(
+                "label maps without Gaussian peaks are not supported: leave it out",
+                f"{part}.put_gaussian",
+            )
+
+    def transform(self) -> tuple[str, Any]:
+        """The message that has the settings, by its name: later forks gave it a name of its own."""
         message = self.spec.message
         later = message.HasField("cpm_transform_param") and not message.HasField("transform_param")
-        t = message.cpm_transform_param if later else message.transform_param
-        batch = self.options.batch_size or message.data_param.batch_size
+        part = "cpm_transform_param" if later else "transform_param"
+        return part, getattr(message, part)
+
+    def output_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
+        part, t = self.transform()
+        batch = self.options.batch_size or self.spec.message.data_param.batch_size
         if batch < 1:
             raise self.error("must be at least 1", "batch_size")
         height, width = t.crop_size_y, t.crop_size_x
-        if later and t.crop_size:
+        if part == "cpm_transform_param" and t.crop_size:
             height = width = t.crop_size
         label: Shape = (batch, 2 * (t.num_parts + 1), height // t.stride, width // t.stride)
         data: Shape = (batch, 4, height, width)

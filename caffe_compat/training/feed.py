@@ -14,7 +14,7 @@ from caffe_compat.definition.spec import NetSpec
 from caffe_compat.layers import Shape, make, registry
 from caffe_compat.training import pictures, rows
 from caffe_compat.training.draws import Draws
-from caffe_compat.training.sources import Batch, BatchSource, open_source
+from caffe_compat.training.sources import Batch, BatchSource, ignored, open_source
 
 # importing them makes their layer types known
 _SOURCES: tuple[ModuleType, ...] = (pictures, rows)
@@ -52,6 +52,7 @@ class DataFeed:
     Attributes
     ----------
     unfilled : tops of Input layers, which have no source: layer name by blob name.
+    notes : options of the data layers that have no effect, one line each.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class DataFeed:
         # name, tops and source of each layer; two may have one name
         self._sources: list[tuple[str, tuple[str, ...], BatchSource]] = []
         self.unfilled: dict[str, str] = {}
+        self.notes: list[str] = []
         for layer in spec.filter(phase, level, stages).layers:
             cls = registry().get(layer.type)
             if cls is None or not cls.data:
@@ -76,6 +78,7 @@ class DataFeed:
             if layer.type == "Input":
                 self.unfilled.update(dict.fromkeys(layer.tops, layer.name))
                 continue
+            self.notes += ignored(layer)
             source = (given or {}).get(layer.name)
             if source is None:
                 source = open_source(make(layer, phase), root, draws)

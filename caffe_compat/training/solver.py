@@ -156,7 +156,7 @@ class Solver:
     iteration : how many updates were made.
     histories : the update rule's
         state.
-    warnings : settings of the definition that have no meaning here.
+    warnings : settings of the definition, and of its data layers, that have no effect.
     """
 
     def __init__(
@@ -203,6 +203,9 @@ class Solver:
             Net(graph, weights, strict=False, seed=self.seed, engine=engine).to(self.device).pack()
         )
         self._tests = self._make_tests(weights, engine)
+        # a layer without rules feeds the training net and the test nets: its notes come once
+        feeds = [self.feed, *(feed for _, feed, _ in self._tests)]
+        self.warnings += dict.fromkeys(note for feed in feeds for note in feed.notes)
         self._tested = [0] * len(self._tests)
         self._rule, per_param = RULES[m.type]
         self._params = [tensor for _, _, tensor in self.net.owned_params()]

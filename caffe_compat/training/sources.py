@@ -16,6 +16,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from caffe_compat.definition.spec import LayerSpec
 from caffe_compat.errors import DataError
 from caffe_compat.foreign import Unfit, decode, read_bytes, reading
 from caffe_compat.layers.base import Layer, Shape
@@ -70,6 +71,50 @@ def open_source(layer: Layer, root: Path, draws: Draws) -> BatchSource:
             f"layer '{layer.name}': no data source for type {layer.type}; known: {known}"
         )
     return _FACTORIES[layer.type](layer, root, draws)
+
+
+# Options that Caffe reads and never looks at, by type of layer: "MESSAGE.FIELD", or a whole
+# message.
+# Of the old names for transform_param's fields Caffe moves those of the oldest definitions only.
+_IGNORED = {
+    "Data": (
+        *(f"data_param.{name}" for name in ("scale", "mean_file", "crop_size", "mirror")),
+        "data_param.rand_skip",
+        "data_param.force_encoded_color",
+    ),
+    "ImageData": (
+        *(f"image_data_param.{name}" for name in ("scale", "mean_file", "crop_size", "mirror")),
+        "transform_param.force_color",
+        "transform_param.force_gray",
+    ),
+    "HDF5Data": ("hdf5_data_param.debug",),
+    "MemoryData": ("transform_param",),
+    "CPMData": (
+        *(f"cpmdata_param.{name}" for name in ("scale", "mean_file", "crop_size", "mirror")),
+        "cpmdata_param.rand_skip",
+        "cpmdata_param.force_encoded_color",
+        "cpmdata_param.lbl_source",
+    ),
+}
+
+
+def ignored(spec: LayerSpec) -> list[str]:
+    """One line for each option of a data layer that was given and has no effect, here as in Caffe.
+
+    A reader of the definition would think that it has one.
+    """
+    found = []
+    for path in _IGNORED.get(spec.type, ()):
+        part, _, name = path.partition(".")
+        given = spec.message.HasField(part)
+        options = getattr(spec.message, part)
+        if given and (not name or options.HasField(name)):
+            place = f"{spec.file or 'definition'}:{spec.lines.get(path, 0)}"
+            found.append(
+                f"{place}: layer '{spec.name}': {path} has no effect in a {spec.type} layer, here "
+                "as in Caffe"
+            )
+    return found
 
 
 def find_file(name: str, root: Path, what: str) -> Path:

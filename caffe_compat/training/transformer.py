@@ -21,6 +21,7 @@ from caffe_compat.training.draws import Draws, Twister
 from caffe_compat.weights.wire import memory_loader, read_blob
 
 Floats = npt.NDArray[np.float32]
+_FIELDS = ("scale", "mirror", "crop_size", "mean_file", "mean_value", "force_color", "force_gray")
 Color = Literal["color", "gray", "native"]
 
 
@@ -54,10 +55,22 @@ class Transformer:
     ----------
     crop : side of the cropped picture; 0 = the whole picture.
     random : are random numbers needed?
+
+    Raises
+    ------
+    PrototxtError : a field that only a fork's transformer has, or two that exclude each other.
+    DataError : the mean file cannot be read.
     """
 
     def __init__(self, layer: Layer, root: Path) -> None:
         options = layer.spec.message.transform_param
+        for field, _ in options.ListFields():
+            if field.name not in _FIELDS:
+                raise layer.spec.error(
+                    f"{field.name} is not supported in a {layer.type} layer (a fork of Caffe added "
+                    f"it); supported: {', '.join(_FIELDS)}",
+                    f"transform_param.{field.name}",
+                )
         self._layer = layer
         self._scale = np.float32(options.scale)
         self._mirror = bool(options.mirror)

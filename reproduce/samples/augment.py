@@ -68,7 +68,6 @@ class Settings:
     aug_way: str = "rand"
     num_total_augs: int = 82
     transform_body_joint: bool = True
-    put_gaussian: bool = True
     parts: tuple[
         str, ...
     ] = ()  # names of the user's own; empty: the authors' skeleton of this size

@@ -419,6 +419,8 @@ def source_for(
         tables = Tables(root / ".." / "..", settings.num_total_augs, len(store))
     order = order or Order(dice="caffe")
     size = layer.options.batch_size or message.data_param.batch_size
+    if size < 1:
+        raise layer.error("must be at least 1", "batch_size")
     return CPMSource(SampleMaker(store, settings, order.seed, tables), size, order, workers=workers)
 
 
