@@ -189,14 +189,14 @@ def _compose(
         axis.set_ylim(0, None)
         axis.margins(y=0.08)
         axis.locator_params(axis="y", nbins=3)
-        axis.tick_params(labelsize=6)
+        axis.tick_params(labelsize=7)
         axis.grid(alpha=0.3)
     for axis, place in zip(axes[0], places, strict=True):
         axis.set_title(f"layer {place + 1}\n{layers[place]}", fontsize=7)
     some = next(iter(kept.values()))
     for row, mark in zip(axes, marks, strict=True):
         moment = f"epoch {some.epoch(mark)}, iteration {mark + 1}"
-        row[0].set_ylabel(f"{moment}\n% of weights", fontsize=6.5)
+        row[0].set_ylabel(f"{moment}\n% of weights", fontsize=7)
     what = "log10 |gradient|; layers from the input (left) to the output"
     figure.supxlabel(narrow_title(what) if narrow else what, fontsize=8)
     handles, labels = axes[0][0].get_legend_handles_labels()
