@@ -195,7 +195,7 @@ def _compose(
         axis.set_title(f"layer {place + 1}\n{layers[place]}", fontsize=7)
     some = next(iter(kept.values()))
     for row, mark in zip(axes, marks, strict=True):
-        moment = f"epoch {some.epoch(mark)}, iteration {mark + 1}"
+        moment = f"epoch {some.epoch(mark)}\niteration {mark + 1}"
         row[0].set_ylabel(f"{moment}\n% of weights", fontsize=7)
     what = "log10 |gradient|; layers from the input (left) to the output"
     figure.supxlabel(narrow_title(what) if narrow else what, fontsize=8)
@@ -212,5 +212,6 @@ def _compose(
         fontsize=8,
         frameon=False,
     )
-    figure.tight_layout(rect=(0, 0, 1, 1 - head / height), w_pad=0.3)
+    # the title's own room is added to this
+    figure.tight_layout(rect=(0, 0, 1, 1 - (0.4 if narrow else 0.25) / height), w_pad=0.3)
     return figure
