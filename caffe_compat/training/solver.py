@@ -339,7 +339,8 @@ class Solver:
         """
         m = self.spec.message
         # dropout and fillers' noise depend on the iteration alone: a resumed run repeats them
-        torch.manual_seed((self.seed << 32) ^ self.iteration)
+        # (torch takes 64 bits; a seed of the file's may be as long)
+        torch.manual_seed(((self.seed << 32) ^ self.iteration) % 2**63)
         for param in self._params:
             param.grad = None
         total = 0.0
