@@ -3,7 +3,7 @@ torch)."""
 
 from __future__ import annotations
 
-from caffe_compat.layers import (
+from caffe_compat.layers import (  # noqa: F401 - each family registers its layers
     arrange,
     convolution,
     data,
@@ -22,19 +22,3 @@ from caffe_compat.layers import (
 from caffe_compat.layers.base import Layer, Shape, make, register, registry
 
 __all__ = ["Layer", "Shape", "make", "register", "registry"]
-_FAMILIES = (
-    arrange,
-    convolution,
-    data,
-    detection,
-    forks,
-    inner,
-    loss,
-    neuron,
-    normalization,
-    output,
-    pooling,
-    python,
-    recurrent,
-    reduction,
-)

@@ -8,6 +8,7 @@ writes its own backward pass only where Caffe's differs from the derivative.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from caffe_compat.definition.spec import TEST, LayerSpec
@@ -18,6 +19,24 @@ if TYPE_CHECKING:
 
 Shape = tuple[int, ...]
 _MAX_COUNT = 2**31 - 1
+
+
+@dataclass(frozen=True)
+class Overwritten:
+    """What a backward pass finds where blobs have been overwritten since the forward pass.
+
+    Attributes
+    ----------
+    seen : bottoms as the forward pass saw them.
+    bottoms : what they hold now.
+    tops : what the tops hold now.
+    diffs : gradients of the tops.
+    """
+
+    seen: Sequence[Tensor]
+    bottoms: Sequence[Tensor]
+    tops: Sequence[Tensor]
+    diffs: Sequence[Tensor]
 
 
 class Layer:
@@ -274,20 +293,8 @@ class Layer:
         for it."""
         return None
 
-    def backward_overwritten(
-        self,
-        seen: Sequence[Tensor],
-        bottoms: Sequence[Tensor],
-        tops: Sequence[Tensor],
-        diffs: Sequence[Tensor],
-    ) -> tuple[Tensor, ...] | None:
+    def backward_overwritten(self, blobs: Overwritten) -> tuple[Tensor, ...] | None:
         """The bottoms' gradients where what this layer :attr:`reads` has been overwritten.
-
-        Parameters
-        ----------
-        seen : bottoms as the forward pass saw them.
-        bottoms, tops : what they hold now.
-        diffs : gradients of the tops.
 
         Returns
         -------

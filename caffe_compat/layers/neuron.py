@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from caffe_compat.definition.spec import TEST, TRAIN
-from caffe_compat.layers.base import Layer, Shape, register
+from caffe_compat.layers.base import Layer, Overwritten, Shape, register
 from caffe_compat.lazy import lazy_import
 
 if TYPE_CHECKING:
@@ -18,10 +19,10 @@ else:
     torch, F = lazy_import("torch"), lazy_import("torch.nn.functional")
 
 
-class _Neuron(Layer):
+class _Neuron(Layer, ABC):
+    @abstractmethod
     def compute(self, x: Tensor) -> Tensor:
         """The function of one element."""
-        raise NotImplementedError
 
     def slope(self, x: Tensor, y: Tensor) -> Tensor | None:
         """Caffe's derivative from what bottom and top hold in the backward pass; None where that is
@@ -31,19 +32,13 @@ class _Neuron(Layer):
     def forward(self, params: Sequence[Tensor], *bottoms: Tensor) -> tuple[Tensor, ...]:
         return (self.compute(bottoms[0]),)
 
-    def backward_overwritten(
-        self,
-        seen: Sequence[Tensor],
-        bottoms: Sequence[Tensor],
-        tops: Sequence[Tensor],
-        diffs: Sequence[Tensor],
-    ) -> tuple[Tensor, ...] | None:
-        slope = self.slope(bottoms[0], tops[0])
+    def backward_overwritten(self, blobs: Overwritten) -> tuple[Tensor, ...] | None:
+        slope = self.slope(blobs.bottoms[0], blobs.tops[0])
         if slope is None:
             return None
         if "diff" in self.reads and self.works_in_place:
             return (slope * slope,)  # the slope has been written over the top's gradient
-        return (diffs[0] * slope,)
+        return (blobs.diffs[0] * slope,)
 
 
 @register("ReLU")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from caffe_compat.definition import schema
 from caffe_compat.definition.spec import TEST
-from caffe_compat.layers.base import Layer, Shape, count, register
+from caffe_compat.layers.base import Layer, Overwritten, Shape, count, register
 from caffe_compat.lazy import lazy_import
 
 if TYPE_CHECKING:
@@ -72,15 +72,9 @@ class LRN(Layer):
             total = total + padded[:, i : i + x.shape[1]]
         return total
 
-    def backward_overwritten(
-        self,
-        seen: Sequence[Tensor],
-        bottoms: Sequence[Tensor],
-        tops: Sequence[Tensor],
-        diffs: Sequence[Tensor],
-    ) -> tuple[Tensor, ...] | None:
-        x, y, diff, o = bottoms[0], tops[0], diffs[0], self.options
-        square = (seen[0] * seen[0]).detach().requires_grad_()
+    def backward_overwritten(self, blobs: Overwritten) -> tuple[Tensor, ...] | None:
+        x, y, diff, o = blobs.bottoms[0], blobs.tops[0], blobs.diffs[0], self.options
+        square = (blobs.seen[0] * blobs.seen[0]).detach().requires_grad_()
         with torch.enable_grad():
             scale = self._scale(square)
             power = scale.pow(-o.beta)
@@ -140,14 +134,8 @@ class MVN(Layer):
             y = y / (divisor + (tie - tie.detach()))
         return (y.reshape(self.output_shapes([tuple(bottoms[0].shape)])[0]),)
 
-    def backward_overwritten(
-        self,
-        seen: Sequence[Tensor],
-        bottoms: Sequence[Tensor],
-        tops: Sequence[Tensor],
-        diffs: Sequence[Tensor],
-    ) -> tuple[Tensor, ...] | None:
-        x, y, diff = self._rows(seen[0]), self._rows(tops[0]), self._rows(diffs[0])
+    def backward_overwritten(self, blobs: Overwritten) -> tuple[Tensor, ...] | None:
+        x, y, diff = (self._rows(b[0]) for b in (blobs.seen, blobs.tops, blobs.diffs))
         divisor = self._divisor(x - x.mean(1, keepdim=True))
         if self.works_in_place:  # each step writes over the top's gradient
             along = y * (y * diff).sum(1, keepdim=True)
@@ -156,7 +144,7 @@ class MVN(Layer):
         else:
             along = y * (y * diff).mean(1, keepdim=True)
             gradient = (diff - diff.mean(1, keepdim=True) - along) / divisor
-        return (gradient.reshape(seen[0].shape),)
+        return (gradient.reshape(blobs.seen[0].shape),)
 
 
 @register("BatchNorm")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -77,7 +78,7 @@ class LSTMUnit(Layer):
         return lstm_step(bottoms[0], bottoms[1], bottoms[2].detach().unsqueeze(-1))
 
 
-class Recurrent(Layer):
+class Recurrent(Layer, ABC):
     """Base of LSTM and RNN.
 
     Bottoms: the sequence x, T×N×...; the indicators cont, T×N (0 where a sequence begins); where
@@ -175,6 +176,7 @@ class Recurrent(Layer):
             return tuple(state[:, :streams].to(x.device, x.dtype) for state in kept)
         return (x.new_zeros(1, streams, self.options.num_output),) * self.states
 
+    @abstractmethod
     def step(
         self, params: Sequence[Tensor], driven: Tensor, states: tuple[Tensor, ...], cont: Tensor
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
@@ -186,7 +188,6 @@ class Recurrent(Layer):
         states : 1×N×D each.
         cont : N×1.
         """
-        raise NotImplementedError
 
 
 @register("LSTM")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from caffe_compat.definition import schema
-from caffe_compat.layers.base import Layer, Shape, count, register
+from caffe_compat.layers.base import Layer, Overwritten, Shape, count, register
 from caffe_compat.lazy import lazy_import
 
 if TYPE_CHECKING:
@@ -70,16 +70,10 @@ class Eltwise(Layer):
                 top = torch.where(bottom > top, bottom, top)
         return (top,)
 
-    def backward_overwritten(
-        self,
-        seen: Sequence[Tensor],
-        bottoms: Sequence[Tensor],
-        tops: Sequence[Tensor],
-        diffs: Sequence[Tensor],
-    ) -> tuple[Tensor, ...] | None:
+    def backward_overwritten(self, blobs: Overwritten) -> tuple[Tensor, ...] | None:
         if "top" not in self.reads:
             return None
-        return tuple(diffs[0] * (tops[0] / bottom) for bottom in bottoms)
+        return tuple(blobs.diffs[0] * (blobs.tops[0] / bottom) for bottom in blobs.bottoms)
 
 
 @register("Reduction")
@@ -128,14 +122,8 @@ class Softmax(Layer):
     def forward(self, params: Sequence[Tensor], *bottoms: Tensor) -> tuple[Tensor, ...]:
         return (torch.softmax(bottoms[0], self.axis(self.options.axis, bottoms[0].dim())),)
 
-    def backward_overwritten(
-        self,
-        seen: Sequence[Tensor],
-        bottoms: Sequence[Tensor],
-        tops: Sequence[Tensor],
-        diffs: Sequence[Tensor],
-    ) -> tuple[Tensor, ...] | None:
-        y, diff = tops[0], diffs[0]
+    def backward_overwritten(self, blobs: Overwritten) -> tuple[Tensor, ...] | None:
+        y, diff = blobs.tops[0], blobs.diffs[0]
         axis = self.axis(self.options.axis, y.dim())
         return ((diff - (diff * y).sum(axis, keepdim=True)) * y,)
 

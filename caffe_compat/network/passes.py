@@ -21,6 +21,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from caffe_compat.layers.base import Overwritten
 from caffe_compat.network.graph import Graph, Node, Param
 
 
@@ -201,9 +202,8 @@ class Pass:
                 self.values[name].reshape(seen.shape)
                 for name, seen in zip(step.bottoms, bottoms, strict=True)
             ]
-            computed = step.layer.backward_overwritten(
-                bottoms, now, [self.values[name] for name in step.tops], diffs
-            )
+            made = [self.values[name] for name in step.tops]
+            computed = step.layer.backward_overwritten(Overwritten(bottoms, now, made, diffs))
             if computed is not None:
                 both = zip(step.bottoms, computed, step.bottom_grad, strict=True)
                 return [(name, gradient) for name, gradient, goes in both if goes]
