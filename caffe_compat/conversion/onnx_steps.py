@@ -35,6 +35,11 @@ def fixed(dim: Dim) -> int | None:
     return dim[0] if len(set(dim)) == 1 else None
 
 
+def per_channel(values: npt.ArrayLike, rank: int) -> Array:
+    """Values of the channels, ready for broadcasting over a blob of so many axes."""
+    return np.asarray(values, np.float32).reshape(-1, *[1] * (rank - 2))
+
+
 class OnnxGraph:
     """An ONNX graph in the making: operators and constants under fresh names."""
 
