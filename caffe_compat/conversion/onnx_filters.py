@@ -34,7 +34,7 @@ def _filters(step: LayerStep) -> Iterable[str]:
     layer = step.layer
     if layer.type != "ConvolutionDepthwise" and layer.channel_axis(plain) != 1:
         raise NoForm("its channel axis is not axis 1")
-    kernel, stride, pad, dilation = layer.windows(plain)
+    kernel, _, pad, dilation = layer.windows(plain)
     if any(
         size is not None and size + 2 * p < d * (k - 1) + 1
         for size, k, p, d in zip(map(fixed, shape[2:]), kernel, pad, dilation, strict=True)

@@ -1,0 +1,64 @@
+"""What several of the tools need: their common options, and a net with its data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from caffe_compat.definition.prototxt import read_net
+from caffe_compat.definition.spec import TEST
+from caffe_compat.errors import CaffeCompatError
+from caffe_compat.files import atomic_write
+
+if TYPE_CHECKING:
+    from caffe_compat.network.net import Net
+    from caffe_compat.training.feed import DataFeed
+
+FILE = click.Path(exists=True, dir_okay=False)
+PHASE = click.Choice(["TEST", "TRAIN"], case_sensitive=False)
+
+
+def open_net(
+    definition: str, weights: str | None, phase: str, level: int, stages: tuple[str, ...]
+) -> tuple[Net, DataFeed]:
+    """A net with the sources of its data layers."""
+    from caffe_compat.network.net import Net
+    from caffe_compat.training.feed import DataFeed
+    from caffe_compat.weights.read import read_weights
+
+    spec = read_net(definition)
+    feed = DataFeed(spec, phase, Path("."), None, level, stages)
+    stored = None if weights is None else read_weights(weights)
+    net = Net(
+        spec,
+        stored,
+        phase=phase,
+        level=level,
+        stages=stages,
+        strict=False,
+        input_shapes=feed.shapes or None,
+    )
+    return net, feed
+
+
+def open_test_net(
+    definition: str, weights: str, level: int, stages: tuple[str, ...], purpose: str
+) -> tuple[Net, DataFeed]:
+    """A net in phase TEST with the sources of its data layers, of which it has at least one.
+
+    Raises
+    ------
+    CaffeCompatError : no data layer; ``purpose`` says what there is nothing for.
+    """
+    net, feed = open_net(definition, weights, TEST, level, stages)
+    if not feed.shapes:
+        raise CaffeCompatError(f"{definition}: no data layer in phase TEST, nothing to {purpose}")
+    return net, feed
+
+
+def write_text(target: str | Path, text: str) -> None:
+    """Write a text file whole."""
+    with atomic_write(target) as file:
+        file.write(text.encode("utf-8"))
