@@ -21,8 +21,9 @@ from caffe_compat.errors import CaffeCompatError, DataError
 from caffe_compat.lazy import lazy_import
 from reproduce.predict.belief import enlarge
 from reproduce.predict.boxes import UNIT_HEIGHT
-from reproduce.predict.inputs import PAD_VALUE, resize_cv
+from reproduce.predict.inputs import resize_cv
 from reproduce.predict.protocol import RELEASED_BOXSIZE, TARGET_DIST, Standing
+from reproduce.predict.whole_image import STRIDE, belief_maps, padded
 
 if TYPE_CHECKING:
     import torch
@@ -37,7 +38,6 @@ Image = npt.NDArray[np.uint8]
 Maps = npt.NDArray[np.float32]
 Peaks = npt.NDArray[np.int64]
 
-STRIDE = 8  # pixels of the input in a cell of the map
 THRESHOLD = 0.5
 # Heights of the image that the search looks at, in multiples of the demo's.
 PERSON_SEARCH = (0.5, 0.7, 1.0, 1.4)
@@ -126,25 +126,16 @@ class PersonFinder:
         """Where the network is."""
         return next(self.net.parameters()).device
 
-    def belief(self, padded: Image) -> Maps:
+    def belief(self, image: Image) -> Maps:
         """The last stage's map (H / 8, W / 8) of a padded image.
 
         Parameters
         ----------
-        padded : (H, W, 3) uint8 B, G, R; multiples of 8.
+        image : (H, W, 3) uint8 B, G, R; multiples of 8.
         """
-        pixels = torch.from_numpy(np.ascontiguousarray(padded)).to(self.device)
-        image = pixels.permute(2, 0, 1)[None].float().div_(256).sub_(0.5).contiguous()
-        given = {self.identity.image: image}
-        for name in self.net.graph.inputs:
-            missing = self.net.graph.blobs[name][1] - (3 if name == self.identity.image else 0)
-            if missing > 0:  # a centre map that a training net brought along and that nobody reads
-                empty = torch.zeros(1, missing, *image.shape[2:], device=self.device)
-                given[name] = torch.cat([given[name], empty], 1) if name in given else empty
         last = self.identity.outputs[-1]
-        with torch.inference_mode():
-            found = self.net(blobs=[last], **given)[last]
-        return np.asarray(found[0, 0].float().cpu().numpy(), np.float32)
+        (belief,) = belief_maps(self.net, self.identity.image, last, image)
+        return np.asarray(belief, np.float32)
 
     def at_one_scale(self, image: Image) -> PeopleFound:
         """People as the Python demo finds them, in reading order; some may stand in the padding.
@@ -196,16 +187,6 @@ class PersonFinder:
             for x, y in peaks_of(wide, self.threshold)
         ]
         return people, wide[: scaled.shape[0], : scaled.shape[1]]
-
-
-def padded(image: Image) -> Image:
-    """An image with grey to the right and below, so that its sides are multiples of 8."""
-    height, width = image.shape[:2]
-    out = np.full(
-        (-(-height // STRIDE) * STRIDE, -(-width // STRIDE) * STRIDE, 3), PAD_VALUE, np.uint8
-    )
-    out[:height, :width] = image
-    return out
 
 
 def peaks_of(belief: Maps, threshold: float = THRESHOLD) -> Peaks:

@@ -21,9 +21,10 @@ from reproduce.network.identify import identify
 from reproduce.predict.belief import enlarge
 from reproduce.predict.inputs import center_map, resize_cv
 from reproduce.predict.job import prepare
-from reproduce.predict.person_finder import PersonFinder, padded, peaks_of
+from reproduce.predict.person_finder import PersonFinder, peaks_of
 from reproduce.predict.predictor import Predictor
 from reproduce.predict.protocol import PYTHON_DEMO
+from reproduce.predict.whole_image import padded
 from tests import recipe
 from tests.paths import DATA, GOLDEN, cases, needs_data
 from tests.pictures import read_picture

@@ -1,0 +1,125 @@
+"""People by the heads and necks of a pose network's first stage."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from caffe_compat import CaffeCompatError, Net
+from caffe_compat.network.graph import build
+from caffe_compat.weights.model import LayerBlobs, Weights
+from caffe_compat.weights.wire import Blob
+from reproduce.network import netgen
+from reproduce.predict.head_finder import HeadFinder
+
+Image = npt.NDArray[np.uint8]
+_INPUT = 64
+_PERSON = 0.8 * _INPUT  # the height of a person of the right size, in the network's input
+
+
+def _finder(parts: int = 14) -> HeadFinder:
+    """Finds blue heads above green necks: every kernel passes its own channel on, the last one
+    doubles it, so that a full colour has nearly 1 and black 0."""
+    config = netgen.vgg(
+        stages=1,
+        parts=parts,
+        input_size=_INPUT,
+        blocks=((3, 1), (3, 1), (3, 1)),
+        front_convs=(3,),
+        wide=3,
+        belief=3,
+    )
+    graph = build(netgen.deploy(config))
+    layers = []
+    for node in graph.nodes:
+        if node.params:
+            shape = node.params[0].shape
+            kernel = np.zeros(shape, np.float32)
+            for channel in range(min(shape[0], shape[1], 3)):
+                kernel[channel, channel, shape[2] // 2, shape[3] // 2] = 1
+            blobs = (Blob(kernel), Blob(np.zeros(shape[0], np.float32)))
+            layers.append(LayerBlobs(node.layer.name, node.layer.type, blobs))
+    last = layers[-1]
+    layers[-1] = LayerBlobs(last.name, last.type, (Blob(last.blobs[0].data * 2), last.blobs[1]))
+    return HeadFinder(Net(graph, Weights(tuple(layers))), _INPUT)
+
+
+def _somebody(image: Image, neck: tuple[int, int], head: tuple[int, int], size: int) -> None:
+    """A green neck and a blue head, squares of ``size`` pixels."""
+    for channel, (x, y) in ((1, neck), (0, head)):
+        image[y - size // 2 : y + size // 2, x - size // 2 : x + size // 2, channel] = 255
+
+
+@pytest.fixture(scope="module")
+def finder() -> HeadFinder:
+    return _finder()
+
+
+@pytest.mark.parametrize("size", [1, 2])
+@pytest.mark.parametrize("way", [(0, -1), (1, 0), (0, 1)])
+def test_somebody_is_found_in_any_posture(
+    finder: HeadFinder, way: tuple[int, int], size: int
+) -> None:
+    """The body lies on the other side of the neck than the head, at the size of the head."""
+    image = np.zeros((300, 300, 3), np.uint8)
+    length = 14 * size  # of the way from the neck to the head
+    neck = (150, 150)
+    _somebody(image, neck, (neck[0] + length * way[0], neck[1] + length * way[1]), 6 * size)
+    (person, *others) = finder.search(image).people
+    assert not others
+    height = person.scale * 200
+    assert 4.5 * length < height < 18 * length
+    to_centre = np.array(person.center) - neck
+    distance = float(np.hypot(*to_centre))
+    assert 0.25 * height < distance < 0.45 * height
+    assert to_centre @ np.array(way) < -0.8 * distance  # cells are coarse
+    assert person.confidence is not None and person.confidence > 0.4
+
+
+def test_two_people_and_the_surest_first(finder: HeadFinder) -> None:
+    image = np.zeros((200, 400, 3), np.uint8)
+    _somebody(image, (100, 90), (100, 70), 10)
+    _somebody(image, (300, 100), (300, 80), 10)
+    image[:, 200:] //= 4
+    image[:, 200:] *= 3
+    found = finder.search(image)
+    left, right = found.people
+    assert abs(left.center[0] - 100) < 15 and abs(right.center[0] - 300) < 15
+    assert left.confidence > right.confidence  # type: ignore[operator]
+    assert found.belief.max() > 0.8
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        np.zeros((100, 100, 3), np.uint8),
+        np.zeros((4, 4, 3), np.uint8),
+        np.full((60, 90, 3), (255, 0, 0), np.uint8),
+    ],
+    ids=["black", "tiny", "heads without necks"],
+)
+def test_nobody(finder: HeadFinder, image: Image) -> None:
+    assert finder.search(image).people == ()
+
+
+def test_a_head_far_from_the_neck_is_another_persons(finder: HeadFinder) -> None:
+    image = np.zeros((200, 400, 3), np.uint8)
+    _somebody(image, (50, 100), (350, 100), 10)
+    assert finder.search(image).people == ()
+
+
+def test_networks_without_heads_and_necks_are_refused() -> None:
+    with pytest.raises(CaffeCompatError, match="--detect hog"):
+        _finder(parts=9)
+
+
+def test_the_embedded_network_finds_heads(tmp_path: Path) -> None:
+    from reproduce.network.identify import embedded
+    from reproduce.predict.predictor import Predictor
+
+    predictor = Predictor.load(str(embedded()), device="cpu")
+    finder = HeadFinder(predictor.net, predictor.protocol.boxsize)
+    assert finder.search(np.zeros((64, 64, 3), np.uint8)).people == ()
