@@ -1,38 +1,25 @@
-"""What ``make demo`` does: convert a Caffe model, predict on a photograph that a dependency ships,
-show pictures and numbers.
+"""What ``make demo`` does: convert a Caffe model, predict on a photograph, say what was found.
 
-The model is the one embedded in models/. Where there is none, the released 6-stage network is
-written as a .caffemodel with Caffe's fillers: its maps show that the machinery runs, not where
-anybody's joints are.
+The model is the one embedded in models/, the photograph lies in docs/ with its licence beside it.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
+import json
 import subprocess
 import sys
 from pathlib import Path
 
-import cv2
-import matplotlib
+from reproduce.network.identify import embedded
+from reproduce.people.skeletons import skeleton
 
-from reproduce.network.identify import models_folder
-
-
-def photograph(out: Path) -> Path:
-    """The photograph that ships with matplotlib: a portrait, so grey room is added where the rest
-    of the person would be.
-
-    A pose machine takes its scale from the whole person's height.
-    """
-    image = cv2.imread(str(Path(matplotlib.get_data_path()) / "sample_data" / "grace_hopper.jpg"))
-    path = out / "photograph.png"
-    cv2.imwrite(
-        str(path),
-        cv2.copyMakeBorder(image, 60, 900, 200, 200, cv2.BORDER_CONSTANT, value=(128, 128, 128)),
-    )
-    return path
+PHOTOGRAPH = Path(__file__).resolve().parents[1] / "docs" / "photograph.jpg"
+NEXT = """what to try next:
+  cpm-predict YOUR.jpg --detect --out found   people in a photograph of your own
+  cpm-models list                             the authors' networks, and where to put their files
+  cpm-convert ANY.caffemodel                  any Caffe network in PyTorch, layer by layer
+  cpm-reproduce report --data DOWNLOADS       the paper's figures and claims on one page"""
 
 
 def command(*args: str) -> None:
@@ -41,26 +28,36 @@ def command(*args: str) -> None:
     subprocess.run([str(Path(sys.executable).parent / args[0]), *args[1:]], check=True)
 
 
+def found(result: Path) -> None:
+    """Print the joints of a result's JSON, the surest first."""
+    people = json.loads(result.read_text())["people"]
+    for person in people:
+        numbers = person["pose_keypoints_2d"]
+        joints = list(zip(numbers[::3], numbers[1::3], numbers[2::3], strict=True))
+        parts = skeleton(len(joints)).parts
+        print("  part       x     y  score")
+        for part, (x, y, score) in sorted(
+            zip(parts, joints, strict=True), key=lambda one: -one[1][2]
+        ):
+            print(f"  {part:6}{x:6.0f}{y:6.0f}  {score:.2f}")
+
+
 def main() -> None:
     """Run the demo."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("out/demo"))
     out = parser.parse_args().out
     out.mkdir(parents=True, exist_ok=True)
-    embedded = sorted(models_folder().glob("*/pose.caffemodel"))
-    if embedded:
-        model = embedded[0]
-    else:
-        model = out / "random.caffemodel"
-        command("cpm-models", "random", "-o", str(model))
-    converted = out / f"{model.parent.name if embedded else model.stem}.safetensors"
+    model = embedded()
+    converted = out / f"{model.parent.name}.safetensors"
     command("cpm-convert", str(model), "-o", str(converted))
-    picture = photograph(out)
-    command("cpm-predict", str(picture), "--model", str(converted), "--out", str(out))
-    # the model's stored score, and the paper's numbers, on what data there are
-    command("cpm-reproduce", "check", "--data", os.environ.get("CPM_DATA", "."))
-    for path in sorted(out.glob("photograph_*")):
-        print(f"look at {path}")
+    command("cpm-predict", str(PHOTOGRAPH), "--model", str(converted), "--out", str(out))
+    print(f"\nfound in {PHOTOGRAPH.name}, pixels of the photograph:")
+    found(out / f"{PHOTOGRAPH.stem}_keypoints.json")
+    print("the pictures:")
+    for path in sorted(out.glob(f"{PHOTOGRAPH.stem}_*.png")):
+        print(f"  {path}")
+    print(NEXT)
 
 
 if __name__ == "__main__":
