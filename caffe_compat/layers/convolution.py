@@ -115,6 +115,19 @@ class Windowed(Layer):
         span = size + 2 * pad - (dilation * (kernel - 1) + 1)
         return (span // stride if span >= 0 else -((-span) // stride)) + 1
 
+    def positions(self, bottom: Shape) -> Shape:
+        """How many places the kernel takes along each spatial axis."""
+        sizes = bottom[self.channel_axis(bottom) + 1 :]
+        windows = zip(*self.windows(bottom), strict=True)
+        found = tuple(
+            self.extent(size, *window) for size, window in zip(sizes, windows, strict=True)
+        )
+        if any(size < 1 for size in found):
+            raise self.error(
+                f"the kernel does not fit into the padded input of shape {bottom}", "kernel_size"
+            )
+        return found
+
 
 class _Filters(Windowed):
     bottoms = (1, None)
@@ -184,17 +197,8 @@ class Convolution(_Filters):
     def output_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
         self.check(bottoms)
         bottom = bottoms[0]
-        axis = self.channel_axis(bottom)
-        windows = self.windows(bottom)
-        spatial = tuple(
-            self.extent(s, *w)
-            for s, w in zip(bottom[axis + 1 :], zip(*windows, strict=True), strict=True)
-        )
-        if any(size < 1 for size in spatial):
-            raise self.error(
-                f"the kernel does not fit into the padded input of shape {bottom}", "kernel_size"
-            )
-        return [(*bottom[:axis], self.options.num_output, *spatial)] * len(bottoms)
+        lead = bottom[: self.channel_axis(bottom)]
+        return [(*lead, self.options.num_output, *self.positions(bottom))] * len(bottoms)
 
     def forward(self, params: Sequence[Tensor], *bottoms: Tensor) -> tuple[Tensor, ...]:
         tops = []
@@ -317,16 +321,8 @@ class Im2col(Windowed):
     def output_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
         bottom = bottoms[0]
         axis = self.channel_axis(bottom)
-        windows = self.windows(bottom)
-        spatial = tuple(
-            self.extent(s, *w)
-            for s, w in zip(bottom[axis + 1 :], zip(*windows, strict=True), strict=True)
-        )
-        if any(size < 1 for size in spatial):
-            raise self.error(
-                f"the kernel does not fit into the padded input of shape {bottom}", "kernel_size"
-            )
-        return [(*bottom[:axis], bottom[axis] * count(windows[0]), *spatial)]
+        values = bottom[axis] * count(self.windows(bottom)[0])
+        return [(*bottom[:axis], values, *self.positions(bottom))]
 
     def forward(self, params: Sequence[Tensor], *bottoms: Tensor) -> tuple[Tensor, ...]:
         shape = tuple(bottoms[0].shape)

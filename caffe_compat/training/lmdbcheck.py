@@ -59,6 +59,11 @@ class _Pages:
 
     def read(self, number: int, count: int = 1) -> bytes:
         """Read some pages, the first of them with this number."""
+        self._go_to(number, count)
+        return self.stream.read(count * self.page_size)
+
+    def _go_to(self, number: int, count: int) -> None:
+        """Go to the first of some pages; all of them must lie in the file."""
         end = (number + count) * self.page_size
         if number < 2 or end > self.size:
             need = max(end, (self.last + 1) * self.page_size)
@@ -66,7 +71,6 @@ class _Pages:
                 f"it is cut short: it has {self.size:,} bytes and needs {need:,}; copy it again"
             )
         self.stream.seek(number * self.page_size)
-        return self.stream.read(count * self.page_size)
 
     def walk(self, number: int, depth: int = 0) -> None:
         """Look at a page and everything below it."""
@@ -108,13 +112,7 @@ class _Pages:
         self._overflow(target, count)
 
     def _overflow(self, number: int, count: int) -> None:
-        end = (number + count) * self.page_size
-        if number < 2 or end > self.size:
-            need = max(end, (self.last + 1) * self.page_size)
-            raise Unfit(
-                f"it is cut short: it has {self.size:,} bytes and needs {need:,}; copy it again"
-            )
-        self.stream.seek(number * self.page_size)
+        self._go_to(number, count)
         own, _, flags, pages = struct.unpack("<QHHI", self.stream.read(_HEADER))
         if own != number or not flags & _OVERFLOW or pages < count:
             raise Unfit(f"page {number} is damaged")

@@ -18,7 +18,7 @@ from reproduce.benchmarks import measures
 from reproduce.benchmarks.benchmark import TORSO, Benchmark, Floats, Missing, Norm
 from reproduce.people import matfile, mpii_files
 from reproduce.people.matlab_pixels import from_matlab, to_matlab
-from reproduce.people.skeletons import MPII_JOINTS, SKELETON_14
+from reproduce.people.skeletons import LSP_JOINTS, MPII_JOINTS, SKELETON_14
 from reproduce.predict import joint_files
 from reproduce.predict.protocol import PROTOCOLS, Person, Standing
 
@@ -50,23 +50,7 @@ class MpiiValidation(Benchmark):
     protocol = replace(PROTOCOLS["mpi"], upright=False)
     threshold = 0.5
     thresholds = measures.WIDE_THRESHOLDS
-    # in the order of the recorded tables
-    counted = (
-        "Rank",
-        "Rkne",
-        "Rhip",
-        "Lhip",
-        "Lkne",
-        "Lank",
-        "Rwri",
-        "Relb",
-        "Rsho",
-        "Lsho",
-        "Lelb",
-        "Lwri",
-        "neck",
-        "head",
-    )
+    counted = LSP_JOINTS  # the order of the recorded tables
     norms: ClassVar = {"head": Norm(None), "torso": Norm(TORSO)}
 
     @cached_property
