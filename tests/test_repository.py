@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.paths import ROOT
+from tests.tools.loaded import tool
 
 
 def _tracked(*patterns: str) -> list[Path]:
@@ -22,13 +21,15 @@ def _tracked(*patterns: str) -> list[Path]:
 
 @pytest.mark.parametrize("page", ["layers", "experiments"])
 def test_made_pages_are_current(page: str) -> None:
-    sys.path.insert(0, str(ROOT / "tools"))
-    try:
-        make_docs = importlib.import_module("make_docs")
-    finally:
-        sys.path.pop(0)
-    made = getattr(make_docs, f"{page}_page")()
+    made = getattr(tool("make_docs"), f"{page}_page")()
     assert (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8") == made, "run 'make docs'"
+
+
+def test_made_tables_are_current() -> None:
+    make_docs = tool("make_docs")
+    for path in make_docs.SPEED_PAGES:
+        text = path.read_text(encoding="utf-8")
+        assert make_docs.with_speed_table(text) == text, f"{path.name}: run 'make docs'"
 
 
 def test_no_data_files_are_copied_in() -> None:

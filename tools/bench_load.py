@@ -1,6 +1,6 @@
 """Loading the 125 MB model: ours against OpenCV's Caffe importer, in turn, in one run.
 
-python tools/bench_load.py
+python tools/bench_load.py --json out/load.json
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import torch
 from bench_forward import machine, write_model
 
 from caffe_compat import Net, read_net, read_weights
+from caffe_compat.files import write_json
 
 
 def main() -> None:
@@ -24,10 +25,13 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--repeat", type=int, default=7)
-    repeat = parser.parse_args().repeat
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--stages", type=int, default=6)
+    parser.add_argument("--size", type=int, default=368)
+    options = parser.parse_args()
     torch.set_num_threads(2)
     with tempfile.TemporaryDirectory() as name:
-        prototxt, model = write_model(Path(name), 6, 368)
+        prototxt, model = write_model(Path(name), options.stages, options.size)
         loaders = {
             "ours": lambda: Net(read_net(prototxt), read_weights(model)),
             "OpenCV": lambda: cv2.dnn.readNetFromCaffe(str(prototxt), str(model)),
@@ -35,7 +39,7 @@ def main() -> None:
         times: dict[str, list[float]] = {engine: [] for engine in loaders}
         for load in loaders.values():
             load()
-        for _ in range(repeat):
+        for _ in range(options.repeat):
             for engine, load in loaders.items():
                 start = time.perf_counter()
                 load()
@@ -47,10 +51,11 @@ def main() -> None:
             f"{engine:8s} {size:.0f} MB: min {min(values):.3f} s, median "
             f"{statistics.median(values):.3f} s"
         )
-    print(
-        "ours / OpenCV (medians): "
-        f"{statistics.median(times['ours']) / statistics.median(times['OpenCV']):.2f}"
-    )
+    ours, opencv = (statistics.median(times[engine]) for engine in ("ours", "OpenCV"))
+    print(f"ours / OpenCV (medians): {ours / opencv:.2f}")
+    if options.json:
+        report = {"ours_s": ours, "opencv_s": opencv, "megabytes": size, "machine": machine()}
+        write_json(options.json, report)
 
 
 if __name__ == "__main__":

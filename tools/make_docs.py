@@ -1,7 +1,7 @@
-"""Writes docs/layers.md from the registry, and the results in docs/experiments.md with its pictures
-from what is stored.
+"""Writes docs/layers.md from the registry, the results in docs/experiments.md with its pictures
+from what is stored, and the tables of measured speeds in README.md and docs/engine.md.
 
-A test checks that both pages are up to date.
+A test checks that all of them are up to date.
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ from caffe_compat.layers import registry
 from reproduce.experiments.results import HEAD as RESULT_HEAD
 from reproduce.experiments.results import read_results, rows, stored_folder
 from reproduce.figures import fig04, fig05, fig06
+from reproduce.report.measured import read_speed
 
-DOCS = Path(__file__).resolve().parent.parent / "docs"
+ROOT = Path(__file__).resolve().parent.parent
+DOCS = ROOT / "docs"
 HEAD = """# Supported layers
 
 Made by `tools/make_docs.py` from the registry. Any other type is an error that lists these.
@@ -76,6 +78,50 @@ def experiments_page() -> str:
     )
 
 
+SPEED_PAGES = (ROOT / "README.md", DOCS / "engine.md")
+SPEED_BEGIN = (
+    "<!-- speeds: made by tools/make_docs.py from reproduce/results/speed.json, not edited by hand "
+    "-->\n"
+)
+SPEED_END = "<!-- end of speeds -->\n"
+
+
+def speed_table() -> str:
+    """Everything that was timed: our number, and how many times as fast as each peer that is."""
+    rows = read_speed().rows
+    names = list(dict.fromkeys(name for row in rows for name in row.peers))
+    lines = [
+        (
+            row.what,
+            f"{row.ours:.2f} {row.unit}",
+            *(f"{row.times(name):.1f} ×" if name in row.peers else "" for name in names),
+        )
+        for row in rows
+    ]
+    made = dict.fromkeys(
+        f"{m.machine}; torch {m.torch}, OpenCV {m.opencv}; {m.date}"
+        for m in (row.provenance for row in rows)
+    )
+    table = _table(("", "this toolkit", *(f"as fast as {name}" for name in names)), lines)
+    return f"{table}\nMedians, ours and the peers in turn in one run. {'. '.join(made)}.\n"
+
+
+def with_speed_table(page: str) -> str:
+    """A page's text with the table between its two marks made anew."""
+    before, begin, rest = page.partition(SPEED_BEGIN)
+    _, end, after = rest.partition(SPEED_END)
+    if not begin or not end:
+        raise ValueError(f"the page has not both marks, {SPEED_BEGIN!r} and {SPEED_END!r}")
+    return f"{before}{begin}\n{speed_table()}\n{end}{after}"
+
+
+def write_speed_tables() -> None:
+    """Bring the tables of README.md and docs/engine.md up to date."""
+    for path in SPEED_PAGES:
+        path.write_text(with_speed_table(path.read_text(encoding="utf-8")), encoding="utf-8")
+        print(f"written {path}")
+
+
 def pictures() -> None:
     """Figures 4, 5 and 6 of the stored results as docs/fig0N.png."""
     stored = read_results(stored_folder("cpu"))
@@ -90,4 +136,5 @@ if __name__ == "__main__":
     for page, text in (("layers.md", layers_page()), ("experiments.md", experiments_page())):
         (DOCS / page).write_text(text, encoding="utf-8")
         print(f"written {DOCS / page}")
+    write_speed_tables()
     pictures()

@@ -6,6 +6,7 @@ CPM_GOLDEN=... CPM_DATA=... python tools/measure_parity.py
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import json
 import os
@@ -16,6 +17,10 @@ import tempfile
 from pathlib import Path
 
 import torch
+
+from caffe_compat import __version__
+from caffe_compat.files import write_json
+from reproduce.report.measured import Measurement, Parity, ParityRow, read_parity
 
 ROOT = Path(__file__).resolve().parent.parent
 TARGET = ROOT / "reproduce" / "results" / "parity.json"
@@ -39,19 +44,17 @@ def main() -> None:
     if not found:
         sys.exit("no recorded case was measured: are the recorded outputs there (CPM_GOLDEN)?")
     machine = f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
-    today = datetime.date.today().isoformat()
-    content = {
-        "provenance": {
-            "command": "python tools/measure_parity.py",
-            "machine": machine,
-            "date": today,
-        },
-        "rows": [{"what": w, "cases": len(d), "largest": max(d)} for w, d in sorted(found.items())],
-    }
-    TARGET.parent.mkdir(parents=True, exist_ok=True)
-    TARGET.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    for row in content["rows"]:
-        print(row)  # type: ignore[str-bytes-safe]
+    about = Measurement(
+        command="python tools/measure_parity.py",
+        machine=machine,
+        date=datetime.date.today().isoformat(),
+        version=__version__,
+        torch=torch.__version__,
+    )
+    rows = tuple(ParityRow(w, len(d), max(d)) for w, d in sorted(found.items()))
+    write_json(TARGET, dataclasses.asdict(Parity(about, rows)))
+    for row in read_parity(TARGET).rows:  # type: ignore[union-attr]
+        print(f"{row.what}: {row.cases} values, {row.largest:.2e} at most")
     print(TARGET)
 
 

@@ -302,12 +302,19 @@ def _training_command(name: str, module: str, plan: str) -> None:
         if dry_run:
             rows = plans.estimates(chosen, wanted)
             lines = [
-                (n, s, str(i), f"{ops / 1e12:.1f}", f"{mem / 1e6:.0f}", _hours(seconds))
-                for n, s, i, ops, mem, seconds in rows
+                (
+                    row.experiment,
+                    row.scheme,
+                    str(row.iterations),
+                    f"{row.operations / 1e12:.1f}",
+                    f"{row.memory / 1e6:.0f}",
+                    _hours(row.seconds),
+                )
+                for row in rows
             ]
             click.echo(f"profile {profile}: {chosen.about}")
             click.echo(table(lines, ("experiment", "scheme", "iterations", "TFLOP", "MB", "time")))
-            total = _hours(sum(row[-1] for row in rows))
+            total = _hours(sum(row.seconds for row in rows))
             click.echo(
                 f"in all {total} at {chosen.operations:.1e} operations/s; one after the other"
             )

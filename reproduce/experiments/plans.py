@@ -270,36 +270,62 @@ def _parameters(config: netgen.CPMConfig) -> int:
     return total
 
 
-def estimates(
-    profile: Profile, experiments: Sequence[Experiment]
-) -> list[tuple[str, str, int, float, float, float]]:
-    """(name, scheme, iterations, operations of the training, bytes of a batch, seconds) of each,
-    for ``--dry-run``.
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """What a training will take.
+
+    Attributes
+    ----------
+    experiment : its name.
+    scheme : of the training, or "boosted trees".
+    iterations : of each training; rounds of the trees.
+    operations : floating point operations of the whole training; 0 where they are not counted.
+    memory : bytes of the activations and gradients of a batch; 0 where they are not counted.
+    seconds : at the rate that the profile assumes.
+    """
+
+    experiment: str
+    scheme: str
+    iterations: int
+    operations: float
+    memory: float
+    seconds: float
+
+
+# seconds that a tree takes on two cores, about
+_TREE = 0.25
+
+
+def estimates(profile: Profile, experiments: Sequence[Experiment]) -> list[Estimate]:
+    """What each experiment will take, for ``--dry-run``.
 
     Forward and backward count as three forwards; the time is at the profile's assumed rate.
     """
-    rows: list[tuple[str, str, int, float, float, float]] = []
-    for e in experiments:
-        if (
-            e.kind == "pose-machine"
-        ):  # a tree per class, half and round; about a quarter of a second each on two cores
-            trees = 2 * e.config.stages * profile.baseline.trees * (e.config.parts + 1)
-            rows.append((e.name, "boosted trees", profile.baseline.trees, 0.0, 0.0, 0.25 * trees))
-            continue
-        trainings = e.config.stages if e.scheme == "stage-wise" else 1
-        operations = 3 * e.operations * e.iterations * profile.batch * trainings
-        if e.scheme == "stage-wise":
-            operations *= (e.config.stages + 1) / (
-                2 * e.config.stages
-            )  # the first stages' nets are smaller
-        rows.append(
-            (
-                e.name,
-                e.scheme,
-                e.iterations,
-                operations,
-                e.memory * profile.batch,
-                operations / profile.operations,
-            )
+    return [_estimate(profile, experiment) for experiment in experiments]
+
+
+def _estimate(profile: Profile, e: Experiment) -> Estimate:
+    if e.kind == "pose-machine":
+        rounds = profile.baseline.trees
+        # a tree per class, half and round
+        trees = 2 * e.config.stages * rounds * (e.config.parts + 1)
+        return Estimate(
+            experiment=e.name,
+            scheme="boosted trees",
+            iterations=rounds,
+            operations=0.0,
+            memory=0.0,
+            seconds=_TREE * trees,
         )
-    return rows
+    operations = 3 * e.operations * e.iterations * profile.batch
+    if e.scheme == "stage-wise":
+        # a training a stage; those of the first stages have smaller networks
+        operations *= (e.config.stages + 1) / 2
+    return Estimate(
+        experiment=e.name,
+        scheme=e.scheme,
+        iterations=e.iterations,
+        operations=operations,
+        memory=e.memory * profile.batch,
+        seconds=operations / profile.operations,
+    )

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import dataclasses
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -31,6 +30,7 @@ from reproduce.figures import fig04, fig05, fig06, fig08, fig09, fig10, fig12
 from reproduce.figures.claims import without_training
 from reproduce.figures.verdicts import Claim, Verdict, absent
 from reproduce.network import netgen, receptive
+from reproduce.report.measured import read_parity, read_speed
 from reproduce.report.samples import embedded_score, sample_pictures
 from reproduce.runtime.provenance import provenance
 
@@ -303,31 +303,25 @@ def _fields() -> Section:
     return Section("Receptive fields", notes=[text], table=_table(head, rows))
 
 
-def _measured(name: str) -> dict[str, Any] | None:
-    """What was measured once and comes with the package."""
-    file = Path(str(resources.files("reproduce"))) / "results" / f"{name}.json"
-    return dict(json.loads(file.read_text(encoding="utf-8"))) if file.exists() else None
-
-
 def _speed() -> Section | None:
     """Ours and the peers, each row one run with all in turn."""
-    content = _measured("speed")
-    if content is None:
+    speed = read_speed()
+    if not speed.rows:
         return None
-    names = list(dict.fromkeys(n for r in content["rows"] for n in r["peers"]))
+    names = list(dict.fromkeys(name for row in speed.rows for name in row.peers))
     rows = []
-    for r in content["rows"]:
-        peers = [f"{r['peers'][n]:.3g}" if n in r["peers"] else "-" for n in names]
-        best = max(r["peers"].values()) if r["more_is_better"] else min(r["peers"].values())
-        times = r["ours"] / best if r["more_is_better"] else best / r["ours"]
-        rows.append(
-            (r["what"], r["unit"], f"{r['ours']:.3g}", *peers, f"{times:.1f} × the fastest peer")
-        )
-    about = content["provenance"]
+    for row in speed.rows:
+        peers = [f"{row.peers[name]:.3g}" if name in row.peers else "-" for name in names]
+        times = f"{row.times(row.fastest):.1f} × the fastest peer"
+        rows.append((row.what, row.unit, f"{row.ours:.3g}", *peers, times))
+    made = dict.fromkeys(
+        f"{m.date}, {m.machine}, torch {m.torch}, OpenCV {m.opencv}"
+        for m in (row.provenance for row in speed.rows)
+    )
+    commands = dict.fromkeys(row.provenance.command for row in speed.rows)
     text = (
-        f"Medians, ours and the peers in turn in one run; {about['date']}, {about['machine']}, "
-        f"torch {about['torch']}, "
-        f"OpenCV {about['opencv']}. Again: {about['command']} --data DIR"
+        f"Medians, ours and the peers in turn in one run; {'; '.join(made)}. "
+        f"Again: {', '.join(commands)} --data DIR"
     )
     table = _table(("what", "unit", "this toolkit", *names, "ratio"), rows)
     return Section("Speed", notes=[text], table=table)
@@ -335,17 +329,17 @@ def _speed() -> Section | None:
 
 def _parity() -> Section | None:
     """What the recorded cases of the original programs measured, where it was."""
-    content = _measured("parity")
-    if content is None:
+    parity = read_parity()
+    if parity is None:
         return None
     rows = [
-        (r["what"], str(r["cases"]), f"{r['largest']:.1e}" if r["largest"] else "0")
-        for r in content["rows"]
+        (row.what, str(row.cases), f"{row.largest:.1e}" if row.largest else "0")
+        for row in parity.rows
     ]
-    about = content["provenance"]
+    about = parity.provenance
     text = (
-        f"Largest differences to recorded outputs; measured {about['date']}, "
-        f"{about['machine']}, by {about['command']}."
+        f"Largest differences to recorded outputs; measured {about.date}, "
+        f"{about.machine}, by {about.command}."
     )
     table = _table(("recorded from", "values compared", "largest difference"), rows)
     return Section("Equal to the original programs", notes=[text], table=table)
@@ -393,9 +387,9 @@ def _summary(claims: Sequence[Claim], outcomes: Sequence[check.Outcome]) -> list
         f"{equal} are equal.",
         f"The embedded network {name}, trained with this toolkit: {benchmark} {total:.1f}.",
     ]
-    parity = _measured("parity")
+    parity = read_parity()
     if parity is not None:
-        cases = sum(r["cases"] for r in parity["rows"])
+        cases = sum(row.cases for row in parity.rows)
         lines.append(
             f"{cases:,} values were compared with recorded outputs of the original programs."
         )

@@ -17,6 +17,7 @@ from caffe_compat import Net, parse_net, read_net
 from caffe_compat.conversion.convert import convert
 from caffe_compat.conversion.onnx import forms, to_onnx
 from caffe_compat.conversion.onnx_steps import OnnxError
+from caffe_compat.errors import CaffeCompatError
 from caffe_compat.layers import registry
 from caffe_compat.network.graph import Graph
 from caffe_compat.weights.model import Weights
@@ -106,24 +107,53 @@ def test_layers_of_the_forks(layer: str, inputs: Arrays) -> None:
     _check(net.graph, net.weights(), runs)
 
 
-_SEQUENCES = [
-    p
-    for p in sorted((GOLDEN / "random").glob("*.json"))
-    if any(f'type: "{t}"' in p.with_suffix(".prototxt").read_text() for t in ("LSTM", "RNN"))
-    or 'type: "LSTMUnit"' in p.with_suffix(".prototxt").read_text()
-]
+_RECURRENT = {"LSTM", "LSTMUnit", "RNN"}
+
+
+def _sequence_models() -> tuple[list[Path], list[Path]]:
+    """Recorded nets with a recurrent layer: those that a model can be made of, and the others (what
+    Caffe refuses, and training nets with a layer that has no ONNX form)."""
+    models: list[Path] = []
+    others: list[Path] = []
+    for path in sorted((GOLDEN / "random").glob("*.json")):
+        types = {layer.type for layer in read_net(path.with_suffix(".prototxt")).layers}
+        if types & _RECURRENT:
+            accepted = json.loads(path.read_text())["accepted"]
+            (models if accepted and not types & NO_FORM else others).append(path)
+    return models, others
+
+
+_SEQUENCES, _NO_SEQUENCES = _sequence_models()
 
 
 @pytest.mark.parametrize("path", listed((p, p.stem) for p in _SEQUENCES))
 def test_sequences(path: Path) -> None:
     """Unrolled, from zero states."""
     case = json.loads(path.read_text())
-    if not case["accepted"] or "loss" in case["outputs"]:
-        pytest.skip("refused by Caffe, or a training net")
     with np.load(path.with_suffix(".npz")) as file:
         inputs = {key[3:]: file[key] for key in file.files if key.startswith("in:")}
     net = Net(read_net(path.with_suffix(".prototxt")), phase=case["phase"])
     _check(net.graph, net.weights(), [inputs], dynamic_batch=False)
+
+
+@pytest.mark.golden
+@pytest.mark.skipif(not _SEQUENCES, reason=f"no recorded outputs at {GOLDEN} (set CPM_GOLDEN)")
+def test_sequences_that_are_no_model() -> None:
+    """Nothing is exported of a net that Caffe refuses, nor of a layer without ONNX form, and the
+    error says which."""
+    for path in _NO_SEQUENCES:
+        case = json.loads(path.read_text())
+        spec = read_net(path.with_suffix(".prototxt"))
+        if not case["accepted"]:
+            with pytest.raises(CaffeCompatError):
+                Net(spec, phase=case["phase"])
+            continue
+        net = Net(spec, phase=case["phase"])
+        with pytest.raises(OnnxError, match="no ONNX form") as caught:
+            to_onnx(net.graph, net.weights(), dynamic_batch=False)
+        types = {layer.type for layer in spec.layers} & NO_FORM
+        assert types
+        assert all(f"({name})" in str(caught.value) for name in types)
 
 
 @needs_data
