@@ -8,6 +8,8 @@ import os
 import pytest
 import torch
 
+from tests.paths import TEST_DEVICE
+
 # the built-in rates: which way a convolution runs must not hang on the load of the machine
 os.environ.setdefault("CPM_RATES", "default")
 if os.environ.get("PYTEST_XDIST_WORKER"):
@@ -16,7 +18,7 @@ if os.environ.get("PYTEST_XDIST_WORKER"):
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Give every test marked ``gpu`` its reason to skip."""
-    if torch.cuda.is_available():
+    if TEST_DEVICE == "cpu" or torch.cuda.is_available():
         return
     for item in items:
         if item.get_closest_marker("gpu"):

@@ -13,6 +13,8 @@ ROOT = Path(__file__).resolve().parent.parent
 _BESIDE = ROOT.parent / "shared"
 GOLDEN = Path(os.environ.get("CPM_GOLDEN", _BESIDE / "golden"))
 DATA = Path(os.environ.get("CPM_DATA", _BESIDE / "data"))
+# where tests marked gpu run; "cpu" runs them without one (tools/measure_gpu.py --smoke)
+TEST_DEVICE = os.environ.get("CPM_TEST_DEVICE", "cuda")
 # small inputs that once failed, after public reports
 REPORTED = Path(os.environ.get("CPM_REPORTED", GOLDEN.parent / "reported"))
 

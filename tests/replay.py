@@ -29,12 +29,22 @@ class Replay:
     def diff(self, blob: str) -> npt.NDArray[np.float32]:
         """Gradient of a blob; of an in-place blob, of the value below; 0 where there is none."""
         tensor = self.first[blob]
-        return (torch.zeros_like(tensor) if tensor.grad is None else tensor.grad).detach().numpy()
+        return (
+            (torch.zeros_like(tensor) if tensor.grad is None else tensor.grad)
+            .detach()
+            .cpu()
+            .numpy()
+        )
 
     def param_diff(self, layer: str, index: int) -> npt.NDArray[np.float32]:
         """Gradient of a parameter; 0 where there is none."""
         tensor = self.param(layer, index)
-        return (torch.zeros_like(tensor) if tensor.grad is None else tensor.grad).detach().numpy()
+        return (
+            (torch.zeros_like(tensor) if tensor.grad is None else tensor.grad)
+            .detach()
+            .cpu()
+            .numpy()
+        )
 
     def param(self, layer: str, index: int) -> Tensor:
         """A parameter."""
@@ -50,10 +60,11 @@ def set_params(net: Net, arrays: Arrays) -> None:
                 net.param(param).copy_(torch.from_numpy(arrays[f"param:{node.layer.name}/{i}"]))
 
 
-def forward(net: Net, arrays: Arrays) -> Replay:
-    """Run on the inputs ``in:BLOB``, keeping each blob's first value for its gradient."""
+def forward(net: Net, arrays: Arrays, device: str = "cpu") -> Replay:
+    """Run on the inputs ``in:BLOB`` on the net's device, keeping each blob's first value for its
+    gradient."""
     inputs = {
-        key[3:]: torch.from_numpy(np.array(value))
+        key[3:]: torch.from_numpy(np.array(value)).to(device)
         for key, value in arrays.items()
         if key.startswith("in:")
     }
@@ -109,7 +120,7 @@ def backward(replay: Replay, arrays: Arrays) -> None:
             if top.requires_grad:
                 tops.append(top)
                 start = arrays[key] if name in in_place else arrays[f"diff:{name}"]
-                grads.append(torch.from_numpy(np.array(start)).reshape(top.shape))
+                grads.append(torch.from_numpy(np.array(start)).reshape(top.shape).to(top.device))
     if tops:
         torch.autograd.backward(tops, grads)
 

@@ -80,11 +80,11 @@ class Lab:
         return lsp_files.read_training(self.data, skip_missing=True)
 
     def records(self) -> Path:
-        """The training records, made when they are first needed."""
+        """The training records, made when they are first needed; those that are there are taken."""
         from reproduce.records import store
 
         path = self.work / "leeds.lmdb"
-        if self.group.first:
+        if self.group.first and not path.exists():
             people = self._people
             if not people:
                 raise CaffeCompatError(

@@ -8,11 +8,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from reproduce.experiments.pose_machine import PoseMachineConfig
 from reproduce.network import netgen
 from reproduce.predict.protocol import SEARCH
+
+if TYPE_CHECKING:
+    from caffe_compat.network.graph import Graph
 
 
 @dataclass(frozen=True)
@@ -146,16 +149,9 @@ class Experiment:
     @property
     def operations(self) -> float:
         """Floating point operations of one forward pass."""
-        from caffe_compat.engine.plan import Engine
         from caffe_compat.network.graph import build
-        from caffe_compat.network.planned import planned
 
-        total = 0.0
-        for _, c, _ in planned(build(netgen.deploy(self.config)), Engine("direct")):
-            sizes = zip(c.size, c.pad, c.weight[2:], c.dilation, strict=True)
-            out = [s + 2 * p - d * (k - 1) for s, p, k, d in sizes]
-            total += 2.0 * math.prod(c.weight) * math.prod(out)
-        return total
+        return operations_of(build(netgen.deploy(self.config)))
 
     @property
     def memory(self) -> float:
@@ -164,6 +160,19 @@ class Experiment:
 
         graph = build(netgen.deploy(self.config))
         return 8.0 * sum(math.prod(shape) for shape in graph.blobs.values())
+
+
+def operations_of(graph: Graph) -> float:
+    """Floating point operations of a forward pass of one image through a graph's convolutions."""
+    from caffe_compat.engine.plan import Engine
+    from caffe_compat.network.planned import planned
+
+    total = 0.0
+    for _, c, _ in planned(graph, Engine("direct")):
+        sizes = zip(c.size, c.pad, c.weight[2:], c.dilation, strict=True)
+        out = [s + 2 * p - d * (k - 1) for s, p, k, d in sizes]
+        total += 2.0 * math.prod(c.weight) * math.prod(out)
+    return total
 
 
 def stages_of_fig6(profile: Profile, stages: int, seeds: int) -> list[Experiment]:

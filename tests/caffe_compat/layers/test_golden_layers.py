@@ -13,7 +13,7 @@ from caffe_compat import Net, read_net
 from caffe_compat.engine.plan import Mode
 from caffe_compat.layers import registry
 from tests import measured, tolerances
-from tests.paths import GOLDEN, listed
+from tests.paths import GOLDEN, TEST_DEVICE, listed
 from tests.replay import backward, forward, relative_error, set_params
 
 _INDEX = GOLDEN / "layers" / "index.json"
@@ -29,14 +29,20 @@ def test_layer_with_every_convolution_on_tiles(case: dict[str, Any], engine: Mod
     test_layer(case, engine=engine)
 
 
+@pytest.mark.gpu
 @pytest.mark.parametrize("case", listed((c, c["name"]) for c in _CASES))
-def test_layer(case: dict[str, Any], engine: Mode = "auto") -> None:
+def test_layer_on_the_device(case: dict[str, Any]) -> None:
+    test_layer(case, device=TEST_DEVICE)
+
+
+@pytest.mark.parametrize("case", listed((c, c["name"]) for c in _CASES))
+def test_layer(case: dict[str, Any], engine: Mode = "auto", device: str = "cpu") -> None:
     with np.load(GOLDEN / "layers" / f"{case['name']}.npz") as file:
         arrays = {key: file[key] for key in file.files}
     spec = read_net(GOLDEN / "layers" / f"{case['name']}.prototxt")
     net = Net(spec, phase=case["phase"], stages=case["stages"], level=case["level"], engine=engine)
     set_params(net, arrays)
-    run = forward(net, arrays)
+    run = forward(net.to(device), arrays, device)
     if case["backward"]:
         backward(run, arrays)
     outputs = {key[8:] for key in arrays if key.startswith("topdiff:")}
@@ -46,9 +52,11 @@ def test_layer(case: dict[str, Any], engine: Mode = "auto") -> None:
         kind, _, name = key.partition(":")
         layer, _, index = name.rpartition("/")
         if kind == "blob":
-            errors[key] = relative_error(run.blobs[name].detach().numpy(), recorded)
+            errors[key] = relative_error(run.blobs[name].detach().cpu().numpy(), recorded)
         elif kind == "paramafter":
-            errors[key] = relative_error(run.param(layer, int(index)).detach().numpy(), recorded)
+            errors[key] = relative_error(
+                run.param(layer, int(index)).detach().cpu().numpy(), recorded
+            )
         elif (
             kind == "diff"
             and name not in outputs - in_place

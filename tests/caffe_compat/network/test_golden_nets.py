@@ -15,7 +15,7 @@ from caffe_compat.conversion.convert import convert
 from caffe_compat.engine.plan import Mode
 from caffe_compat.network.graph import build
 from tests import measured, recipe, tolerances
-from tests.paths import DATA, GOLDEN, cases, needs_data
+from tests.paths import DATA, GOLDEN, TEST_DEVICE, cases, needs_data
 from tests.replay import relative_error
 
 
@@ -46,11 +46,11 @@ def test_deploy(path: Path, engine: Mode) -> None:
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("path", cases("deploy", "*.json"))
-def test_deploy_cuda(path: Path) -> None:
+def test_deploy_on_the_device(path: Path) -> None:
     net, x, recorded = _deploy_net(path)
-    net = net.cuda()
+    net = net.to(TEST_DEVICE)
     with torch.no_grad():
-        ours = net(torch.from_numpy(x).cuda(), blobs=recorded)
+        ours = net(torch.from_numpy(x).to(TEST_DEVICE), blobs=recorded)
     worst = max(
         float(np.abs(ours[name].cpu().numpy() - blob).max()) for name, blob in recorded.items()
     )
