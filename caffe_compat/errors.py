@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 def printable(text: str) -> str:
@@ -17,6 +17,15 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def shape_text(shape: Sequence[int]) -> str:
+    """A shape for people.
+
+    >>> shape_text((1, 3, 368, 368))
+    '1×3×368×368'
+    """
+    return "×".join(map(str, shape)) or "scalar"
 
 
 class CaffeCompatError(Exception):

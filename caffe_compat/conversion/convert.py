@@ -15,7 +15,7 @@ from caffe_compat.definition import schema
 from caffe_compat.definition.prototxt import read_net
 from caffe_compat.definition.schema import Dialect
 from caffe_compat.definition.spec import NetSpec
-from caffe_compat.errors import UnknownInput, WeightError
+from caffe_compat.errors import UnknownInput, WeightError, shape_text
 from caffe_compat.layers import Shape, registry
 from caffe_compat.network.graph import Graph, build
 from caffe_compat.network.match import Match, match, require
@@ -174,7 +174,7 @@ def convert(
             if not found_size or error.blob in sizes:
                 raise
             sizes[error.blob], told = found_size
-            shape = "×".join(map(str, sizes[error.blob]))
+            shape = shape_text(sizes[error.blob])
             notes.append(f"input '{error.blob}' is {shape}, derived from the weights: {told}")
     left_out = frozenset(d.name for d in dropped)
     if prototxt:

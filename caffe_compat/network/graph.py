@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 from caffe_compat.definition.spec import TEST, NetSpec, ParamSpec
-from caffe_compat.errors import PrototxtError, UnknownInput
+from caffe_compat.errors import PrototxtError, UnknownInput, printable, shape_text
 from caffe_compat.layers.base import Layer, Shape, check_blob, check_filler, count, make
 from caffe_compat.network.memory import Memory
 from caffe_compat.network.wiring import Place, gradients, wire
@@ -106,6 +106,28 @@ class Graph:
                 size *= dim
             total += size
         return total
+
+    def text(self, shapes: Mapping[str, Shape] | None = None) -> str:
+        """Name, phase and number of parameters; then one line a layer: its name, its type, what it
+        makes and in which shapes.
+
+        Parameters
+        ----------
+        shapes : of the blobs, where they are not the definition's any more.
+        """
+        known = {**self.blobs, **(shapes or {})}
+        rows = []
+        for node in self.nodes:
+            made = (f"{printable(top)} {shape_text(known[top])}" for top in node.tops)
+            rows.append((printable(node.layer.name), node.layer.type, ", ".join(made)))
+        widths = [max((len(row[i]) for row in rows), default=0) for i in (0, 1)]
+        lines = (
+            f"{name.ljust(widths[0])}  {kind.ljust(widths[1])}  {made}".rstrip()
+            for name, kind, made in rows
+        )
+        name = printable(self.spec.name) or "network without a name"
+        head = f"{name}: {len(rows)} layers, {self.count:,} parameters, phase {self.phase}"
+        return "\n".join((head, *lines))
 
 
 def _loss_weights(layer: Layer, given: tuple[float, ...], tops: Sequence[str]) -> tuple[float, ...]:

@@ -9,7 +9,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Literal
 
-from caffe_compat.errors import WeightError
+from caffe_compat.errors import WeightError, shape_text
 from caffe_compat.layers.base import Shape
 from caffe_compat.network.graph import Graph, Node
 from caffe_compat.weights.model import LayerBlobs, Weights
@@ -73,10 +73,6 @@ def _fits(stored: Blob, needed: Shape) -> Status:
     return "mismatch"
 
 
-def _text(shape: Shape) -> str:
-    return "×".join(map(str, shape)) or "scalar"
-
-
 def _one(node: Node, entry: LayerBlobs | None, owned: bool) -> tuple[LayerMatch, tuple[Blob, ...]]:
     shapes = tuple(p.shape for p in node.params)
     name, kind = node.layer.name, node.layer.type
@@ -84,7 +80,11 @@ def _one(node: Node, entry: LayerBlobs | None, owned: bool) -> tuple[LayerMatch,
         if owned:  # HDF5 files store shared parameters with their owner only
             return LayerMatch(name, kind, shapes, "shared"), ()
         return LayerMatch(
-            name, kind, shapes, "missing", f"not in the file; needs {', '.join(map(_text, shapes))}"
+            name,
+            kind,
+            shapes,
+            "missing",
+            f"not in the file; needs {', '.join(map(shape_text, shapes))}",
         ), ()
     if len(entry.blobs) != len(shapes):
         detail = f"the file has {len(entry.blobs)} blob(s), the network needs {len(shapes)}"
@@ -94,8 +94,8 @@ def _one(node: Node, entry: LayerBlobs | None, owned: bool) -> tuple[LayerMatch,
         fit = _fits(blob, shape)
         if fit == "mismatch":
             detail = (
-                f"blob {i} ({node.params[i].name}) has shape {_text(blob.shape)}, the "
-                f"network needs {_text(shape)}"
+                f"blob {i} ({node.params[i].name}) has shape {shape_text(blob.shape)}, the "
+                f"network needs {shape_text(shape)}"
             )
             return LayerMatch(name, kind, shapes, "mismatch", detail), ()
         status = "reshaped" if fit == "reshaped" else status
@@ -138,7 +138,7 @@ def match(graph: Graph, weights: Weights, left_out: frozenset[str] = frozenset()
             shapes = tuple(b.shape for b in entry.blobs)
             detail = (
                 "the network has no such layer with parameters; the file has "
-                f"{', '.join(map(_text, shapes))}"
+                f"{', '.join(map(shape_text, shapes))}"
             )
             rows.append(LayerMatch(name, entry.type, shapes, status, detail))
     return Match(tuple(rows), found)

@@ -129,6 +129,9 @@ class Net(nn.Module):
             read_net(prototxt), None if weights is None else read_weights(weights), **options
         )
 
+    def __repr__(self) -> str:
+        return self.graph.text()
+
     # ------------------------------------------------------------ parameters
 
     def _make_params(self, found: Match | None, generator: torch.Generator) -> None:

@@ -164,6 +164,10 @@ class Net:
 
         return ready
 
+    def __repr__(self) -> str:
+        """Name, phase and number of parameters, then one line a layer, with the shapes of now."""
+        return self._graph.text({name: self.blobs[name].shape for name in self._graph.blobs})
+
     # ------------------------------------------------------------ names
 
     @property

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from caffe_compat.errors import CaffeCompatError, printable
+from caffe_compat.errors import CaffeCompatError, printable, shape_text
 from caffe_compat.files import check_target
 from reproduce.cli.common import (
     BAD_INPUT,
@@ -91,17 +90,12 @@ def _report_rows(made: Conversion, identity: Identity, output: str) -> dict[str,
     }
 
 
-def _shape_text(shape: Sequence[int]) -> str:
-    """A shape for people."""
-    return "×".join(map(str, shape)) or "scalar"
-
-
 def _print(report: dict[str, Any]) -> None:
     rows = [
         (
             r["name"],
             r["type"],
-            " ".join(map(_shape_text, r["shapes"])),
+            " ".join(map(shape_text, r["shapes"])),
             f"{r['status']}: {r['detail']}" if r["status"] in _TOLD else r["status"],
         )
         for r in report["layers"]
@@ -115,9 +109,7 @@ def _print(report: dict[str, Any]) -> None:
     click.echo(f"dialect     {report['dialect']}{evidence}")
     click.echo(f"definition  {report['definition']}")
     click.echo(f"model       {report['model']}")
-    shapes = [
-        f"{n} {'×'.join(map(str, s))}" for n, s in {**report["inputs"], **report["outputs"]}.items()
-    ]
+    shapes = [f"{n} {shape_text(s)}" for n, s in {**report["inputs"], **report["outputs"]}.items()]
     click.echo(f"blobs       {', '.join(shapes)}")
     totals = ", ".join(f"{count} {status}" for status, count in report["totals"].items())
     click.echo(
@@ -315,7 +307,7 @@ def _report_weights(loose: WeightsOnly, target: str, as_json: bool) -> None:
         )
         return
     rows = [
-        (e.name, e.type or "unknown", " ".join(_shape_text(b.shape) for b in e.blobs), "weights")
+        (e.name, e.type or "unknown", " ".join(shape_text(b.shape) for b in e.blobs), "weights")
         for e in loose.weights.layers
     ]
     click.echo(table(rows, ("layer", "type", "parameters", "status")))

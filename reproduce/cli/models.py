@@ -245,6 +245,7 @@ def rf(model: str, prototxt: str | None, as_json: bool) -> None:
                     "stride": r.stride,
                     "image": r.image.size,
                     "jump": r.image.jump,
+                    "whole_image": r.image.whole,
                     "belief_maps": r.belief.size if r.belief else None,
                 }
                 for r in rows
@@ -253,8 +254,8 @@ def rf(model: str, prototxt: str | None, as_json: bool) -> None:
         return
     lines = [
         (
-            *map(str, (r.layer, r.type, r.kernel, r.stride, r.image.size, r.image.jump)),
-            str(r.belief.size) if r.belief else "-",
+            *map(str, (r.layer, r.type, r.kernel, r.stride, r.image.text, r.image.jump)),
+            r.belief.text if r.belief else "-",
         )
         for r in rows
     ]
@@ -263,13 +264,17 @@ def rf(model: str, prototxt: str | None, as_json: bool) -> None:
     )
     both = zip(receptive.stages(graph), receptive.stages(graph, small_pools=True), strict=True)
     for (name, own, maps), (_, paper, _) in both:
-        seen = f", {maps.size}x{maps.size} of the belief maps" if maps else ""
+        seen = ""
+        if maps:
+            seen = ", all" if maps.whole else f", {maps.size}x{maps.size}"
+            seen += " of the belief maps"
         note = (
             f" ({paper.size} if its 3x3 pools counted as 2x2, as in the paper's figures)"
             if paper != own
             else ""
         )
-        click.echo(f"{name}: {own.size} pixels{seen}{note}")
+        image = "the whole picture" if own.whole else f"{own.size} pixels"
+        click.echo(f"{name}: {image}{seen}{note}")
 
 
 def _graph(model: str, prototxt: str | None, size: str | None) -> Graph:

@@ -16,25 +16,53 @@ from reproduce.network.identify import stage_outputs
 
 
 @dataclass(frozen=True)
+class Window:
+    """What one value of a layer's top sees of its bottom, along the height.
+
+    Attributes
+    ----------
+    whole : does it always see all of it?
+    """
+
+    kernel: int = 1
+    stride: int = 1
+    dilation: int = 1
+    whole: bool = False
+
+
+@dataclass(frozen=True)
 class ReceptiveField:
     """What one value of a blob sees of a source.
 
     Attributes
     ----------
-    size : side in the source's pixels.
+    size : height in the source's pixels; may reach over its edges.
     jump : the source's pixels between two neighbours.
+    whole : is it the whole source, whatever its size?
     """
 
     size: int = 1
     jump: int = 1
+    whole: bool = False
 
-    def through(self, kernel: int, stride: int, dilation: int = 1) -> ReceptiveField:
+    def through(self, window: Window) -> ReceptiveField:
         """The field of a value that a window operation makes of values with this field."""
-        return ReceptiveField(self.size + dilation * (kernel - 1) * self.jump, self.jump * stride)
+        return ReceptiveField(
+            self.size + window.dilation * (window.kernel - 1) * self.jump,
+            self.jump * window.stride,
+            self.whole or window.whole,
+        )
 
     def join(self, other: ReceptiveField) -> ReceptiveField:
         """The field of a value that is made of values with either field."""
-        return ReceptiveField(max(self.size, other.size), max(self.jump, other.jump))
+        return ReceptiveField(
+            max(self.size, other.size), max(self.jump, other.jump), self.whole or other.whole
+        )
+
+    @property
+    def text(self) -> str:
+        """The size for people."""
+        return "whole" if self.whole else str(self.size)
 
 
 @dataclass(frozen=True)
@@ -58,16 +86,23 @@ class LayerField:
     blob: str = ""
 
 
-def _window(node: Node, graph: Graph, small_pools: bool) -> tuple[int, int, int]:
-    """Kernel, stride and dilation along the height."""
+# layers that make each value of all of their bottom
+_WHOLE = ("InnerProduct", "SPP")
+
+
+def _window(node: Node, graph: Graph, small_pools: bool) -> Window | None:
+    """The window of a layer; None where each value sees one value."""
     layer = node.layer
+    if layer.type in _WHOLE or (layer.type == "Pooling" and layer.options.global_pooling):
+        shape = node.bottom_shapes[0]
+        return Window(kernel=shape[2] if len(shape) == 4 else 1, whole=True)
     if layer.type == "Convolution":
         kernel, stride, _, dilation = layer.windows(graph.blobs[node.bottoms[0]])  # type: ignore[attr-defined]
-        return kernel[0], stride[0], dilation[0]
+        return Window(kernel[0], stride[0], dilation[0])
     if layer.type == "Pooling":
-        kernel, stride = layer.kernel[0], layer.stride[0]  # type: ignore[attr-defined]
-        return (stride if small_pools and kernel == stride + 1 else kernel), stride, 1
-    return 1, 1, 1
+        side, step = layer.kernel[0], layer.stride[0]  # type: ignore[attr-defined]
+        return Window(step if small_pools and side == step + 1 else side, step)
+    return None
 
 
 def table(graph: Graph, *, small_pools: bool = False) -> list[LayerField]:
@@ -83,7 +118,7 @@ def table(graph: Graph, *, small_pools: bool = False) -> list[LayerField]:
     outputs = set(stage_outputs(graph))
     rows = []
     for node in graph.nodes:
-        kernel, stride, dilation = _window(node, graph, small_pools)
+        window = _window(node, graph, small_pools)
         fields = [image[name] for name in node.bottoms if name in image]
         seen = [belief[name] for name in node.bottoms if name in belief]
         if not fields:
@@ -91,15 +126,16 @@ def table(graph: Graph, *, small_pools: bool = False) -> list[LayerField]:
         field = fields[0]
         for other in fields[1:]:
             field = field.join(other)
-        field = field.through(kernel, stride, dilation)
-        maps = seen[0].through(kernel, stride, dilation) if seen else None
-        if node.layer.type in ("Convolution", "Pooling"):
+        maps = seen[0] if seen else None
+        if window is not None:
+            field = field.through(window)
+            maps = maps.through(window) if maps else None
             rows.append(
                 LayerField(
                     layer=node.layer.name,
                     type=node.layer.type,
-                    kernel=kernel,
-                    stride=stride,
+                    kernel=window.kernel,
+                    stride=window.stride,
                     image=field,
                     belief=maps,
                     blob=node.tops[0],
