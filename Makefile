@@ -29,8 +29,8 @@ demo: $(SETUP)  ## convert the embedded model, predict on a photograph, save the
 test: lint types  ## lint, types and every test that needs no GPU
 	$(BIN)/python -m pytest -n auto -m "not gpu"
 
-test-fast: $(SETUP)  ## the tests of a minute: no recorded cases, no real data, nothing slow
-	$(BIN)/python -m pytest -n auto -m "not slow and not gpu and not golden and not data"
+test-fast: $(SETUP)  ## the tests of a minute: no recorded cases, no real data, nothing slow or long
+	$(BIN)/python -m pytest -n auto -m "not slow and not long and not gpu and not golden and not data"
 
 test-gpu: $(SETUP)  ## the tests that need a CUDA device
 	$(BIN)/python -m pytest -m gpu
@@ -57,11 +57,12 @@ docs: $(DOCS)  ## the generated pages, and the site with the API reference in ou
 	$(BIN)/python tools/make_docs.py
 	$(BIN)/mkdocs build --strict --quiet --site-dir out/site
 
-lowest:  ## the quick tests with the lowest versions that setup.cfg promises
+LOWEST_TORCH ?= constraints.txt
+lowest:  ## the quick tests with the lowest versions that setup.cfg promises; torch too with LOWEST_TORCH=lowest
 	$(PYTHON) -m venv $(VENV)-lowest
-	$(PYTHON) tools/lowest_versions.py >$(VENV)-lowest/constraints.txt
+	$(PYTHON) tools/lowest_versions.py --torch $(LOWEST_TORCH) >$(VENV)-lowest/constraints.txt
 	$(VENV)-lowest/bin/python -m pip install -q --disable-pip-version-check -e '.[test,baseline]' $(TORCH_ARGS) -c $(VENV)-lowest/constraints.txt
-	$(VENV)-lowest/bin/python -m pytest -n auto -W default -m "not slow and not gpu and not golden and not data"
+	$(VENV)-lowest/bin/python -m pytest -n auto -W default -m "not slow and not long and not gpu and not golden and not data"
 
 clean:  ## remove what was made; .venv stays
 	rm -rf out build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -158,6 +158,24 @@ def test_a_damaged_file_of_speeds_is_one_line(change: Any, said: str, tmp_path: 
     assert "\n" not in str(caught.value)
 
 
+def test_the_lowest_versions_say_where_torch_is_not_the_lowest() -> None:
+    lowest = tool("lowest_versions")
+    setup = """[options]
+install_requires =
+    torch>=2.4
+    numpy>=1.26
+    tomli>=2; python_version < "3.11"
+[options.extras_require]
+test =
+    click>=8.2
+baseline =
+    scikit-learn>=1.4
+"""
+    lines = lowest.constraints(setup)
+    assert lines == ["torch==2.4.*", "numpy==1.26.*", "click==8.2.*", "scikit-learn==1.4.*"]
+    assert lowest.with_torch_of(lines, "six==1\ntorch==2.9.1\n") == ["torch==2.9.1", *lines[1:]]
+
+
 def test_a_damaged_file_of_differences_is_one_line(tmp_path: Path) -> None:
     path = tmp_path / "parity.json"
     about = {"command": "c", "machine": "m", "date": "d"}

@@ -263,6 +263,7 @@ def _opencv(net: Net, folder: Path, **inputs: Array) -> Any:
     return reader.forward()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("layer", "inputs"),
     [

@@ -236,6 +236,7 @@ def test_only_one_phase_is_drawn() -> None:
     assert b"loss" not in caffe.draw.draw_net(net, ext="dot", phase=caffe.TEST)
 
 
+@pytest.mark.long
 def test_import_caffe(tmp_path: Path) -> None:
     """A script that says ``import caffe`` runs as it is."""
     (tmp_path / "script.py").write_text(

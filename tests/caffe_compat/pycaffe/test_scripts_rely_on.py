@@ -511,6 +511,7 @@ def test_layers_in_python(tmp_path: Path) -> None:
         caffe.Net(_write(tmp_path, "f.prototxt", head + _python("Failing")), caffe.TEST)
 
 
+@pytest.mark.long
 def test_a_file_alone_runs_nothing(tmp_path: Path) -> None:
     """A module that only the definition names is not imported, whatever it is."""
     (tmp_path / "evil.py").write_text("raise SystemExit('imported')\nclass Layer: pass\n")
@@ -550,6 +551,7 @@ def test_what_the_module_says() -> None:
         assert hasattr(caffe, name)
 
 
+@pytest.mark.long
 @pytest.mark.skipif(
     not (REPORTED / "bugs" / "python_layer").is_dir(), reason="no reported inputs (CPM_REPORTED)"
 )

@@ -48,6 +48,7 @@ def net(tmp_path: Path) -> Path:
     return tmp_path / "net.prototxt"
 
 
+@pytest.mark.long
 def test_help_and_mistakes(tmp_path: Path, net: Path) -> None:
     """One line for bad input, exit code 2; every command explains itself."""
     for command in main.commands:

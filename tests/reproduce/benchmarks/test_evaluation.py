@@ -242,6 +242,7 @@ def _evaluate(*args: object) -> Any:
     return CliRunner().invoke(evaluate.main, [str(a) for a in args])
 
 
+@pytest.mark.long
 @needs_data
 def test_evaluate_command(tmp_path: Path) -> None:
     files = [DATA / "release" / f"LSP_prediction_model_{n}.mat" for n in ("MPII_LSP_6s", "LSP_6s")]

@@ -24,6 +24,7 @@ def _run(*args: object) -> Result:
     return CliRunner().invoke(reproduce.main, ["check", *map(str, args)])
 
 
+@pytest.mark.long
 @needs_data
 def test_another_network_fails_with_a_table() -> None:
     result = _run("--model", _MODEL, "--data", DATA)

@@ -46,8 +46,18 @@ def _arguments(command: click.Command, folder: Path, without: str = "") -> list[
     return words
 
 
+# these make the whole report again and again
+_LONG = (("reproduce", ["all"]), ("reproduce", ["report"]))
+
+
 @pytest.mark.parametrize(
-    ("module", "words"), [pytest.param(m, w, id="-".join([m, *w])) for m, w, _ in _walk()]
+    ("module", "words"),
+    [
+        pytest.param(
+            m, w, id="-".join([m, *w]), marks=[pytest.mark.slow] if (m, w) in _LONG else []
+        )
+        for m, w, _ in _walk()
+    ],
 )
 def test_options_are_checked(
     module: str, words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -203,6 +203,7 @@ def test_a_killed_plan_goes_on_and_two_share_it(tmp_path: Path) -> None:
             assert getattr(once[name], key) == getattr(again[name], key), (name, key)
 
 
+@pytest.mark.long
 @needs_data
 def test_two_jobs_share_a_plan(tmp_path: Path) -> None:
     """Two processes side by side make one result each; the figure is drawn once, at the end."""
@@ -290,6 +291,7 @@ def test_missing_data_are_said(tmp_path: Path) -> None:
     assert "Not here" in (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.long
 @needs_data
 def test_results_of_another_plan_are_refused(tmp_path: Path) -> None:
     """Other settings than those of a begun or finished experiment, or a damaged result: one line,
@@ -373,6 +375,7 @@ def test_several_processes_train_one_network(tmp_path: Path) -> None:
     assert read_results(tmp_path / "smoke" / "results")["joint-2"].provenance["processes"] == 2
 
 
+@pytest.mark.long
 @needs_data
 @pytest.mark.skipif(
     shutil.which("chromium") is None, reason="no Chromium on the path (Debian's package chromium)"
@@ -566,6 +569,7 @@ def test_verdict_on_the_receptive_field(values: tuple[float, ...], wanted: str) 
     assert (few.verdict, few.ours) == (OPEN, "-")
 
 
+@pytest.mark.long
 def test_stored_results_and_their_report(tmp_path: Path) -> None:
     """What comes with the package says where it is from, is of the profile's plan, and makes the
     page on any machine."""

@@ -62,6 +62,7 @@ def test_a_wrong_number_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "1 differs" in result.output
 
 
+@pytest.mark.long
 @needs_data
 @pytest.mark.parametrize(
     ("name", "file", "panel", "label", "at", "value"),

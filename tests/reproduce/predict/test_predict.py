@@ -436,6 +436,7 @@ def _film(path: Path, seconds: float, rate: int = 25) -> None:
     writer.release()
 
 
+@pytest.mark.long
 def test_video(model: Path, tmp_path: Path) -> None:
     """Thirty seconds of video: each frame's people, a video of the same length, and going on after
     a stop."""
@@ -525,6 +526,7 @@ def test_camera(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert "camera 1 cannot be opened" in result.stderr
 
 
+@pytest.mark.long
 def test_a_missing_file_among_many(model: Path, tmp_path: Path) -> None:
     """A thousand images with one missing: the others are done, by workers as by this process."""
     rng = np.random.default_rng(0)
@@ -547,6 +549,7 @@ def test_a_missing_file_among_many(model: Path, tmp_path: Path) -> None:
         assert files[0] == files[1]
 
 
+@pytest.mark.long
 @needs_data
 def test_sample_photographs(model: Path, tmp_path: Path) -> None:
     """The release's photographs of all kinds and sizes: a skeleton of the photograph's size, maps
@@ -566,6 +569,7 @@ def test_sample_photographs(model: Path, tmp_path: Path) -> None:
         assert (joints < (width, height)).all()
 
 
+@pytest.mark.long
 @needs_data
 def test_shared_work(model: Path, tmp_path: Path) -> None:
     """Two processes predict a data set and pictures together: the same files as one writes; a dead
@@ -673,6 +677,7 @@ def test_mpii_centres_are_the_annotations(model: Path) -> None:
         assert person.scale == pytest.approx(entry["scale"], abs=1e-5)
 
 
+@pytest.mark.long
 @needs_data
 def test_flic_benchmark(tmp_path: Path) -> None:
     from reproduce.predict import joint_files

@@ -95,6 +95,7 @@ def _run_export(*args: object, kill_after: float | None = None) -> None:
     child.join()
 
 
+@pytest.mark.long
 def test_a_hundred_kills(tmp_path: Path) -> None:
     """Killed at any moment, an export never reads as complete, and goes on to the same records.
 
@@ -239,6 +240,7 @@ def test_damaged_json(text: str) -> None:
             annotation.read_json(file.name)
 
 
+@pytest.mark.long
 @needs_data
 def test_real_images_there_and_back(tmp_path: Path) -> None:
     """LSP and LSPET as downloaded: exported, read back, compared (every 40th person)."""

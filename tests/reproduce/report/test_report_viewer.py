@@ -6,6 +6,7 @@ import json
 import re
 from pathlib import Path
 
+import pytest
 from click.testing import CliRunner
 
 from reproduce.cli import reproduce
@@ -19,6 +20,7 @@ def _report(data: Path, out: Path) -> str:
     return (out / "index.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.long
 @needs_data
 def test_summary_and_sample_people(tmp_path: Path) -> None:
     text = _report(DATA, tmp_path)
@@ -40,6 +42,7 @@ def test_summary_and_sample_people(tmp_path: Path) -> None:
     assert "90.1 with the front end of VGG-19" in text
 
 
+@pytest.mark.long
 def test_without_photographs(tmp_path: Path) -> None:
     text = _report(tmp_path, tmp_path / "out")
     assert "<h2>What the network believes</h2>" in text

@@ -140,6 +140,7 @@ def _source(folder: Path, workers: int, order: Order, method: str | None = None)
     return CPMSource(maker, 3, order, workers=workers, start_method=method)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "order",
     [Order(), Order(shuffle=True, seed=5), Order(dice="caffe"), Order(dice="caffe", shuffle=True)],
@@ -190,6 +191,7 @@ def test_another_opencv_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_torch_data_set(tmp_path: Path, method: str) -> None:
     """Through torch's own loader and distributed sampler: every record once, the same samples from
@@ -230,6 +232,7 @@ def test_torch_data_set(tmp_path: Path, method: str) -> None:
     assert not np.array_equal(plain[0]["data"], expected[0]["data"])
 
 
+@pytest.mark.long
 def test_a_program_that_keeps_its_source_ends(tmp_path: Path) -> None:
     """Workers ignore SIGTERM (it is the training's business); they still end with a program that
     never let go of them."""

@@ -93,6 +93,7 @@ def _train(*args: object, **options: object) -> str:
     return out
 
 
+@pytest.mark.long
 def test_killed_and_resumed_bit_for_bit(tmp_path: Path) -> None:
     """Whole against killed -9 and resumed: dropout, dice and order included."""
     (tmp_path / "a").mkdir()
@@ -120,6 +121,7 @@ def test_killed_and_resumed_bit_for_bit(tmp_path: Path) -> None:
         np.testing.assert_array_equal(x, y)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_signal_to_the_whole_group_snapshots_and_ends(
@@ -154,6 +156,7 @@ def test_data_that_fail_in_the_middle_lose_nothing(tmp_path: Path) -> None:
     assert list((tmp_path / "snap2").glob("pose_iter_3.solverstate"))
 
 
+@pytest.mark.long
 def test_two_processes_equal_one(tmp_path: Path) -> None:
     """2 processes with batch 2 give the weights of 1 process with batch 4."""
     config = {"max_iter": 6, "snapshot": 0}
@@ -476,6 +479,7 @@ def _released(folder: Path) -> Path:
     return folder / "released.caffemodel"
 
 
+@pytest.mark.long
 def test_workers_and_resuming_do_not_change_dropout(tmp_path: Path) -> None:
     """With dropout, a training is the same for any number of workers, whole or resumed at any
     iteration."""
