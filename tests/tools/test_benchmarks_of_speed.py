@@ -103,6 +103,7 @@ def test_parts_have_names_of_their_own_and_scripts() -> None:
         assert (speed.TOOLS / f"bench_{part.bench}.py").is_file()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["load", "train"])
 def test_a_part_is_measured_and_kept(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
