@@ -202,7 +202,8 @@ def _pictures(folder: Path) -> None:
     rng = np.random.default_rng(0)
     image = cv2.resize(rng.integers(0, 256, (6, 5, 3), np.uint8), (40, 48))
     for ending in READERS["images"].endings:
-        cv2.imwrite(str(folder / f"image{ending}"), image)
+        if cv2.haveImageWriter(ending):  # older releases of OpenCV write fewer formats
+            cv2.imwrite(str(folder / f"image{ending}"), image)
     writer = cv2.VideoWriter(
         str(folder / "video.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 10, (40, 48)
     )

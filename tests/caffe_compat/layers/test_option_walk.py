@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from google.protobuf.descriptor import FieldDescriptor
 
 from caffe_compat import CaffeCompatError, Net, parse_net, read_net
 from caffe_compat.definition import schema
@@ -182,11 +183,11 @@ def _values(message: Any, one: Any) -> Iterator[Any]:
     old = next(iter(now)) if repeated and len(now) else (0 if repeated else now)
     if one.enum_type is not None:
         yield from (n for n in one.enum_type.values_by_number if n != old)
-    elif one.type == one.TYPE_BOOL:
+    elif one.type == FieldDescriptor.TYPE_BOOL:
         yield not old
-    elif one.type == one.TYPE_STRING:
+    elif one.type == FieldDescriptor.TYPE_STRING:
         yield from ("uniform",) if message.DESCRIPTOR.name == "FillerParameter" else ("other", "3")
-    elif one.cpp_type in (one.CPPTYPE_FLOAT, one.CPPTYPE_DOUBLE):
+    elif one.cpp_type in (FieldDescriptor.CPPTYPE_FLOAT, FieldDescriptor.CPPTYPE_DOUBLE):
         yield from (old + 0.625, old - 0.375, 2.5, 0.3)
     else:
         yield from (old + 1, old + 2, max(old - 1, 0), 0, 16)
