@@ -9,13 +9,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from caffe_compat.errors import printable
 from caffe_compat.files import atomic_write
+from reproduce.drawing.colours import TORSO, limb_colours
 from reproduce.people.skeletons import Skeleton
 
 Maps = npt.NDArray[np.float32]
 Image = npt.NDArray[np.uint8]
 
-# colour-blind safe (Okabe and Ito), for limbs and parts, B, G, R
+# colour-blind safe (Okabe and Ito), for people, B, G, R
 _PALETTE = (
     (0, 159, 230),
     (233, 180, 86),
@@ -92,29 +94,63 @@ def _write(image: Image, text: str, x: int, y: int) -> None:
     cv2.putText(image, text, (x, y), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (0, 0, 0), 1, cv2.LINE_AA)
 
 
-def draw_skeleton(image: Image, joints: npt.NDArray[np.floating[Any]], skeleton: Skeleton) -> Image:
-    """Limbs and joints on a copy of the image.
+def draw_skeleton(
+    image: Image,
+    joints: npt.NDArray[np.floating[Any]],
+    skeleton: Skeleton,
+    *,
+    names: bool = False,
+) -> Image:
+    """Torso, limbs and joints on a copy of the image; colours of
+    :mod:`reproduce.drawing.colours`.
 
     Parameters
     ----------
     image : (H, W, 3) uint8 B, G, R.
     joints : (P, 2) x, y in 0-based pixels; nan = not drawn.
+    names : write each part's name beside it?
     """
     import cv2
 
     out = np.ascontiguousarray(image.copy())
     size = max(image.shape[:2])
     thick = max(2, size // 160)
-    for i, (a, b) in enumerate(skeleton.limbs):
-        if np.isfinite(joints[[a, b]]).all():
-            start, stop = (tuple(round(float(v)) for v in joints[k]) for k in (a, b))
-            cv2.line(out, start, stop, _PALETTE[i % len(_PALETTE)], thick, cv2.LINE_AA)
-    for x, y in joints:
-        if np.isfinite([x, y]).all():
-            center = (round(float(x)), round(float(y)))
-            cv2.circle(out, center, thick + 1, (255, 255, 255), -1, cv2.LINE_AA)
-            cv2.circle(out, center, thick, (30, 30, 30), -1, cv2.LINE_AA)
+    places = [
+        (round(float(x)), round(float(y))) if np.isfinite([x, y]).all() else None for x, y in joints
+    ]
+    colours = limb_colours(skeleton)
+    lines = [
+        *((limb, TORSO, max(1, thick // 2)) for limb in skeleton.torso),
+        *((limb, colour, thick) for limb, colour in zip(skeleton.limbs, colours, strict=True)),
+    ]
+    for (a, b), colour, width in lines:
+        start, stop = places[a], places[b]
+        if start is not None and stop is not None:
+            cv2.line(out, start, stop, colour[::-1], width, cv2.LINE_AA)
+    for place in places:
+        if place is not None:
+            cv2.circle(out, place, thick + 1, (255, 255, 255), -1, cv2.LINE_AA)
+            cv2.circle(out, place, thick, (30, 30, 30), -1, cv2.LINE_AA)
+    if names:
+        for name, place in zip(skeleton.parts, places, strict=True):
+            if place is not None:
+                _write_beside(out, name, place, thick)
     return out
+
+
+def _write_beside(image: Image, text: str, place: tuple[int, int], thick: int) -> None:
+    """A light text with a dark edge, to the right of a place, or to the left where it would leave
+    the picture."""
+    import cv2
+
+    font, scale = cv2.FONT_HERSHEY_SIMPLEX, 0.18 * (thick + 0.2)
+    shown = printable(text)
+    (width, height), _ = cv2.getTextSize(shown, font, scale, 1)
+    x, y = place[0] + 2 * thick + 1, place[1] + height // 2
+    if x + width > image.shape[1]:
+        x = max(0, place[0] - 2 * thick - 1 - width)
+    for colour, weight in (((20, 20, 20), 3), ((255, 255, 255), 1)):
+        cv2.putText(image, shown, (x, y), font, scale, colour, weight, cv2.LINE_AA)
 
 
 def draw_people(

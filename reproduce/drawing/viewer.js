@@ -5,7 +5,6 @@
 
   // Dark violet to yellow, evenly brighter (the ends and middles of the viridis scale).
   const COLOURS = [[68, 1, 84], [59, 82, 139], [33, 145, 140], [94, 201, 98], [253, 231, 37]];
-  const LIMBS = ["#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7"];
   const SWIPE = 40; // pixels that a finger moves to change the stage
 
   function colour(level) {
@@ -244,14 +243,14 @@
     drawJoints(pen) {
       const size = Math.max(this.canvas.width, this.canvas.height) / 250;
       pen.lineCap = "round";
-      pen.lineWidth = 1.3 * size;
-      this.data.limbs.forEach(([a, b], i) => {
-        pen.strokeStyle = LIMBS[i % LIMBS.length];
+      for (const [a, b, colour, width] of this.data.lines) {
+        pen.strokeStyle = colour;
+        pen.lineWidth = width * size;
         pen.beginPath();
         pen.moveTo(...this.person.joints[a]);
         pen.lineTo(...this.person.joints[b]);
         pen.stroke();
-      });
+      }
       for (const [x, y] of this.person.joints) {
         pen.beginPath();
         pen.arc(x, y, 1.4 * size, 0, 2 * Math.PI);

@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from caffe_compat.files import atomic_write
+from reproduce.drawing.colours import TORSO, as_hex, limb_colours
 from reproduce.people.skeletons import Skeleton
 
 Image = npt.NDArray[np.uint8]
@@ -115,9 +116,13 @@ def viewer(
     pictures : of :func:`picture_data`.
     keys_of_page : whether keys that are pressed anywhere in the page move this viewer.
     """
+    colours = [as_hex(colour) for colour in limb_colours(skeletal)]
     data = {
         "parts": [*skeletal.parts, "background"],
-        "limbs": [list(limb) for limb in skeletal.limbs],
+        "lines": [
+            *([*pair, as_hex(TORSO), 0.6] for pair in skeletal.torso),
+            *([*limb, colour, 1.3] for limb, colour in zip(skeletal.limbs, colours, strict=True)),
+        ],  # both ends, colour, width
         "pictures": list(pictures),
     }
     text = json.dumps(data).replace("</", "<\\/")  # nothing in it ends the script element

@@ -99,12 +99,14 @@ class Skeleton:
         plain joint).
     flip : pairs of channels that change places in a mirror image.
     limbs : pairs of channels that a picture joins with a line.
+    torso : further pairs, the outline of the body between the limbs.
     """
 
     parts: tuple[str, ...]
     sources: tuple[tuple[int, int], ...]
     flip: tuple[tuple[int, int], ...]
     limbs: tuple[tuple[int, int], ...]
+    torso: tuple[tuple[int, int], ...] = ()
 
     def __len__(self) -> int:
         return len(self.parts)
@@ -128,6 +130,14 @@ _LIMBS = (
     ("Lkne", "Lank"),
 )
 _ARMS = (("Lsho", "Lelb"), ("Lelb", "Lwri"), ("Rsho", "Relb"), ("Relb", "Rwri"))
+_TORSO = (
+    ("neck", "Rsho"),
+    ("neck", "Lsho"),
+    ("Rsho", "Rhip"),
+    ("Lsho", "Lhip"),
+    ("Rhip", "Lhip"),
+)
+_TORSO_WITHOUT_NECK = (("Rsho", "Lsho"), *_TORSO[2:])
 _FROM_MPII = tuple(MPII_JOINTS.index(part) for part in PARTS_14)
 
 SKELETON_14 = Skeleton(
@@ -135,12 +145,14 @@ SKELETON_14 = Skeleton(
     sources=tuple((joint, joint) for joint in _FROM_MPII),
     flip=_pairs(PARTS_14),
     limbs=_numbers(PARTS_14, _LIMBS),
+    torso=_numbers(PARTS_14, _TORSO),
 )
 SKELETON_9 = Skeleton(
     parts=PARTS_9,
     sources=tuple((joint, joint) for joint in range(len(PARTS_9))),
     flip=_pairs(PARTS_9),
     limbs=_numbers(PARTS_9, _ARMS),
+    torso=_numbers(PARTS_9, _TORSO_WITHOUT_NECK),
 )
 
 # sixteen joints, then the middles of these limbs
@@ -166,6 +178,7 @@ SKELETON_28 = Skeleton(
     sources=_numbers(MPII_JOINTS, (*((joint, joint) for joint in _JOINTS_28), *_MIDDLES)),
     flip=_numbers(PARTS_28, ((part, re.sub(r"\bR", "L", part)) for part in _ON_THE_RIGHT)),
     limbs=_numbers(PARTS_28, _LIMBS),
+    torso=_numbers(PARTS_28, _TORSO),
 )
 _BY_COUNT = {9: SKELETON_9, 14: SKELETON_14, 28: SKELETON_28}
 
@@ -200,6 +213,15 @@ def _side(name: str) -> tuple[str, str, bool]:
     if found := _LETTER.fullmatch(name):
         return found[1].lower(), found[2].lower(), False
     return "", "", False
+
+
+def side(part: str) -> str:
+    """The side that a part's name tells: "left", "right", or "" for the middle.
+
+    >>> side("Lank"), side("right_knee"), side("neck")
+    ('left', 'right', '')
+    """
+    return {"l": "left", "r": "right", "": ""}[_side(part)[0]]
 
 
 def named(names: tuple[str, ...], *, mirrored: bool = True) -> Skeleton:

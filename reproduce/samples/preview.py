@@ -18,22 +18,32 @@ from reproduce.samples.dice import SampleDice
 
 Image = npt.NDArray[np.uint8]
 
+_READABLE = 400  # longer side of a drawn record, pixels, at the least
+
 
 def draw_record(record: Record, path: str | os.PathLike[str]) -> None:
-    """A record's image with the person's skeleton, its centre, and the other people's joints."""
+    """A record's image with the person's skeleton, its centre, and the other people's joints; small
+    images are enlarged, so that the parts' names can be read."""
     a = record.annotation
-    image = record.image.copy()
+    factor = -(-_READABLE // max(record.image.shape[:2]))
+    image = np.repeat(np.repeat(record.image, factor, 0), factor, 1)
+
+    def place(points: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Pixels of the enlarged image."""
+        return (points + 0.5) * factor - 0.5
+
     count = len(a.joints)
     # records of 16 joints show the 14 parts that the authors' networks have
     skeletal = SKELETON_14 if count == 16 else skeleton(count)
     sources = [s[0] for s in skeletal.sources] if count == 16 else list(range(count))
     rows = a.joints[sources]
-    joints = np.where(annotated(rows)[:, None], rows[:, :2], np.nan)
-    image = draw_skeleton(image, joints, skeletal)
-    center = (round(float(a.objpos[0])), round(float(a.objpos[1])))
+    joints = np.where(annotated(rows)[:, None], place(rows[:, :2]), np.nan)
+    image = draw_skeleton(image, joints, skeletal, names=True)
+    x, y = place(a.objpos)
+    center = (round(float(x)), round(float(y)))
     cv2.drawMarker(image, center, (0, 0, 255), cv2.MARKER_CROSS, 16, 2)
     for other in a.others:
-        for x, y, _ in other.joints[annotated(other.joints)]:
+        for x, y in place(other.joints[annotated(other.joints)][:, :2]):
             cv2.circle(image, (round(x), round(y)), 3, (255, 128, 0), -1, cv2.LINE_AA)
     save_png(image, path)
 
@@ -54,7 +64,7 @@ def draw_sample(sample: Sample, settings: Settings) -> Image:
     ).astype(np.uint8)
     person = sample.scene.people[0]
     joints = np.where((person.visible <= 1)[:, None], person.joints, np.nan)
-    image = draw_skeleton(image, joints, settings.skeleton)
+    image = draw_skeleton(image, joints, settings.skeleton, names=True)
     x, y = sample.scene.objpos
     cv2.drawMarker(image, (round(float(x)), round(float(y))), (0, 0, 255), cv2.MARKER_CROSS, 14, 2)
     return image

@@ -96,6 +96,10 @@ def test_what_the_page_is_told() -> None:
     (person,) = _people(rng, 1)
     data = _data(viewer([picture_data(ViewedPicture("a", image, (person,)))], SKELETON_14))
     assert data["parts"] == [*SKELETON_14.parts, "background"]
+    drawn = [tuple(line[:2]) for line in data["lines"]]
+    assert drawn == [*SKELETON_14.torso, *SKELETON_14.limbs]
+    colours = {line[2] for line in data["lines"]}
+    assert len(colours) == 1 + len(SKELETON_14.limbs)  # the torso has one
     (picture,) = data["pictures"]
     assert _decoded(picture["source"]).shape == (600, 900, 3)  # half the size, and so the joints
     (told,) = picture["people"]
