@@ -30,7 +30,7 @@ def draw_record(record: Record, path: str | os.PathLike[str]) -> None:
 
     def place(points: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """Pixels of the enlarged image."""
-        return (points + 0.5) * factor - 0.5
+        return np.asarray((points + 0.5) * factor - 0.5, np.float64)
 
     count = len(a.joints)
     # records of 16 joints show the 14 parts that the authors' networks have
