@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 _ROW = 512  # 64-bit words of a tensor that one sum covers
-_BLOCK = 256 * _ROW  # words that are read at once: 1 MB, so that the second reading finds them near
+_LARGE = 1024 * _ROW  # from here on a second thread costs less than it saves
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,15 +25,18 @@ class Fingerprint:
 
     The memory is read as 64-bit words, each is multiplied by a fixed random odd number, and rows
     of words are summed modulo 2^64. An odd factor loses nothing, so a change of one value always
-    shows; changes of several values would have to cancel in every row. Factors act on the low bits
-    of a word more than on its high bits. Of two neighbouring float32 the second one's sign is the
-    highest bit; therefore the words are read twice, the second time shifted by one float32.
+    shows; changes of several values would have to cancel in every row.
+
+    Factors act on the low bits of a word more than on its high bits, of the highest bit not at all:
+    two changes of it in one row would cancel. Were words read from the first byte on, it would be
+    the sign of a value. Therefore they begin two bytes later, in the middle of a float32: the
+    highest bit is then one of the least in a value, and no sign stands above the 48th.
 
     Attributes
     ----------
     layout : shape, strides and type.
-    sums : of the rows, both readings.
-    rest : the bytes that fill no row.
+    sums : of the rows.
+    rest : the bytes before the first row and after the last one.
     """
 
     layout: tuple[object, ...]
@@ -61,20 +64,14 @@ def fingerprint(tensor: Tensor) -> Fingerprint:
     """
     layout = (tuple(tensor.shape), tensor.stride(), tensor.dtype)
     values = _in_memory_order(tensor.detach()).view(torch.uint8).numpy()
-    rows = max(len(values) - 4, 0) // (8 * _ROW)
-    rest = values[rows * 8 * _ROW :].tobytes()
-    sums = torch.empty((2, rows), dtype=torch.int64)
-    factors, step = _factors(), _BLOCK // _ROW
-    for first in range(0, rows, step):
-        count = min(step, rows - first)
-        for shift in (0, 1):
-            words = torch.frombuffer(
-                values,
-                dtype=torch.int64,
-                count=count * _ROW,
-                offset=first * 8 * _ROW + 4 * shift,
-            )
-            torch.mv(words.view(count, _ROW), factors, out=sums[shift, first : first + count])
+    shift = 2 if tensor.element_size() >= 4 else 1
+    rows = max(len(values) - shift, 0) // (8 * _ROW)
+    end = shift + rows * 8 * _ROW
+    rest = values[:shift].tobytes() + values[end:].tobytes()
+    if not rows:
+        return Fingerprint(layout, torch.empty(0, dtype=torch.int64), rest)
+    words = torch.frombuffer(values, dtype=torch.int64, count=rows * _ROW, offset=shift)
+    sums = torch.mv(words.view(rows, _ROW), _factors())
     return Fingerprint(layout, sums, rest)
 
 
@@ -95,7 +92,7 @@ def fingerprints(tensors: Sequence[Tensor]) -> list[Fingerprint]:
                 return
             found[place] = fingerprint(tensors[place])
 
-    large = sum(t.numel() for t in tensors) > 4 * _BLOCK
+    large = sum(t.numel() for t in tensors) > _LARGE
     helper = (
         threading.Thread(target=work)
         if large and len(tensors) > 1 and torch.get_num_threads() > 1

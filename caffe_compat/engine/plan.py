@@ -37,8 +37,9 @@ Way = Tiling | Filtering
 # transformed kernels that a network keeps: the 6-stage network's take 0.7 GB
 MEMORY = 1_000_000_000
 _RUN = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
-# a millisecond for 25 MB: a slightly slower tile is taken if its kernel is much smaller
-_PRICE = 1e-3 / 25e6
+# A slightly slower tile is taken if its kernel is much smaller. A byte counts like this number of a
+# direct convolution's operations, which is a millisecond for 25 MB by the built-in rates.
+_PRICE = Rates.direct * 1e-3 / 25e6
 _CALLS = 2e-4  # a dozen operations for one
 _GAIN = 0.85  # another way than the direct one only where it takes less than this share of its time
 _SIDES = range(12, 41)
@@ -177,8 +178,9 @@ def _ways(c: ConvolutionShape, memory: int, mode: Mode, rates: Rates) -> tuple[f
         ways += map(c.tiling, sides)
     fitting = [way for way in ways if way.kernel_bytes(outputs, inputs) <= memory]
     times = {way: seconds_of(c, way, rates) for way in fitting}
+    price = _PRICE / rates.direct
     best = min(
-        fitting, key=lambda w: times[w] + w.kernel_bytes(outputs, inputs) * _PRICE, default=None
+        fitting, key=lambda w: times[w] + w.kernel_bytes(outputs, inputs) * price, default=None
     )
     return None if best is None else (times[best], best)
 

@@ -2,6 +2,9 @@
 
 They are measured once per machine and kept in the user's cache folder. Only their ratios matter,
 and only for which way a convolution runs: results agree to 1e-6 of the largest value in any way.
+They are measured on one thread in processor time. What else the machine does at that moment then
+counts little, whereas wall time on a busy machine says that many small steps cost ten times as much
+as one large one, and such rates would stay in the file.
 ``CPM_RATES=default`` takes the built-in rates instead and measures nothing.
 """
 
@@ -53,14 +56,20 @@ class Rates:
     copy: float = 10e9
 
 
-# Rates further than this factor from the built-in ratios are a sign of a busy machine.
-_PLAUSIBLE = 8.0
+# Rates further than this factor from the built-in ratios are a sign of a disturbed measurement.
+_PLAUSIBLE = 3.0
+# What all threads share: a second one adds little.
+_SHARED = ("kernel_bytes", "copy")
+# Bytes that one thread reads and writes per second where the built-in rates come from.
+_COPY = 40e9
+# How the rates were measured. Files of an older way have another name and are not read.
+_METHOD = "processor time of one thread"
 
 
 def rates_file() -> Path:
     """Where this machine's rates are kept: one file for each processor, torch and thread count."""
     base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    key = f"{_processor()}|{torch.__version__}|{torch.get_num_threads()}"
+    key = f"{_processor()}|{torch.__version__}|{torch.get_num_threads()}|{_METHOD}"
     name = hashlib.sha256(key.encode()).hexdigest()[:16]
     return Path(base) / "convolutional-pose-machines" / f"rates-{name}.json"
 
@@ -96,11 +105,21 @@ def stored_rates() -> Rates | None:
 
 def calibrate() -> Rates:
     """Measure this machine's rates, in about a second, and store them."""
-    found = _measure()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        one = _measure()
+    finally:
+        torch.set_num_threads(threads)
+    rates = {
+        name: value * (1 if name in _SHARED else threads)
+        for name, value in dataclasses.asdict(one).items()
+    }
+    found = _plausible(Rates(**rates), Rates())
     content = {
         "processor": _processor(),
         "torch": torch.__version__,
-        "threads": torch.get_num_threads(),
+        "threads": threads,
         "rates": dataclasses.asdict(found),
     }
     path = rates_file()
@@ -113,18 +132,22 @@ def calibrate() -> Rates:
 
 
 def _best(work: Callable[[], object], seconds: float = 0.06) -> float:
-    """The shortest time of some runs: what else the machine does only makes runs longer."""
+    """The shortest processor time of some runs: what else the machine does only makes runs
+    longer."""
+    fine = time.get_clock_info("thread_time").resolution < 1e-5
+    clock = time.thread_time if fine else time.perf_counter
     work()
     times: list[float] = []
     end = time.perf_counter() + seconds
     while len(times) < 3 or (time.perf_counter() < end and len(times) < 50):
-        start = time.perf_counter()
+        start = clock()
         work()
-        times.append(time.perf_counter() - start)
+        times.append(clock() - start)
     return min(times)
 
 
 def _measure() -> Rates:
+    """The rates of one thread."""
     from caffe_compat.engine.minimal import SIDE, Filtering
     from caffe_compat.engine.tiled import Tiling
 
@@ -179,11 +202,10 @@ def _measure() -> Rates:
     found = Rates(
         direct, narrow, lines, columns, mix, groups, thin, default.kernel_bytes, default.copy
     )
-    scale = copy / 20e9
-    found = dataclasses.replace(
+    scale = copy / _COPY
+    return dataclasses.replace(
         found, kernel_bytes=default.kernel_bytes * scale, copy=default.copy * scale
     )
-    return _plausible(found, default)
 
 
 def _plausible(found: Rates, default: Rates) -> Rates:

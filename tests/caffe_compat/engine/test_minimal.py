@@ -4,6 +4,7 @@ and the rates that choose."""
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -162,3 +163,31 @@ def test_a_busy_machines_rates_are_cut_back() -> None:
     found = rates._plausible(odd, built_in)
     assert built_in.thin / 10 < found.thin < built_in.thin
     assert built_in.mix < found.mix < 10 * built_in.mix
+
+
+def test_rates_are_those_of_one_thread_whatever_else_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Waiting for the processor is not counted, and torch has as many threads as before."""
+    if time.get_clock_info("thread_time").resolution >= 1e-5:
+        pytest.skip("this system's processor times are too coarse")
+    assert rates._best(lambda: time.sleep(0.02), seconds=0.0) < 0.01
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    seen: list[int] = []
+
+    def measure() -> rates.Rates:
+        seen.append(torch.get_num_threads())
+        return rates.Rates()
+
+    monkeypatch.setattr(rates, "_measure", measure)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        found = rates.calibrate()
+        assert seen == [1]
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    built_in = rates.Rates()
+    assert found.direct == 2 * built_in.direct
+    assert found.copy == built_in.copy  # memory is shared by all threads
