@@ -3,7 +3,7 @@ score."""
 
 from __future__ import annotations
 
-import json
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,14 +14,15 @@ from caffe_compat.errors import DataError
 from caffe_compat.files import write_json
 from reproduce.benchmarks.benchmark import Benchmark
 from reproduce.people.matlab_pixels import from_matlab, to_matlab
-from reproduce.predict.protocol import Person
+from reproduce.predict.origin import Resumption, as_stored, digest
+from reproduce.predict.protocol import Person, Standing
 from reproduce.runtime.journal import Journal
 from reproduce.runtime.prefetch import prefetch
 
 if TYPE_CHECKING:  # OpenCV is loaded when a run begins, not when benchmarks are listed
     from reproduce.predict.job import Job
     from reproduce.predict.predictor import Predictor
-    from reproduce.predict.runs import Run
+    from reproduce.predict.runs import Done, Run
 
 
 def jobs_of(
@@ -37,7 +38,7 @@ def jobs_of(
     return [predictor.job(str(image), image, (person,)) for image, person in people]
 
 
-def predict_benchmark(run: Run, test: Benchmark, name: str) -> tuple[int, list[str]]:
+def predict_benchmark(run: Run, test: Benchmark, name: str) -> Done:
     """Predict a benchmark's test people; write the release's .mat and the score.
 
     Results are kept as they are made; several processes share the people and the first one merges.
@@ -48,27 +49,29 @@ def predict_benchmark(run: Run, test: Benchmark, name: str) -> tuple[int, list[s
 
     Returns
     -------
-    How many people this process predicted, and which were not predicted and why; they are nan in
-    the file and left out of the score.
+    The people whom this process predicted, and why others were not predicted; these are nan in the
+    file and left out of the score.
     """
     from reproduce.predict.job import prepare
+    from reproduce.predict.runs import Done
 
     people = test.people()[: run.limit]
     prefix = run.out / f"{test.stem}_{name}"
-    about = json.loads(json.dumps({**run.about, "set": test.stem}))
-    count = 0
-    bad: list[str] = []
+    about = as_stored({**run.about, "set": test.stem})
+    done = Done()
+    lost: set[int] = set()
     if not run.resume and run.group.first:
         Journal.remove(prefix)
     run.group.any(False)  # no process reads what another is about to remove
     with Journal(prefix, about, resume=run.resume, part=run.group.rank) as journal:
-        todo = [i for i in run.mine(range(len(people))) if i not in journal.done]
+        todo = _todo(run, journal, people)
         prepared = jobs_of(run.predictor, test, [people[i] for i in todo])
         jobs = prefetch(prepare, prepared, run.workers)
         with run.bar(len(todo), "people") as bar:
             for i, job in zip(todo, jobs, strict=True):
                 if job.error is not None:
-                    bad.append(str(job.error))
+                    done.bad.append(str(job.error))
+                    lost.add(i)
                 else:
                     (found,) = run.predictor.predict_job(job)
                     journal.add(
@@ -76,17 +79,45 @@ def predict_benchmark(run: Run, test: Benchmark, name: str) -> tuple[int, list[s
                         {
                             "joints": to_matlab(found.joints).tolist(),
                             "scores": found.scores.round(5).tolist(),
+                            "made_by": _origin(*people[i]),
                         },
                     )
-                    count += 1
+                    done.add([float(found.scores.mean())])
                 bar.update()
-        run.group.any(False)  # all processes have written their share
+        for other in run.group.gather(lost):  # all processes have written their share
+            lost |= other
         journal.read()
-        results = journal.done
+        results = {i: result for i, result in journal.done.items() if i not in lost}
     if run.group.first:
         _merge(run, test, name, len(people), results)
     run.group.any(False)  # nobody leaves before the files are merged
-    return count, bad
+    return done
+
+
+def _origin(image: Path, person: Person) -> dict[str, Any]:
+    """What a person's result is of: the image's contents, and where the person stands."""
+    stored = dataclasses.asdict(person) if isinstance(person, Standing) else person
+    return as_stored({"input": digest(image) if image.exists() else None, "boxes": stored})
+
+
+def _todo(run: Run, journal: Journal, people: Sequence[tuple[Path, Person]]) -> list[int]:
+    """Numbers of this process's people who have no result of the same model, settings, image and
+    place; what is made again, and why, is said in one line."""
+    resumption = Resumption()
+    if run.group.first:  # every process read the journals of all
+        resumption.drop(len(journal.aside & set(range(len(people)))), journal.changed)
+    todo = []
+    for i in run.mine(range(len(people))):
+        there = journal.done.get(i)
+        made = there.get("made_by", {}) if isinstance(there, dict) else None
+        if i not in journal.done or not resumption.holds(made, _origin(*people[i])):
+            todo.append(i)
+    counted = run.group.gather(resumption)
+    for other in counted[1:]:
+        counted[0].join(other)
+    if line := str(counted[0]):
+        run.say(line)
+    return todo
 
 
 def _merge(run: Run, test: Benchmark, name: str, count: int, results: dict[int, Any]) -> None:

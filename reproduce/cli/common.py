@@ -31,6 +31,29 @@ class FilePath(click.Path):
         return super().convert(value, param, ctx)
 
 
+class ModelName(FilePath):
+    """A weight file on the command line, or the name of a network of ``cpm-models list``."""
+
+    name = "model"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The weight file that is meant."""
+        from reproduce.network.identify import model_file
+
+        return model_file(str(super().convert(value, param, ctx)))
+
+
+class ModelNames(FilePath):
+    """Weight files or names of networks on the command line, with commas between them."""
+
+    name = "models"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The weight files that are meant, with commas between them."""
+        names = str(super().convert(value, param, ctx)).split(",")
+        return ",".join(MODEL.convert(name.strip(), param, ctx) for name in names if name.strip())
+
+
 class Real(click.FloatRange):
     """A number on the command line that is neither nan nor infinite."""
 
@@ -45,6 +68,8 @@ class Real(click.FloatRange):
 
 
 FILE = FilePath()
+MODEL = ModelName()
+MODELS = ModelNames()
 POSITIVE = click.IntRange(min=1, max=2**31 - 1)
 SEED = click.IntRange(min=0, max=2**63 - 1)
 WORKERS = click.IntRange(min=0, max=256)

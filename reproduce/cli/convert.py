@@ -14,6 +14,7 @@ from reproduce.cli.common import (
     BAD_INPUT,
     FAILED_CHECK,
     FILE,
+    MODEL,
     Command,
     Real,
     common,
@@ -160,7 +161,7 @@ def _verify(made: Conversion, dump: str, tolerance: float, as_json: bool) -> Com
 
 
 @click.command(cls=Command, epilog=_EPILOG)
-@click.argument("model", type=FILE)
+@click.argument("model", type=MODEL)
 @click.option("--prototxt", type=FILE, help="Deploy definition; default: the one inside the model.")
 @click.option(
     "--to",
@@ -231,9 +232,7 @@ def main(
     """
     from caffe_compat.conversion.convert import convert, weights_only
     from caffe_compat.errors import UnknownInput, UnsupportedLayer
-    from reproduce.network.identify import identify, model_file
-
-    model = model_file(model)
+    from reproduce.network.identify import identify
 
     try:
         made = convert(
@@ -348,7 +347,9 @@ def _format(out: str | None, to: str | None) -> str:
 
 def _target(model: str, out: str | None, to: str) -> str:
     """The output's name: as given, else the model's with another ending; beside the model, but not
-    where its owner made it read-only."""
+    where its owner made it read-only, or where it came with this package."""
+    from reproduce.network.identify import embedded_models
+
     if out is not None:
         check_target(out)
         return out
@@ -364,6 +365,10 @@ def _target(model: str, out: str | None, to: str) -> str:
         if stem.endswith(ending):
             stem = stem[: -len(ending)]
             break
+    for name, folder in embedded_models().items():
+        if Path(model).parent.resolve() == folder.resolve():
+            click.echo(f"note: {name} came with this package; the output goes here", err=True)
+            return name + _ENDINGS[to]
     beside = Path(model).with_name(stem + _ENDINGS[to])
     writable = os.access(model, os.W_OK) and os.stat(model).st_mode & 0o222
     if writable and os.access(beside.parent, os.W_OK):

@@ -126,16 +126,15 @@ def lmdb(
     workers: int,
 ) -> None:
     """Write records as the original script did, from its JSON files."""
-    from tqdm import tqdm
-
     from reproduce.people.annotation import read_json
     from reproduce.records import store
+    from reproduce.runtime.progress import progress
 
     people = [a for name in annotations for a in read_json(name)]
     made = store.plan(people, validation=validation, seed=seed)
-    with tqdm(total=made.total, unit=" records", disable=None) as bar:
+    with progress(made.total, "records") as bar:
 
-        def progress(done: int, total: int) -> None:
+        def advance(done: int, total: int) -> None:
             bar.update(done - bar.n)
 
         skipped = store.export_lmdb(
@@ -146,7 +145,7 @@ def lmdb(
             skip_bad=skip_bad,
             outside=allow_outside,
             workers=workers,
-            progress=progress,
+            progress=advance,
         )
     size = sum(p.stat().st_size for p in Path(out).iterdir()) / 1e6
     click.echo(f"{made.total - len(skipped)} records written to {out} ({size:.1f} MB)")
@@ -170,10 +169,9 @@ def lmdb(
 )
 def hdf5(source: str, out: str, joints: int | None) -> None:
     """Convert records from LMDB to HDF5, or back, without loss."""
-    from tqdm import tqdm
-
     from reproduce.records import hdf5 as records
     from reproduce.records.store import LMDBStore, write_values
+    from reproduce.runtime.progress import progress
 
     if source.endswith((".h5", ".hdf5")):
         store = records.HDF5Store(source)
@@ -182,7 +180,7 @@ def hdf5(source: str, out: str, joints: int | None) -> None:
         return
     check_target(out)
     lmdb_store = LMDBStore(source, joints)
-    with tqdm(total=len(lmdb_store), unit=" records", disable=None) as bar:
+    with progress(len(lmdb_store), "records") as bar:
         records.from_lmdb(lmdb_store, out, lambda done, total: bar.update(done - bar.n) and None)
     click.echo(
         f"{len(lmdb_store)} records written to {out} ({Path(out).stat().st_size / 1e6:.1f} MB)"

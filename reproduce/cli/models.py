@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,6 +12,7 @@ from caffe_compat.errors import CaffeCompatError
 from caffe_compat.files import check_target
 from reproduce.cli.common import (
     FILE,
+    MODEL,
     SEED,
     CommandGroup,
     check_input_size,
@@ -26,26 +26,6 @@ if TYPE_CHECKING:
     from caffe_compat.network.graph import Graph
 
 
-def _local() -> list[Path]:
-    from reproduce.network.identify import models_folder
-
-    return sorted(p for p in models_folder().iterdir() if (p / "pose_deploy.prototxt").exists())
-
-
-def _find(name: str) -> Path | None:
-    from reproduce.network.identify import released, weight_folders
-
-    for folder in _local():
-        if folder.name == name:
-            return folder
-    for model in released():
-        if name in (model.name, str(model.id), model.file):
-            for place in weight_folders():
-                if (place / model.file).exists():
-                    return place / model.file
-    return None
-
-
 @click.group(cls=CommandGroup)
 @common
 def main() -> None:
@@ -56,9 +36,9 @@ def main() -> None:
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def list_(as_json: bool) -> None:
     """List all known networks."""
-    from reproduce.network.identify import how_to_get, released
+    from reproduce.network.identify import embedded_models, how_to_get, released
 
-    rows = [(p.name, "in models/", "", str(p)) for p in _local()]
+    rows = [(name, "in models/", "", str(p)) for name, p in embedded_models().items()]
     rows += [(m.name, f"released {m.id}", m.published, m.file) for m in released()]
     if as_json:
         emit_json(
@@ -73,27 +53,29 @@ def list_(as_json: bool) -> None:
 @click.argument("name")
 def info(name: str) -> None:
     """Tell what is known about a network."""
-    from reproduce.network.identify import how_to_get, released
+    from reproduce.network.identify import (
+        embedded_models,
+        how_to_get,
+        released_named,
+        weights_of,
+    )
 
-    for folder in _local():
-        if folder.name == name:
-            click.echo((folder / "README.md").read_text(encoding="utf-8"))
-            return
-    for model in released():
-        if name in (model.name, str(model.id), model.file):
-            click.echo(f"{model.title}: released model {model.id}")
-            click.echo(f"file        {model.file}\ndefinition  {model.prototxt}")
-            click.echo(
-                f"network     {model.stages} stages, "
-                f"{f'{model.parts} parts' if model.parts else 'one map of body centres'}, "
-                f"{model.parameters:,} parameters"
-            )
-            click.echo(f"used by     {model.demo}")
-            click.echo(f"published   {model.published}")
-            found = _find(name)
-            click.echo(f"here        {found or 'no: ' + how_to_get()}")
-            return
-    raise CaffeCompatError(f"no model is called '{name}'; see 'cpm-models list'")
+    if name in embedded_models():
+        click.echo((embedded_models()[name] / "README.md").read_text(encoding="utf-8"))
+        return
+    model = released_named(name)
+    if model is None:
+        raise CaffeCompatError(f"no model is called '{name}'; see 'cpm-models list'")
+    click.echo(f"{model.title}: released model {model.id}")
+    click.echo(f"file        {model.file}\ndefinition  {model.prototxt}")
+    click.echo(
+        f"network     {model.stages} stages, "
+        f"{f'{model.parts} parts' if model.parts else 'one map of body centres'}, "
+        f"{model.parameters:,} parameters"
+    )
+    click.echo(f"used by     {model.demo}")
+    click.echo(f"published   {model.published}")
+    click.echo(f"here        {weights_of(model) or 'no: ' + how_to_get()}")
 
 
 @main.command()
@@ -145,7 +127,7 @@ def random(
 
 
 @main.command()
-@click.argument("model", type=FILE)
+@click.argument("model", type=MODEL)
 @click.option("--prototxt", type=FILE, help="Definition, if the model holds none.")
 @click.option("--input", "size", help="HxW of the input (default: the definition's).")
 @engine_option
@@ -226,7 +208,7 @@ def plan(
 
 
 @main.command()
-@click.argument("model", type=FILE)
+@click.argument("model", type=MODEL)
 @click.option("--prototxt", type=FILE, help="Definition, if the model holds none.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def rf(model: str, prototxt: str | None, as_json: bool) -> None:
@@ -278,16 +260,11 @@ def rf(model: str, prototxt: str | None, as_json: bool) -> None:
 
 
 def _graph(model: str, prototxt: str | None, size: str | None) -> Graph:
-    """The graph of a known name, a weight file or a prototxt, at an input size."""
+    """The graph of a weight file or a prototxt, at an input size."""
     from caffe_compat import read_net
     from caffe_compat.conversion.convert import convert
     from caffe_compat.network.graph import build
 
-    found = _find(model)
-    if found is not None and found.is_dir():
-        model = str(found / "pose_deploy.prototxt")
-    elif found is not None:
-        model = str(found)
     if model.endswith((".prototxt", ".pbtxt")):
         graph = build(read_net(model))
     else:

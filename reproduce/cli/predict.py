@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
-import hashlib
 import os
 import sys
 import time
@@ -13,12 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from caffe_compat.errors import CaffeCompatError
+from caffe_compat.errors import CaffeCompatError, printable
 from reproduce.cli.common import (
+    BAD_INPUT,
     BENCHMARK_NAME,
     FAILED_CHECK,
+    FILE,
+    MODEL,
     PROTOCOL_NAME,
     Command,
+    Real,
     common,
     device_option,
     engine_option,
@@ -26,8 +30,10 @@ from reproduce.cli.common import (
 
 if TYPE_CHECKING:
     from reproduce.predict.person_finder import PersonFinder
+    from reproduce.predict.predictor import Predictor
     from reproduce.predict.protocol import Protocol
-    from reproduce.predict.runs import Run
+    from reproduce.predict.runs import Done, Find, Run
+    from reproduce.runtime.processes import Group
 
 _EPILOG = """
 \b
@@ -91,18 +97,30 @@ def _range(
     return numbers[0], numbers[1]
 
 
-def _inputs(inputs: tuple[str, ...]) -> tuple[list[Path], list[Path], list[int]]:
-    """Images, videos and cameras that the arguments name."""
+_STREAMS = ("rtsp://", "rtmp://", "http://", "https://", "udp://")
+
+
+def _inputs(inputs: tuple[str, ...]) -> tuple[list[Path], list[Path], list[int | str]]:
+    """Images, videos, and cameras or streams that the arguments name; each once.
+
+    Raises
+    ------
+    CaffeCompatError : a folder without pictures, or the address of a picture.
+    """
     from reproduce.predict.photographs import IMAGES
     from reproduce.predict.videos import VIDEOS
 
     images: list[Path] = []
     videos: list[Path] = []
-    cameras: list[int] = []
+    cameras: list[int | str] = []
     for name in inputs:
         path = Path(name)
         if name.startswith("camera:") and name[7:].isdigit():
             cameras.append(int(name[7:]))
+        elif name.lower().startswith(_STREAMS):
+            if name.lower().endswith(IMAGES):
+                raise CaffeCompatError(f"{name}: is a picture on a server; download it first")
+            cameras.append(name)
         elif path.is_dir():
             found = [p for p in path.iterdir() if p.suffix.lower() in (*IMAGES, *VIDEOS)]
             if not found:
@@ -114,7 +132,18 @@ def _inputs(inputs: tuple[str, ...]) -> tuple[list[Path], list[Path], list[int]]
             many = sorted(Path(p) for p in glob.glob(name, recursive=True)) if pattern else []
             for one in many or [path]:  # a pattern without a match is reported as missing
                 (videos if one.suffix.lower() in VIDEOS else images).append(one)
-    return images, videos, cameras
+    return _once(images), _once(videos), list(dict.fromkeys(cameras))
+
+
+def _once(paths: Sequence[Path]) -> list[Path]:
+    """Files as they are named first, each once; how many are named again is said."""
+    named: dict[str, Path] = {}
+    for path in paths:
+        named.setdefault(os.path.abspath(path), path)
+    once = list(named.values())
+    if again := len(paths) - len(once):
+        click.echo(f"note: inputs that are named more than once are done once ({again})", err=True)
+    return once
 
 
 class _PredictCommand(Command):
@@ -125,29 +154,32 @@ class _PredictCommand(Command):
         joined: list[str] = []
         for word in args:
             if joined and joined[-1] == "--detect":
-                joined[-1:] = [f"--detect={word}"] if word in _DETECTORS else ["--detect=hog", word]
+                joined[-1:] = (
+                    [f"--detect={word}"] if word in _DETECTORS else ["--detect=auto", word]
+                )
             else:
                 joined.append(word)
         return super().parse_args(ctx, joined)
 
 
-_DETECTORS = ("hog", "person")
+_DETECTORS = ("auto", "heads", "hog", "person")
 
 
 @click.command(cls=_PredictCommand, epilog=_EPILOG)
-@click.argument("inputs", nargs=-1, type=click.Path())
+@click.argument("inputs", nargs=-1, type=FILE)
 @click.option(
     "--model",
-    type=click.Path(),
-    help="Any weight file that cpm-convert reads or writes (default: the embedded network).",
+    type=MODEL,
+    help="Any weight file that cpm-convert reads or writes, or a name of 'cpm-models list' "
+    "(default: the embedded network).",
 )
-@click.option("--prototxt", type=click.Path(), help="Deploy definition, if the model holds none.")
+@click.option("--prototxt", type=FILE, help="Deploy definition, if the model holds none.")
 @click.option(
     "--box", callback=_box, help="x,y,width,height of the person (default: the whole image)."
 )
 @click.option(
     "--boxes",
-    type=click.Path(),
+    type=FILE,
     help="People's boxes: CSV image,x,y,w,h; JSON {image: [[x,y,w,h],...]}; the "
     "authors' or COCO's annotation JSON.",
 )
@@ -155,15 +187,14 @@ _DETECTORS = ("hog", "person")
     "--detect",
     type=click.Choice(_DETECTORS),
     is_flag=False,
-    flag_value="hog",
-    help="Find the people, several per image: with OpenCV's detector (hog, of upright people), or "
-    "with --person-model at several scales.",
+    flag_value="auto",
+    help="Find the people, several per image: by the heads and necks that the network itself sees "
+    "(heads; auto takes them where it can), with OpenCV's detector (hog, of upright people), or "
+    "with --person-model (person).",
 )
+@click.option("--person-model", type=MODEL, help="Weight file of a network that finds people.")
 @click.option(
-    "--person-model", type=click.Path(), help="Weight file of a network that finds people."
-)
-@click.option(
-    "--person-prototxt", type=click.Path(), help="Its deploy definition, if the model holds none."
+    "--person-prototxt", type=FILE, help="Its deploy definition, if the model holds none."
 )
 @click.option(
     "--person-scales",
@@ -209,7 +240,7 @@ _DETECTORS = ("hog", "person")
     type=BENCHMARK_NAME,
     help="Benchmark: predict a data set's test images and score them.",
 )
-@click.option("--data", type=click.Path(), help="Folder that holds the data set.")
+@click.option("--data", type=FILE, help="Folder that holds the data set.")
 @click.option(
     "--limit",
     type=click.IntRange(min=1),
@@ -243,10 +274,20 @@ _DETECTORS = ("hog", "person")
     help="Write page.html too: choose a part, move through the stages, and its belief map appears "
     "over the photograph.",
 )
-@click.option("--resume", is_flag=True, help="Skip what is done already.")
+@click.option(
+    "--min-score",
+    type=Real(),
+    help="Hide joints with a smaller score: they are not drawn, and 0, 0, 0 in OpenPose's and "
+    "COCO's JSON; .npz and .mat keep all joints with their scores.",
+)
+@click.option(
+    "--resume",
+    is_flag=True,
+    help="Keep results of the same model, settings and files; make the rest.",
+)
 @click.option(
     "--out",
-    type=click.Path(),
+    type=FILE,
     default="predicted",
     show_default=True,
     help="Folder for the results.",
@@ -277,10 +318,12 @@ def main(
     batch: int,
     workers: int | None,
     page: bool,
+    min_score: float | None,
     resume: bool,
     out: str,
 ) -> None:
-    """Find the joints of people in the INPUTS: images, folders, patterns, videos, camera:0.
+    """Find the joints of people in the INPUTS: images, folders, patterns, videos,
+    camera:0, rtsp:// streams.
 
     Photographs are tested by the demo's protocol unless --protocol says otherwise: each person's
     box, six scales per octave, heat maps averaged. For each image the skeleton drawn on it, a
@@ -289,8 +332,9 @@ def main(
     --dataset the benchmark's protocol runs: seven scales, the release's .mat, the score. Under
     torchrun each process takes its share. Without --model the embedded network is used.
     """
+    from caffe_compat.files import make_folder
     from reproduce.benchmarks.registry import open_for_testing
-    from reproduce.predict.boxes import read_boxes
+    from reproduce.predict.origin import digest
     from reproduce.predict.predictor import Predictor
     from reproduce.predict.protocol import PROTOCOLS
     from reproduce.predict.runs import Run
@@ -298,7 +342,7 @@ def main(
     from reproduce.runtime.device import choose
 
     given_boxes = [given for given in (box, boxes, detect) if given is not None]
-    _check_what(inputs, dataset, data, protocol, given_boxes)
+    _check_what(inputs, dataset, data, protocol, given_boxes, min_score)
     by_network = detect == "person" or (protocol == "python" and not given_boxes)
     _check_person_model(by_network, detect, person_model)
     if (demo_range or octave) and (protocol != "demo" or dataset or scales):
@@ -306,10 +350,14 @@ def main(
     images, videos, cameras = _inputs(inputs)
     if page and not images:
         raise CaffeCompatError("--page shows photographs: name some")
-    where = read_boxes(boxes) if boxes is not None else box
+    where, lost = _where(boxes, box, [*images, *videos])
     test = open_for_testing(dataset, str(data)) if dataset else None
     chosen = test.protocol if test is not None else PROTOCOLS[protocol]
-    with processes.group(choose(device)) as group:
+    folder = Path(out)
+    make_folder(folder)
+    with contextlib.ExitStack() as stack:
+        group = stack.enter_context(processes.group(choose(device)))
+        _hold(folder, group, stack)
         say: Callable[[str], None] = click.echo if group.first else _silent
         weights = model if model is not None else _embedded(say)
         predictor = Predictor.load(
@@ -322,51 +370,142 @@ def main(
             engine=engine,
             amp=amp or "",
         )
-        about = {
-            "model": _digest(weights),
+        about: dict[str, Any] = {
+            "model": digest(weights),
             "stages": len(predictor.outputs),
             "scales": scales,
             "protocol": dataset or protocol,
             "amp": amp,
         }
+        if prototxt is not None:
+            about["prototxt"] = digest(prototxt)
         if protocol == "demo" and not dataset and not scales:
             about["range"] = _range_used(
                 predictor.protocol, "--range" if demo_range else "default of this model", say
             )
-        find = None
+        find: Find | None = None
         if person_model is not None:
-            about["person_model"] = _digest(person_model)
+            about["person_model"] = digest(person_model)
             about["person"] = [detect, person_scales, person_threshold]
             finder = _person_finder(
                 person_model, person_prototxt, person_scales, person_threshold, group.device, engine
             )
             find = finder.search if detect == "person" else finder.at_one_scale
+        elif detect is not None:
+            about["detect"], find = _detector(predictor, detect, say)
         if test is not None:
             test.check_parts(predictor.parts)
-        folder = Path(out)
-        folder.mkdir(parents=True, exist_ok=True)
         run = Run(
             predictor=predictor,
             out=folder,
             say=say,
-            detect=detect == "hog",
+            detect=about.get("detect") == "hog",
             resume=resume,
             workers=_ahead(workers, images, videos),
             about=about,
             group=group,
             limit=limit,
             find=find,
+            whole=about.get("detect") == "heads",
+            min_score=min_score,
         )
         start = time.perf_counter()
         if test is not None:
             from reproduce.benchmarks.benchmark_run import predict_benchmark
 
-            count, bad = predict_benchmark(run, test, Path(weights).name.split(".")[0])
+            done = predict_benchmark(run, test, Path(weights).name.split(".")[0])
         else:
-            count, bad = _predict(run, images, videos, cameras, where, page)
-        seconds = time.perf_counter() - start
-        click.echo(f"{count} people in {seconds:.1f} s ({count / max(seconds, 1e-9):.2f} people/s)")
-        _tell_bad(folder, bad)
+            done = _predict(run, images, videos, cameras, where, page)
+        seconds = max(time.perf_counter() - start, 1e-9)
+        count = len(done.scores)
+        speed = f"{count} people in {seconds:.1f} s ({count / seconds:.2f} people/s)"
+        click.echo(f"{speed}; results in {printable(out)}")
+        if test is None:
+            _tell_low(done.scores, given_boxes, say)
+        _tell_bad(folder, [*(lost if group.first else []), *done.bad], group.rank)
+
+
+def _hold(folder: Path, group: Group, stack: contextlib.ExitStack) -> None:
+    """Keep other runs out of a folder of results: they would overwrite these, and these theirs.
+
+    The first process holds it for all of its run; where another run does, all of them end.
+    """
+    from reproduce.runtime.locks import hold
+
+    refused: CaffeCompatError | None = None
+    if group.first:
+        try:
+            stack.enter_context(hold(folder / "results"))
+        except CaffeCompatError as error:
+            refused = error
+    if group.any(refused is not None):
+        if refused is not None:
+            raise refused
+        sys.exit(BAD_INPUT)  # the first process says why
+
+
+def _where(boxes: str | None, box: Any, inputs: Sequence[Path]) -> tuple[Any, list[str]]:
+    """Boxes by image, one box for all, or none; and a line for each row of a file that is no box.
+
+    A file may have boxes of more images than are predicted now, so that these are only said.
+    """
+    from reproduce.predict.boxes import read_boxes, uses
+
+    if boxes is None:
+        return box, []
+    found = read_boxes(boxes)
+    used = uses(found, inputs)
+    unused = [name for name in found if not used[name]]
+    shared = [name for name in found if used[name] > 1]
+    for names, what in (
+        (unused, "are not among the inputs"),
+        (shared, "stand for several inputs of the same name, which get the same boxes"),
+    ):
+        if names:
+            click.echo(
+                f"note: {printable(boxes)}: {len(names)} of its {len(found)} images {what}, "
+                f"{printable(names[0])} for one",
+                err=True,
+            )
+    return found, found.skipped
+
+
+def _detector(
+    predictor: Predictor, detect: str, say: Callable[[str], None]
+) -> tuple[str, Find | None]:
+    """The detector that ``--detect`` means for this network, and what finds people, where that is
+    the network itself."""
+    finder = predictor.heads if detect in ("auto", "heads") else None
+    if detect == "heads" and finder is None:
+        raise CaffeCompatError(
+            "--detect heads: the network has no head and neck among its parts; take --detect hog"
+        )
+    if detect == "auto":
+        how = (
+            "OpenCV's detector (the network has no head and neck)"
+            if finder is None
+            else "the heads and necks that the network sees"
+        )
+        say(f"people are found by {how}")
+    return ("hog", None) if finder is None else ("heads", finder.search)
+
+
+# A mean score below this says that the network is not sure of anything.
+_LOW_SCORE = 0.25
+
+
+def _tell_low(
+    scores: Sequence[float], given_boxes: Sequence[Any], say: Callable[[str], None]
+) -> None:
+    """Say what to try where people were predicted with little belief."""
+    low = sum(score < _LOW_SCORE for score in scores)
+    if low:
+        advice = "another --box, or --min-score to hide guesses"
+        if not given_boxes:
+            advice = (
+                "--box x,y,width,height around the person, or --detect; --min-score hides guesses"
+            )
+        say(f"{low} of {len(scores)} people have a mean score below {_LOW_SCORE}: try {advice}")
 
 
 def _check_what(
@@ -375,6 +514,7 @@ def _check_what(
     data: str | None,
     protocol: str,
     given_boxes: Sequence[Any],
+    min_score: float | None,
 ) -> None:
     """Raise where options say two things of what is to be predicted."""
     if bool(inputs) == bool(dataset):
@@ -386,6 +526,10 @@ def _check_what(
     if dataset and (data is None or protocol != "demo"):
         raise CaffeCompatError(
             "--dataset needs --data, the folder that holds it, and has its own protocol"
+        )
+    if dataset and min_score is not None:
+        raise CaffeCompatError(
+            "--min-score hides joints in pictures; a --dataset's score needs all"
         )
 
 
@@ -453,62 +597,85 @@ def _predict(
     run: Run,
     images: Sequence[Path],
     videos: Sequence[Path],
-    cameras: Sequence[int],
+    cameras: Sequence[int | str],
     where: Any,
     page: bool,
-) -> tuple[int, list[str]]:
-    """How many people were predicted in everything that was named, and what was not done."""
-    from reproduce.predict.photographs import photographs
+) -> Done:
+    """Predict the people of everything that was named."""
+    from reproduce.predict.photographs import gather, photographs
+    from reproduce.predict.result_names import result_names
+    from reproduce.predict.runs import Done
+    from reproduce.predict.tasks import Target, tasks_of
     from reproduce.predict.videos import camera, video
 
-    count = 0
-    bad: list[str] = []
-    if images:
-        count, bad = photographs(run, images, where, page=page)
-    for path in run.mine(videos):
-        try:
-            more, wrong = video(run, path, where)
-        except CaffeCompatError as error:
-            more, wrong = 0, [str(error)]
-        count, bad = count + more, bad + wrong
-    for number in cameras:
-        if isinstance(where, dict):
-            raise CaffeCompatError("a camera has no boxes file; give --box or --detect")
-        count += camera(run, number, where)
-    return count, bad
+    if cameras and isinstance(where, dict):
+        raise CaffeCompatError("a camera has no boxes file; give --box or --detect")
+    done = Done()
+    sources = [*images, *videos, *cameras]
+    names = result_names(sources)
+    _say_names(sources, names, run.say)
+    targets: list[Target] = []
+    recordings: list[tuple[int | str, Path]] = []
+    for number, (source, name) in enumerate(zip(sources, names, strict=True)):
+        if name is None:
+            if run.group.first:
+                done.bad.append(f"{source}: its results would have the name of another input's")
+        elif isinstance(source, Path):
+            targets.append(Target(source, run.out / name, film=number >= len(images)))
+        else:
+            recordings.append((source, run.out / name))
+    tasks = tasks_of(run, targets, where, done, page=page)
+    done.join(photographs(run, [task for task in tasks if not task.target.film], page=page))
+    failed = set().union(*run.group.gather(done.failed))  # waits for all processes
+    pictures = [target for target in targets if not target.film]
+    if pictures and run.group.first:
+        done.join(gather(run, pictures, failed, page=page))
+    for task in tasks:
+        if task.target.film:
+            try:
+                done.join(video(run, task))
+            except CaffeCompatError as error:
+                done.fail(task.target.prefix, str(error))
+    for source, prefix in recordings if run.group.first else ():
+        done.join(camera(run, source, prefix, where))
+    return done
 
 
-def _tell_bad(folder: Path, bad: list[str]) -> None:
-    """Say what was not done; exit 1 if anything was not."""
+def _say_names(
+    sources: Sequence[Path | int | str], names: Sequence[str | None], say: Callable[[str], None]
+) -> None:
+    """Say where names of results are longer than usual, so that no two inputs share one."""
+    longer = [
+        (source, name)
+        for source, name in zip(sources, names, strict=True)
+        if isinstance(source, Path) and name not in (None, source.stem)
+    ]
+    if longer:
+        source, name = longer[0]
+        say(
+            f"{len(longer)} inputs share their names with others; their results have longer names: "
+            f"those of {printable(str(source))} begin with {printable(str(name))}_"
+        )
+
+
+def _tell_bad(folder: Path, bad: list[str], rank: int) -> None:
+    """Say what this process has not done; exit 1 if there is anything."""
+    from caffe_compat.files import atomic_write
+
     for line in bad[:_LISTED]:
         click.echo(f"not done: {line}", err=True)
+    # a list for each process: they would overwrite each other's
+    listed = folder / (f"not_done_{rank}.txt" if rank else "not_done.txt")
+    listed.unlink(missing_ok=True)  # of an earlier run
     if len(bad) > _LISTED:
-        click.echo(
-            f"not done: {len(bad) - _LISTED} more; all in {_list_bad(folder, bad)}", err=True
-        )
+        with atomic_write(listed) as stream:
+            stream.write(("\n".join(bad) + "\n").encode("utf-8", "backslashreplace"))
+        click.echo(f"not done: {len(bad) - _LISTED} more; all in {listed}", err=True)
     if bad:
         sys.exit(FAILED_CHECK)
 
 
 _LISTED = 50
-
-
-def _list_bad(folder: Path, bad: list[str]) -> Path:
-    from caffe_compat.files import atomic_write
-
-    path = folder / "not_done.txt"
-    with atomic_write(path) as stream:
-        stream.write(("\n".join(bad) + "\n").encode())
-    return path
-
-
-def _digest(path: str) -> str:
-    """Which weights these are, for results that go on later."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()[:16]
 
 
 def _silent(line: str) -> None:

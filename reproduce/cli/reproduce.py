@@ -16,6 +16,7 @@ from caffe_compat.files import make_folder
 from reproduce.cli.common import (
     FAILED_CHECK,
     FILE,
+    MODEL,
     WORKERS,
     CommandGroup,
     common,
@@ -48,11 +49,11 @@ def main() -> None:
 )
 @click.option(
     "--model",
-    type=click.Path(),
-    help="A weight file instead: does it predict LSP's test images 1630, 1640, 1658 as the authors "
-    "published it?",
+    type=MODEL,
+    help="A weight file, or a name of 'cpm-models list', instead: does it predict LSP's test "
+    "images 1630, 1640, 1658 as the authors published it?",
 )
-@click.option("--prototxt", type=click.Path(), help="Deploy definition, if the model holds none.")
+@click.option("--prototxt", type=FILE, help="Deploy definition, if the model holds none.")
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:N or auto.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def check(data: str, model: str | None, prototxt: str | None, device: str, as_json: bool) -> None:

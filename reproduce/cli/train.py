@@ -12,6 +12,7 @@ import click
 
 from reproduce.cli.common import (
     FILE,
+    MODELS,
     POSITIVE,
     SEED,
     WORKERS,
@@ -40,8 +41,9 @@ Examples:
 @click.argument("solvers", nargs=-1, required=True, type=FILE)
 @click.option(
     "--weights",
-    type=FILE,
-    help="Start from these weights, by layer name; a,b: the later file counts where both have one.",
+    type=MODELS,
+    help="Start from these weights (files, or names of 'cpm-models list'), by layer name; a,b: the "
+    "later one counts where both have a layer.",
 )
 @click.option(
     "--fresh",

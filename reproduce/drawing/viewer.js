@@ -130,7 +130,8 @@
       const box = this.canvas.getBoundingClientRect();
       const x = (event.clientX - box.left) * this.canvas.width / box.width;
       const y = (event.clientY - box.top) * this.canvas.height / box.height;
-      const near = this.person.joints.map(([a, b]) => Math.hypot(a - x, b - y));
+      const near = this.person.joints.map(
+        joint => joint ? Math.hypot(joint[0] - x, joint[1] - y) : Infinity);
       const best = near.indexOf(Math.min(...near));
       if (near[best] < this.canvas.width / 12) {
         this.at.part = best;
@@ -243,15 +244,17 @@
     drawJoints(pen) {
       const size = Math.max(this.canvas.width, this.canvas.height) / 250;
       pen.lineCap = "round";
+      const joints = this.person.joints; // null where one is hidden
       for (const [a, b, colour, width] of this.data.lines) {
+        if (!joints[a] || !joints[b]) continue;
         pen.strokeStyle = colour;
         pen.lineWidth = width * size;
         pen.beginPath();
-        pen.moveTo(...this.person.joints[a]);
-        pen.lineTo(...this.person.joints[b]);
+        pen.moveTo(...joints[a]);
+        pen.lineTo(...joints[b]);
         pen.stroke();
       }
-      for (const [x, y] of this.person.joints) {
+      for (const [x, y] of joints.filter(Boolean)) {
         pen.beginPath();
         pen.arc(x, y, 1.4 * size, 0, 2 * Math.PI);
         pen.fillStyle = "#fff";
@@ -262,7 +265,7 @@
     // A ring where the chosen part was predicted.
     drawPart(pen) {
       const joint = this.person.joints[this.at.part];
-      if (!joint) return; // the background has no place
+      if (!joint) return; // the background has no place, and joints may be hidden
       const size = Math.max(this.canvas.width, this.canvas.height) / 250;
       for (const [width, ink] of [[2.4 * size, "#000"], [1.2 * size, "#fff"]]) {
         pen.beginPath();

@@ -37,7 +37,8 @@ class ViewedPerson:
 
     Attributes
     ----------
-    joints : (P, 2) x, y in 0-based pixels of the picture. scores : (P,) beliefs there.
+    joints : (P, 2) x, y in 0-based pixels of the picture; nan where one is hidden.
+    scores : (P,) beliefs there.
     stages : (stages, P + 1, h, w) belief maps over the whole picture, the background last.
     """
 
@@ -77,7 +78,10 @@ def picture_data(picture: ViewedPicture) -> dict[str, Any]:
         "people": [
             {
                 "title": f"person {i}",
-                "joints": ((person.joints + 0.5) * ratio).round(1).tolist(),
+                "joints": [
+                    joint.tolist() if np.isfinite(joint).all() else None
+                    for joint in ((person.joints + 0.5) * ratio).round(1)
+                ],
                 "scores": person.scores.round(4).tolist(),
                 "stages": [
                     _stage_data(f"stage {number}", maps)

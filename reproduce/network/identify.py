@@ -159,6 +159,17 @@ def embedded_models() -> dict[str, Path]:
     return {folder.name: folder for folder in folders}
 
 
+def released_named(name: str) -> Released | None:
+    """The released model of this name, number or file; None where there is none."""
+    return next((m for m in released() if name in (m.name, str(m.id), m.file)), None)
+
+
+def weights_of(model: Released) -> Path | None:
+    """Where a released model's weights are; None where they are in none of the folders."""
+    files = (folder / model.file for folder in weight_folders())
+    return next((file for file in files if file.exists()), None)
+
+
 def model_file(name: str) -> str:
     """The weight file that ``--model`` means: a file, or the name of a network.
 
@@ -175,16 +186,17 @@ def model_file(name: str) -> str:
     ------
     CaffeCompatError : a released network that is not here; says where to get it.
     """
-    if os.path.exists(name):
+    if os.path.exists(name) and not os.path.isdir(name):  # data sets lie in folders lsp and flic
         return name
     if name in embedded_models():
         return str(embedded_models()[name] / _EMBEDDED_WEIGHTS)
-    for model in released():
-        if name in (model.name, str(model.id), model.file):
-            for folder in weight_folders():
-                if (folder / model.file).exists():
-                    return str(folder / model.file)
+    model = released_named(name)
+    if model is not None:
+        if (found := weights_of(model)) is None:
             raise CaffeCompatError(f"the weights of '{name}' are not here. {how_to_get()}")
+        return str(found)
+    if os.path.exists(name):
+        return name
     if os.sep not in name and "." not in name:
         known = ", ".join([*embedded_models(), *(model.name for model in released())])
         raise CaffeCompatError(f"{name}: no file of this name, and no model; known: {known}")

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import csv
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +41,11 @@ class BoxFile(dict[str, list[Box]]):
     def __init__(self) -> None:
         super().__init__()
         self.skipped: list[str] = []
+
+    @cached_property
+    def by_file_name(self) -> dict[str, list[str]]:
+        """The names of the images by their last part; of a file that is read to its end."""
+        return _by_file_name(self)
 
 
 def read_boxes(path: str | os.PathLike[str]) -> BoxFile:
@@ -178,7 +185,7 @@ def of_image(boxes: Mapping[str, list[Box]], path: str | os.PathLike[str]) -> li
     name = _name_of(boxes, path)
     if name is not None:
         return boxes[name]
-    count = sum(Path(found).name == Path(path).name for found in boxes)
+    count = len(_named(boxes, Path(path).name))
     what = (
         "names no person in it"
         if not count
@@ -194,11 +201,25 @@ def _name_of(boxes: Mapping[str, list[Box]], path: str | os.PathLike[str]) -> st
     for name in (str(path), *tails):
         if name in boxes:
             return name
-    named = [found for found in boxes if Path(found.replace("\\", "/")).name == whole.name]
+    named = _named(boxes, whole.name)
     return named[0] if len(named) == 1 else None
 
 
-def unused(boxes: Mapping[str, list[Box]], paths: Iterable[str | os.PathLike[str]]) -> list[str]:
-    """The images of a file of boxes that are not among the inputs."""
-    used = {_name_of(boxes, path) for path in paths}
-    return [name for name in boxes if name not in used]
+def _named(boxes: Mapping[str, list[Box]], name: str) -> list[str]:
+    """The images of this file name, in any folder."""
+    if isinstance(boxes, BoxFile):
+        return boxes.by_file_name.get(name, [])
+    return _by_file_name(boxes).get(name, [])
+
+
+def _by_file_name(boxes: Iterable[str]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for name in boxes:
+        found.setdefault(Path(name.replace("\\", "/")).name, []).append(name)
+    return found
+
+
+def uses(boxes: Mapping[str, list[Box]], paths: Iterable[str | os.PathLike[str]]) -> Counter[str]:
+    """How many of the inputs each image of a file of boxes stands for."""
+    names = (_name_of(boxes, path) for path in paths)
+    return Counter(name for name in names if name is not None)

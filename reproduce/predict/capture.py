@@ -9,6 +9,7 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import numpy.typing as npt
@@ -20,9 +21,18 @@ from caffe_compat.foreign import check_file, reading
 Image = npt.NDArray[np.uint8]
 
 
+def name_of(source: int | str) -> str:
+    """How messages and results call a camera or a stream; an address without its password."""
+    if isinstance(source, int):
+        return f"camera {source}"
+    address = urlsplit(source)
+    return address._replace(netloc=address.netloc.rpartition("@")[2], query="").geturl()
+
+
 @contextlib.contextmanager
 def open_capture(source: str | int) -> Iterator[Any]:
-    """``cv2.VideoCapture`` of a file or of a camera's number, released at the end.
+    """``cv2.VideoCapture`` of a file, a camera's number or a stream's address, released at the
+    end.
 
     Raises
     ------
@@ -36,17 +46,19 @@ def open_capture(source: str | int) -> Iterator[Any]:
             source.encode()
         except UnicodeEncodeError:
             raise DataError(f"{source}: the name is not UTF-8, which OpenCV needs") from None
-    with reading(str(source), "video"):
+    with reading(name_of(source), "video"):
         capture = cv2.VideoCapture(source)
     try:
         if not capture.isOpened():
-            what = (
-                f"camera {source} cannot be opened"
-                if isinstance(source, int)
-                else f"{source}: cannot be opened as a video"
-            )
+            called = name_of(source)
+            if isinstance(source, int):
+                what, missing = f"{called} cannot be opened", "missing"
+            elif "://" in source:
+                what, missing = f"{called}: cannot be opened as a stream", "no such server"
+            else:
+                what, missing = f"{called}: cannot be opened as a video", "missing"
             raise DataError(
-                f"{what} (missing, no permission, or a format that this OpenCV cannot decode)"
+                f"{what} ({missing}, no permission, or a format that this OpenCV cannot decode)"
             )
         yield capture
     finally:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -33,7 +34,9 @@ class Job:
         set, else None.
     protocol : how its people are tested.
     people : where they are; ``(None,)`` is the whole image.
-    detect : take the people that the detector sees instead; the whole image where it sees nobody.
+    detect : take the people that OpenCV's detector sees instead; the whole image where it sees
+        nobody.
+    sought : others have looked for people; ``(None,)`` then says that they saw nobody.
     keep : whether the image's pixels come back.
     size : rows and columns of the image; made by :func:`prepare`.
     inputs : for each person the network's inputs, one a scale; made by :func:`prepare`.
@@ -45,6 +48,7 @@ class Job:
     protocol: Protocol
     people: tuple[Person, ...] = (None,)
     detect: bool = False
+    sought: bool = False
     keep: bool = False
     size: tuple[int, int] = (0, 0)
     inputs: tuple[tuple[ScaledInput, ...], ...] = ()
@@ -52,8 +56,8 @@ class Job:
 
     @property
     def nobody(self) -> bool:
-        """Did the detector look and see nobody? (The whole image is then taken.)"""
-        return self.detect and self.people == (None,)
+        """Was nobody found? (The whole image is then taken.)"""
+        return (self.detect or self.sought) and self.people == (None,)
 
     @property
     def pixels(self) -> Image:
@@ -80,9 +84,35 @@ def prepare(job: Job) -> Job:
         told = text if text.startswith(job.name) else f"{job.name}: {text}"
         return replace(job, image=None, error=DataError(told))
     except Exception as error:  # whatever OpenCV or numpy says: it costs this image alone
-        reason = str(error).strip().splitlines()
-        what = reason[0][:200] if reason else type(error).__name__
-        return replace(job, image=None, error=DataError(f"{job.name}: {what}"))
+        return replace(job, image=None, error=DataError(f"{job.name}: {first_line(error)}"))
+
+
+def first_line(error: BaseException) -> str:
+    """What a library says about its trouble, in one line."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:200] if lines else type(error).__name__
+
+
+def check_pixels(image: npt.NDArray[Any], order: str) -> None:
+    """Refuse an array that is no picture as the networks' inputs are made of.
+
+    Parameters
+    ----------
+    order : of the colours that is expected, for the message.
+
+    Raises
+    ------
+    CaffeCompatError : says what was given and what is expected.
+    """
+    if image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3:
+        return
+    advice = ""
+    if image.dtype.kind == "f":
+        advice = "; a picture from 0 to 1 becomes one with (255 * image).round().astype(np.uint8)"
+    raise CaffeCompatError(
+        f"the picture is an array {image.shape} of {image.dtype}; expected (height, width, 3) of "
+        f"uint8, values 0 to 255, colours {order}{advice}"
+    )
 
 
 def _prepared(job: Job) -> Job:
@@ -92,11 +122,7 @@ def _prepared(job: Job) -> Job:
         image = job.image
     else:
         raise CaffeCompatError("the job has no image")
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-        raise CaffeCompatError(
-            f"the picture is an array {image.shape} of {image.dtype}; expected (H, W, 3) uint8 "
-            "from 0 to 255"
-        )
+    check_pixels(image, "B, G, R")
     people = job.people
     if job.detect:
         people = tuple(detect_people(image)) or (None,)

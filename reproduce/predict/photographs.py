@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
-from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Container, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -19,112 +20,108 @@ from reproduce.drawing.pictures import draw_people, draw_skeleton, montage, save
 from reproduce.drawing.viewer import ViewedPerson, ViewedPicture, picture_data, write_page
 from reproduce.people.skeletons import skeleton
 from reproduce.predict.boxes import Box
-from reproduce.predict.job import Job, prepare
+from reproduce.predict.job import Job, first_line, prepare
 from reproduce.predict.predictor import Prediction
-from reproduce.predict.protocol import Person
-from reproduce.predict.result_files import write_all
-from reproduce.predict.runs import Boxes, Run, boxes_of, people_rows
+from reproduce.predict.result_files import read_result, write_all
+from reproduce.predict.runs import Done, Run, people_rows, visible
+from reproduce.predict.tasks import Target, Task
 from reproduce.runtime.prefetch import prefetch
 
 Image = npt.NDArray[np.uint8]
 Maps = npt.NDArray[np.float32]
+Floats = npt.NDArray[np.float64]
 IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 TILE = 96  # width of a belief map in the montage, pixels
 PAGE_TILE = 184  # the same in the page
 PAGE_PICTURES = 60  # a page of more pictures is too large for a browser
 
 
-def photographs(
-    run: Run, paths: Sequence[Path], boxes: Boxes, *, page: bool = False
-) -> tuple[int, list[str]]:
-    """Predict the people in each image; write skeletons, belief maps and JSON, and all predictions
-    together at the end.
+def photographs(run: Run, tasks: Sequence[Task], *, page: bool = False) -> Done:
+    """Predict the people in each image; write skeletons, belief maps and JSON.
 
     Parameters
     ----------
-    page : write ``page.html`` too, in which the belief maps can be looked through.
-
-    Returns
-    -------
-    How many people were done by this process, and which images were not and why.
+    tasks : the images that this process is to do.
+    page : keep each image's part of the page, too.
     """
     names = [*skeleton(run.predictor.parts).parts, "background"]
-    targets, bad = _targets(run, paths)
-    todo: list[tuple[Path, Path, Sequence[Person] | None]] = []
-    for path, target in run.mine(targets):
-        whole = [Path(f"{target}_keypoints.json"), *([_page_part(run, target)] if page else [])]
-        if run.resume and all(file.exists() for file in whole):
-            continue
-        try:
-            own = boxes_of(boxes, path)
-        except DataError as error:
-            bad.append(str(error))
-        else:
-            todo.append((path, target, own))
-    done = 0
-    with _Writer() as writer, run.bar(len(todo), "images") as bar:
-        jobs = prefetch(prepare, _jobs(run, todo, writer), run.workers)
-        for (path, target, _), job in zip(todo, jobs, strict=True):
+    done = Done()
+    with _Writer() as writer, run.bar(len(tasks), "images") as bar:
+        jobs = prefetch(prepare, _jobs(run, tasks, writer), run.workers)
+        for task, job in zip(tasks, jobs, strict=True):
+            path = task.target.path
             try:
                 found = run.predictor.predict_job(job, shown=PAGE_TILE if page else TILE)
+                made = run.made_by(path, task.boxes)
             except CaffeCompatError as error:
-                bad.append(str(error))
+                done.fail(task.target.prefix, str(error))
+            except (MemoryError, RuntimeError, ValueError) as error:  # it costs this image alone
+                done.fail(task.target.prefix, f"{path}: cannot be predicted: {first_line(error)}")
             else:
                 if job.nobody:
                     run.say(f"{path}: no person detected, the whole image was taken")
-                scores = ", ".join(f"{p.scores.mean():.3f}" for p in found)
+                means = [float(person.scores.mean()) for person in found]
+                scores = ", ".join(f"{mean:.3f}" for mean in means)
                 run.say(f"{path}: " + (f"mean score {scores}" if found else "no person found"))
                 if page:
-                    part = _page_part(run, target)
-                    writer.submit(_write_page_part, part, path.name, job.pixels, found)
-                writer.submit(_write_image, path, target, job, found, names)
-                done += len(found)
+                    shown = [(visible(one, run.min_score), one) for one in found]
+                    part = task.target.page_part
+                    writer.submit(_write_page_part, part, path.name, job.pixels, shown)
+                writer.submit(_write_image, run, task.target, job, found, names, made, page)
+                done.add(means)
             bar.update()
-    run.group.any(False)  # wait for all processes before the results are gathered
-    if run.group.first:
-        _gather(run, targets)
-        if page:
-            _write_page(run, targets)
-    return done, bad
+    return done
 
 
-def _jobs(
-    run: Run, todo: Sequence[tuple[Path, Path, Sequence[Person] | None]], writer: _Writer
-) -> Iterator[Job]:
-    """Each image's job; the person network looks here, in the process that has it."""
-    for path, target, own in todo:
-        job, seen = run.job(str(path), path, own, keep=True)
+def gather(run: Run, targets: Sequence[Target], failed: Container[Path], *, page: bool) -> Done:
+    """Write all people of all images together, once every process has done its share.
+
+    Parameters
+    ----------
+    targets : the images of all processes.
+    failed : prefixes of images that were not done: what an earlier run left of them is not of this
+        run's model and settings.
+    page : write ``page.html``, too, in which the belief maps can be looked through.
+    """
+    done = Done()
+    whole = [target for target in targets if target.prefix not in failed]
+
+    def results() -> Iterator[dict[str, Any]]:
+        with run.bar(len(whole), "results put together") as bar:
+            for target in whole:
+                try:
+                    yield read_result(target.result, run.predictor.parts)
+                except DataError as error:
+                    done.fail(target.prefix, str(error))
+                bar.update()
+
+    write_all(run.out / "predictions", results(), skeleton(run.predictor.parts))
+    if page:
+        _write_page(run, whole)
+    return done
+
+
+def _jobs(run: Run, tasks: Sequence[Task], writer: _Writer) -> Iterator[Job]:
+    """Each image's job; a network that finds people looks here, in the process that has it."""
+    for task in tasks:
+        path = task.target.path
+        job, seen = run.job(str(path), path, task.boxes, keep=True)
         if seen is not None and isinstance(job.image, np.ndarray):
             boxes = [person.box for person in seen.people]
             centers = [person.center for person in seen.people]
-            writer.submit(_write_people, target, job.image, seen.belief, centers, boxes)
+            file = Path(f"{task.target.prefix}_people.png")
+            writer.submit(_write_people, file, job.image, seen.belief, centers, boxes)
         yield job
 
 
 def _write_people(
-    target: Path,
+    file: Path,
     image: Image,
     belief: Maps,
     centers: Sequence[tuple[float, float]],
     boxes: Sequence[Box],
 ) -> None:
-    save_png(draw_people(image, belief, centers, boxes), Path(f"{target}_people.png"))
-
-
-def _targets(run: Run, paths: Sequence[Path]) -> tuple[list[tuple[Path, Path]], list[str]]:
-    """Where each image's results go, and the images whose results would overwrite each other."""
-    stems, shared = Counter(path.stem for path in paths), Counter(path.name for path in paths)
-    targets: list[tuple[Path, Path]] = []
-    bad: list[str] = []
-    for path in paths:
-        if shared[path.name] > 1:
-            bad.append(
-                f"{path}: {shared[path.name]} inputs have this file name, their results would "
-                "overwrite each other"
-            )
-        else:
-            targets.append((path, run.out / (path.stem if stems[path.stem] == 1 else path.name)))
-    return targets, bad
+    save_png(draw_people(image, belief, centers, boxes), file)
 
 
 class _Writer:
@@ -152,47 +149,72 @@ class _Writer:
 
 
 def _write_image(
-    path: Path, target: Path, job: Job, found: list[Prediction], names: list[str]
+    run: Run,
+    target: Target,
+    job: Job,
+    found: Sequence[Prediction],
+    names: Sequence[str],
+    made: dict[str, Any],
+    page: bool,
 ) -> None:
-    image = job.pixels
+    image, prefix = job.pixels, target.prefix
     skeletal = skeleton(len(names) - 1)
     drawn = image
+    _remove_older(run, target, len(found), page)
     for i, person in enumerate(found):
         assert person.small is not None
-        drawn = draw_skeleton(drawn, person.joints, skeletal)
+        drawn = draw_skeleton(drawn, visible(person, run.min_score), skeletal)
         which = f"_{i + 1}" if len(found) > 1 else ""
         save_png(
             montage(image, list(person.small), names, tile=TILE),
-            Path(f"{target}_belief{which}.png"),
+            Path(f"{prefix}_belief{which}.png"),
         )
-    save_png(drawn, Path(f"{target}_skeleton.png"))
+    save_png(drawn, Path(f"{prefix}_skeleton.png"))
     height, width = job.size
     content = {
         "version": 1.0,
-        "image": str(path),
+        "image": str(target.path),
         "size": [width, height],
-        "people": people_rows(job, found),
+        "people": people_rows(job, found, run.min_score),
+        "made_by": made,
     }
-    write_json(Path(f"{target}_keypoints.json"), content)  # last: --resume looks for it
+    write_json(target.result, content)  # last: --resume looks for it
 
 
-def _page_part(run: Run, target: Path) -> Path:
-    """Where an image's part of the page is kept."""
-    return run.out / "page" / f"{target.name}.json"
+def _remove_older(run: Run, target: Target, people: int, page: bool) -> None:
+    """Remove what an earlier run made of an image and this one does not overwrite: it would stand
+    beside results of another model or of other boxes."""
+    if not target.result.exists():  # then no file of such a name is known to be ours
+        return
+    prefix = target.prefix
+    older = [Path(f"{prefix}_belief.png")] if people != 1 else []
+    if run.find is None:
+        older.append(Path(f"{prefix}_people.png"))
+    if not page:
+        older.append(target.page_part)
+    for number in itertools.count(people + 1 if people > 1 else 1):
+        numbered = Path(f"{prefix}_belief_{number}.png")
+        if not numbered.exists():
+            break
+        older.append(numbered)
+    for path in older:
+        path.unlink(missing_ok=True)
 
 
-def _write_page_part(path: Path, title: str, image: Image, found: Sequence[Prediction]) -> None:
+def _write_page_part(
+    path: Path, title: str, image: Image, found: Sequence[tuple[Floats, Prediction]]
+) -> None:
     people = []
-    for person in found:
+    for joints, person in found:
         assert person.small is not None
-        people.append(ViewedPerson(person.joints, person.scores, person.small))
+        people.append(ViewedPerson(joints, person.scores, person.small))
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, picture_data(ViewedPicture(title, image, tuple(people))))
 
 
-def _write_page(run: Run, targets: Sequence[tuple[Path, Path]]) -> None:
+def _write_page(run: Run, targets: Sequence[Target]) -> None:
     """The page of all images, as far as they were predicted."""
-    parts = [part for _, target in targets if (part := _page_part(run, target)).exists()]
+    parts = [target.page_part for target in targets if target.page_part.exists()]
     if not parts:
         return
     shown = parts[:PAGE_PICTURES]
@@ -207,14 +229,3 @@ def _write_page(run: Run, targets: Sequence[tuple[Path, Path]]) -> None:
     path = run.out / "page.html"
     write_page(path, "What the network believes", about, pictures, skeleton(run.predictor.parts))
     run.say(f"{path}: {about.split('.')[0]}")
-
-
-def _gather(run: Run, targets: Sequence[tuple[Path, Path]]) -> None:
-    """All people of all images in COCO's JSON, .npz and .mat."""
-    images = []
-    for _, target in targets:
-        path = Path(f"{target}_keypoints.json")
-        if path.exists():
-            images.append(json.loads(path.read_text(encoding="utf-8")))
-    if images:
-        write_all(run.out / "predictions", images, skeleton(run.predictor.parts))

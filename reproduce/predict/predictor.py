@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,9 +17,11 @@ from caffe_compat.lazy import lazy_import
 from reproduce.predict.belief import find_in_crop, find_maximum, to_image
 from reproduce.predict.boxes import Box
 from reproduce.predict.capture import frames_of, open_capture
+from reproduce.predict.head_finder import HeadFinder
 from reproduce.predict.inputs import PAD_VALUE, ScaledInput, network_input, scale_person
-from reproduce.predict.job import Job, prepare
+from reproduce.predict.job import Job, check_pixels, prepare
 from reproduce.predict.protocol import DEMO, Person, Protocol
+from reproduce.records.images import read_image
 
 if TYPE_CHECKING:
     import torch
@@ -111,6 +114,7 @@ class Predictor:
 
         Parameters
         ----------
+        model : the file, or a name of ``cpm-models list`` ("leeds-small").
         prototxt : deploy definition, where the weight file holds none.
         protocol : how people are tested; shrunk to the network's input size. Where it does not say
             the demo's range, the one that belongs to a network of this structure is taken.
@@ -124,9 +128,10 @@ class Predictor:
         """
         from caffe_compat.conversion.convert import convert
         from caffe_compat.network.net import Net
-        from reproduce.network.identify import identify
+        from reproduce.network.identify import identify, model_file
         from reproduce.runtime.device import choose
 
+        model = model_file(model)
         made = convert(model, prototxt=prototxt)
         identity = identify(made.graph, model)
         outputs = identity.outputs
@@ -177,11 +182,7 @@ class Predictor:
         ------
         CaffeCompatError : a box outside the image, or one that the protocol cannot use.
         """
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-            raise CaffeCompatError(
-                f"the picture is an array {image.shape} of {image.dtype}; expected (H, W, 3) uint8 "
-                "from 0 to 255"
-            )
+        check_pixels(image, "B, G, R" if bgr else "R, G, B (B, G, R with bgr=True)")
         rgb = np.ascontiguousarray(image[:, :, ::-1]) if bgr else image
         size = (rgb.shape[0], rgb.shape[1])
         inputs = scale_person(rgb, self.protocol.placement(size, box), self.protocol)
@@ -201,7 +202,8 @@ class Predictor:
         ----------
         boxes : x, y, width, height of each person in 0-based pixels; default: the whole image is
             one person.
-        detect : take the people that the detector sees; the whole image where it sees nobody.
+        detect : find the people, by the network's own heads and necks (:attr:`heads`) or, where it
+            has none, by OpenCV's detector; the whole image where nobody is found.
         keep : return the belief maps of every stage, at the image's size.
 
         Returns
@@ -212,8 +214,7 @@ class Predictor:
         ------
         CaffeCompatError : no readable image, or a box outside it.
         """
-        job = self.job(str(path), Path(path), boxes, detect=detect)
-        return self.predict_job(prepare(job), keep=keep)
+        return self.predict_job(self._prepared(str(path), Path(path), boxes, detect), keep=keep)
 
     def predict_video(
         self,
@@ -229,7 +230,8 @@ class Predictor:
         ----------
         boxes : x, y, width, height of each person in 0-based pixels, the same in every frame;
             default: the whole frame is one person.
-        detect : take the people that the detector sees in each frame; none where it sees nobody.
+        detect : find the people in each frame, as :meth:`predict_file` does; none where nobody is
+            found.
         limit : frames at most.
 
         Yields
@@ -242,9 +244,29 @@ class Predictor:
         """
         with open_capture(os.fspath(path)) as capture:
             for number, frame in enumerate(frames_of(capture, limit)):
-                job = self.job(f"{path}, frame {number}", frame, boxes, detect=detect)
-                prepared = prepare(job)
+                prepared = self._prepared(f"{path}, frame {number}", frame, boxes, detect)
                 yield [] if prepared.nobody else self.predict_job(prepared)
+
+    @cached_property
+    def heads(self) -> HeadFinder | None:
+        """Finds people by the heads and necks that the first stage sees; None where the network has
+        no such parts."""
+        try:
+            return HeadFinder(self.net, self.protocol.boxsize)
+        except CaffeCompatError:
+            return None
+
+    def _prepared(
+        self, name: str, image: Path | Image, boxes: Sequence[Box] | None, detect: bool
+    ) -> Job:
+        """An image's job with the network's inputs, its people found if that is asked for."""
+        if not detect or self.heads is None:
+            return prepare(self.job(name, image, boxes, detect=detect))
+        pixels = (
+            read_image(image, upright=self.protocol.upright) if isinstance(image, Path) else image
+        )
+        people = self.heads.search(pixels).people or (None,)
+        return prepare(replace(self.job(name, pixels, people), sought=True))
 
     # ------------------------------------------------------------ the way of a job
 
@@ -265,11 +287,11 @@ class Predictor:
         name : how messages call the image.
         image : file, or (H, W, 3) uint8 B, G, R.
         boxes : of its people; default: the whole image.
-        detect : take the people that the detector sees instead.
+        detect : take the people that OpenCV's detector sees instead.
         keep : give the pixels back with the prepared job.
         """
         people = tuple(boxes) if boxes is not None else (None,)
-        return Job(name, image, self.protocol, people, detect, keep)
+        return Job(name, image, self.protocol, people, detect=detect, keep=keep)
 
     def predict_job(
         self, job: Job, *, keep: bool = False, shown: int | None = None

@@ -9,7 +9,9 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
+
+_Value = TypeVar("_Value")
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,16 @@ class Group:
     def any(self, flag: bool) -> bool:
         """Did any process raise its flag? All get the same answer."""
         return self._reduce(float(flag)) > 0
+
+    def gather(self, value: _Value) -> list[_Value]:
+        """The values of all processes, in order of their numbers; all get the same list."""
+        if self.world == 1:
+            return [value]
+        import torch.distributed as dist
+
+        found: list[Any] = [None] * self.world
+        dist.all_gather_object(found, value)
+        return found
 
     def _reduce(self, value: float) -> float:
         if self.world == 1:

@@ -133,3 +133,48 @@ def test_interruption(monkeypatch: pytest.MonkeyPatch) -> None:
     result = CliRunner().invoke(predict.main, ["a.jpg"])
     assert result.exit_code == 130
     assert "--resume" in result.stderr
+
+
+def test_names_of_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name of 'cpm-models list' stands for its weight file in every command that takes one."""
+    from reproduce.cli.common import MODEL, MODELS
+    from reproduce.network.identify import embedded, model_file, released
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "lsp").mkdir()  # a data set's folder is no weight file
+    (tmp_path / "weights").mkdir()
+    lsp = next(one for one in released() if one.name == "lsp")
+    (tmp_path / "weights" / lsp.file).write_bytes(b"")
+    monkeypatch.setenv("CPM_MODELS", str(tmp_path / "weights"))
+    there = str(tmp_path / "weights" / lsp.file)
+    assert model_file("lsp") == model_file(str(lsp.id)) == there
+    assert MODELS.convert(f"leeds-small, lsp,{there}", None, None) == ",".join(
+        [str(embedded()), there, there]
+    )
+    takes = {
+        ("predict", "model"): MODEL,
+        ("predict", "person_model"): MODEL,
+        ("train", "weights"): MODELS,
+        ("convert", "model"): MODEL,
+        ("reproduce check", "model"): MODEL,
+        ("models plan", "model"): MODEL,
+        ("models rf", "model"): MODEL,
+    }
+    for name, words, command in _walk():
+        for parameter in command.params:
+            kind = takes.pop((" ".join([name, *words]), parameter.name or ""), None)
+            assert kind is None or parameter.type is kind
+    assert not takes
+    for word, main, arguments in (
+        ("convert", "leeds-small", []),
+        ("models", "plan", ["leeds-small", "--json"]),
+        ("predict", "x.png", ["--model", "mpii"]),
+        ("train", "solver.prototxt", ["--weights", "leeds-small,nobody"]),
+    ):
+        module = importlib.import_module(f"reproduce.cli.{word}")
+        result = CliRunner().invoke(module.main, [main, *arguments])
+        expected = {"predict": "the weights of 'mpii' are not here", "train": "no model; known:"}
+        assert result.exit_code == (2 if word in expected else 0), result.output
+        assert expected.get(word, "") in result.output
+    # what came with the package stays as it is: the converted model lies here
+    assert (tmp_path / "leeds-small.safetensors").exists()

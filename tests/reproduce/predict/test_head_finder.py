@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
+from click.testing import CliRunner, Result
 
 from caffe_compat import CaffeCompatError, Net
 from caffe_compat.network.graph import build
 from caffe_compat.weights.model import LayerBlobs, Weights
 from caffe_compat.weights.wire import Blob
+from reproduce.cli import predict
 from reproduce.network import netgen
 from reproduce.predict.head_finder import HeadFinder
+from tests.paths import ROOT
 
 Image = npt.NDArray[np.uint8]
 _INPUT = 64
@@ -123,3 +128,28 @@ def test_the_embedded_network_finds_heads(tmp_path: Path) -> None:
     predictor = Predictor.load(str(embedded()), device="cpu")
     finder = HeadFinder(predictor.net, predictor.protocol.boxsize)
     assert finder.search(np.zeros((64, 64, 3), np.uint8)).people == ()
+
+
+def test_the_command_looks_for_heads_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``--detect`` takes the heads and necks where the network has them, and says so; OpenCV's
+    detector when it is named. A photograph of nobody is taken whole."""
+    monkeypatch.setattr(HeadFinder.__init__, "__kwdefaults__", {"threshold": 0.29})
+    nobody = tmp_path / "nobody.png"
+    cv2.imwrite(str(nobody), np.full((300, 200, 3), 90, np.uint8))
+    photograph = ROOT / "docs" / "photograph.jpg"
+
+    def run(*words: object) -> Result:
+        given = [photograph, nobody, *words, "--scales", "1", "--device", "cpu", "--workers", "0"]
+        return CliRunner().invoke(predict.main, [str(word) for word in given])
+
+    done = run("--detect", "--out", tmp_path / "heads")
+    assert done.exit_code == 0, done.output
+    assert "people are found by the heads and necks that the network sees" in done.output
+    assert f"{nobody}: no person detected, the whole image was taken" in done.output
+    content = json.loads((tmp_path / "heads" / "photograph_keypoints.json").read_text())
+    assert content["made_by"]["detect"] == "heads"
+    (person,) = content["people"]
+    assert 0.29 < person["confidence"] < 0.4  # nobody at the usual threshold: the face is blurred
+    assert (tmp_path / "heads" / "photograph_people.png").exists()
+    hog = run("--detect", "hog", "--out", tmp_path / "heads", "--resume")
+    assert "2 × another --detect" in hog.output

@@ -326,7 +326,7 @@ def test_the_model_chooses_the_range(tmp_path: Path, pose: Path) -> None:
     [
         ("--detect person", "--person-model"),
         ("--protocol python", "--person-model"),
-        ("--person-model x", "--detect person"),
+        ("--person-model x.caffemodel", "--detect person"),
         ("--range 1.2,0.8", "smallest"),
         ("--range 0.8,1.2 --scales 1", "--scales"),
         ("--octave 3 --protocol lsp", "--protocol demo"),
