@@ -10,7 +10,7 @@ import math
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -157,6 +157,7 @@ class Solver:
     histories : the update rule's
         state.
     warnings : settings of the definition, and of its data layers, that have no effect.
+    network : name of the network in snapshots; set it to another than the definition's.
     """
 
     def __init__(
@@ -223,6 +224,7 @@ class Solver:
         self._decays = [m.weight_decay * s.decay_mult for s in self._specs]
         with torch.no_grad():
             self.histories = [[torch.zeros_like(p) for p in self._params] for _ in range(per_param)]
+        self.network = definition.name
         self.iteration = 0
         self.rate_scale: Callable[[int], float] = lambda iteration: 1.0
         # called with the iteration and (layer/blob, gradient) pairs before each update
@@ -430,7 +432,7 @@ class Solver:
             snapshots.prefix_of(self.spec, self.root, prefix),
             self.iteration,
             self.net.weights(),
-            self.net.graph.spec,
+            replace(self.net.graph.spec, name=self.network),
             self.history_arrays(),
             current_step(m, self.iteration),
             hdf5=m.snapshot_format == 0,

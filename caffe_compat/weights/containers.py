@@ -150,7 +150,12 @@ def _assemble(arrays: Mapping[str, Array], about: Any, name: str, kind: str) -> 
         )
     extra = {str(k): str(v) for k, v in about.items() if k not in ("format", "layers", "prototxt")}
     source = Source(
-        name, os.path.getsize(name), kind, dialect=extra.get("dialect", ""), metadata=extra
+        name,
+        os.path.getsize(name),
+        kind,
+        dialect=extra.get("dialect", ""),
+        metadata=extra,
+        network=net.name,
     )
     return Weights(layers, net, source)
 

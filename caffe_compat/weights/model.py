@@ -9,6 +9,9 @@ from dataclasses import dataclass, field
 from caffe_compat.definition.spec import NetSpec
 from caffe_compat.weights.wire import Blob
 
+# attribute of an HDF5 model for the network's name, which Caffe has no place for and does not mind
+HDF5_NAME = "network"
+
 
 @dataclass(frozen=True)
 class LayerBlobs:
@@ -31,6 +34,8 @@ class Source:
     dialect : "upstream" or "fork" (binary models), "" where it makes no difference.
     evidence : why that dialect.
     notes : oddities that a reader should know.
+    metadata : further strings that a container holds.
+    network : the network's name as the file has it.
     """
 
     path: str = ""
@@ -41,6 +46,7 @@ class Source:
     evidence: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     metadata: dict[str, str] = field(default_factory=dict)
+    network: str = ""
 
     def sha256(self) -> str:
         """SHA-256 of the file, hex; "" for weights made in memory."""

@@ -21,7 +21,7 @@ from caffe_compat.definition.schema import DIALECTS, Dialect
 from caffe_compat.definition.spec import NetSpec
 from caffe_compat.errors import PrototxtError, SchemaError, WeightError
 from caffe_compat.foreign import Unfit, check_file, kind_of, open_hdf5, take
-from caffe_compat.weights.model import LayerBlobs, Source, Weights
+from caffe_compat.weights.model import HDF5_NAME, LayerBlobs, Source, Weights
 from caffe_compat.weights.wire import (
     BYTES,
     VARINT,
@@ -287,7 +287,16 @@ def parse_weights(
         # V0 and V1 types were upgraded; name the blobs' layers as Caffe does today
         types = {layer.name: layer.type for layer in net.layers}
         made = [replace(layer, type=types.get(layer.name, layer.type)) for layer in made]
-    source = Source(path, len(view), "caffemodel", form, found or "", tuple(evidence), tuple(notes))
+    source = Source(
+        path,
+        len(view),
+        "caffemodel",
+        form,
+        found or "",
+        tuple(evidence),
+        tuple(notes),
+        network=merged.name,
+    )
     return Weights(tuple(made), net, source)
 
 
@@ -319,7 +328,11 @@ def _read_h5(path: str) -> Weights:
                 a if a.dtype == np.float64 else a.astype(np.float32, copy=False) for a in ordered
             )
             layers.append(LayerBlobs(name, "", tuple(Blob(a) for a in wide)))
-    return Weights(tuple(layers), None, Source(path, os.path.getsize(path), "h5"))
+        network = file.attrs.get(HDF5_NAME, "")
+    source = Source(
+        path, os.path.getsize(path), "h5", network=network if isinstance(network, str) else ""
+    )
+    return Weights(tuple(layers), None, source)
 
 
 def _h5_blobs(data: Any) -> dict[str, dict[int, Array]]:

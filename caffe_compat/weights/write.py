@@ -15,7 +15,7 @@ from caffe_compat.definition.schema import Dialect
 from caffe_compat.definition.spec import LayerSpec, NetSpec
 from caffe_compat.errors import SchemaError, WeightError
 from caffe_compat.files import atomic_write, write_hdf5
-from caffe_compat.weights.model import Weights
+from caffe_compat.weights.model import HDF5_NAME, Weights
 from caffe_compat.weights.wire import encode_blob, encode_bytes
 
 
@@ -110,6 +110,8 @@ def _write_h5(name: str, weights: Weights, net: NetSpec) -> None:
     # Caffe stores a shared parameter with the first layer that has it, and no other
     owned = _owned(net)
     with write_hdf5(name) as file:
+        if net.name:
+            file.attrs[HDF5_NAME] = net.name
         data = file.create_group("data")
         for layer in order:
             data.require_group(layer)

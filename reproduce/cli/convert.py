@@ -233,6 +233,7 @@ def main(
     from caffe_compat.conversion.convert import convert, weights_only
     from caffe_compat.errors import UnknownInput, UnsupportedLayer
     from reproduce.network.identify import identify
+    from reproduce.people import part_names
 
     try:
         made = convert(
@@ -258,10 +259,11 @@ def main(
         click.echo("error: --fixed-batch and --dynamic-size are for --to onnx", err=True)
         raise SystemExit(BAD_INPUT)
     sizes = {"dynamic_batch": not fixed_batch, "dynamic_size": dynamic_size}
-    made.write(
+    parts = part_names.of_model(made)
+    part_names.kept(made).write(
         target,
         chosen,
-        metadata={"model": identity.text},
+        metadata={"model": identity.text, **({"parts": ",".join(parts)} if parts else {})},
         **(sizes if chosen == "onnx" else {}),
     )
     report = _report_rows(made, identity, target)

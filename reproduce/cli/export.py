@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from caffe_compat.errors import DataError
+from caffe_compat.errors import DataError, printable
 from caffe_compat.files import check_target, make_folder
 from reproduce.cli.common import (
     FILE,
@@ -80,10 +81,9 @@ def json_(
     click.echo(f"{len(found)} people written to {out}")
     if own_keypoints:
         names = coco_files.keypoint_names(data)
-        click.echo(
-            f"--parts {len(names)} --np-in-lmdb {len(names)} for cpm-export proto; for cpm-train:"
-        )
-        click.echo(f"--parts {','.join(names)}")
+        listed = shlex.quote(printable(",".join(names)))
+        click.echo("for cpm-export proto:")
+        click.echo(f"--np-in-lmdb {len(names)} --part-names {listed}")
 
 
 @main.command()
@@ -264,6 +264,7 @@ def preview(
     file: str, count: int, prototxt: str | None, joints: int | None, seed: int, out: str
 ) -> None:
     """Draw a contact sheet of augmented samples, joints, centre and labels over them."""
+    from reproduce.people.part_names import check_count, in_name
     from reproduce.samples.augment import Settings
     from reproduce.samples.preview import contact_sheet
     from reproduce.samples.schedule import open_store
@@ -280,10 +281,14 @@ def preview(
     if prototxt:
         from caffe_compat import read_net
 
-        layers = [layer for layer in read_net(prototxt).layers if layer.type == "CPMData"]
+        net = read_net(prototxt)
+        layers = [layer for layer in net.layers if layer.type == "CPMData"]
         if not layers:
             raise DataError(f"{prototxt}: has no CPMData layer")
         settings = Settings.of(layers[0].message.transform_param)
+        if names := in_name(net.name):
+            check_count(names, settings.num_parts, prototxt)
+            settings = replace(settings, parts=names)
         store = open_store(file, settings.np_in_lmdb)
     else:
         store = open_store(file, joints)
@@ -307,6 +312,12 @@ def preview(
     "--stages", type=click.IntRange(1, 64), help="Number of stages (default: 6; person: 4)."
 )
 @click.option("--parts", type=click.IntRange(1, 1000), help="Number of parts (default: 14).")
+@click.option(
+    "--part-names",
+    default="",
+    help="Names of the parts, where they are not the authors': left_knee,right_knee,...; they are "
+    "kept in the prototxts and in what is trained.",
+)
 @click.option(
     "--input",
     "size",
@@ -416,6 +427,7 @@ def proto(
     np_in_lmdb: int | None,
     scheme: Any,
     settings: tuple[str, ...],
+    part_names: str,
     **numbers: Any,
 ) -> None:
     """Write pose_train_test, pose_deploy and pose_solver prototxts of any size.
@@ -425,9 +437,10 @@ def proto(
     """
     from caffe_compat.definition import schema, textformat
     from reproduce.network import netgen
+    from reproduce.people.part_names import named_net
 
     front = numbers["front"]
-    if person and (front != "vgg" or numbers["parts"] is not None):
+    if person and (front != "vgg" or numbers["parts"] is not None or part_names):
         raise DataError("--person goes with --front vgg and has no --parts")
     if front == "vgg" and (channels or kernels):
         raise DataError(
@@ -436,6 +449,9 @@ def proto(
         )
     if front == "cpm" and (blocks or front_convs):
         raise DataError("--blocks and --front-convs are of --front vgg")
+    names = _part_names(part_names, numbers["parts"])
+    if names:
+        numbers["parts"] = len(names)
     changes = {name: value for name, value in numbers.items() if value is not None}
     if channels:
         wide = _numbers(channels, 6, "--channels")
@@ -489,7 +505,8 @@ def proto(
     base.message.MergeFrom(message)
     folder = Path(out)
     make_folder(folder)
-    nets = netgen.plan(trained, data, scheme)
+    plan = netgen.plan(trained, data, scheme)
+    nets = {suffix: named_net(net, names) for suffix, net in plan.items()}
     prefix = base.message.snapshot_prefix
     for suffix, net in nets.items():
         (folder / f"pose_train_test{suffix}.prototxt").write_text(net.to_text(), encoding="utf-8")
@@ -500,13 +517,26 @@ def proto(
         (folder / f"pose_solver{suffix}.prototxt").write_text(
             textformat.dump(base.message), encoding="utf-8"
         )
-    (folder / "pose_deploy.prototxt").write_text(netgen.deploy(config).to_text(), encoding="utf-8")
+    deploy = named_net(netgen.deploy(config), names)
+    (folder / "pose_deploy.prototxt").write_text(deploy.to_text(), encoding="utf-8")
     click.echo(f"pose_train_test, pose_deploy and pose_solver.prototxt written to {out}")
     if len(nets) > 1:
         click.echo(
             "train with: cpm-train "
             + " ".join(f"{out}/pose_solver{suffix}.prototxt" for suffix in nets)
         )
+
+
+def _part_names(text: str, count: int | None) -> tuple[str, ...]:
+    """The parts' names of ``nose,left_hand,right_hand``; as many as ``--parts`` says."""
+    from reproduce.people.skeletons import named
+
+    names = tuple(text.split(",")) if text else ()
+    if names:
+        named(names, where="--part-names")
+        if count not in (None, len(names)):
+            raise DataError(f"--part-names: names {len(names)} part(s), --parts says {count}")
+    return names
 
 
 def _size(text: str) -> tuple[int, int]:

@@ -98,7 +98,8 @@ Examples:
 @click.option(
     "--parts",
     default="",
-    help="Names of the parts, where they are not the authors': left_knee,right_knee,...",
+    help="Names of the parts, where they are not the authors': left_knee,right_knee,... (default: "
+    "those that the definition or the snapshot names).",
 )
 @click.option(
     "--log",
@@ -183,7 +184,7 @@ def main(
             warmup=warmup,
             max_iter=max_iter,
             order=Order(shuffle=shuffle, dice=dice, seed=seed, rank=group.rank, world=group.world),
-            parts=tuple(parts.split(",")) if parts else (),
+            parts=tuple(parts.split(",")) if parts else run.parts_of_snapshot(state),
             engine=engine,
         )
         given = run.without(containers.read_list(weights), fresh) if weights else None

@@ -224,20 +224,21 @@ def side(part: str) -> str:
     return {"l": "left", "r": "right", "": ""}[_side(part)[0]]
 
 
-def named(names: tuple[str, ...], *, mirrored: bool = True) -> Skeleton:
+def named(names: tuple[str, ...], *, mirrored: bool = True, where: str = "--parts") -> Skeleton:
     """A skeleton of the user's own parts: those called left_x and right_x (x_left and x_right, Lx
-    and Rx) change places in a mirror image.
+    and Rx) change places in a mirror image. Parts that are called as the authors' have their limbs.
 
     Parameters
     ----------
     mirrored : will there be mirror images? Without them nothing has to have a partner.
+    where : where the names stand, for messages.
 
     Raises
     ------
     CaffeCompatError : a part of one side without its partner: a typo would keep it in its place.
     """
     if len(set(names)) < len(names) or "" in names:
-        raise CaffeCompatError(f"--parts {','.join(names)}: a name is empty or given twice")
+        raise CaffeCompatError(f"{where} {','.join(names)}: a name is empty or given twice")
     sides = [_side(name) for name in names]
     place = {(side, rest): i for i, (side, rest, _) in enumerate(sides) if side}
     pairs = []
@@ -248,15 +249,21 @@ def named(names: tuple[str, ...], *, mirrored: bool = True) -> Skeleton:
                 pairs.append((i, partner))
         elif mirrored and (certain or _looks_lost(names, sides, i)):
             raise CaffeCompatError(
-                f"--parts: '{names[i]}' has no partner on the other side, so that mirror images "
+                f"{where}: '{names[i]}' has no partner on the other side, so that mirror images "
                 "would mix up left and right: correct the name, or set flip_prob: 0"
             )
     return Skeleton(
         parts=names,
         sources=tuple((i, i) for i in range(len(names))),
         flip=tuple(pairs),
-        limbs=(),
+        limbs=_numbers(names, _among(names, _LIMBS)),
+        torso=_numbers(names, _among(names, _TORSO if "neck" in names else _TORSO_WITHOUT_NECK)),
     )
+
+
+def _among(names: Sequence[str], pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """The pairs both of whose names are there."""
+    return [pair for pair in pairs if set(pair) <= set(names)]
 
 
 def _looks_lost(names: tuple[str, ...], sides: list[tuple[str, str, bool]], index: int) -> bool:

@@ -21,9 +21,11 @@ from caffe_compat.engine.plan import Mode
 from caffe_compat.errors import DataError, SolverError
 from caffe_compat.layers import make
 from caffe_compat.network.match import LayerMatch
+from caffe_compat.training.snapshots import learned_weights, read_state
 from caffe_compat.training.solver import Solver, Step, train_definition
 from caffe_compat.training.sources import BatchSource
 from caffe_compat.weights.model import Weights
+from reproduce.people import part_names
 from reproduce.runtime.processes import Group
 from reproduce.samples.schedule import Order, source_for
 
@@ -85,6 +87,13 @@ def latest(prefix: str | os.PathLike[str]) -> Path | None:
     return max(found)[1] if found else None
 
 
+def parts_of_snapshot(state: Path | None) -> tuple[str, ...]:
+    """The parts' names in the model of a solver state."""
+    if state is None:
+        return ()
+    return part_names.of_weights(learned_weights(read_state(state), state))
+
+
 def make_solver(
     spec: SolverSpec, root: Path, options: Options, weights: Weights | None = None
 ) -> Solver:
@@ -101,6 +110,13 @@ def make_solver(
         spec = SolverSpec(message, spec.file, spec.lines)
     sources: dict[str, BatchSource] = {}
     definition, state = train_definition(spec, root)
+    told = part_names.in_name(definition.name)
+    parts = options.parts or told
+    if told and parts != told:
+        raise SolverError(
+            f"--parts: {', '.join(parts)} are asked for, but the definition names its parts "
+            f"{', '.join(told)}: leave --parts out, or correct the name in the definition"
+        )
     for layer in definition.filter(TRAIN, state.level, state.stages).layers:
         if layer.type == "CPMData":
             sources[layer.name] = source_for(
@@ -109,7 +125,7 @@ def make_solver(
                 options.order,
                 workers=options.workers,
                 data=options.data,
-                parts=options.parts,
+                parts=parts,
             )
     if not sources and (given := options.for_records):
         raise SolverError(
@@ -125,6 +141,8 @@ def make_solver(
         engine=options.engine,
         share=(options.order.rank, options.order.world),
     )
+    if parts:
+        made.network = part_names.with_parts(definition.name, parts)
     if options.warmup:
         made.rate_scale = lambda iteration: min(1.0, (iteration + 1) / options.warmup)
     if options.compile:

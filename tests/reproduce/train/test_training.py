@@ -16,9 +16,11 @@ import pytest
 from click.testing import CliRunner, Result
 
 from caffe_compat import read_weights
+from caffe_compat.conversion.convert import convert
 from caffe_compat.training.snapshots import read_state
 from reproduce.cli import export, train
 from reproduce.network import netgen
+from reproduce.people import part_names
 from reproduce.records import store
 from tests.nets import same_blobs
 from tests.people import dataset
@@ -383,7 +385,7 @@ def test_fine_tuning_on_own_key_points(tmp_path: Path) -> None:
     import cv2
 
     rng = np.random.default_rng(0)
-    names = ["nose", "left_hand", "right_hand", "left_foot", "right_foot"]
+    names = ("nose", "left_hand", "right_hand", "left_foot", "right_foot")
     content: dict[str, list[object]] = {
         "images": [],
         "annotations": [],
@@ -419,7 +421,7 @@ def test_fine_tuning_on_own_key_points(tmp_path: Path) -> None:
         tmp_path / "people.json",
     )
     assert made.exit_code == 0, made.output
-    parts = made.output.split("--parts ")[-1].strip()
+    parts = made.output.split("--part-names ")[-1].strip()
     assert parts == ",".join(names)
     made = run(
         export.main,
@@ -450,6 +452,25 @@ def test_fine_tuning_on_own_key_points(tmp_path: Path) -> None:
     )
     assert np.abs(before["conv1_stage1"][0].data - after["conv1_stage1"][0].data).max() < 0.1
     assert after["conv7_stage1"][0].data.shape[0] == 6
+    out = tmp_path / "net" / "out"
+    assert part_names.of_model(convert(out / "pose_iter_3.caffemodel")) == names
+    result = run(train.main, *common, "--snapshot", "latest", "--max-iter", 4)
+    assert result.exit_code == 0, result.output  # the snapshot knows its parts
+    assert part_names.of_model(convert(out / "pose_iter_4.caffemodel")) == names
+    _proto(tmp_path / "named", "--source", "../records", "--part-names", parts, "--np-in-lmdb", 5)
+    common[0] = tmp_path / "named" / "pose_solver.prototxt"
+    result = run(train.main, *common)
+    assert result.exit_code == 0, result.output  # the definition knows them
+    out = tmp_path / "named" / "out"
+    assert part_names.of_model(convert(out / "pose_iter_3.caffemodel")) == names
+    other = run(train.main, *common, "--parts", "a,b,c,d,e")
+    assert other.exit_code == 2
+    assert "the definition names its parts nose, " in other.stderr
+    preview = tmp_path / "named.png"
+    net = tmp_path / "named" / "pose_train_test.prototxt"
+    drawn = run(export.main, "preview", tmp_path / "records", "--prototxt", net, "-o", preview)
+    assert drawn.exit_code == 0, drawn.output
+    common[0] = solver
     assert (
         run(
             train.main, *common, "--weights", released, "--parts", parts, "--fresh", "nothing*"
