@@ -17,6 +17,7 @@ from tests import nets
 # Every name here has an example that runs.
 ENTRIES = [
     "caffe_compat",
+    "reproduce",
     "caffe_compat.definition.prototxt.read_net",
     "caffe_compat.weights.read.read_weights",
     "caffe_compat.network.net.Net",

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from reproduce.benchmarks.benchmark import Benchmark, Floats
     from reproduce.benchmarks.measures import EvalResult
+    from reproduce.benchmarks.scoring import Measure
 
 _EPILOG = """
 \b
@@ -124,7 +125,7 @@ def main(
     data: str,
     annotation: str,
     protocol: str,
-    measure: str,
+    measure: Measure,
     norm: str | None,
     base: str,
     at: tuple[float, ...],
@@ -144,29 +145,18 @@ def main(
     import numpy as np
 
     from reproduce.benchmarks.registry import open_benchmark
+    from reproduce.benchmarks.scoring import chosen_norm, score
     from reproduce.people.matlab_pixels import to_matlab
     from reproduce.predict import joint_files
 
     benchmark = open_benchmark(dataset, data)
     limbs = measure == "pcp"
-    if norm is not None and norm not in benchmark.norms:
-        raise CaffeCompatError(f"--norm {norm}: {dataset} has {', '.join(benchmark.norms)}")
-    if norm is not None and limbs:
-        raise CaffeCompatError(
-            "--norm has no meaning for PCP, which divides by each limb's own length"
-        )
-    by = norm or (benchmark.script_norm if protocol == "release" else "") or benchmark.paper_norm()
+    by = chosen_norm(benchmark, norm or "", measure, of_script=protocol == "release")
     thresholds = np.array(at or [0.5 if limbs else benchmark.threshold])
     groups = benchmark.stick_groups if limbs else benchmark.groups
 
-    def score(predicted: Floats, path: str, grid: Floats | None) -> EvalResult:
-        if limbs:
-            return benchmark.score_limbs(
-                predicted, annotation=annotation, thresholds=grid, source=path
-            )
-        return benchmark.score(
-            predicted, norm=by, annotation=annotation, thresholds=grid, source=path
-        )
+    def scored(predicted: Floats, path: str, grid: Floats | None) -> EvalResult:
+        return score(benchmark, predicted, measure, by, annotation, grid, path)
 
     results: dict[str, EvalResult] = {}
     rows: list[dict[str, object]] = []
@@ -174,7 +164,7 @@ def main(
         predicted = joint_files.read(path)
         if base == "0":  # the file was read as if it counted from 1
             predicted = to_matlab(predicted)
-        result, of_table = score(predicted, path, None), score(predicted, path, thresholds)
+        result, of_table = scored(predicted, path, None), scored(predicted, path, thresholds)
         results[Path(path).stem if Path(path).stem not in results else path] = result
         if annotation in benchmark.annotations:
             _warn_other_annotation(path, annotation, predicted, benchmark)

@@ -199,8 +199,8 @@ def hdf5(source: str, out: str, joints: int | None) -> None:
 def show(file: str, key: str | None, joints: int | None, out: str | None) -> None:
     """Print a record's annotation (default: the first) and draw it."""
     from reproduce.people.annotation import counted_from_1
+    from reproduce.records.opening import open_store
     from reproduce.samples.preview import draw_record
-    from reproduce.samples.schedule import open_store
 
     if out:
         check_target(out)
@@ -265,9 +265,9 @@ def preview(
 ) -> None:
     """Draw a contact sheet of augmented samples, joints, centre and labels over them."""
     from reproduce.people.part_names import check_count, in_name
+    from reproduce.records.opening import open_store
     from reproduce.samples.augment import Settings
     from reproduce.samples.preview import contact_sheet
-    from reproduce.samples.schedule import open_store
 
     settings = Settings(
         stride=8,

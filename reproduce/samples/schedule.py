@@ -27,7 +27,8 @@ from caffe_compat.layers.base import Layer
 from caffe_compat.training.draws import Draws
 from caffe_compat.training.sources import Batch, find_file, register_source
 from reproduce.people.skeletons import known
-from reproduce.records.store import LMDBStore, Store
+from reproduce.records.opening import open_store
+from reproduce.records.store import Store
 from reproduce.runtime.processes import end_with_parent
 from reproduce.samples.augment import Augmentation, Sample, Settings, augment, roll
 from reproduce.samples.dice import CaffeDice, SampleDice
@@ -337,31 +338,6 @@ class CPMSource:
         if isinstance(made, CaffeCompatError):
             raise made
         return made
-
-
-def open_store(path: str | os.PathLike[str], joints: int | None) -> Store:
-    """The record file at a path: an LMDB folder or file, or an HDF5 file.
-
-    Parameters
-    ----------
-    joints : per person; None: as many as there are.
-
-    Raises
-    ------
-    DataError : no such records, or records with other joints.
-    """
-    name = os.fspath(path)
-    if name.endswith((".h5", ".hdf5")):
-        from reproduce.records.hdf5 import HDF5Store
-
-        store = HDF5Store(name)
-        if joints is not None and store.joints != joints:
-            raise DataError(
-                f"{name}: its records have {store.joints} joints per person, expected {joints} "
-                "(--joints, or np_in_lmdb of the definition)"
-            )
-        return store
-    return LMDBStore(name, joints)
 
 
 def source_for(

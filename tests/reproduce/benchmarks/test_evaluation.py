@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from caffe_compat.errors import CaffeCompatError, DataError
+from reproduce import evaluate
 from reproduce.benchmarks import measures
 from reproduce.benchmarks.benchmark import BODY_GROUPS
 from reproduce.benchmarks.flic import Flic
@@ -49,6 +50,8 @@ def test_lsp_tables(case: dict[str, Any]) -> None:
     np.testing.assert_allclose(result.per_joint, recorded[:, :-1], atol=1e-9)
     np.testing.assert_allclose(result.total, recorded[:, -1], atol=1e-9)
     assert result.auc == pytest.approx(case["auc"], abs=2e-4)
+    by_the_door = evaluate(_file(case), "lsp", DATA, annotation=case["mode"])
+    np.testing.assert_array_equal(by_the_door.per_joint, result.per_joint)
     if "hit_count" in case:
         assert result.hits[result.at(0.2)].tolist() == [int(h) for h in np.ravel(case["hit_count"])]
 
@@ -57,7 +60,7 @@ def test_lsp_tables(case: dict[str, Any]) -> None:
 @pytest.mark.parametrize("case", _lsp_cases())
 def test_lsp_pcp_and_pdj(case: dict[str, Any]) -> None:
     predicted, mode = joint_files.read_mat(_file(case)), case["mode"]
-    limbs = Lsp(DATA).score_limbs(predicted, annotation=mode)
+    limbs = evaluate(predicted, "lsp", DATA, annotation=mode, measure="pcp")
     recorded = np.array(case["pcp"])
     np.testing.assert_allclose(limbs.per_joint, recorded[:, :-1], atol=1e-7)
     np.testing.assert_allclose(limbs.total, recorded[:, -1], atol=1e-7)

@@ -1,0 +1,98 @@
+"""Predictions in, scores out: the door to the benchmarks."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from caffe_compat.errors import CaffeCompatError
+from reproduce.benchmarks.benchmark import Benchmark
+from reproduce.benchmarks.measures import EvalResult
+from reproduce.benchmarks.registry import open_benchmark
+from reproduce.predict import joint_files
+
+Floats = npt.NDArray[np.float64]
+Measure = Literal["pck", "pcp"]
+
+
+def evaluate(
+    predictions: str | os.PathLike[str] | Floats,
+    dataset: str,
+    data: str | os.PathLike[str],
+    *,
+    measure: Measure = "pck",
+    norm: str = "",
+    annotation: str = "pc",
+    thresholds: Sequence[float] | None = None,
+) -> EvalResult:
+    """Score predictions as the papers do; what ``cpm-evaluate`` prints.
+
+    Parameters
+    ----------
+    predictions : a file (.mat, .h5, .npz, .json), or (N, J, 2) in 0-based pixels; people and joints
+        in the data set's order.
+    dataset : "lsp", "flic" or "mpii" (its validation split).
+    data : folder with ``lsp/``, ``flic/`` or ``mpii/``.
+    measure : "pck", key points within a distance (PCKh on MPII); "pcp", limbs.
+    norm : what an error is divided by; default: the paper's. PCP has none.
+    annotation : "pc" or "oc" truth, where the data set has both.
+    thresholds : fractions of the reference length; default: the benchmark's grid.
+
+    Returns
+    -------
+    The curve of each joint (or limb) and in total, in percent.
+
+    Raises
+    ------
+    CaffeCompatError : files that cannot be read; other people or joints than the data set has.
+    """
+    benchmark = open_benchmark(dataset, data)
+    if isinstance(predictions, str | os.PathLike):
+        source, predicted = os.fspath(predictions), joint_files.read(predictions)
+    else:
+        source, predicted = "predictions", np.asarray(predictions, np.float64)
+    by = chosen_norm(benchmark, norm, measure)
+    grid = None if thresholds is None else np.asarray(thresholds, np.float64)
+    return score(benchmark, predicted, measure, by, annotation, grid, source)
+
+
+def chosen_norm(
+    benchmark: Benchmark, norm: str, measure: Measure, *, of_script: bool = False
+) -> str:
+    """The norm of a scoring: the one that is asked for, the released script's, or the paper's.
+
+    Raises
+    ------
+    CaffeCompatError : the benchmark has no such norm, or PCP was asked for, which has none.
+    """
+    if norm and norm not in benchmark.norms:
+        known = ", ".join(benchmark.norms)
+        raise CaffeCompatError(f"--norm {norm}: {benchmark.name} has {known}")
+    if norm and measure == "pcp":
+        raise CaffeCompatError(
+            "--norm has no meaning for PCP, which divides by each limb's own length"
+        )
+    return norm or (benchmark.script_norm if of_script else "") or benchmark.paper_norm()
+
+
+def score(
+    benchmark: Benchmark,
+    predicted: Floats,
+    measure: Measure,
+    norm: str,
+    annotation: str,
+    thresholds: Floats | None,
+    source: str,
+) -> EvalResult:
+    """Predictions scored by a benchmark that is open; see :func:`evaluate`."""
+    if measure == "pcp":
+        return benchmark.score_limbs(
+            predicted, annotation=annotation, thresholds=thresholds, source=source
+        )
+    return benchmark.score(
+        predicted, norm=norm, annotation=annotation, thresholds=thresholds, source=source
+    )
