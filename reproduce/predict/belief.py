@@ -136,7 +136,8 @@ def find_in_crop(maps: Maps, place: ScaledInput, size: tuple[int, int]) -> tuple
     rows, columns = np.divmod(best, wide.shape[-1])
     up, left = place.pad[:2]
     in_scaled = np.stack([columns - left, rows - up], 1).astype(np.float64)
-    scale = place.scaled[0] / size[0]  # the height decides, the width is rounded
+    # The scale was chosen for the height; the width followed it and was rounded.
+    scale = place.scaled[0] / size[0]
     scores = flat[np.arange(len(flat)), best].astype(np.float64)
     return (in_scaled + 0.5) / scale - 0.5, scores
 
@@ -157,9 +158,10 @@ def find_maximum(maps: Maps | torch.Tensor, combination: Combination) -> Floats:
     """
     values = torch.as_tensor(maps)
     parts, _, width = values.shape
-    values = torch.where(torch.isnan(values), -torch.inf, values)  # MATLAB's max passes over nan
-    # torch's argmax gives the first of equals; the far axis' own maxima first, so that no
-    # transposed copy is made
+    # MATLAB's max ignores nan, torch's takes it for the largest value.
+    values = torch.where(torch.isnan(values), -torch.inf, values)
+    # Of equal values, torch's argmax gives the first in the order of memory. Where the first by
+    # columns is asked for, the maxima of the columns are searched, which needs no transposed copy.
     if combination == "demo":
         flat = values.reshape(parts, -1).argmax(1)
         x, y = flat % width, flat // width

@@ -36,7 +36,8 @@ def detect_people(image: Image) -> list[Box]:
         return []
     detector = cv2.HOGDescriptor()
     detector.setSVMDetector(cv2.HOGDescriptor_getDefaultPeopleDetector())  # type: ignore[attr-defined]
-    # upright people fill the window; a large photograph is reduced, the pyramid would take minutes
+    # The detector looks at the photograph in many sizes, which would take minutes for a large one.
+    # It is reduced first; people who then are smaller than the window are not found.
     ratio = min(1.0, 800 / max(image.shape[:2]))
     small = (
         cv2.resize(image, None, fx=ratio, fy=ratio, interpolation=cv2.INTER_AREA)

@@ -27,7 +27,8 @@ Array = npt.NDArray[Any]
 def cubic(x: Floats) -> Floats:
     """Keys' cubic with a = -0.5."""
     a = np.abs(x)
-    # powers first, as in MATLAB: whether a sum is an exact .5 tie hangs on the last bit
+    # The powers are computed first, as MATLAB does. Another order changes the last bit, and with
+    # it the rounding of a grey level that is exactly in the middle of two.
     square, cube = a * a, a * a * a
     near = 1.5 * cube - 2.5 * square + 1
     far = -0.5 * cube + 2.5 * square - 4 * a + 2
@@ -54,7 +55,8 @@ class AxisMap:
         """The matrix (size_out, size_in)."""
         matrix = np.zeros((self.size_out, self.size_in))
         rows = np.arange(self.size_out)
-        for tap in range(self.index.shape[1]):  # mirrored taps may fall on the same pixel
+        # One tap after the other: at the border several taps are mirrored to the same pixel.
+        for tap in range(self.index.shape[1]):
             matrix[rows, self.index[:, tap]] += self.weight[:, tap]
         return matrix
 
@@ -87,7 +89,8 @@ def axis_map(
     taps = math.ceil(width) + 2
     position = left[:, None] + np.arange(taps)
     weight = q * cubic(q * (center[:, None] - position))
-    weight /= np.cumsum(weight, 1)[:, -1:]  # one after the other, as MATLAB's sum
+    # cumsum adds one number after the other, as MATLAB's sum does; numpy's sum adds in pairs.
+    weight /= np.cumsum(weight, 1)[:, -1:]
     mirrored = np.mod(position.astype(np.int64) - 1, 2 * size_in)
     index = np.where(mirrored < size_in, mirrored, 2 * size_in - 1 - mirrored)
     used = weight.any(0)
@@ -154,7 +157,8 @@ def imresize_region(image: Array, scale: float, rows: range, columns: range) -> 
         raise ValueError(f"cannot resize {image.shape[0]}×{image.shape[1]} by {scale}")
     down = axis_map(image.shape[0], len(rows), float(scale), first=rows.start)
     across = axis_map(image.shape[1], len(columns), float(scale), first=columns.start)
-    # rows come first, as in imresize on a tie; only the columns that are asked for later are needed
+    # MATLAB begins with the axis of the smaller scale, and with the rows where both are equal, as
+    # here. Only the columns that the second step reads are resized in the first one.
     left, right = int(across.index.min()), int(across.index.max()) + 1
     strip = to_class(down.apply(image[:, left:right], 0), image.dtype)
     moved = AxisMap(right - left, len(columns), across.index - left, across.weight)

@@ -73,7 +73,7 @@ def scale_person(image: Image, placement: Placement, protocol: Protocol) -> tupl
         scaled = output_size(image.shape, scale)
         _check_scaled(image.shape, scaled)
         by_opencv = resize_cv(image, scale) if in_python(protocol) else None
-        if by_opencv is not None:  # which rounds, where MATLAB takes the next larger number
+        if by_opencv is not None:  # OpenCV rounds the size, MATLAB takes the next larger number
             scaled = by_opencv.shape[0], by_opencv.shape[1]
         center = placement.center[0] * scale, placement.center[1] * scale
         pad = padding(scaled, protocol.boxsize, center)

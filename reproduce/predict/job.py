@@ -75,7 +75,7 @@ class Job:
 def prepare(job: Job) -> Job:
     """Decode, find the people, resize: the job with its inputs, or with its error. Never raises a
     :class:`CaffeCompatError`, so that one bad image does not stop the others."""
-    if job.error is not None:  # found before it came here
+    if job.error is not None:  # of whoever looked for people in it before
         return job
     try:
         return _prepared(job)
@@ -83,7 +83,7 @@ def prepare(job: Job) -> Job:
         text = str(error)
         told = text if text.startswith(job.name) else f"{job.name}: {text}"
         return replace(job, image=None, error=DataError(told))
-    except Exception as error:  # whatever OpenCV or numpy says: it costs this image alone
+    except Exception as error:  # OpenCV and numpy raise many kinds; the other images go on
         return replace(job, image=None, error=DataError(f"{job.name}: {first_line(error)}"))
 
 

@@ -55,7 +55,7 @@ def photographs(run: Run, tasks: Sequence[Task], *, page: bool = False) -> Done:
                 made = run.made_by(path, task.boxes)
             except CaffeCompatError as error:
                 done.fail(task.target.prefix, str(error))
-            except (MemoryError, RuntimeError, ValueError) as error:  # it costs this image alone
+            except (MemoryError, RuntimeError, ValueError) as error:  # the other images go on
                 done.fail(task.target.prefix, f"{path}: cannot be predicted: {first_line(error)}")
             else:
                 if job.nobody:
@@ -178,7 +178,8 @@ def _write_image(
         "people": people_rows(job, found, run.min_score),
         "made_by": made,
     }
-    write_json(target.result, content)  # last: --resume looks for it
+    # This file is written last: where --resume finds it, the pictures are there, too.
+    write_json(target.result, content)
 
 
 def _remove_older(run: Run, target: Target, people: int, page: bool) -> None:

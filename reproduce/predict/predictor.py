@@ -372,7 +372,7 @@ class Predictor:
         found = []
         channels = [self.net.graph.blobs[name][1] for name in self.net.graph.inputs]
         if len(channels) > 1:
-            rects = None  # what is known of grey inputs is for networks with one input
+            rects = None  # the outputs of an all-grey input are only kept for a single input blob
         if rects is not None and self._grey is None:
             boxsize = self.protocol.boxsize
             grey = np.full((1, boxsize, boxsize, 3), PAD_VALUE, np.uint8)
@@ -424,7 +424,8 @@ class Predictor:
             elif maps is not None:
                 joints, best = self._best(maps[-1, :-1])
             else:
-                # a few parts at a time: the maps of a large photograph would take gigabytes
+                # The maps of all parts of a large photograph would take gigabytes, so that a few
+                # parts at a time are brought to the photograph's size.
                 step = max(1, _MAP_VALUES // (size[0] * size[1]))
                 parts = [
                     stages[-1, :, i : min(i + step, self.parts)] for i in range(0, self.parts, step)

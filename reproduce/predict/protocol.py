@@ -36,7 +36,7 @@ SEARCH = tuple(0.7 + 0.1 * i for i in range(7))
 RELEASED_BOXSIZE = 368
 RELEASED_SIGMA = 21.0
 TARGET_DIST = 41 / 35
-# smallest and largest size of the demo's rectangle, in multiples of the network's input
+# Smallest and largest size of the demo's rectangle, in multiples of the network's input.
 FIRST_DEMO_RANGE = (0.8, 3.0)
 
 
@@ -247,7 +247,8 @@ def place_peak(protocol: Protocol, size: Size, person: Person) -> Placement:
         box = person if person is not None else (0.0, 0.0, float(width), float(height))
         x, y = box[0] + (box[2] - 1) / 2, box[1] + (box[3] - 1) / 2
     scale = protocol.boxsize / height
-    # a pixel's middle is half a pixel from its corner, before resizing and after
+    # Resizing scales distances from the image's corner. The middle of a pixel is half a pixel from
+    # it, in the image and in the resized image alike.
     center = ((x + 0.5) * scale - 0.5) / scale, ((y + 0.5) * scale - 0.5) / scale
     return Placement(center, (scale,))
 
