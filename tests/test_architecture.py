@@ -28,7 +28,7 @@ from tests.paths import ROOT
 LEVELS: dict[str, list[list[str]]] = {
     "caffe_compat": [
         ["errors", "lazy"],
-        ["foreign"],
+        ["foreign", "picturesize"],
         ["files"],
         ["definition"],
         ["engine", "weights"],

@@ -19,6 +19,7 @@ from caffe_compat.engine.plan import Engine, Mode, using
 from caffe_compat.errors import CaffeCompatError, WeightError
 from caffe_compat.layers.base import Shape
 from caffe_compat.network import fuse
+from caffe_compat.network.bound import check_network
 from caffe_compat.network.fillers import fill
 from caffe_compat.network.graph import Graph, Node, Param, build
 from caffe_compat.network.match import LayerMatch, Match, match, require
@@ -95,6 +96,7 @@ class Net(nn.Module):
                 spec, phase=phase, level=level, stages=tuple(stages), input_shapes=input_shapes
             )
         )
+        check_network(graph)
         self.graph = graph
         self.loaded: tuple[LayerMatch, ...] = ()
         self.tf32 = False

@@ -16,7 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from caffe_compat.definition import schema
-from caffe_compat.errors import CaffeCompatError
+from caffe_compat.errors import CaffeCompatError, DataError
+from caffe_compat.foreign import read_bytes
+from caffe_compat.picturesize import check_pixels
 from caffe_compat.pycaffe.blobs import Array
 from caffe_compat.pycaffe.paths import existing
 
@@ -136,11 +138,15 @@ def load_image(filename: str | os.PathLike[str], color: bool = True) -> Array:
     Raises
     ------
     MissingFile : no such file.
-    CaffeCompatError : no picture that OpenCV reads.
+    CaffeCompatError : no picture that OpenCV reads, or one that is too large.
     """
     import cv2
 
     name = existing(filename, "picture")
+    try:
+        check_pixels(read_bytes(name))
+    except DataError as error:
+        raise CaffeCompatError(f"picture '{name}': {error}") from None
     found = cv2.imread(name, cv2.IMREAD_UNCHANGED)
     if found is None:
         raise CaffeCompatError(f"picture '{name}': cannot be read as a picture")

@@ -10,6 +10,7 @@ import click
 from caffe_compat.definition import schema
 from caffe_compat.errors import DataError
 from caffe_compat.files import atomic_write
+from caffe_compat.picturesize import check_pixels
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,6 +29,10 @@ def _pixels(value: bytes, key: str, path: str) -> npt.NDArray[np.float32]:
     except DecodeError:
         raise DataError(f"{path}: record {key} is no Datum") from None
     if datum.encoded:
+        try:
+            check_pixels(datum.data)
+        except DataError as error:
+            raise DataError(f"{path}: record {key}: {error}") from None
         image = cv2.imdecode(np.frombuffer(datum.data, np.uint8), cv2.IMREAD_UNCHANGED)
         if image is None:
             raise DataError(f"{path}: record {key} holds no picture that can be decoded")

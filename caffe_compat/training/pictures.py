@@ -17,6 +17,7 @@ from caffe_compat.definition import schema
 from caffe_compat.errors import DataError
 from caffe_compat.foreign import read_bytes
 from caffe_compat.layers.base import Layer, Shape
+from caffe_compat.picturesize import check_pixels
 from caffe_compat.training.datum import LMDBReader
 from caffe_compat.training.draws import Draws, Twister
 from caffe_compat.training.sources import Batch, find_file, read_listing, register_source
@@ -35,7 +36,7 @@ def decode_picture(data: bytes | memoryview, color: Color, what: str) -> Picture
 
     Raises
     ------
-    DataError : no picture, or one of more than 8 bits a channel.
+    DataError : no picture, too large, or of more than 8 bits a channel.
     """
     import cv2
 
@@ -45,6 +46,10 @@ def decode_picture(data: bytes | memoryview, color: Color, what: str) -> Picture
         "native": cv2.IMREAD_UNCHANGED,
     }
     buffer = np.frombuffer(data, np.uint8)
+    try:
+        check_pixels(bytes(data))
+    except DataError as error:
+        raise DataError(f"{what}: {error}") from None
     found = cv2.imdecode(buffer, modes[color]) if buffer.size else None
     if found is None:
         raise DataError(f"{what}: cannot be decoded as a picture")

@@ -14,6 +14,7 @@ import click
 
 from caffe_compat import __version__
 from caffe_compat.errors import CaffeCompatError, printable
+from caffe_compat.picturesize import LIMIT_VARIABLE, MAX_PIXELS
 
 BAD_INPUT, FAILED_CHECK, INTERRUPTED = 2, 1, 130
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -235,6 +236,33 @@ def data_option(what: str) -> Callable[[_F], _F]:
 def out_option(what: str, default: str) -> Callable[[_F], _F]:
     """``-o`` or ``--out``, the folder that a command writes to; ``what`` it is for."""
     return click.option("-o", "--out", default=default, show_default=True, type=FILE, help=what)
+
+
+def pixels_option(function: _F) -> _F:
+    """``--max-pixels``, how large a picture may be; it sets CPM_MAX_PIXELS for this command."""
+
+    def use(context: click.Context, parameter: click.Parameter, value: int | None) -> None:
+        if value is None:
+            return
+        before = os.environ.get(LIMIT_VARIABLE)
+        os.environ[LIMIT_VARIABLE] = str(value)
+
+        def restore() -> None:
+            if before is None:
+                os.environ.pop(LIMIT_VARIABLE, None)
+            else:
+                os.environ[LIMIT_VARIABLE] = before
+
+        context.call_on_close(restore)
+
+    return click.option(
+        "--max-pixels",
+        type=POSITIVE,
+        expose_value=False,
+        callback=use,
+        help=f"Largest picture that is read, width times height (default: {LIMIT_VARIABLE}, "
+        f"else {MAX_PIXELS}).",
+    )(function)
 
 
 def device_option(function: _F) -> _F:

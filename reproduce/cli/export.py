@@ -21,6 +21,7 @@ from reproduce.cli.common import (
     Real,
     check_input_size,
     common,
+    pixels_option,
 )
 
 if TYPE_CHECKING:
@@ -114,6 +115,7 @@ def json_(
     type=WORKERS,
     help="Threads that decode images.",
 )
+@pixels_option
 def lmdb(
     annotations: tuple[str, ...],
     data: str,
@@ -196,6 +198,7 @@ def hdf5(source: str, out: str, joints: int | None) -> None:
     help="Joints per person in an LMDB (default: as many as its records show).",
 )
 @click.option("-o", "--out", type=FILE, help="Also draw the record into this PNG.")
+@pixels_option
 def show(file: str, key: str | None, joints: int | None, out: str | None) -> None:
     """Print a record's annotation (default: the first) and draw it."""
     from reproduce.people.annotation import counted_from_1
@@ -260,6 +263,7 @@ def _index(store: Any, key: str | None) -> int:
     type=FILE,
     help="The PNG to write.",
 )
+@pixels_option
 def preview(
     file: str, count: int, prototxt: str | None, joints: int | None, seed: int, out: str
 ) -> None:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from caffe_compat.errors import DataError
 from caffe_compat.foreign import kind_of, read_bytes
 from caffe_compat.lazy import lazy_import
+from caffe_compat.picturesize import check_pixels, jpeg_segments
 
 if TYPE_CHECKING:
     import cv2
@@ -20,107 +21,15 @@ else:  # commands list benchmarks and protocols without waiting for OpenCV
     cv2 = lazy_import("cv2")
 
 Image = npt.NDArray[np.uint8]
-# A picture of this size takes 450 MB unpacked; the environment variable raises it.
-MAX_PIXELS, LIMIT_VARIABLE = 150_000_000, "CPM_MAX_PIXELS"
 _PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
 _TIFF = (b"II*\0", b"MM\0*")
-_TIFF_WIDTH, _TIFF_HEIGHT = 256, 257
-
-
-def pixel_limit() -> int:
-    """How many pixels a picture may have: ``CPM_MAX_PIXELS``, else 150 million.
-
-    Raises
-    ------
-    DataError : the variable is no positive number.
-    """
-    text = os.environ.get(LIMIT_VARIABLE, "")
-    if not text:
-        return MAX_PIXELS
-    if not text.isdigit() or not int(text):
-        raise DataError(f"{LIMIT_VARIABLE}={text}: expected a number of pixels")
-    return int(text)
-
-
-def size_of(data: bytes) -> tuple[int, int] | None:
-    """(width, height) that the head of a picture claims; None for a format unknown here."""
-    try:
-        if data.startswith(_PNG):
-            return struct.unpack_from(">II", data, 16)
-        if data.startswith(_JPEG):
-            return _jpeg_size(data)
-        if data.startswith(b"GIF8"):
-            return struct.unpack_from("<HH", data, 6)
-        if data.startswith(b"BM"):
-            width, height = struct.unpack_from("<ii", data, 18)
-            return abs(width), abs(height)
-        if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
-            return _webp_size(data)
-        if data.startswith(_TIFF):
-            return _tiff_size(data)
-    except (struct.error, IndexError):
-        pass
-    return None
-
-
-def _segments(data: bytes) -> tuple[tuple[int, int] | None, int]:
-    """Size of a JPEG and where its first scan begins (-1: nowhere)."""
-    size, at = None, 2
-    while at + 4 <= len(data) and data[at] == 0xFF:
-        marker = data[at + 1]
-        if marker == 0xFF:
-            at += 1
-            continue
-        if marker == 0xDA:
-            return size, at
-        if marker in (0x01, *range(0xD0, 0xD9)):
-            at += 2
-            continue
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            height, width = struct.unpack_from(">HH", data, at + 5)
-            size = width, height
-        at += 2 + struct.unpack_from(">H", data, at + 2)[0]
-    return size, -1
-
-
-def _jpeg_size(data: bytes) -> tuple[int, int] | None:
-    return _segments(data)[0]
-
-
-def _webp_size(data: bytes) -> tuple[int, int] | None:
-    kind = data[12:16]
-    if kind == b"VP8X":
-        packed = int.from_bytes(data[24:30], "little")
-        return (packed & 0xFFFFFF) + 1, (packed >> 24) + 1
-    if kind == b"VP8L":
-        bits = int.from_bytes(data[21:25], "little")
-        return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
-    if kind == b"VP8 ":
-        width, height = struct.unpack_from("<HH", data, 26)
-        return width & 0x3FFF, height & 0x3FFF
-    return None
-
-
-def _tiff_size(data: bytes) -> tuple[int, int] | None:
-    order = "<" if data[:2] == b"II" else ">"
-    (at,) = struct.unpack_from(f"{order}I", data, 4)
-    (count,) = struct.unpack_from(f"{order}H", data, at)
-    found = {}
-    for i in range(count):
-        tag, kind = struct.unpack_from(f"{order}HH", data, at + 2 + 12 * i)
-        letter = {3: "H", 4: "I"}.get(kind)
-        if letter:
-            (found[tag],) = struct.unpack_from(f"{order}{letter}", data, at + 10 + 12 * i)
-    if _TIFF_WIDTH not in found or _TIFF_HEIGHT not in found:
-        return None
-    return found[_TIFF_WIDTH], found[_TIFF_HEIGHT]
 
 
 def _is_cut(data: bytes) -> bool:
     """Does a JPEG or PNG lack its end?"""
     if data.startswith(_JPEG):
         try:
-            _, scan = _segments(data)
+            _, scan = jpeg_segments(data)
         except struct.error:
             return True
         return scan < 0 or data.find(b"\xff\xd9", scan) < 0
@@ -137,18 +46,14 @@ def decode(data: bytes, *, upright: bool = False) -> Image:
 
     Raises
     ------
-    DataError : too large, cut short, of floating point numbers, or no picture.
+    DataError : larger than ``CPM_MAX_PIXELS`` allows, cut short, of floating point numbers, or no
+        picture.
     """
     import cv2
 
     if not data:
         raise DataError("is empty (0 bytes)")
-    size, limit = size_of(data), pixel_limit()
-    if size is not None and size[0] * size[1] > limit:
-        raise DataError(
-            f"claims {size[0]} × {size[1]} pixels, more than the {limit:,} that are read; set "
-            f"{LIMIT_VARIABLE} to read it all the same"
-        )
+    check_pixels(data)
     if _is_cut(data):
         raise DataError("is cut short: the end of the picture is missing; copy it again")
     flags = cv2.IMREAD_COLOR | (0 if upright else cv2.IMREAD_IGNORE_ORIENTATION)

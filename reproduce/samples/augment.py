@@ -25,9 +25,9 @@ import numpy as np
 import numpy.typing as npt
 
 from caffe_compat.errors import DataError
+from caffe_compat.picturesize import pixel_limit
 from reproduce.people.annotation import Annotation
 from reproduce.people.skeletons import Skeleton, named, skeleton
-from reproduce.records.images import pixel_limit
 from reproduce.runtime.plain_opencv import use_plain_opencv
 from reproduce.samples import labels
 from reproduce.samples.dice import Dice

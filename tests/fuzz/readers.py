@@ -16,6 +16,7 @@ from caffe_compat.errors import CaffeCompatError
 
 Call = Callable[[Path], object]
 _LARGEST = 20_000_000  # values of a network that is still built and run
+_PASSES = 100  # of one step of a solver that is still run
 _NET = """
 name: "n" input: "data" input_shape { dim: 1 dim: 3 dim: 8 dim: 8 }
 layer { name: "conv" type: "Convolution" bottom: "data" top: "conv"
@@ -82,7 +83,10 @@ def _solver(path: Path) -> None:
     from caffe_compat.training.solver import Solver
 
     (path.parent / "net.prototxt").write_text(_TRAINED)
-    solver = Solver(read_solver(path), root=path.parent)
+    spec = read_solver(path)
+    if spec.message.iter_size > _PASSES:  # years of work are asked for, not wrong
+        return
+    solver = Solver(spec, root=path.parent)
     for _ in range(3):
         solver.step()
 

@@ -1,0 +1,62 @@
+"""A bound for what a whole network takes, known from its shapes before any memory is taken."""
+
+from __future__ import annotations
+
+import os
+
+from caffe_compat.errors import CaffeCompatError
+from caffe_compat.layers.base import count
+from caffe_compat.network.graph import Graph, Node
+
+# The bound in GB, and the environment variable that raises it. VGG-16 with 64 pictures asks for 4.
+LIMIT, VARIABLE = 16, "CPM_MAX_NETWORK_GB"
+_BYTES = 4  # of a float32
+
+
+def network_limit() -> int:
+    """How many GB a network's blobs and parameters may take: ``CPM_MAX_NETWORK_GB``, else 16.
+
+    Raises
+    ------
+    CaffeCompatError : the variable is no positive whole number.
+    """
+    text = os.environ.get(VARIABLE, "")
+    if not text:
+        return LIMIT
+    if not (text.isascii() and text.isdigit() and int(text)):
+        raise CaffeCompatError(f"{VARIABLE}={text}: expected a whole number of GB")
+    return int(text)
+
+
+def check_network(graph: Graph) -> None:
+    """Refuse a network whose blobs and parameters together would fill the memory.
+
+    Blobs that share memory, such as those of layers that work in place, count once.
+
+    Raises
+    ------
+    PrototxtError : names the layer that asks for most, the sizes, and how to raise the limit.
+    """
+    limit = network_limit()
+    sizes = [(_bytes(graph, node), node) for node in graph.nodes]
+    total = sum(size for size, _ in sizes)
+    if total <= limit * 10**9:
+        return
+    most, node = max(sizes, key=lambda pair: pair[0])
+    raise node.layer.spec.error(
+        f"asks for {most / 1e9:.1f} GB of the {total / 1e9:.1f} GB that the network's blobs and "
+        f"parameters take, more than the limit of {limit} GB; use smaller inputs or batches, or "
+        f"set {VARIABLE}={-(-total // 10**9)}"
+    )
+
+
+def _bytes(graph: Graph, node: Node) -> int:
+    """What a layer adds to the memory of those before it."""
+    data = graph.memory.data
+    made = [
+        shape
+        for name, shape in zip(node.tops, node.top_shapes, strict=True)
+        if data.get(name, name) == name and name not in node.bottoms
+    ]
+    owned = [param.shape for param in node.params if param.owner == param.key]
+    return sum(count(shape) for shape in (*made, *owned)) * _BYTES
