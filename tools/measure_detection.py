@@ -100,7 +100,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("."))
     parser.add_argument("--model", default=str(embedded()))
     parser.add_argument("--every", type=int, default=20, help="of Leeds' test images")
-    parser.add_argument("--thresholds", default="0.4", help="mean beliefs, comma between them")
+    parser.add_argument("--thresholds", default="0.35", help="mean beliefs, comma between them")
     options = parser.parse_args()
     predictor = Predictor.load(options.model)
     detectors: dict[str, Detector] = {"hog": hog}

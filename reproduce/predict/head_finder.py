@@ -32,7 +32,7 @@ Image = npt.NDArray[np.uint8]
 Maps = npt.NDArray[np.float32]
 Point = tuple[float, float]
 
-THRESHOLD = 0.4  # the mean belief in a head and its neck that makes somebody
+THRESHOLD = 0.35  # the mean belief in a head and its neck that makes somebody
 
 # Heights of people that are looked for, in multiples of the photograph's larger side.
 _LARGEST, _STEP, _LEVELS = 1.6, 1.26, 9
