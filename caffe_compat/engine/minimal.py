@@ -158,30 +158,27 @@ class MinimalKernel:
     def _ready(self, part: Tensor) -> Any:
         """One row place (6, O, I), as the mixing takes it."""
         if self._packed:
-            assert PACK is not None
             shape = [1, SIDE * self.inputs, 1, 64]
-            return PACK(part.reshape(-1, self.inputs, 1, 1), [0, 0], [1, 1], [1, 1], SIDE, shape)
+            return [
+                PACK(some.reshape(-1, self.inputs, 1, 1), [0, 0], [1, 1], [1, 1], SIDE, shape)
+                for some in torch.split(part, _pieces(self.outputs), 1)
+            ]
         return part.transpose(1, 2).contiguous()
 
     def mix(self, place: int, tiles: Tensor) -> Tensor:
         """The channels of one row place: (tiles, 6·I) to (tiles, 6·O)."""
         count = len(tiles)
         if self._packed:
-            made = torch.ops.mkldnn._convolution_pointwise(
-                as_image(tiles),
-                self._parts[place],
-                None,
-                [0, 0],
-                [1, 1],
-                [1, 1],
-                SIDE,
-                "none",
-                [],
-                None,
-            )
-            return cast(Tensor, made.permute(0, 2, 3, 1).view(count, -1))
-        products = torch.bmm(tiles.view(count, SIDE, -1).transpose(0, 1), self._parts[place])
-        return products.transpose(0, 1).reshape(count, -1)
+            some = [_grouped(tiles, part) for part in self._parts[place]]
+            if len(some) == 1:
+                return some[0].view(count, -1)
+            mixed = scratch.take("mixed", (count, SIDE, self.outputs), tiles.dtype)
+            torch.cat(some, 2, out=mixed)
+            return mixed.view(count, -1)
+        products = scratch.take("products", (SIDE, count, self.outputs), tiles.dtype)
+        torch.bmm(tiles.view(count, SIDE, -1).transpose(0, 1), self._parts[place], out=products)
+        mixed = scratch.take("mixed", (count, SIDE, self.outputs), tiles.dtype)
+        return mixed.copy_(products.transpose(0, 1)).view(count, -1)
 
     def convolve(
         self, x: Tensor, bias: Tensor | None, *, relu: bool = False, pool: int = 1
@@ -278,6 +275,27 @@ class MinimalKernel:
             start = (first + row) * mh
             shown = found[: valid[0] - start, : valid[1]]
             _finish(shown, bias, relu, pool, result[start // pool : -(-(start + mh) // pool)])
+
+
+def _pieces(outputs: int) -> list[int]:
+    """How many outputs of a group are mixed at once.
+
+    With 192 of them, or more than 256, oneDNN wants the kernel in a layout that depends on the
+    number of tiles, and brings it there in each call, which takes twenty times as long.
+    """
+    pieces = []
+    while outputs > 256 or outputs == 192:
+        pieces.append(256 if outputs > 256 else 128)
+        outputs -= pieces[-1]
+    return [*pieces, outputs]
+
+
+def _grouped(tiles: Tensor, packed: Any) -> Tensor:
+    """(tiles, 6·I) times a packed kernel: (tiles, 6, O)."""
+    made = torch.ops.mkldnn._convolution_pointwise(
+        as_image(tiles), packed, None, [0, 0], [1, 1], [1, 1], SIDE, "none", [], None
+    )
+    return cast(Tensor, made.permute(0, 2, 3, 1).view(len(tiles), SIDE, -1))
 
 
 def _finish(found: Tensor, bias: Tensor | None, relu: bool, pool: int, target: Tensor) -> None:

@@ -250,17 +250,25 @@ class Engine:
         return Choice("direct", why, direct, direct)
 
     def convolve(
-        self, x: Tensor, weight: Tensor, bias: Tensor | None, c: ConvolutionShape
+        self,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        c: ConvolutionShape,
+        *,
+        relu: bool = False,
     ) -> Tensor:
-        """Run a convolution."""
+        """Run a convolution; ``relu``: cut off what is below 0."""
         choice = self._choice(x, weight, c)
-        if choice.tiling is None:
-            return _RUN[len(c.size)](x, weight, bias, c.stride, c.pad, c.dilation, c.group)
         learns = any(t is not None and t.requires_grad for t in (x, weight, bias))
-        if learns and torch.is_grad_enabled():
+        if choice.tiling is None:
+            made = _RUN[len(c.size)](x, weight, bias, c.stride, c.pad, c.dilation, c.group)
+        elif learns and torch.is_grad_enabled():
             function = _Tiled if isinstance(choice.tiling, Tiling) else _Minimal
-            return cast(Tensor, function.apply(x, weight, bias, choice.tiling))  # type: ignore[no-untyped-call]
-        return self._kernel(weight, choice.tiling).convolve(x, bias)
+            made = cast(Tensor, function.apply(x, weight, bias, choice.tiling))  # type: ignore[no-untyped-call]
+        else:
+            return self._kernel(weight, choice.tiling).convolve(x, bias, relu=relu)
+        return F.relu_(made) if relu else made
 
     def _choice(self, x: Tensor, weight: Tensor, c: ConvolutionShape) -> Choice:
         if (
@@ -404,17 +412,21 @@ def convolve(
     pad: tuple[int, ...],
     dilation: tuple[int, ...],
     group: int,
+    *,
+    relu: bool = False,
 ) -> Tensor:
     """Convolution of N×C×spatial, 0 to 3 spatial axes, by the engine in use.
 
     Parameters
     ----------
     x, weight, bias : as torch's; weight (O, C/group, kernel).
+    relu : cut off what is below 0.
     """
     if not stride:  # no spatial axes: one place
-        return F.conv1d(x.unsqueeze(-1), weight.unsqueeze(-1), bias, groups=group).squeeze(-1)
+        made = F.conv1d(x.unsqueeze(-1), weight.unsqueeze(-1), bias, groups=group).squeeze(-1)
+        return F.relu_(made) if relu else made
     c = ConvolutionShape(tuple(weight.shape), tuple(x.shape[2:]), stride, pad, dilation, group)
-    return _active.get().convolve(x, weight, bias, c)
+    return _active.get().convolve(x, weight, bias, c, relu=relu)
 
 
 # outputs of a band that stay in the cache until they are pooled

@@ -196,8 +196,13 @@ class Kernel:
                 out=target,
             )
 
-    def convolve(self, x: Tensor, bias: Tensor | None) -> Tensor:
-        """Correlate N×I×H×W; returns N×O×H'×W', channels last in memory. Records no gradient."""
+    def convolve(self, x: Tensor, bias: Tensor | None, *, relu: bool = False) -> Tensor:
+        """Correlate N×I×H×W; returns N×O×H'×W', channels last in memory. Records no gradient.
+
+        Parameters
+        ----------
+        relu : cut off what is below 0.
+        """
         tiling = self.tiling
         th, tw = tiling.tiles((x.shape[2], x.shape[3]))
         out = x.new_empty(len(x), *tiling.output((x.shape[2], x.shape[3])), self.outputs)
@@ -207,7 +212,7 @@ class Kernel:
         count = max(1, BLOCK // each)
         with torch.no_grad():
             for i in range(0, len(x), count):
-                _convolve(x[i : i + count], self, bias, out[i : i + count])
+                _convolve(x[i : i + count], self, bias, out[i : i + count], relu)
         return out.permute(0, 3, 1, 2)
 
 
@@ -245,7 +250,7 @@ def _transform(
     return found
 
 
-def _convolve(x: Tensor, kernel: Kernel, bias: Tensor | None, out: Tensor) -> None:
+def _convolve(x: Tensor, kernel: Kernel, bias: Tensor | None, out: Tensor, relu: bool) -> None:
     tiling = kernel.tiling
     batch, _, height, width = x.shape
     outputs, n, h = kernel.outputs, tiling.n, tiling.half
@@ -267,7 +272,12 @@ def _convolve(x: Tensor, kernel: Kernel, bias: Tensor | None, out: Tensor) -> No
     columns = pixels.view(tw, batch, th * mh, mw, outputs)
     for j in range(tw):
         left = j * mw
-        out[:, :, left : left + mw] = columns[j, :, : out.shape[1], : out.shape[2] - left]
+        part = columns[j, :, : out.shape[1], : out.shape[2] - left]
+        target = out[:, :, left : left + mw]
+        if relu:
+            torch.clamp_min(part, 0, out=target)
+        else:
+            target.copy_(part)
 
 
 def kernel_gradient(x: Tensor, gradient: Tensor, tiling: Tiling) -> Tensor:

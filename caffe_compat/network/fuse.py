@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from torch import Tensor
 
@@ -21,6 +22,11 @@ class PooledConvolution:
     conv: Node
     pool: Node
 
+    @property
+    def top(self) -> str:
+        """The blob that it makes."""
+        return self.pool.tops[0]
+
     def run(self, values: Mapping[str, Tensor], params: Sequence[Tensor]) -> Tensor:
         """Compute the pooling's top from the convolution's bottom."""
         x = values[self.conv.bottoms[0]]
@@ -36,22 +42,47 @@ class PooledConvolution:
         )
 
 
+@dataclass(frozen=True)
+class RectifiedConvolution:
+    """A convolution and its ReLU, which needs no memory of its own."""
+
+    conv: Node
+
+    @property
+    def top(self) -> str:
+        """The blob that it makes."""
+        return self.conv.tops[0]
+
+    def run(self, values: Mapping[str, Tensor], params: Sequence[Tensor]) -> Tensor:
+        """Compute the ReLU's top from the convolution's bottom."""
+        x = values[self.conv.bottoms[0]]
+        layer = self.conv.layer
+        assert isinstance(layer, Convolution)
+        _, stride, pad, dilation = layer.windows(tuple(x.shape))
+        bias = params[1] if len(params) > 1 else None
+        return plan.convolve(
+            x, params[0], bias, stride, pad, dilation, layer.options.group, relu=True
+        )
+
+
+Step = PooledConvolution | RectifiedConvolution
+
+
 def find(
     plan: Sequence[Node],
     keep: set[str],
     last: Mapping[str, int],
     shapes: Mapping[str, tuple[int, ...]],
-) -> dict[int, PooledConvolution | None]:
+) -> dict[int, Step | None]:
     """Steps by the place of their first layer; None at the places of their other layers.
 
     Parameters
     ----------
     keep : blobs that somebody wants.
     last : the last place that needs a blob.
-    shapes : of the
-        blobs.
+    shapes : of the blobs.
     """
-    found: dict[int, PooledConvolution | None] = {}
+    found: dict[int, Step | None] = {}
     for place, (conv, relu, pool) in enumerate(zip(plan, plan[1:], plan[2:], strict=False)):
         blob = conv.tops[0]
         alone = (
@@ -66,7 +97,25 @@ def find(
         ):
             found[place] = PooledConvolution(conv, pool)
             found[place + 1] = found[place + 2] = None
+    for place, (conv, relu) in enumerate(pairwise(plan)):
+        if (
+            place not in found
+            and len(conv.bottoms) == len(conv.tops) == 1
+            and conv.tops == relu.bottoms == relu.tops
+            and _rectifies(conv, relu, shapes[conv.bottoms[0]])
+        ):
+            found[place], found[place + 1] = RectifiedConvolution(conv), None
     return found
+
+
+def _rectifies(conv: Node, relu: Node, bottom: tuple[int, ...]) -> bool:
+    """A convolution with stride 1, whose windows never reach beyond the input, and a plain ReLU."""
+    layer = conv.layer
+    if type(layer) is not Convolution or type(relu.layer) is not ReLU or len(bottom) != 4:
+        return False
+    if relu.layer.options.negative_slope or layer.channel_axis(bottom) != 1:
+        return False
+    return layer.windows(bottom)[1] == (1, 1)
 
 
 def _plain(conv: Node, relu: Node, pool: Node, bottom: tuple[int, ...]) -> bool:

@@ -482,10 +482,12 @@ class Net(nn.Module):
             if place in fused:
                 if (step := fused[place]) is not None:
                     weights = [self.param(p) for p in node.params]
-                    if patch is not None and known is not None:
-                        patches[step.pool.tops[0]] = run_patch(step, patch, weights, known)
+                    if isinstance(step, fuse.PooledConvolution) and patch and known:
+                        patches[step.top] = run_patch(step, patch, weights, known)
                     else:
-                        values[step.pool.tops[0]] = step.run(values, weights)
+                        if patch is not None:
+                            values[node.bottoms[0]] = patches.pop(node.bottoms[0]).whole()
+                        values[step.top] = step.run(values, weights)
             elif patch is not None and (tops_of := cut(node, patch)) is not None:
                 patches.update(tops_of)
             else:

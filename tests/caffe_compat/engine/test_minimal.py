@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from caffe_compat import Net
+from caffe_compat.definition.prototxt import parse_net
 from caffe_compat.engine import minimal, plan, rates
 from caffe_compat.engine.minimal import Filtering
 from reproduce.network import netgen
@@ -191,3 +192,44 @@ def test_rates_are_those_of_one_thread_whatever_else_runs(
     built_in = rates.Rates()
     assert found.direct == 2 * built_in.direct
     assert found.copy == built_in.copy  # memory is shared by all threads
+
+
+@pytest.mark.parametrize("outputs", [5, 192, 257, 320, 448])
+def test_any_number_of_outputs(outputs: int) -> None:
+    """Outputs that are mixed in several pieces come in their order."""
+    assert sum(minimal._pieces(outputs)) == outputs
+    assert all(p <= 256 and p != 192 for p in minimal._pieces(outputs))
+    torch.manual_seed(4)
+    x, weight = torch.randn(1, 5, 9, 14), torch.randn(outputs, 5, 3, 3)
+    found = Filtering((3, 3), (1, 1)).prepare(weight).convolve(x, None)
+    expected = F.conv2d(x.double(), weight.double(), padding=1)
+    assert (found - expected).abs().max() < 3e-6 * expected.abs().max()
+
+
+@pytest.mark.parametrize("mode", ["auto", "direct", "tiled", "minimal"])
+def test_a_relu_is_part_of_its_convolution(mode: plan.Mode) -> None:
+    """Whether its blob is an output, read twice, or rectified with a slope, which is not fused."""
+    text = (
+        "layer { name: 'data' type: 'Input' top: 'data' input_param { shape { dim: 2 dim: 3 "
+        "dim: 21 dim: 17 } } } "
+        "layer { name: 'a' type: 'Convolution' bottom: 'data' top: 'a' convolution_param { "
+        "num_output: 8 kernel_size: 3 pad: 1 weight_filler { type: 'msra' } } } "
+        "layer { name: 'ra' type: 'ReLU' bottom: 'a' top: 'a' } "
+        "layer { name: 'b' type: 'Convolution' bottom: 'a' top: 'b' convolution_param { "
+        "num_output: 8 kernel_size: 7 pad: 3 weight_filler { type: 'msra' } } } "
+        "layer { name: 'rb' type: 'ReLU' bottom: 'b' top: 'b' relu_param { negative_slope: 0.5 } } "
+        "layer { name: 'c' type: 'Convolution' bottom: 'b' top: 'c' convolution_param { "
+        "num_output: 4 kernel_size: 5 pad: 1 weight_filler { type: 'msra' } } } "
+        "layer { name: 'rc' type: 'ReLU' bottom: 'c' top: 'c' } "
+        "layer { name: 'sum' type: 'Concat' bottom: 'a' bottom: 'b' top: 'sum' }"
+    )
+    net = Net(parse_net(text), engine=mode)
+    x = torch.randn(2, 3, 21, 17, generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        found = net(x, blobs=("a", "b", "c", "sum"))
+    w = net.state_dict()
+    a = F.relu(F.conv2d(x, w["a.weight"], w["a.bias"], padding=1))
+    b = F.leaky_relu(F.conv2d(a, w["b.weight"], w["b.bias"], padding=3), 0.5)
+    c = F.relu(F.conv2d(b, w["c.weight"], w["c.bias"], padding=1))
+    for name, expected in {"a": a, "b": b, "c": c, "sum": torch.cat([a, b], 1)}.items():
+        assert (found[name] - expected).abs().max() < 5e-6 * expected.abs().max(), name
