@@ -133,7 +133,7 @@ class MpiiTest(MpiiValidation):
 
     Parameters
     ----------
-    mat : the annotation file; images lie in ``images/`` beside it.
+    mat : the annotation file; images lie in ``images/`` beside or above it.
     """
 
     name = ""  # found through Mpii
@@ -158,6 +158,7 @@ class MpiiTest(MpiiValidation):
 
     def _test_people(self) -> list[tuple[Path, Standing, tuple[int, int]]]:
         root = self._release[0, 0]
+        images = matfile.images_of(self.mat, self.root)
         entries, training = root["annolist"].reshape(-1), root["img_train"].reshape(-1)
         found = []
         for e, entry in enumerate(entries):
@@ -171,7 +172,7 @@ class MpiiTest(MpiiValidation):
                     place = person["objpos"].reshape(-1)[0]
                     x, y = from_matlab([place["x"].item(), place["y"].item()]).tolist()
                     standing = Standing((x, y), float(person["scale"].item()))
-                    found.append((self.mat.parent / "images" / name, standing, (e, p)))
+                    found.append((images / name, standing, (e, p)))
         return found
 
     def people(self) -> list[tuple[Path, Person]]:

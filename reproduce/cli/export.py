@@ -70,7 +70,10 @@ def json_(
         "mpi": lambda: mpii_files.read_folder(data, skip_missing=skip_missing),
         "leeds": lambda: (lsp_files.read_training(data, skip_missing=skip_missing), None),
         "flic": lambda: (flic_files.read_folder(data, skip_missing=skip_missing), None),
-        "coco": lambda: (coco_files.read(data, own=own_keypoints), None),
+        "coco": lambda: (
+            coco_files.read(data, own=own_keypoints, skip_missing=skip_missing),
+            None,
+        ),
     }
     found, stub = readers[dataset]()
     if not found:

@@ -81,7 +81,7 @@ def info(name: str) -> None:
 @main.command()
 @click.argument("name")
 def path(name: str) -> None:
-    """Print where a network's weights are; what is printed is what --model takes."""
+    """Print the file of a network, for --model."""
     from reproduce.network.identify import model_file
 
     click.echo(model_file(name))

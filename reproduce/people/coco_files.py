@@ -195,7 +195,11 @@ def _size(info: dict[str, Any], folder: Path) -> tuple[int, int]:
 
 
 def read(
-    path: str | os.PathLike[str], *, validation: bool = False, own: bool = False
+    path: str | os.PathLike[str],
+    *,
+    validation: bool = False,
+    own: bool = False,
+    skip_missing: bool = False,
 ) -> list[Annotation]:
     """People with keypoints; crowds and other categories than people are left out.
 
@@ -206,6 +210,7 @@ def read(
     ----------
     own : keep the file's own key points, whatever they are, instead of the 16 joints made of COCO's
         17.
+    skip_missing : leave out people whose image is not there, below the file's folder.
 
     Raises
     ------
@@ -232,9 +237,12 @@ def read(
                 raise foreign.Unfit(f"its image_id {image!r} is not among the images")
             if not isinstance(images[image].get("file_name"), str):
                 raise foreign.Unfit(f"its image {image!r} has no file_name")
+            folder = Path(path).parent
+            if skip_missing and not (folder / images[image]["file_name"]).exists():
+                continue
             people.append((image, _person(entry, count)))
             if image not in sizes:
-                sizes[image] = _size(images[image], Path(path).parent)
+                sizes[image] = _size(images[image], folder)
     by_image: dict[Any, list[int]] = {}
     for i, (image, _) in enumerate(people):
         by_image.setdefault(image, []).append(i)

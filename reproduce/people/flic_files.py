@@ -117,7 +117,5 @@ def read_folder(root: str | os.PathLike[str], *, skip_missing: bool = False) -> 
     mats = sorted(Path(root).rglob("*examples.mat"))
     if not mats:
         raise DataError(f"{os.fspath(root)}: no examples.mat in it (FLIC download)")
-    # the pictures lie beside the file, or directly below the folder
-    beside = mats[0].parent / "images"
-    images = beside if beside.is_dir() else Path(root) / "images"
+    images = matfile.images_of(mats[0], root)
     return read_training(mats[0], images, skip_missing=skip_missing)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -89,3 +90,11 @@ def text(value: Any) -> str:
     if isinstance(value, np.ndarray):
         value = value.reshape(-1)[0] if value.size else ""
     return str(value)
+
+
+def images_of(mat: Path, root: str | os.PathLike[str]) -> Path:
+    """The folder ``images`` that goes with an annotation file: beside it, or in a folder above it
+    up to ``root``, because images and annotations are downloads of their own."""
+    above = [mat.parent, *(folder for folder in mat.parents if folder.is_relative_to(root))]
+    found = (folder / "images" for folder in above)
+    return next((folder for folder in found if folder.is_dir()), mat.parent / "images")

@@ -172,6 +172,5 @@ def read_folder(
         raise DataError(f"{os.fspath(root)}: no {MAT} in it (MPII Human Pose download)")
     if not splits:
         raise DataError(f"{os.fspath(root)}: no detections.mat in it (Tompson's validation split)")
-    beside = mats[0].parent / "images"
-    images = beside if beside.is_dir() else Path(root) / "images"
+    images = matfile.images_of(mats[0], root)
     return read(mats[0], images, read_split(splits[0]), skip_missing=skip_missing)

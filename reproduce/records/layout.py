@@ -37,7 +37,12 @@ _MAX_PIXELS = 1 << 28
 _FAR = 1e7  # pixels; no place in a record is further away
 PAD_VALUE = 128
 # image folders of the authors' layout, below the folder that holds the data sets
-ROOTS = {"MPI": "MPI/images", "LEEDS": "LEEDS", "FLIC": "FLIC"}
+# the folder of a data set's images, as the authors have it; and as the downloads unpack
+ROOTS: dict[str, tuple[str, ...]] = {
+    "MPI": ("MPI/images", "mpi/images", "mpii/images"),
+    "LEEDS": ("LEEDS", "leeds"),
+    "FLIC": ("FLIC", "flic"),
+}
 Image = npt.NDArray[np.uint8]
 Plane = npt.NDArray[np.uint8]
 

@@ -198,8 +198,8 @@ def image_path(
             f"{annotation.image}: this image name leads out of the folder of images; use "
             "--allow-outside to follow it"
         )
-    folder = layout.ROOTS.get(annotation.dataset, "")
-    places = [Path(root) / below / name for below in (folder, folder.lower(), "")]
+    folders = [*layout.ROOTS.get(annotation.dataset, ()), ""]
+    places = [Path(root) / below / name for below in folders]
     return next((path for path in places if path.exists()), places[-1])
 
 
@@ -291,7 +291,10 @@ def _export(
             if error:
                 if not skip_bad:
                     transaction.commit()
-                    raise DataError(f"record {number} of {made.total}: {error}")
+                    raise DataError(
+                        f"record {number} of {made.total}: {error} (--skip-bad leaves such records "
+                        "out)"
+                    )
                 skipped.append(f"record {number}: {error}")
             else:
                 _append(transaction, b"%07d" % number, value)

@@ -6,6 +6,7 @@ import contextlib
 import json
 import random
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -80,7 +81,7 @@ def test_sizes_of_real_photographs() -> None:
         assert image_size(path) == (image.shape[1], image.shape[0]), path
 
 
-def _coco() -> dict[str, object]:
+def _coco() -> dict[str, Any]:
     points = [0.0] * 51
     for i, (x, y, v) in {
         0: (50, 20, 2),
@@ -117,6 +118,30 @@ def test_coco_in(tmp_path: Path) -> None:
     assert names["pelvis"] == [50, 80, 1]
     assert names["head"] == [50, 20, 1]
     assert names["Lank"] == [-1, -1, 0]
+
+
+def test_people_of_a_coco_file_without_their_image(tmp_path: Path) -> None:
+    content = _coco()
+    content["images"].append({"id": 8, "file_name": "gone.jpg"})
+    content["annotations"].append({**content["annotations"][0], "id": 4, "image_id": 8})
+    (tmp_path / "c.json").write_text(json.dumps(content))
+    cv2.imwrite(str(tmp_path / "a.jpg"), np.zeros((150, 100, 3), np.uint8))
+    with pytest.raises(DataError, match=r"gone\.jpg.*--skip-missing"):
+        coco_files.read(tmp_path / "c.json")
+    assert len(coco_files.read(tmp_path / "c.json", skip_missing=True)) == 2
+
+
+@pytest.mark.parametrize("images", ["", "mpii", "mpii/mpii_human_pose_v1_u12_2"])
+@pytest.mark.parametrize("root", ["", "mpii", "mpii/mpii_human_pose_v1_u12_2"])
+def test_images_lie_beside_their_annotations_or_above(
+    images: str, root: str, tmp_path: Path
+) -> None:
+    mat = tmp_path / "mpii" / "mpii_human_pose_v1_u12_2" / "a.mat"
+    mat.parent.mkdir(parents=True)
+    (tmp_path / images / "images").mkdir()
+    found = matfile.images_of(mat, tmp_path / root)
+    inside = (tmp_path / images).is_relative_to(tmp_path / root)
+    assert found == (tmp_path / images if inside else mat.parent) / "images"
 
 
 def test_coco_out_and_in(tmp_path: Path) -> None:
