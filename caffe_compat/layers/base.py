@@ -223,6 +223,11 @@ class Layer:
         """Shapes of the tops."""
         return list(bottoms)
 
+    def scratch(self, bottoms: Sequence[Shape]) -> int:
+        """Values that a forward pass may take beside its blobs, such as a padded bottom; 0 where
+        they are about as many as those of the blobs."""
+        return 0
+
     def run_forward(self, params: Sequence[Tensor], *bottoms: Tensor) -> tuple[Tensor, ...]:
         """:meth:`forward`; what torch refuses (an empty blob, too little memory) is this layer's
         error.

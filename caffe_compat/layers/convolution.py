@@ -324,6 +324,14 @@ class Im2col(Windowed):
         values = bottom[axis] * count(self.windows(bottom)[0])
         return [(*bottom[:axis], values, *self.positions(bottom))]
 
+    def scratch(self, bottoms: Sequence[Shape]) -> int:
+        """The padded bottom."""
+        bottom = bottoms[0]
+        pads = self.windows(bottom)[2]
+        kept = len(bottom) - len(pads)
+        wide = [size + 2 * pad for size, pad in zip(bottom[kept:], pads, strict=True)]
+        return count((*bottom[:kept], *wide)) if any(pads) else 0
+
     def forward(self, params: Sequence[Tensor], *bottoms: Tensor) -> tuple[Tensor, ...]:
         shape = tuple(bottoms[0].shape)
         axis = self.channel_axis(shape)

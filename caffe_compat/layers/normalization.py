@@ -65,10 +65,11 @@ class LRN(Layer):
 
     def _over_channels(self, x: Tensor) -> Tensor:
         """Sums over ``local_size`` neighbouring channels."""
-        half = self.size // 2
+        # further channels are none: a large local_size costs no more than all channels
+        half = min(self.size // 2, max(0, x.shape[1] - 1))
         padded = F.pad(x, (0, 0, 0, 0, half, half))
         total = padded[:, : x.shape[1]]
-        for i in range(1, self.size):
+        for i in range(1, 2 * half + 1):
             total = total + padded[:, i : i + x.shape[1]]
         return total
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from caffe_compat.definition import schema
-from caffe_compat.layers.base import Layer, Shape, register
+from caffe_compat.layers.base import Layer, Shape, count, register
 from caffe_compat.lazy import lazy_import
 
 if TYPE_CHECKING:
@@ -183,6 +183,12 @@ class Pooling(Layer):
     def output_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
         _, out = self._geometry(bottoms[0])
         return [(*bottoms[0][:2], *out)] * max(1, len(self.spec.tops))
+
+    def scratch(self, bottoms: Sequence[Shape]) -> int:
+        """The padded bottom."""
+        bottom = bottoms[0]
+        wide = [size + 2 * pad for size, pad in zip(bottom[2:], self.pad, strict=True)]
+        return count((*bottom[:2], *wide)) if any(self.pad) else 0
 
     def forward(self, params: Sequence[Tensor], *bottoms: Tensor) -> tuple[Tensor, ...]:
         kernel, out = self._geometry(tuple(bottoms[0].shape))

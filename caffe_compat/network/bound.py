@@ -29,7 +29,7 @@ def network_limit() -> int:
 
 
 def check_network(graph: Graph) -> None:
-    """Refuse a network whose blobs and parameters together would fill the memory.
+    """Refuse a network whose blobs, parameters and padding would fill the memory.
 
     Blobs that share memory, such as those of layers that work in place, count once.
 
@@ -38,15 +38,17 @@ def check_network(graph: Graph) -> None:
     PrototxtError : names the layer that asks for most, the sizes, and how to raise the limit.
     """
     limit = network_limit()
-    sizes = [(_bytes(graph, node), node) for node in graph.nodes]
-    total = sum(size for size, _ in sizes)
+    kept = [(_bytes(graph, node), node) for node in graph.nodes]
+    works = [(node.layer.scratch(node.bottom_shapes) * _BYTES, node) for node in graph.nodes]
+    # one layer works at a time, and what it takes for that is free again after it
+    total = sum(size for size, _ in kept) + max((size for size, _ in works), default=0)
     if total <= limit * 10**9:
         return
-    most, node = max(sizes, key=lambda pair: pair[0])
+    most, node = max(kept + works, key=lambda pair: pair[0])
     raise node.layer.spec.error(
-        f"asks for {most / 1e9:.1f} GB of the {total / 1e9:.1f} GB that the network's blobs and "
-        f"parameters take, more than the limit of {limit} GB; use smaller inputs or batches, or "
-        f"set {VARIABLE}={-(-total // 10**9)}"
+        f"asks for {most / 1e9:.1f} GB of the {total / 1e9:.1f} GB that the network's blobs, "
+        f"parameters and padding take, more than the limit of {limit} GB; use "
+        f"smaller inputs or batches, or set {VARIABLE}={-(-total // 10**9)}"
     )
 
 

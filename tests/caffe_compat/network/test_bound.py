@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from caffe_compat import Net, parse_net
 from caffe_compat.errors import CaffeCompatError, PrototxtError
@@ -43,3 +44,31 @@ def test_the_limit_can_be_moved(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("CPM_MAX_NETWORK_GB", text)
         with pytest.raises(CaffeCompatError, match="expected a whole number of GB"):
             Net(parse_net(_FEW))
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("Pooling", "pooling_param { kernel_size: 40001 stride: 40000 pad: 40000 }"),
+        ("Pooling", "pooling_param { pool: AVE kernel_size: 40001 stride: 40000 pad: 40000 }"),
+        ("Im2col", "convolution_param { kernel_size: 1 stride: 40000 pad: 40000 }"),
+    ],
+)
+def test_padding_counts(kind: str, options: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small blobs with a wide border between them."""
+    monkeypatch.delenv("CPM_MAX_NETWORK_GB", raising=False)
+    layer = f'layer {{ name: "x" type: "{kind}" bottom: "data" top: "y" {options} }}'
+    with pytest.raises(PrototxtError, match=r"layer 'x': asks for 25\.6 GB"):
+        Net(parse_net(_FEW + layer))
+
+
+def test_more_neighbours_than_channels() -> None:
+    """Channels beyond the last are none, however many the layer asks for."""
+    data = torch.rand(1, 3, 2, 2)
+    found = []
+    for size in (5, 2_000_000_001):
+        options = f"lrn_param {{ local_size: {size} alpha: {size} beta: 1 }}"
+        text = f'layer {{ name: "x" type: "LRN" bottom: "data" top: "y" {options} }}'
+        shape = _FEW.replace("dim: 1 dim: 1 dim: 5 dim: 5", "dim: 1 dim: 3 dim: 2 dim: 2")
+        found.append(Net(parse_net(shape + text))(data)["y"])
+    torch.testing.assert_close(found[1], found[0])
