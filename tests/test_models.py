@@ -32,6 +32,7 @@ def test_model_folder(folder: Path) -> None:
     assert [la.message for la in made.net.layers] == [la.message for la in official.layers]
     assert read_net(folder / "pose_train_test.prototxt").layers
     assert identify.identify(made.graph).stages >= 1
-    score = json.loads((folder / "score.json").read_text())
-    assert f"{score['total']:.2f}" in readme
-    assert score["people"] == 1000
+    for name in ("score.json", "score_one_scale.json"):
+        score = json.loads((folder / name).read_text())
+        assert f"{score['total']:.2f}" in readme
+        assert score["people"] == 1000
