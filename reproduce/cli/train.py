@@ -184,7 +184,8 @@ def main(
             warmup=warmup,
             max_iter=max_iter,
             order=Order(shuffle=shuffle, dice=dice, seed=seed, rank=group.rank, world=group.world),
-            parts=tuple(parts.split(",")) if parts else run.parts_of_snapshot(state),
+            parts=tuple(parts.split(",")) if parts else (),
+            snapshot_parts=run.parts_of_snapshot(state),
             engine=engine,
         )
         given = run.without(containers.read_list(weights), fresh) if weights else None

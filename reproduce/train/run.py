@@ -43,6 +43,8 @@ class Options:
         none).
     max_iter : instead of the definition's.
     parts : names of the parts, where they are not the authors'.
+    snapshot_parts : the same, as the snapshot has them that a training goes on from; for
+        definitions that name none.
     engine : how convolutions run on the CPU.
     """
 
@@ -55,6 +57,7 @@ class Options:
     max_iter: int | None = None
     order: Order = field(default_factory=Order)
     parts: tuple[str, ...] = ()
+    snapshot_parts: tuple[str, ...] = ()
     engine: Mode = "auto"
 
     @property
@@ -111,12 +114,13 @@ def make_solver(
     sources: dict[str, BatchSource] = {}
     definition, state = train_definition(spec, root)
     told = part_names.in_name(definition.name)
-    parts = options.parts or told
+    parts = options.parts or told or options.snapshot_parts
     if told and parts != told:
         raise SolverError(
             f"--parts: {', '.join(parts)} are asked for, but the definition names its parts "
             f"{', '.join(told)}: leave --parts out, or correct the name in the definition"
         )
+    network = part_names.with_parts(definition.name, parts) if parts else definition.name
     for layer in definition.filter(TRAIN, state.level, state.stages).layers:
         if layer.type == "CPMData":
             sources[layer.name] = source_for(
@@ -141,8 +145,7 @@ def make_solver(
         engine=options.engine,
         share=(options.order.rank, options.order.world),
     )
-    if parts:
-        made.network = part_names.with_parts(definition.name, parts)
+    made.network = network
     if options.warmup:
         made.rate_scale = lambda iteration: min(1.0, (iteration + 1) / options.warmup)
     if options.compile:
