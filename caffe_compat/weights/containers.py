@@ -104,6 +104,8 @@ def write(
         with atomic_write(name, stream=False) as target:
             try:
                 save_file(arrays, target, about)
+            except UnicodeEncodeError:
+                raise OSError(0, "the name is not UTF-8, which safetensors needs") from None
             except SafetensorError as error:
                 raise OSError(0, str(error)) from None
     elif to == "npz":

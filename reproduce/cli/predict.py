@@ -26,6 +26,7 @@ from reproduce.cli.common import (
     common,
     device_option,
     engine_option,
+    pixels_option,
 )
 
 if TYPE_CHECKING:
@@ -292,6 +293,7 @@ _DETECTORS = ("auto", "heads", "hog", "person")
     show_default=True,
     help="Folder for the results.",
 )
+@pixels_option
 @common
 def main(
     inputs: tuple[str, ...],

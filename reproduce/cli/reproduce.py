@@ -82,17 +82,20 @@ def check(data: str, model: str | None, prototxt: str | None, device: str, as_js
         sys.exit(FAILED_CHECK)
 
 
-def _tell_empty(data: str, results: Path) -> None:
-    """A page without any data and results proves nothing: say so, and end with the code of a failed
-    check."""
+def _tell_empty(data: str, own_results: bool) -> None:
+    """A page without any data and without trainings of the user's own proves nothing: say so, and
+    end with the code of a failed check."""
     from reproduce.benchmarks.registry import benchmarks
 
     folders = {one.folder for one in benchmarks().values()} | {"release", "predictions"}
-    if any(results.glob("*.json")):
+    if own_results or any((Path(data) / folder).is_dir() for folder in folders):
         return
-    if not any((Path(data) / folder).is_dir() for folder in folders):
-        click.echo(f"nothing was checked: {data} holds none of the data (--data)", err=True)
-        sys.exit(FAILED_CHECK)
+    click.echo(
+        f"nothing was checked: {data} holds none of the data (--data); the page shows only what "
+        "comes with the package",
+        err=True,
+    )
+    sys.exit(FAILED_CHECK)
 
 
 def _prove(model: str, prototxt: str | None, device: str, data: str, as_json: bool) -> None:
@@ -415,7 +418,7 @@ def report(data: str, profile: str, results: str | None, stages: int, out: str) 
     make_folder(out)
     folder = Path(results) if results else stored_folder(profile)
     click.echo(str(made.make(Path(data), Path(out), folder, profile, click.echo, stages)))
-    _tell_empty(data, folder)
+    _tell_empty(data, bool(results) and any(folder.glob("*.json")))
 
 
 @main.command("all")
@@ -469,11 +472,12 @@ def all_(
     except CaffeCompatError as error:
         click.echo(f"trainings: left out: {error}", err=True)
     results = lab.results
-    if not read_results(results):
+    trained = bool(read_results(results))
+    if not trained:
         results = stored_folder(profile)
         click.echo("the report shows the trainings' results that come with the package")
     click.echo(str(made.make(Path(data), Path(out), results, profile, click.echo, stages)))
-    _tell_empty(data, results)
+    _tell_empty(data, trained)
 
 
 for _name, (_module, _plan) in _TRAINED.items():

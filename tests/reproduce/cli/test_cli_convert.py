@@ -33,6 +33,15 @@ def test_default_output(tmp_path: Path) -> None:
     assert "not a Convolutional Pose Machine" in result.stdout
 
 
+def test_names_that_are_not_utf8(tmp_path: Path) -> None:
+    """safetensors cannot write them and that is said; .npz can."""
+    path, _, _ = model_file(tmp_path, os.fsdecode(b"net\xff.caffemodel"))
+    result = _run(path)
+    assert result.exit_code == 2
+    assert "not UTF-8" in result.stderr
+    assert _run(path, "--to", "npz").exit_code == 0
+
+
 def test_json_report(tmp_path: Path) -> None:
     path, net, _ = model_file(tmp_path)
     report = json.loads(_run(path, "--json").stdout)

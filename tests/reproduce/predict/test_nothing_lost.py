@@ -652,3 +652,16 @@ def test_people_are_not_held_in_memory(tmp_path: Path) -> None:
         tracemalloc.stop()
     held = 3_000 * 14 * 3 * 24  # bytes of that many numbers as Python holds them, at least
     assert peaks[1] - peaks[0] < held / 2
+
+
+def test_larger_pictures_than_the_limit_cost_themselves_alone(
+    models: tuple[Path, Path], tmp_path: Path
+) -> None:
+    small, large = _picture(tmp_path / "small.png"), tmp_path / "large.png"
+    cv2.imwrite(str(large), np.zeros((100, 200, 3), np.uint8))
+    args = (small, large, "--model", models[0], "--scales", "1", "--out", tmp_path / "out")
+    limited = _run(*args, "--max-pixels", "15000")
+    assert limited.exit_code == 1
+    assert "large.png: claims 200 × 100 pixels" in limited.stderr
+    assert (tmp_path / "out" / "small_keypoints.json").exists()
+    assert _run(*args, "--max-pixels", "20000").exit_code == 0
