@@ -106,7 +106,12 @@ def main() -> None:
     detectors: dict[str, Detector] = {"hog": hog}
     for text in options.thresholds.split(","):
         detectors[f"heads > {text}"] = heads(
-            HeadFinder(predictor.net, predictor.protocol.boxsize, threshold=float(text))
+            HeadFinder(
+                predictor.net,
+                predictor.protocol.boxsize,
+                predictor.skeleton.parts,
+                threshold=float(text),
+            )
         )
     sets = {"FLIC": flic(options.data), "Leeds": leeds(options.data, options.every)}
     print(f"{'photographs':12}{'detector':14}{'people found':>18}{'boxes':>8}{'s/image':>9}")

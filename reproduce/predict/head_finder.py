@@ -10,6 +10,7 @@ photographs with annotations are found, and how many OpenCV's detector finds.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,6 @@ import numpy.typing as npt
 
 from caffe_compat.errors import CaffeCompatError
 from reproduce.network.structure import find_machine
-from reproduce.people.skeletons import skeleton
 from reproduce.predict.boxes import UNIT_HEIGHT
 from reproduce.predict.inputs import resize_cv
 from reproduce.predict.person_finder import PeopleFound, peaks_of
@@ -75,6 +75,7 @@ class HeadFinder:
     ----------
     net : the pose network; one of its parts is a head, one a neck.
     boxsize : height of the network's input, pixels.
+    parts : names of its parts.
     threshold : mean belief in a head and its neck above which they are somebody.
 
     Raises
@@ -82,9 +83,10 @@ class HeadFinder:
     CaffeCompatError : a network without a head and a neck.
     """
 
-    def __init__(self, net: Net, boxsize: int, *, threshold: float = THRESHOLD) -> None:
+    def __init__(
+        self, net: Net, boxsize: int, parts: Sequence[str], *, threshold: float = THRESHOLD
+    ) -> None:
         machine = find_machine(net.graph)
-        parts = skeleton(machine.maps - 1).parts if machine else ()
         if machine is None or not {"head", "neck"} <= set(parts):
             raise CaffeCompatError(
                 "the network has no head and neck among its parts; people are found by OpenCV's "

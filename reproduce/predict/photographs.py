@@ -18,7 +18,6 @@ from caffe_compat.errors import CaffeCompatError, DataError
 from caffe_compat.files import write_json
 from reproduce.drawing.pictures import draw_people, draw_skeleton, montage, save_png
 from reproduce.drawing.viewer import ViewedPerson, ViewedPicture, picture_data, write_page
-from reproduce.people.skeletons import skeleton
 from reproduce.predict.boxes import Box
 from reproduce.predict.job import Job, first_line, prepare
 from reproduce.predict.predictor import Prediction
@@ -44,7 +43,7 @@ def photographs(run: Run, tasks: Sequence[Task], *, page: bool = False) -> Done:
     tasks : the images that this process is to do.
     page : keep each image's part of the page, too.
     """
-    names = [*skeleton(run.predictor.parts).parts, "background"]
+    names = [*run.predictor.skeleton.parts, "background"]
     done = Done()
     with _Writer() as writer, run.bar(len(tasks), "images") as bar:
         jobs = prefetch(prepare, _jobs(run, tasks, writer), run.workers)
@@ -95,7 +94,7 @@ def gather(run: Run, targets: Sequence[Target], failed: Container[Path], *, page
                     done.fail(target.prefix, str(error))
                 bar.update()
 
-    write_all(run.out / "predictions", results(), skeleton(run.predictor.parts))
+    write_all(run.out / "predictions", results(), run.predictor.skeleton)
     if page:
         _write_page(run, whole)
     return done
@@ -158,7 +157,7 @@ def _write_image(
     page: bool,
 ) -> None:
     image, prefix = job.pixels, target.prefix
-    skeletal = skeleton(len(names) - 1)
+    skeletal = run.predictor.skeleton
     drawn = image
     _remove_older(run, target, len(found), page)
     for i, person in enumerate(found):
@@ -228,5 +227,5 @@ def _write_page(run: Run, targets: Sequence[Target]) -> None:
     stages = len(run.predictor.outputs)
     about += f", a network of {stages} stage{'s' if stages > 1 else ''}. Choose a part and a stage."
     path = run.out / "page.html"
-    write_page(path, "What the network believes", about, pictures, skeleton(run.predictor.parts))
+    write_page(path, "What the network believes", about, pictures, run.predictor.skeleton)
     run.say(f"{path}: {about.split('.')[0]}")

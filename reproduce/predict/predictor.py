@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from caffe_compat.errors import CaffeCompatError
 from caffe_compat.lazy import lazy_import
+from reproduce.people.skeletons import Skeleton, skeleton
 from reproduce.predict.belief import find_in_crop, find_maximum, to_image
 from reproduce.predict.boxes import Box
 from reproduce.predict.capture import frames_of, open_capture
@@ -79,6 +80,7 @@ class Predictor:
     batch : how many scaled images run at once at most.
     amp : "bf16": the fast mode, half the digits in the network (joints move by a pixel here and
         there; docs/engine.md).
+    parts : names, limbs and sides of the network's parts; default: the authors' of this number.
     """
 
     def __init__(
@@ -89,12 +91,14 @@ class Predictor:
         *,
         batch: int = 16,
         amp: str = "",
+        parts: Skeleton | None = None,
     ) -> None:
         self.net = net
         self.outputs = tuple(outputs)
         self.protocol = protocol
         self.batch = batch
         self.amp = amp
+        self.skeleton = parts or skeleton(self.parts)
         self._grey: patches.Background | None = None
 
     @classmethod
@@ -129,6 +133,7 @@ class Predictor:
         from caffe_compat.conversion.convert import convert
         from caffe_compat.network.net import Net
         from reproduce.network.identify import identify, model_file
+        from reproduce.people.part_names import skeleton_of
         from reproduce.runtime.device import choose
 
         model = model_file(model)
@@ -152,7 +157,14 @@ class Predictor:
         if fitted.demo_range is None and identity.candidates:
             least, most = identity.candidates[0].demo_range
             fitted = fitted.ranging((least, most), None)
-        return cls(net, outputs[:stages], fitted, batch=batch, amp=amp)
+        return cls(
+            net,
+            outputs[:stages],
+            fitted,
+            batch=batch,
+            amp=amp,
+            parts=skeleton_of(made, identity.parts),
+        )
 
     @property
     def parts(self) -> int:
@@ -252,7 +264,7 @@ class Predictor:
         """Finds people by the heads and necks that the first stage sees; None where the network has
         no such parts."""
         try:
-            return HeadFinder(self.net, self.protocol.boxsize)
+            return HeadFinder(self.net, self.protocol.boxsize, self.skeleton.parts)
         except CaffeCompatError:
             return None
 

@@ -16,7 +16,7 @@ from caffe_compat.errors import DataError
 from caffe_compat.files import write_json
 from caffe_compat.foreign import read_json
 from reproduce.drawing.pictures import draw_skeleton
-from reproduce.people.skeletons import Skeleton, skeleton
+from reproduce.people.skeletons import Skeleton
 from reproduce.predict.boxes import Box
 from reproduce.predict.capture import VideoFile, frames_of, name_of, open_capture
 from reproduce.predict.job import Job, prepare
@@ -104,7 +104,7 @@ def _take_frames(journal: Journal, result: Path) -> None:
 
 def _draw_video(run: Run, path: Path, out: Path, rate: float, frames: list[dict[str, Any]]) -> None:
     """The video with its people's skeletons; the frames are decoded once more."""
-    skeletal = skeleton(run.predictor.parts)
+    skeletal = run.predictor.skeleton
     drawn: VideoFile | None = None
     with open_capture(str(path)) as capture, run.bar(len(frames), "frames drawn") as bar:
         try:
@@ -155,7 +155,7 @@ def camera(run: Run, source: int | str, prefix: Path, box: Box | None) -> Done:
         return Done()
     done = Done()
     file = Path(f"{prefix}_skeleton.mp4")
-    skeletal = skeleton(run.predictor.parts)
+    skeletal = run.predictor.skeleton
     own = None if box is None else (box,)
     frames: list[dict[str, Any]] = []
     waiting: list[Image] = []  # drawn frames until the pace is known, which is the video's rate

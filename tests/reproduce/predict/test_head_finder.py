@@ -17,6 +17,7 @@ from caffe_compat.weights.model import LayerBlobs, Weights
 from caffe_compat.weights.wire import Blob
 from reproduce.cli import predict
 from reproduce.network import netgen
+from reproduce.people.skeletons import skeleton
 from reproduce.predict.head_finder import HeadFinder
 from tests.paths import ROOT
 
@@ -49,7 +50,7 @@ def _finder(parts: int = 14) -> HeadFinder:
             layers.append(LayerBlobs(node.layer.name, node.layer.type, blobs))
     last = layers[-1]
     layers[-1] = LayerBlobs(last.name, last.type, (Blob(last.blobs[0].data * 2), last.blobs[1]))
-    return HeadFinder(Net(graph, Weights(tuple(layers))), _INPUT)
+    return HeadFinder(Net(graph, Weights(tuple(layers))), _INPUT, skeleton(parts).parts)
 
 
 def _somebody(image: Image, neck: tuple[int, int], head: tuple[int, int], size: int) -> None:
@@ -126,7 +127,8 @@ def test_the_embedded_network_finds_heads(tmp_path: Path) -> None:
     from reproduce.predict.predictor import Predictor
 
     predictor = Predictor.load(str(embedded()), device="cpu")
-    finder = HeadFinder(predictor.net, predictor.protocol.boxsize)
+    finder = predictor.heads
+    assert finder is not None
     assert finder.search(np.zeros((64, 64, 3), np.uint8)).people == ()
 
 

@@ -665,3 +665,20 @@ def test_larger_pictures_than_the_limit_cost_themselves_alone(
     assert "large.png: claims 200 × 100 pixels" in limited.stderr
     assert (tmp_path / "out" / "small_keypoints.json").exists()
     assert _run(*args, "--max-pixels", "20000").exit_code == 0
+
+
+def test_a_models_own_part_names_are_used(tmp_path: Path) -> None:
+    """A network of 14 other parts: its names come out, and nobody takes its parts for heads."""
+    from caffe_compat.conversion.convert import convert
+    from reproduce.people.part_names import named_net
+
+    parts = tuple(f"leg{i}" for i in range(14))
+    model = _write_model(tmp_path / "own.caffemodel", 2)
+    made = convert(model)
+    write_weights(model, made.weights, named_net(made.net, parts))
+    picture = _picture(tmp_path / "a.png")
+    result = _run(picture, "--model", model, "--scales", "1", "--detect", "--out", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    assert "OpenCV's detector (the network has no head and neck)" in result.output
+    written = json.loads((tmp_path / "out" / "predictions_coco.json").read_text())
+    assert written["categories"][0]["keypoints"] == list(parts)
