@@ -247,6 +247,50 @@ def test_modes_and_names(tmp_path: Path) -> None:
     assert str(CaffeCompatError("layer '\x1b[2J\n'")) == "layer '\\x1b[2J\\n'"
 
 
+def test_links_at_temporary_names_are_not_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody who guesses a temporary name cannot lead the writing elsewhere."""
+    import secrets
+
+    from caffe_compat.files import atomic_write
+
+    guesses = iter(["guessed", "free"])
+    monkeypatch.setattr(secrets, "token_hex", lambda count: next(guesses))
+    victim = tmp_path / "victim"
+    victim.write_text("mine")
+    (tmp_path / ".out.guessed.json").symlink_to(victim)
+    with atomic_write(tmp_path / "out.json") as stream:
+        stream.write(b"{}")
+    assert victim.read_text() == "mine"
+    assert (tmp_path / "out.json").read_text() == "{}"
+    assert not (tmp_path / "out.json").is_symlink()
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@x", "\tx"])
+def test_a_spreadsheet_takes_no_name_for_a_formula(text: str) -> None:
+    from caffe_compat.files import csv_cell
+
+    assert csv_cell(text) == f"'{text}"
+    assert csv_cell("CPM (6 stages)") == "CPM (6 stages)"
+
+
+@pytest.mark.parametrize("name", ["/etc/hostname", "../secret.png", "a/../../secret.png"])
+def test_images_stay_below_their_folder(tmp_path: Path, name: str) -> None:
+    from dataclasses import replace
+
+    import numpy as np
+
+    from caffe_compat.errors import DataError
+    from reproduce.records.store import image_path
+    from tests.people import annotation
+
+    one = replace(annotation(np.random.default_rng(0), "a.png", 64, 48), image=name)
+    with pytest.raises(DataError, match="--allow-outside"):
+        image_path(tmp_path, one)
+    assert image_path(tmp_path, one, outside=True).name == Path(name).name
+
+
 def test_keys_that_collide(tmp_path: Path) -> None:
     """Layers a, a and a#1 come back each with its own values, from every container."""
     import numpy as np
