@@ -18,6 +18,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -209,11 +210,24 @@ def main() -> None:
             peer.setInput(x, net.graph.inputs[0])
             return np.asarray(peer.forward(last))
 
+        def once() -> None:
+            with torch.no_grad():  # which holds for one thread
+                net(tensor)
+
+        def two_threads() -> np.ndarray:
+            threads = [threading.Thread(target=once) for _ in range(2)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            return x
+
         engines: dict[str, Callable[[], object]] = {
             "ours_s": lambda: net(tensor)[last],
             "torch_channels_last_s": lambda: plain(tensor),
             "opencv_s": opencv,
             "ours_batch7_s": lambda: net(batch)[last],
+            "ours_two_threads_s": two_threads,
         }
         times: dict[str, list[float]] = {name: [] for name in engines}
         with torch.no_grad():
