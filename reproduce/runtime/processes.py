@@ -87,6 +87,8 @@ def group(device: str) -> Iterator[Group]:
     dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
     try:
         yield Group(rank, world, device)
+        # all leave together: gloo's threads abort a process whose partner is gone already
+        dist.barrier()
     finally:
         dist.destroy_process_group()
 
