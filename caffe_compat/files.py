@@ -10,7 +10,7 @@ import os
 import secrets
 import stat
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import IO, Any
 
 from caffe_compat.errors import CaffeCompatError
 
@@ -123,6 +123,22 @@ def check_target(path: str | os.PathLike[str]) -> None:
         raise TargetError(f"{name}: cannot be written: {reason}") from None
 
 
+def open_to_append(path: str | os.PathLike[str]) -> IO[str]:
+    """A text file, such as a log, that grows at its end.
+
+    Raises
+    ------
+    TargetError : says why it cannot be written.
+    """
+    name = os.fspath(path)
+    _mode_of(name)
+    try:
+        return open(name, "a", encoding="utf-8")
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise TargetError(f"{name}: cannot be written: {reason}") from None
+
+
 def make_folder(path: str | os.PathLike[str]) -> None:
     """Make a folder for results, or see that the one that is there can be written to.
 
@@ -140,6 +156,17 @@ def make_folder(path: str | os.PathLike[str]) -> None:
     check_target(os.path.join(name, "results"))
 
 
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write a text as UTF-8, whole or not at all.
+
+    Raises
+    ------
+    TargetError : as :func:`atomic_write`.
+    """
+    with atomic_write(path) as stream:
+        stream.write(text.encode())
+
+
 def write_json(path: str | os.PathLike[str], value: Any, *, indent: int | None = 1) -> None:
     """Write a value as JSON, whole or not at all; what is no finite number becomes null.
 
@@ -151,9 +178,7 @@ def write_json(path: str | os.PathLike[str], value: Any, *, indent: int | None =
     ------
     TargetError : as :func:`atomic_write`.
     """
-    text = json.dumps(_finite(value), indent=indent, allow_nan=False)
-    with atomic_write(path) as stream:
-        stream.write(text.encode())
+    write_text(path, json.dumps(_finite(value), indent=indent, allow_nan=False))
 
 
 def _finite(value: Any) -> Any:

@@ -10,7 +10,6 @@ import click
 from caffe_compat.definition.prototxt import read_net
 from caffe_compat.definition.spec import TEST
 from caffe_compat.errors import CaffeCompatError
-from caffe_compat.files import atomic_write
 
 if TYPE_CHECKING:
     from caffe_compat.network.net import Net
@@ -56,9 +55,3 @@ def open_test_net(
     if not feed.shapes:
         raise CaffeCompatError(f"{definition}: no data layer in phase TEST, nothing to {purpose}")
     return net, feed
-
-
-def write_text(target: str | Path, text: str) -> None:
-    """Write a text file whole."""
-    with atomic_write(target) as file:
-        file.write(text.encode("utf-8"))

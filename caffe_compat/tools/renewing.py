@@ -8,7 +8,8 @@ from caffe_compat.definition.prototxt import read_net, read_solver
 from caffe_compat.definition.spec import TEST, TRAIN
 from caffe_compat.definition.textformat import dump
 from caffe_compat.errors import CaffeCompatError
-from caffe_compat.tools.opening import FILE, PHASE, write_text
+from caffe_compat.files import write_text
+from caffe_compat.tools.opening import FILE, PHASE
 
 
 @click.command("upgrade-net")

@@ -6,6 +6,7 @@ import json
 
 import click
 
+from caffe_compat.errors import printable
 from caffe_compat.tools.opening import FILE, open_test_net
 
 
@@ -55,4 +56,4 @@ def test(
     if net.losses:
         click.echo(f"loss: {mean_loss:.6g}")
     for name, value in total.items():
-        click.echo(f"{name} = {value:.6g}")
+        click.echo(printable(f"{name} = {value:.6g}"))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from caffe_compat.errors import CaffeCompatError
+from caffe_compat.errors import CaffeCompatError, printable
 from caffe_compat.tools.opening import FILE, PHASE, open_net
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def time(
         click.echo(json.dumps({"layers": layers, "network_forward_ms": total * 1e3}, indent=1))
         return
     for name, kind, ahead, back in rows:
-        said = f"{name:<24} {kind:<16} forward {ahead:9.3f} ms"
+        said = f"{printable(name):<24} {kind:<16} forward {ahead:9.3f} ms"
         click.echo(said if forward_only else f"{said}   backward {back:9.3f} ms")
     click.echo(f"layers together: forward {sum(row[2] for row in rows):.1f} ms")
     if not forward_only:

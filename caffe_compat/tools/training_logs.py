@@ -12,7 +12,8 @@ from pathlib import Path
 import click
 
 from caffe_compat.errors import CaffeCompatError, DataError
-from caffe_compat.tools.opening import FILE, write_text
+from caffe_compat.files import write_text
+from caffe_compat.tools.opening import FILE
 
 _STAMP = re.compile(r"[IWEF]\d+ (\d+):(\d+):(\d+(?:\.\d+)?)")
 _ITERATION = re.compile(r"Iteration (\d+)")

@@ -143,6 +143,12 @@ def run_reporting(call: Callable[[], Any]) -> Any:
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(BAD_INPUT)
+    except OSError as error:  # the system's own words: a full disk, no permission, no such folder
+        if "--debug" in sys.argv:
+            raise
+        where = f"{printable(str(error.filename))}: " if error.filename else ""
+        click.echo(f"error: {where}{error.strerror or error}", err=True)
+        sys.exit(BAD_INPUT)
 
 
 class NameOf(click.ParamType):  # type: ignore[type-arg]  # generic in newer versions only
@@ -190,6 +196,12 @@ def common(function: _F) -> _F:
         "--debug", is_flag=True, expose_value=False, help="Show a traceback for bad input."
     )(function)
     return click.version_option(__version__, package_name="convolutional-pose-machines")(function)
+
+
+def say_line(text: str, *, err: bool = False) -> None:
+    """Print one line that holds names out of files that others wrote: they cannot move the cursor
+    or begin lines of their own."""
+    click.echo(printable(text), err=err)
 
 
 def table(rows: Sequence[Sequence[str]], head: Sequence[str]) -> str:

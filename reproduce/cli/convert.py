@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from caffe_compat.errors import CaffeCompatError, printable, shape_text
+from caffe_compat.errors import CaffeCompatError, shape_text
 from caffe_compat.files import check_target
 from reproduce.cli.common import (
     BAD_INPUT,
@@ -20,6 +20,7 @@ from reproduce.cli.common import (
     common,
     emit_json,
     parse_shapes,
+    say_line,
     table,
 )
 
@@ -44,6 +45,7 @@ _BY_ENDING = {
     ".caffemodel": "caffemodel",
     ".h5": "h5",
 }
+_TOLERANCE = 1e-4
 _TOLD = ("left out", "unused", "mismatch", "missing")  # statuses whose reason is printed
 
 _EPILOG = """
@@ -105,20 +107,20 @@ def _print(report: dict[str, Any]) -> None:
     click.echo(table(rows, ("layer", "type", "parameters", "status")))
     click.echo()
     form = f" {report['format']}" if report["format"] else ""
-    click.echo(f"source      {report['source']} ({report['container']}{form})")
+    say_line(f"source      {report['source']} ({report['container']}{form})")
     evidence = f" ({report['dialect_evidence'][0]})" if report["dialect_evidence"] else ""
-    click.echo(f"dialect     {report['dialect']}{evidence}")
-    click.echo(f"definition  {report['definition']}")
-    click.echo(f"model       {report['model']}")
+    say_line(f"dialect     {report['dialect']}{evidence}")
+    say_line(f"definition  {report['definition']}")
+    say_line(f"model       {report['model']}")
     shapes = [f"{n} {shape_text(s)}" for n, s in {**report["inputs"], **report["outputs"]}.items()]
-    click.echo(f"blobs       {', '.join(shapes)}")
+    say_line(f"blobs       {', '.join(shapes)}")
     totals = ", ".join(f"{count} {status}" for status, count in report["totals"].items())
     click.echo(
         f"totals      {len(report['layers'])} layers ({totals}), {report['parameters']:,} "
         "parameters"
     )
     for note in report["notes"]:
-        click.echo(f"note        {note}")
+        say_line(f"note        {note}")
 
 
 def _verify(made: Conversion, dump: str, tolerance: float, as_json: bool) -> Comparison:
@@ -143,20 +145,21 @@ def _verify(made: Conversion, dump: str, tolerance: float, as_json: bool) -> Com
         for c in report.checks
     ]
     click.echo(table(rows, ("blob", "layer", "max error", "max value", "verdict")))
+    click.echo()
     if report.first is None:
         click.echo(
-            f"\nall {len(report.checks)} blobs agree within {tolerance:g} of each blob's "
+            f"all {len(report.checks)} blobs agree within {tolerance:g} of each blob's "
             "largest value"
         )
     else:
         first = report.first
         where = first.detail or f"by {first.error:.3g} (largest recorded value {first.scale:.3g})"
-        click.echo(
-            f"\nfirst difference: blob '{first.blob}' of layer '{first.layer}' ({first.type}), "
+        say_line(
+            f"first difference: blob '{first.blob}' of layer '{first.layer}' ({first.type}), "
             f"{where}"
         )
         for cause in report.causes:
-            click.echo(f"likely cause: {cause}")
+            say_line(f"likely cause: {cause}")
     return report
 
 
@@ -202,10 +205,8 @@ def _verify(made: Conversion, dump: str, tolerance: float, as_json: bool) -> Com
 )
 @click.option(
     "--tolerance",
-    default=1e-4,
-    show_default=True,
     type=Real(min=0),
-    help="For --verify, as a fraction of a blob's largest value.",
+    help=f"For --verify, as a fraction of a blob's largest value (default: {_TOLERANCE}).",
 )
 @click.option("--json", "as_json", is_flag=True, help="Report as JSON.")
 @common
@@ -220,7 +221,7 @@ def main(
     fixed_batch: bool,
     dynamic_size: bool,
     dump: str | None,
-    tolerance: float,
+    tolerance: float | None,
     as_json: bool,
 ) -> None:
     """Convert a Caffe MODEL to PyTorch (or between formats), and say layer by layer what was done.
@@ -235,6 +236,8 @@ def main(
     from reproduce.network.identify import identify
     from reproduce.people import part_names
 
+    if tolerance is not None and dump is None:
+        raise CaffeCompatError("--tolerance goes with --verify")
     try:
         made = convert(
             model, prototxt=prototxt, dialect=dialect, input_shapes=shapes, strict=strict
@@ -250,6 +253,7 @@ def main(
         _report_weights(loose, target, as_json)
         return
     if dump is not None:
+        tolerance = _TOLERANCE if tolerance is None else tolerance
         raise SystemExit(
             0 if _verify(made, dump, tolerance, as_json).first is None else FAILED_CHECK
         )
@@ -271,7 +275,7 @@ def main(
         emit_json(report)
     else:
         _print(report)
-        click.echo(f"written     {printable(target)} ({Path(target).stat().st_size / 1e6:.1f} MB)")
+        say_line(f"written     {target} ({Path(target).stat().st_size / 1e6:.1f} MB)")
 
 
 def _output(model: str, out: str | None, to: str | None) -> tuple[str, str]:
@@ -312,13 +316,14 @@ def _report_weights(loose: WeightsOnly, target: str, as_json: bool) -> None:
         for e in loose.weights.layers
     ]
     click.echo(table(rows, ("layer", "type", "parameters", "status")))
-    click.echo(f"\nsource      {source.path} ({source.container})")
+    click.echo()
+    say_line(f"source      {source.path} ({source.container})")
     click.echo(f"totals      {len(rows)} layers with {loose.weights.count:,} parameters")
     for note in source.notes:
-        click.echo(f"note        {note}")
-    click.echo(f"weights only: the network cannot be built here: {loose.reason}")
+        say_line(f"note        {note}")
+    say_line(f"weights only: the network cannot be built here: {loose.reason}")
     click.echo("to run it   give a definition of supported layers and known sizes with --prototxt")
-    click.echo(f"written     {target} ({Path(target).stat().st_size / 1e6:.1f} MB)")
+    say_line(f"written     {target} ({Path(target).stat().st_size / 1e6:.1f} MB)")
 
 
 def _format(out: str | None, to: str | None) -> str:

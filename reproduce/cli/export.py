@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from caffe_compat.errors import DataError, printable
-from caffe_compat.files import check_target, make_folder
+from caffe_compat.files import check_target, make_folder, write_text
 from reproduce.cli.common import (
     FILE,
     POSITIVE,
@@ -22,6 +22,7 @@ from reproduce.cli.common import (
     check_input_size,
     common,
     pixels_option,
+    say_line,
 )
 
 if TYPE_CHECKING:
@@ -64,6 +65,8 @@ def json_(
     """Write the authors' JSON (or COCO's) of a DATASET's download."""
     from reproduce.people import coco_files, flic_files, lsp_files, mpii_files
     from reproduce.people.annotation import write_json
+
+    check_target(out)
 
     # each gives the people and MPII's trailing record, which the other data sets have not
     readers: dict[str, Callable[[], tuple[list[Annotation], bool | None]]] = {
@@ -155,7 +158,7 @@ def lmdb(
     size = sum(p.stat().st_size for p in Path(out).iterdir()) / 1e6
     click.echo(f"{made.total - len(skipped)} records written to {out} ({size:.1f} MB)")
     for line in skipped:
-        click.echo(f"skipped {line}", err=True)
+        say_line(f"skipped {line}", err=True)
 
 
 @main.command()
@@ -214,7 +217,7 @@ def show(file: str, key: str | None, joints: int | None, out: str | None) -> Non
     index = _index(store, key)
     record = store.record(index)
     a = counted_from_1(record.annotation)  # as the record has it
-    click.echo(
+    say_line(
         f"record {index} of {len(store)}: {a.dataset}, image "
         f"{record.image.shape[1]}×{record.image.shape[0]}"
     )
@@ -321,7 +324,6 @@ def preview(
 @click.option("--parts", type=click.IntRange(1, 1000), help="Number of parts (default: 14).")
 @click.option(
     "--part-names",
-    default="",
     help="Names of the parts, where they are not the authors': left_knee,right_knee,...; they are "
     "kept in the prototxts and in what is trained.",
 )
@@ -376,7 +378,7 @@ def preview(
 )
 @click.option(
     "--dropout",
-    type=click.FloatRange(0, 1),
+    type=Real(0, 1),
     help="Dropout ratio of stage 1 (default: cpm 0.5, vgg none).",
 )
 @click.option(
@@ -387,7 +389,11 @@ def preview(
     "--later-mult", type=Real(min=0), help="lr_mult of the later stages (default: cpm 1, vgg 4)."
 )
 @click.option(
-    "--source", default="lmdb/MPI", show_default=True, help="The LMDB of the CPMData layer."
+    "--source",
+    default="lmdb/MPI",
+    show_default=True,
+    type=FILE,
+    help="The LMDB of the CPMData layer.",
 )
 @click.option("--batch", default=16, show_default=True, type=POSITIVE, help="Batch size.")
 @click.option(
@@ -434,7 +440,7 @@ def proto(
     np_in_lmdb: int | None,
     scheme: Any,
     settings: tuple[str, ...],
-    part_names: str,
+    part_names: str | None,
     **numbers: Any,
 ) -> None:
     """Write pose_train_test, pose_deploy and pose_solver prototxts of any size.
@@ -447,20 +453,20 @@ def proto(
     from reproduce.people.part_names import named_net
 
     front = numbers["front"]
-    if person and (front != "vgg" or numbers["parts"] is not None or part_names):
+    if person and (front != "vgg" or numbers["parts"] is not None or part_names is not None):
         raise DataError("--person goes with --front vgg and has no --parts")
-    if front == "vgg" and (channels or kernels):
+    if front == "vgg" and not (channels is None and kernels is None):
         raise DataError(
             "--channels and --kernels are of --front cpm; vgg has --blocks, --front-convs, --wide, "
             "--belief, --stage-kernel"
         )
-    if front == "cpm" and (blocks or front_convs):
+    if front == "cpm" and not (blocks is None and front_convs is None):
         raise DataError("--blocks and --front-convs are of --front vgg")
     names = _part_names(part_names, numbers["parts"])
     if names:
         numbers["parts"] = len(names)
     changes = {name: value for name, value in numbers.items() if value is not None}
-    if channels:
+    if channels is not None:
         wide = _numbers(channels, 6, "--channels")
         changes = {
             "towers": tuple(wide[:3]),
@@ -469,7 +475,7 @@ def proto(
             "belief": wide[5],
             **changes,
         }
-    if kernels:
+    if kernels is not None:
         sizes = _numbers(kernels, 3, "--kernels")
         changes = {
             "tower_kernel": sizes[0],
@@ -477,9 +483,9 @@ def proto(
             "stage_kernel": sizes[2],
             **changes,
         }
-    if blocks:
+    if blocks is not None:
         changes["blocks"] = tuple(_block(item) for item in blocks.split(","))
-    if front_convs:
+    if front_convs is not None:
         count = front_convs.count(",") + 1
         changes["front_convs"] = tuple(_numbers(front_convs, count, "--front-convs"))
     if size is not None:
@@ -516,16 +522,14 @@ def proto(
     nets = {suffix: named_net(net, names) for suffix, net in plan.items()}
     prefix = base.message.snapshot_prefix
     for suffix, net in nets.items():
-        (folder / f"pose_train_test{suffix}.prototxt").write_text(net.to_text(), encoding="utf-8")
+        write_text(folder / f"pose_train_test{suffix}.prototxt", net.to_text())
         base.message.net, base.message.snapshot_prefix = (
             f"pose_train_test{suffix}.prototxt",
             prefix + suffix,
         )
-        (folder / f"pose_solver{suffix}.prototxt").write_text(
-            textformat.dump(base.message), encoding="utf-8"
-        )
+        write_text(folder / f"pose_solver{suffix}.prototxt", textformat.dump(base.message))
     deploy = named_net(netgen.deploy(config), names)
-    (folder / "pose_deploy.prototxt").write_text(deploy.to_text(), encoding="utf-8")
+    write_text(folder / "pose_deploy.prototxt", deploy.to_text())
     click.echo(f"pose_train_test, pose_deploy and pose_solver.prototxt written to {out}")
     if len(nets) > 1:
         click.echo(
@@ -534,11 +538,11 @@ def proto(
         )
 
 
-def _part_names(text: str, count: int | None) -> tuple[str, ...]:
+def _part_names(text: str | None, count: int | None) -> tuple[str, ...]:
     """The parts' names of ``nose,left_hand,right_hand``; as many as ``--parts`` says."""
     from reproduce.people.skeletons import named
 
-    names = tuple(text.split(",")) if text else ()
+    names = tuple(text.split(",")) if text is not None else ()
     if names:
         named(names, where="--part-names")
         if count not in (None, len(names)):

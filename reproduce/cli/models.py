@@ -19,6 +19,7 @@ from reproduce.cli.common import (
     common,
     emit_json,
     engine_option,
+    say_line,
     table,
 )
 
@@ -256,7 +257,7 @@ def rf(model: str, prototxt: str | None, as_json: bool) -> None:
             else ""
         )
         image = "the whole picture" if own.whole else f"{own.size} pixels"
-        click.echo(f"{name}: {image}{seen}{note}")
+        say_line(f"{name}: {image}{seen}{note}")
 
 
 def _graph(model: str, prototxt: str | None, size: str | None) -> Graph:

@@ -193,7 +193,7 @@ def _command(name: str, module: str) -> None:
 
         made = importlib.import_module(f"reproduce.figures.{module}")
         folder = Path(out)
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         for path in made.make(Path(data), folder):
             click.echo(str(path))
         if made.CHECKED:
@@ -323,6 +323,8 @@ def _training_command(name: str, module: str, plan: str) -> None:
                 f"in all {total} at {chosen.operations:.1e} operations/s; one after the other"
             )
             return
+        if not train_only:
+            make_folder(out)
         folder = (
             stored_folder(profile)
             if stored
@@ -358,13 +360,11 @@ def _training_command(name: str, module: str, plan: str) -> None:
                 if not group.first or train_only:
                     return
         made = importlib.import_module(f"reproduce.figures.{module}")
-        target = Path(out)
-        target.mkdir(parents=True, exist_ok=True)
         found = read_results(folder)
         about = provenance(
             f"cpm-reproduce {name} --profile {profile} --stages {stages}", str(folder)
         )
-        paths = made.make(found, target, about, stages, Path(data))
+        paths = made.make(found, Path(out), about, stages, Path(data))
         if not paths:
             raise CaffeCompatError(f"{folder}: holds no results for this figure yet")
         for path in paths:
@@ -448,6 +448,7 @@ def all_(
     from reproduce.report import page as made
     from reproduce.runtime.device import choose
 
+    make_folder(out)
     chosen = plans.PROFILES[profile]
     plan = {
         e.name: e

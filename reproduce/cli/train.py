@@ -20,6 +20,7 @@ from reproduce.cli.common import (
     common,
     device_option,
     engine_option,
+    say_line,
 )
 
 if TYPE_CHECKING:
@@ -135,7 +136,7 @@ def main(
     Under torchrun, N processes with batch size B train as one with batch size N·B does.
     """
     from caffe_compat.errors import SolverError, WeightError
-    from caffe_compat.files import make_folder
+    from caffe_compat.files import check_target, make_folder, open_to_append
     from caffe_compat.training import snapshots
     from caffe_compat.weights import containers
     from reproduce.runtime import processes
@@ -145,7 +146,9 @@ def main(
     from reproduce.train import run
 
     if weights is not None and snapshot is not None:
-        raise SolverError("give --snapshot to go on or --weights to begin with, not both")
+        raise SolverError(
+            "--weights and --snapshot exclude each other: a snapshot brings its own weights"
+        )
     plan = [run.find_root(solver) for solver in solvers]
     prefixes = [snapshots.prefix_of(spec, root) for spec, root in plan]
     if len(set(prefixes)) < len(prefixes):
@@ -167,14 +170,12 @@ def main(
         if len(plan) > 1:
             raise SolverError("several solvers go on with '--snapshot latest'")
         state = Path(snapshot)
-    if weights is not None and snapshot is not None:
-        raise SolverError(
-            "--weights and --snapshot exclude each other: a snapshot brings its own weights"
-        )
     if fresh and weights is None:
         raise SolverError("--fresh goes with --weights")
+    if log_path is not None:
+        check_target(log_path)
     with processes.group(choose(device)) as group:
-        say: Callable[[str], None] = click.echo if group.first else _silent
+        say: Callable[[str], None] = say_line if group.first else _silent
         options = run.Options(
             data=data,
             workers=workers,
@@ -216,7 +217,7 @@ def main(
                 for line in run.taken(made.net.loaded):
                     say(f"  {line}")
             for line in made.warnings if group.first else ():
-                click.echo(f"note: {line}", err=True)
+                say_line(f"note: {line}", err=True)
             with contextlib.ExitStack() as stack:
                 log = None
                 watch: Callable[[Progress], None] = _silent
@@ -224,7 +225,7 @@ def main(
                     # two trainings would overwrite each other's snapshots
                     stack.enter_context(hold(prefixes[number]))
                     log = stack.enter_context(
-                        open(log_path or f"{prefixes[number]}_log.jsonl", "a", encoding="utf-8")
+                        open_to_append(log_path or f"{prefixes[number]}_log.jsonl")
                     )
                     watch = _tensorboard(f"{prefixes[number]}_tensorboard", stack)
                 finished = run.run(made, log=log, say=say, watch=watch, group=group)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from caffe_compat.errors import CaffeCompatError
-from caffe_compat.files import atomic_write, write_json
+from caffe_compat.files import make_folder, open_to_append, write_json, write_text
 from caffe_compat.foreign import read_json
 from reproduce.benchmarks import measures
 from reproduce.benchmarks.check import published
@@ -96,7 +96,7 @@ class Lab:
             if self.profile.people is not None and len(people) > self.profile.people:
                 chosen = np.linspace(0, len(people) - 1, self.profile.people).round().astype(int)
                 people = [people[i] for i in chosen]
-            self.work.mkdir(parents=True, exist_ok=True)
+            make_folder(self.work)
             with contextlib.ExitStack() as stack:
                 while not self._locked(stack, "records"):
                     time.sleep(_PATIENCE)
@@ -111,6 +111,8 @@ class Lab:
         Several processes may run one plan in one work folder: what one of them works on the others
         leave alone and wait for.
         """
+        make_folder(self.work)
+        make_folder(self.results)
         names = [e.name for e in experiments]
         waiting = list(experiments)
         while waiting:
@@ -316,7 +318,7 @@ class Lab:
                     write_json(gradients, histograms, indent=None)
 
             solver.on_gradients = look
-        with open(folder / "snap" / f"pose{suffix}_log.jsonl", "a", encoding="utf-8") as log:
+        with open_to_append(folder / "snap" / f"pose{suffix}_log.jsonl") as log:
             return run.run(solver, log=log if group.first else None, say=self.say, group=group)
 
     def weights_of(self, name: str) -> Path:
@@ -399,8 +401,7 @@ class Lab:
             **more,
             "provenance": self._provenance(),
         }
-        self.results.mkdir(parents=True, exist_ok=True)
-        _replace(self.result(experiment), _json(content))
+        write_text(self.result(experiment), _json(content))
         score = result.total[result.at(0.2)]
         self.say(f"{experiment.name}: PCK@0.2 {score:.2f} on {len(predicted)} people")
 
@@ -475,9 +476,4 @@ def _keep(path: Path, text: str) -> None:
             f"{path}: this training was begun with other settings; give another --work, or "
             f"remove {path.parent} to begin anew"
         )
-    _replace(path, text)
-
-
-def _replace(path: Path, text: str) -> None:
-    with atomic_write(path) as stream:
-        stream.write(text.encode())
+    write_text(path, text)

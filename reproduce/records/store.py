@@ -269,8 +269,8 @@ def _export(
     workers: int,
     progress: Progress,
 ) -> list[str]:
-    target, partial = Path(out), Path(f"{os.fspath(out)}.partial")
-    if target.exists():
+    target, partial = _names(out)
+    if os.path.lexists(target):
         raise DataError(f"{target}: exists already; remove it or choose another name with -o")
     about = {"people": made.digest, "jpeg": jpeg, "skip_bad": skip_bad}
     made, done, skipped = _begin(partial, made, about)
@@ -313,6 +313,12 @@ def _export(
         env.close()
     _finish(partial, target)
     return skipped
+
+
+def _names(out: str | os.PathLike[str]) -> tuple[Path, Path]:
+    """A database's name, and the one under which it grows beside it."""
+    target = Path(out)
+    return target, Path(f"{target}.partial")
 
 
 def _append(transaction: Any, key: bytes, value: bytes | bytearray) -> None:
@@ -474,9 +480,9 @@ def write_values(
     """
     import lmdb
 
-    target, partial = Path(out), Path(f"{os.fspath(out)}.partial")
+    target, partial = _names(out)
     with hold(out):
-        if target.exists():
+        if os.path.lexists(target):
             raise DataError(f"{target}: exists already; remove it or choose another name with -o")
         try:
             _clear(partial)

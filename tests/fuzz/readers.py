@@ -198,12 +198,30 @@ def _authors(path: Path) -> None:
     to_json(read_json(path))
 
 
+def _each(*works: Callable[[], object]) -> None:
+    """Read a file in several ways, whatever some of them refuse.
+
+    Raises
+    ------
+    CaffeCompatError : all of them refused it.
+    """
+    refused = []
+    for work in works:
+        try:
+            work()
+        except CaffeCompatError as error:
+            refused.append(error)
+    if len(refused) == len(works):
+        raise refused[-1]
+
+
 def _coco(path: Path) -> None:
     from reproduce.people import coco_files
 
-    for own in (False, True):
-        with contextlib.suppress(CaffeCompatError):
-            coco_files.write(path.with_suffix(".out"), coco_files.read(path, own=own))
+    def work(own: bool) -> None:
+        coco_files.write(path.with_suffix(".out"), coco_files.read(path, own=own))
+
+    _each(lambda: work(False), lambda: work(True))
 
 
 def _boxes(path: Path) -> None:
@@ -237,25 +255,21 @@ def _flic(path: Path) -> None:
     from reproduce.people import flic_files
 
     root = _below(path, "flic", "examples.mat")
-    for work in (
+    _each(
         lambda: flic_files.read_training(path, root / "flic" / "images", skip_missing=True),
         lambda: Flic(root).people(),
         lambda: (Flic(root).truth(9), Flic(root).truth(11), Flic(root).annotated_lengths("box")),
-    ):
-        with contextlib.suppress(CaffeCompatError):
-            work()
+    )
 
 
 def _mpi(path: Path) -> None:
     from reproduce.benchmarks.mpii import MpiiTest
     from reproduce.people import mpii_files
 
-    for work in (
+    _each(
         lambda: MpiiTest(path.parent, path).people(),
         lambda: mpii_files.read(path, path.parent, set(), skip_missing=True),
-    ):
-        with contextlib.suppress(CaffeCompatError):
-            work()
+    )
 
 
 def _split(path: Path) -> None:

@@ -1,0 +1,174 @@
+"""Where commands write: a target that cannot be is one line before the work begins, and names of
+targets are taken as people write them."""
+
+from __future__ import annotations
+
+import errno
+import importlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from caffe_compat.files import TargetError, open_to_append
+from reproduce.cli import common, export, train
+from reproduce.people.annotation import write_json
+from reproduce.records import store
+from tests.nets import model_file
+from tests.people import dataset
+
+# command, its words with what stands in the fixture's folder, and the option that names the target
+_WRITERS = {
+    "convert": ("convert", ["small.caffemodel", "-o"]),
+    "json": ("export", ["json", "coco", "--data", "none.json", "-o"]),
+    "lmdb": ("export", ["lmdb", "people.json", "--data", ".", "-o"]),
+    "hdf5": ("export", ["hdf5", "records", "-o"]),
+    "show": ("export", ["show", "records", "-o"]),
+    "preview": ("export", ["preview", "records", "-o"]),
+    "proto": ("export", ["proto", "-o"]),
+    "train": ("train", ["solver.prototxt", "--log"]),
+    "evaluate": ("evaluate", ["none.npz", "--dataset", "lsp", "--out"]),
+    "random": ("models", ["random", "--stages", "1", "--input", "8", "-o"]),
+    **{name: ("reproduce", [name, "--out"]) for name in ("fig8", "fig9", "fig10", "fig12")},
+    **{f"stored {n}": ("reproduce", [n, "--stored", "--out"]) for n in ("fig4", "fig5", "fig6")},
+    **{name: ("reproduce", [name, "--out"]) for name in ("fig4", "report", "all")},
+}
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("source")
+    model_file(folder)
+    people = dataset(folder, 3)
+    write_json(folder / "people.json", people)
+    store.export_lmdb(store.plan(people, seed=1), folder, folder / "records")
+    (folder / "solver.prototxt").write_text(
+        'net: "net.prototxt" base_lr: 0.1 lr_policy: "fixed" max_iter: 1 snapshot_prefix: "snap/x"'
+    )
+    (folder / "net.prototxt").write_text(
+        'layer { name: "d\\033[2J" type: "DummyData" top: "a" top: "b"'
+        "  dummy_data_param { shape { dim: 1 dim: 2 } } }"
+        'layer { name: "fc\\nsnapshot of a bank" type: "InnerProduct" bottom: "a" top: "fc"'
+        "  inner_product_param { num_output: 2 } }"
+        'layer { name: "loss\\nall is well" type: "EuclideanLoss" bottom: "fc" bottom: "b"'
+        '  top: "loss\\nall is well" }'
+    )
+    return folder
+
+
+def _run(module: str, arguments: list[str]) -> Result:
+    return CliRunner().invoke(importlib.import_module(f"reproduce.cli.{module}").main, arguments)
+
+
+@pytest.mark.parametrize("name", _WRITERS)
+def test_no_folder_below_a_file(
+    name: str, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first and only thing that is said is that the target cannot be written."""
+    monkeypatch.chdir(source)
+    (tmp_path / "file").write_text("mine")
+    module, words = _WRITERS[name]
+    result = _run(module, [*words, str(tmp_path / "file" / "x" / "y.npz")])
+    assert result.exit_code == 2, result.output
+    assert isinstance(result.exception, SystemExit)
+    assert [line[:6] for line in result.output.splitlines()] == ["error:"], result.output
+    assert "file" in result.output
+    assert "directory" in result.output.lower() or "folder" in result.output
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize("ending", ["/", "//", ""])
+def test_a_database_may_be_named_with_a_slash(source: Path, tmp_path: Path, ending: str) -> None:
+    """As the shell completes names of folders."""
+    out = tmp_path / "lmdb"
+    people = [str(source / "people.json"), "--data", str(source)]
+    result = _run("export", ["lmdb", *people, "-o", f"{out}{ending}"])
+    assert result.exit_code == 0, result.output
+    assert [path.name for path in out.iterdir()] == ["data.mdb"]
+    assert not (tmp_path / "lmdb.partial").exists()
+    again = _run("export", ["lmdb", *people, "-o", f"{out}{ending}"])
+    assert again.exit_code == 2
+    assert "exists already" in again.stderr
+
+
+def test_a_link_that_leads_nowhere_is_no_target(source: Path, tmp_path: Path) -> None:
+    out = tmp_path / "lmdb"
+    out.symlink_to(tmp_path / "nowhere")
+    people = [str(source / "people.json"), "--data", str(source)]
+    result = _run("export", ["lmdb", *people, "-o", str(out)])
+    assert result.exit_code == 2
+    assert "exists already" in result.stderr
+    assert not (tmp_path / "lmdb.partial").exists()
+
+
+def test_logs(source: Path, tmp_path: Path) -> None:
+    for bad in (tmp_path, Path("/dev/null"), tmp_path / "none" / "log"):
+        with pytest.raises(TargetError, match=r"cannot be written|directory|device"):
+            open_to_append(bad)
+        result = _run("train", [str(source / "solver.prototxt"), "--log", str(bad)])
+        assert result.exit_code == 2
+        assert result.output.count("error:") == 1
+    for line in ("one\n", "two\n"):
+        with open_to_append(tmp_path / "log") as log:
+            log.write(line)
+    assert (tmp_path / "log").read_text() == "one\ntwo\n"
+
+
+@pytest.mark.parametrize("debug", [False, True])
+def test_what_the_system_refuses_is_one_line(
+    debug: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", ["cpm-x", *(["--debug"] if debug else [])])
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "a\x1b[2J\nb.log")
+
+    with pytest.raises(OSError if debug else SystemExit) as raised:
+        common.run_reporting(full)
+    if not debug:
+        assert raised.value.code == 2  # type: ignore[attr-defined]
+        said = capsys.readouterr().err
+        assert said == "error: a\\x1b[2J\\nb.log: No space left on device\n"
+
+
+@pytest.mark.parametrize(
+    "option",
+    ["--channels", "--kernels", "--source", "--part-names", "--dropout", "--blocks"],
+)
+def test_empty_values_are_refused(option: str, tmp_path: Path) -> None:
+    front = ["--front", "vgg"] if option == "--blocks" else []
+    for value in ("", "nan"):
+        if value == "nan" and option in ("--source", "--part-names"):
+            continue  # a name
+        words = ["proto", "-o", str(tmp_path / "net"), *front, option, value]
+        result = CliRunner().invoke(export.main, words)
+        assert result.exit_code == 2, (value, result.output)
+        assert result.stderr.lower().count("error") == 1
+    assert not (tmp_path / "net").exists()
+
+
+def test_tolerance_goes_with_verify(source: Path) -> None:
+    result = _run("convert", [str(source / "small.caffemodel"), "--tolerance", "1"])
+    assert result.exit_code == 2
+    assert "--verify" in result.stderr
+
+
+def test_names_of_layers_begin_no_lines(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("solver", "net"):
+        text = (source / f"{name}.prototxt").read_text()
+        (tmp_path / f"{name}.prototxt").write_text(text + (" display: 1" * (name == "solver")))
+    words = ["solver.prototxt", "--workers", "0", "--device", "cpu"]
+    first = CliRunner().invoke(train.main, words)
+    assert first.exit_code == 0, first.output
+    model = str(tmp_path / "snap" / "x_iter_1.caffemodel")
+    again = CliRunner().invoke(train.main, [*words, "--weights", model])
+    converted = _run("convert", [model, "-o", "a.npz", "--prototxt", "net.prototxt"])
+    for result in (first, again, converted):
+        assert result.exit_code == 0, result.output
+        assert "\\n" in result.output
+        started = ("snapshot of a bank", "all is well")
+        assert not [line for line in result.output.splitlines() if line.startswith(started)]
