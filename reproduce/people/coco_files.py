@@ -156,6 +156,11 @@ def is_person(entry: dict[str, Any], people: set[Any] | None) -> bool:
 
 def _person(entry: dict[str, Any], own: int | None) -> Other:
     values = [0.0 if v is None else float(v) for v in entry["keypoints"]]
+    count = len(KEYPOINTS) if own is None else own
+    if len(values) != 3 * count:
+        raise foreign.Unfit(
+            f"its keypoints are {len(values)} numbers, expected x, y and visibility of {count}"
+        )
     points = np.array(values).reshape(-1, 3)
     wrong = ~np.isfinite(points).all(1) | (np.abs(points) > _FAR).any(1)
     points[wrong] = 0  # no number, or none of this world: not labelled

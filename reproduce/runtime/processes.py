@@ -4,7 +4,9 @@ DistributedDataParallel."""
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
 import os
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -96,16 +98,26 @@ def group(device: str) -> Iterator[Group]:
 _LOOK = 1.0  # seconds between two looks whether the parent lives
 
 
-def end_with_parent() -> None:
-    """Let this worker process end soon after the process that started it, however that ended.
+def end_with_parent(parent: int | None = None, *, gently: bool = False) -> None:
+    """Let this process end soon after the process that started it, however that ended.
 
     A worker whose parent was killed would otherwise wait for ever for somebody to take its results.
+
+    Parameters
+    ----------
+    parent : number of that process; default: the one that is the parent now.
+    gently : end as by SIGTERM, so that a training writes its snapshot first.
     """
-    parent = os.getppid()
+    expected = os.getppid() if parent is None else parent
+    # it may have ended before this process came so far; multiprocessing knows
+    known = multiprocessing.parent_process()
 
     def watch() -> None:
-        while os.getppid() == parent:
+        while os.getppid() == expected and (known is None or known.is_alive()):
             time.sleep(_LOOK)
-        os._exit(1)
+        if gently:
+            os.kill(os.getpid(), signal.SIGTERM)
+        else:
+            os._exit(1)
 
     threading.Thread(target=watch, daemon=True, name="end-with-parent").start()

@@ -12,12 +12,21 @@ from typing import Any
 
 from caffe_compat.errors import CaffeCompatError
 
+# Runs a module as "python -m" does, in a process that ends with the one that started it.
+_START = """
+import runpy, sys
+from reproduce.runtime.processes import end_with_parent
+del sys.argv[0]
+end_with_parent(int(sys.argv.pop(0)), gently=True)
+runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+"""
+
 
 def run_side_by_side(module: str, arguments: Sequence[str], count: int) -> bool:
     """Start ``python -m MODULE ARGUMENTS`` several times and pass on what the processes say.
 
     Each gets an equal share of the cores as its threads. SIGINT and SIGTERM go to all of them, so
-    that each can write its snapshot.
+    that each can write its snapshot; they do so, too, when this process is killed.
 
     Parameters
     ----------
@@ -34,7 +43,7 @@ def run_side_by_side(module: str, arguments: Sequence[str], count: int) -> bool:
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     threads = str(max(1, (cores or 1) // count))
-    command = [sys.executable, "-m", module, *arguments]
+    command = [sys.executable, "-c", _START, str(os.getpid()), module, *arguments]
     children = [
         subprocess.Popen(
             command,
@@ -79,7 +88,9 @@ def run_side_by_side(module: str, arguments: Sequence[str], count: int) -> bool:
             signal.signal(number, handler)
     failed = [text for child, text in zip(children, last, strict=True) if child.returncode]
     if failed and not interrupted.is_set():
-        raise CaffeCompatError(failed[0].removeprefix("error: ") or f"{' '.join(command)} failed")
+        raise CaffeCompatError(
+            failed[0].removeprefix("error: ") or f"{' '.join([module, *arguments])} failed"
+        )
     return not interrupted.is_set()
 
 
