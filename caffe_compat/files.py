@@ -112,10 +112,13 @@ def check_target(path: str | os.PathLike[str]) -> None:
     """
     name = os.fspath(path)
     _mode_of(name)
+    _try(os.path.dirname(os.path.abspath(name)), os.path.basename(name), name)
+
+
+def _try(folder: str, base: str, name: str) -> None:
+    """Make a file in a folder and remove it; ``name`` is what a message calls the target."""
     try:
-        handle, temporary = _create(
-            os.path.dirname(os.path.abspath(name)), os.path.basename(name), 0o600
-        )
+        handle, temporary = _create(folder, base, 0o600)
         os.close(handle)
         os.unlink(temporary)
     except (OSError, ValueError) as error:
@@ -153,7 +156,7 @@ def make_folder(path: str | os.PathLike[str]) -> None:
         reason = "a file has this name" if os.path.isfile(name) else ""
         reason = reason or getattr(error, "strerror", None) or str(error)
         raise TargetError(f"{name}: this folder cannot be made: {reason}") from None
-    check_target(os.path.join(name, "results"))
+    _try(name, "results", name)
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:

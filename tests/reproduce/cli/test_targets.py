@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from caffe_compat.files import TargetError, open_to_append
+from caffe_compat.files import TargetError, make_folder, open_to_append
 from reproduce.cli import common, export, train
 from reproduce.people.annotation import write_json
 from reproduce.records import store
@@ -113,6 +113,12 @@ def test_logs(source: Path, tmp_path: Path) -> None:
         with open_to_append(tmp_path / "log") as log:
             log.write(line)
     assert (tmp_path / "log").read_text() == "one\ntwo\n"
+
+
+def test_folders_of_results_may_hold_anything(tmp_path: Path) -> None:
+    (tmp_path / "out" / "results").mkdir(parents=True)
+    make_folder(tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["results"]
 
 
 @pytest.mark.parametrize("debug", [False, True])
