@@ -147,7 +147,7 @@ def main(
 
     if weights is not None and snapshot is not None:
         raise SolverError(
-            "--weights and --snapshot exclude each other: a snapshot brings its own weights"
+            "give --weights or --snapshot, not both: a snapshot brings its own weights"
         )
     plan = [run.find_root(solver) for solver in solvers]
     prefixes = [snapshots.prefix_of(spec, root) for spec, root in plan]
