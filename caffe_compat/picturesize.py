@@ -4,7 +4,9 @@ unpacked."""
 from __future__ import annotations
 
 import os
+import re
 import struct
+from collections.abc import Callable
 
 from caffe_compat.errors import DataError
 
@@ -13,6 +15,20 @@ MAX_PIXELS, LIMIT_VARIABLE = 150_000_000, "CPM_MAX_PIXELS"
 _PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
 _TIFF = (b"II*\0", b"MM\0*")
 _TIFF_WIDTH, _TIFF_HEIGHT = 256, 257
+_SUN = b"\x59\xa6\x6a\x95"
+_JP2, _J2K = b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51"
+_GAP = rb"(?:\s|#[^\n]*\n)+"  # comments are gaps, too
+# formats whose heads are text
+_TEXTS = tuple(
+    re.compile(pattern, re.DOTALL)
+    for pattern in (
+        rb"P[1-6]%b(?P<width>\d+)%b(?P<height>\d+)" % (_GAP, _GAP),  # PBM, PGM, PPM
+        rb"P[Ff]\s+(?P<width>\d+)\s+(?P<height>\d+)",  # PFM
+        rb"P7\s.*?WIDTH\s+(?P<width>\d+)\s+HEIGHT\s+(?P<height>\d+)",  # PAM
+        rb"#\?.*?[-+]Y\s+(?P<height>\d+)\s+[-+]X\s+(?P<width>\d+)",  # Radiance
+    )
+)
+_HEAD = 4096  # bytes of a text head that are looked at
 
 
 def pixel_limit() -> int:
@@ -33,20 +49,15 @@ def pixel_limit() -> int:
 def size_of(data: bytes) -> tuple[int, int] | None:
     """(width, height) that the head of a picture claims; None for a format unknown here."""
     try:
-        if data.startswith(_PNG):
-            return struct.unpack_from(">II", data, 16)
-        if data.startswith(_JPEG):
-            return _jpeg_size(data)
-        if data.startswith(b"GIF8"):
-            return struct.unpack_from("<HH", data, 6)
-        if data.startswith(b"BM"):
-            width, height = struct.unpack_from("<ii", data, 18)
-            return abs(width), abs(height)
-        if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
-            return _webp_size(data)
-        if data.startswith(_TIFF):
-            return _tiff_size(data)
-    except (struct.error, IndexError):
+        for magic, read in _READERS:
+            if data.startswith(magic):
+                return read(data)
+        if data[4:8] == b"ftyp":
+            return _avif_size(data)
+        for pattern in _TEXTS:
+            if found := pattern.match(data, 0, _HEAD):
+                return int(found["width"]), int(found["height"])
+    except (struct.error, IndexError, ValueError):
         pass
     return None
 
@@ -86,11 +97,19 @@ def jpeg_segments(data: bytes) -> tuple[tuple[int, int] | None, int]:
     return size, -1
 
 
-def _jpeg_size(data: bytes) -> tuple[int, int] | None:
-    return jpeg_segments(data)[0]
+def _bmp_size(data: bytes) -> tuple[int, int]:
+    width, height = struct.unpack_from("<ii", data, 18)
+    return abs(width), abs(height)
+
+
+def _jp2_size(data: bytes) -> tuple[int, int]:
+    height, width = struct.unpack_from(">II", data, data.index(b"ihdr") + 4)
+    return width, height
 
 
 def _webp_size(data: bytes) -> tuple[int, int] | None:
+    if data[8:12] != b"WEBP":
+        return None
     kind = data[12:16]
     if kind == b"VP8X":
         packed = int.from_bytes(data[24:30], "little")
@@ -102,6 +121,14 @@ def _webp_size(data: bytes) -> tuple[int, int] | None:
         width, height = struct.unpack_from("<HH", data, 26)
         return width & 0x3FFF, height & 0x3FFF
     return None
+
+
+def _avif_size(data: bytes) -> tuple[int, int] | None:
+    """The largest of the images that an AVIF file is put together from."""
+    sizes = [
+        struct.unpack_from(">II", data, found.end() + 4) for found in re.finditer(b"ispe", data)
+    ]
+    return max(sizes, key=lambda size: size[0] * size[1], default=None)
 
 
 def _tiff_size(data: bytes) -> tuple[int, int] | None:
@@ -117,3 +144,18 @@ def _tiff_size(data: bytes) -> tuple[int, int] | None:
     if _TIFF_WIDTH not in found or _TIFF_HEIGHT not in found:
         return None
     return found[_TIFF_WIDTH], found[_TIFF_HEIGHT]
+
+
+_READERS: tuple[
+    tuple[bytes | tuple[bytes, ...], Callable[[bytes], tuple[int, int] | None]], ...
+] = (
+    (_PNG, lambda data: struct.unpack_from(">II", data, 16)),
+    (_JPEG, lambda data: jpeg_segments(data)[0]),
+    (b"GIF8", lambda data: struct.unpack_from("<HH", data, 6)),
+    (b"BM", _bmp_size),
+    (b"RIFF", _webp_size),
+    (_TIFF, _tiff_size),
+    (_SUN, lambda data: struct.unpack_from(">II", data, 4)),
+    (_J2K, lambda data: struct.unpack_from(">II", data, 8)),
+    (_JP2, _jp2_size),
+)

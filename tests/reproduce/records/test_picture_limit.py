@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from caffe_compat.errors import CaffeCompatError
-from caffe_compat.picturesize import check_pixels
+from caffe_compat.picturesize import check_pixels, size_of
 from caffe_compat.pycaffe.io import load_image
 from caffe_compat.training.pictures import decode_picture
 from reproduce.cli import export
@@ -43,6 +43,39 @@ def test_a_claim_costs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     head = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + (65500).to_bytes(4, "big") * 2
     with pytest.raises(CaffeCompatError, match="65500 × 65500"):
         check_pixels(head)
+
+
+@pytest.mark.parametrize("ending", ["pgm", "ppm", "pbm", "pam", "pfm", "hdr", "ras", "jp2", "avif"])
+def test_sizes_of_rarer_formats(ending: str) -> None:
+    """As OpenCV writes them, where it can."""
+    kind = np.float32 if ending in ("pfm", "hdr") else np.uint8
+    image = np.zeros((300, 400) if ending in ("pgm", "pbm") else (300, 400, 3), kind)
+    try:
+        written, data = cv2.imencode(f".{ending}", image)
+    except cv2.error:
+        pytest.skip(f"this OpenCV writes no .{ending}")
+    assert written
+    assert size_of(data.tobytes()) == (400, 300)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"P5 # a comment\n# 1 1\n 65500\t65500\n255\n",
+        b"P6\n65500 65500\n255\n",
+        b"PF\n65500 65500\n-1\n",
+        b"P7\nWIDTH 65500\nHEIGHT 65500\n",
+        b"#?RADIANCE\nFORMAT=32-bit_rle_rgbe\n\n-Y 65500 +X 65500\n",
+        b"\x59\xa6\x6a\x95" + (65500).to_bytes(4, "big") * 2,
+        b"\xff\x4f\xff\x51\0\x2f\0\0" + (65500).to_bytes(4, "big") * 2,
+        b"\0\0\0\x0cjP  \r\n\x87\n....jp2h....ihdr" + (65500).to_bytes(4, "big") * 2,
+        b"\0\0\0\x20ftypavif....ispe\0\0\0\0" + (65500).to_bytes(4, "big") * 2,
+    ],
+)
+def test_claims_of_rarer_formats(head: bytes) -> None:
+    with pytest.raises(CaffeCompatError, match="65500 × 65500"):
+        check_pixels(head)
+    assert size_of(head[: len(head) // 2]) is None
 
 
 def test_the_option(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
