@@ -17,7 +17,7 @@ from caffe_compat.definition import schema
 from caffe_compat.errors import DataError
 from caffe_compat.foreign import read_bytes
 from caffe_compat.layers.base import Layer, Shape
-from caffe_compat.picturesize import check_pixels
+from caffe_compat.picturesize import LIMIT_VARIABLE, check_pixels, pixel_limit
 from caffe_compat.training.datum import LMDBReader
 from caffe_compat.training.draws import Draws, Twister
 from caffe_compat.training.sources import Batch, find_file, read_listing, register_source
@@ -150,6 +150,12 @@ class ImageDataSource(PictureSource):
         options = layer.options
         if bool(options.new_height) != bool(options.new_width):
             raise layer.error("give new_height and new_width, or neither", "new_height")
+        if options.new_height * options.new_width > pixel_limit():
+            raise layer.error(
+                f"pictures of {options.new_width} × {options.new_height} pixels are larger than "
+                f"the limit of {pixel_limit():,} pixels; set {LIMIT_VARIABLE} to raise it",
+                "new_height",
+            )
         self._new = options.new_width, options.new_height
         self._color: Color = "color" if options.is_color else "gray"
         # Caffe puts root_folder before the name as it is, without a slash

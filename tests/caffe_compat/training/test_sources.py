@@ -167,6 +167,10 @@ def test_records_that_cannot_be_read(tmp_path: Path, record: bytes, says: str) -
             "leave transform_param out",
         ),
         ('type: "ImageData" image_data_param { source: "no.txt" new_width: 3 }', "or neither"),
+        (
+            'type: "ImageData" image_data_param { new_width: 40000 new_height: 40000 }',
+            "larger than the limit.*CPM_MAX_PIXELS",
+        ),
         ('type: "ImageData" image_data_param { source: "bad.txt" }', "bad.txt:2: 'x' is no label"),
         ('type: "ImageData" image_data_param { source: "gone.txt" }', "b.png: cannot be read"),
     ],
