@@ -208,6 +208,7 @@ def hdf5(source: str, out: str, joints: int | None) -> None:
 def show(file: str, key: str | None, joints: int | None, out: str | None) -> None:
     """Print a record's annotation (default: the first) and draw it."""
     from reproduce.people.annotation import counted_from_1
+    from reproduce.people.skeletons import joint_names
     from reproduce.records.opening import open_store
     from reproduce.samples.preview import draw_record
 
@@ -229,8 +230,9 @@ def show(file: str, key: str | None, joints: int | None, out: str | None) -> Non
         f"objpos {a.objpos.tolist()}  scale {a.scale:.4f}  validation {a.validation}  others "
         f"{len(a.others)}"
     )
-    for i, (x, y, visible) in enumerate(a.joints):
-        click.echo(f"  joint {i:2d}  {x:8.2f} {y:8.2f}  visible {visible:g}")
+    names = joint_names(len(a.joints))
+    for i, (name, (x, y, visible)) in enumerate(zip(names, a.joints, strict=True)):
+        click.echo(f"  joint {i:2d} {name:<8} {x:8.2f} {y:8.2f}  visible {visible:g}")
     if out:
         draw_record(record, out)
         click.echo(f"drawn in {out}")

@@ -273,6 +273,11 @@ def _looks_lost(names: tuple[str, ...], sides: list[tuple[str, str, bool]], inde
     return bool(difflib.get_close_matches(rest, others, 1, 0.75))
 
 
+def joint_names(count: int) -> tuple[str, ...]:
+    """Names of the joints of a record, as their number tells them; plain ones where it does not."""
+    return MPII_JOINTS if count == len(MPII_JOINTS) else skeleton(count).parts
+
+
 def known(parts: int) -> bool:
     """Are the sides of a skeleton with this number of parts known?"""
     return parts in _BY_COUNT

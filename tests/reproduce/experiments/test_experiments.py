@@ -213,7 +213,8 @@ def test_two_jobs_share_a_plan(tmp_path: Path) -> None:
     for name in ("joint-1", "joint-2"):
         assert said.count(f"{name}: PCK@0.2") == 1, said
     assert said.count("fig06.json") == 1
-    empty = _run("fig6", "--profile", "smoke", "--data", tmp_path, "--work", tmp_path, "--jobs", 2)
+    places = ("--data", tmp_path, "--work", tmp_path, "-o", tmp_path / "f")
+    empty = _run("fig6", "--profile", "smoke", *places, "--jobs", 2)
     assert empty.exit_code == 2
     assert "Leeds Sports Pose download" in empty.output
 

@@ -174,7 +174,7 @@ def test_commands(tmp_path: Path) -> None:
     run("hdf5", tmp_path / "l.h5", "-o", tmp_path / "again")
     assert _values(tmp_path / "again") == _values(tmp_path / "l")
     out = run("show", tmp_path / "l", "2", "-o", tmp_path / "r.png")
-    assert "joint 15" in out
+    assert "joint 15 Lwri " in out
     assert (tmp_path / "r.png").stat().st_size > 1000
     run("preview", tmp_path / "l.h5", "--n", 4, "-o", tmp_path / "p.png")
     assert (tmp_path / "p.png").stat().st_size > 1000
