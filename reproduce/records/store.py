@@ -436,7 +436,7 @@ def _check_space(made: Plan, paths: Sequence[Path], target: Path, jpeg: bool, do
     free = shutil.disk_usage(folder).free
     if need * 1.05 > free:
         raise DataError(
-            f"{target}: needs {need / 1e9:.1f} GB, {folder} has {free / 1e9:.1f} GB free"
+            f"{target}: needs {need / 1e6:,.1f} MB, {folder} has {free / 1e6:,.1f} MB free"
         )
     return need
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import fnmatch
 import json
@@ -19,6 +20,7 @@ from caffe_compat.definition.prototxt import read_solver
 from caffe_compat.definition.spec import TRAIN, SolverSpec
 from caffe_compat.engine.plan import Mode
 from caffe_compat.errors import DataError, SolverError
+from caffe_compat.files import TargetError
 from caffe_compat.layers import make
 from caffe_compat.network.match import LayerMatch
 from caffe_compat.training.snapshots import learned_weights, read_state
@@ -274,6 +276,7 @@ def run(
     ------
     SolverError : the loss became infinite or nan; says iteration and layer.
     DataError : the data ended or cannot be read; a snapshot was written.
+    TargetError : the log cannot be written; a snapshot was, if that could be.
     """
     group = group or Group(0, 1, str(solver.device))
     began = solver.iteration
@@ -281,14 +284,14 @@ def run(
         with Interrupted() as interrupted:
             for report in _reports(solver, interrupted, group, say):
                 if log is not None:
-                    log.write(json.dumps(report.__dict__) + "\n")
-                    log.flush()
+                    _append(log, report)
                 watch(report)
                 say(report.text())
-    except DataError:
-        # the weights are good: keep what was learned so far
+    except (DataError, TargetError):
+        # the weights are good: keep what was learned so far, where the disk has room for it
         if group.first and solver.iteration > began:
-            say(f"snapshot {solver.snapshot()[0]}")
+            with contextlib.suppress(TargetError):
+                say(f"snapshot {solver.snapshot()[0]}")
         raise
     m = solver.spec.message
     finished = solver.iteration >= m.max_iter
@@ -299,6 +302,20 @@ def run(
     if finished and m.test_interval and solver.iteration % m.test_interval == 0:
         _test(solver, say)
     return bool(finished)
+
+
+def _append(log: IO[str], report: Progress) -> None:
+    """Write a line of the log.
+
+    Raises
+    ------
+    TargetError : the disk is full, for example.
+    """
+    try:
+        log.write(json.dumps(report.__dict__) + "\n")
+        log.flush()
+    except OSError as error:
+        raise TargetError(f"{log.name}: cannot be written: {error.strerror or error}") from None
 
 
 def _reports(

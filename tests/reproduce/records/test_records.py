@@ -144,7 +144,7 @@ def test_existing_target_and_full_disk(tmp_path: Path, monkeypatch: pytest.Monke
     with pytest.raises(DataError, match="exists already"):
         store.export_lmdb(plan, tmp_path, tmp_path / "out")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1000})())
-    with pytest.raises(DataError, match="GB free"):
+    with pytest.raises(DataError, match="MB free"):
         store.export_lmdb(plan, tmp_path, tmp_path / "other")
 
 

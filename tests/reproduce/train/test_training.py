@@ -3,6 +3,8 @@ wrong."""
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 import os
 import signal
@@ -17,11 +19,13 @@ from click.testing import CliRunner, Result
 
 from caffe_compat import read_weights
 from caffe_compat.conversion.convert import convert
+from caffe_compat.files import TargetError
 from caffe_compat.training.snapshots import read_state
 from reproduce.cli import export, train
 from reproduce.network import netgen
 from reproduce.people import part_names
 from reproduce.records import store
+from reproduce.train import run
 from tests.nets import same_blobs
 from tests.people import dataset
 
@@ -186,6 +190,26 @@ def test_two_processes_equal_one(tmp_path: Path) -> None:
     ]
     assert [entry["iteration"] for entry in log] == list(range(6))
     assert {"loss_stage1", "loss_stage2"} <= set(log[0]["losses"])
+
+
+class _FullDisk(io.StringIO):
+    """A log that takes two lines."""
+
+    name = "log.jsonl"
+
+    def write(self, text: str) -> int:
+        if self.getvalue().count("\n") == 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return super().write(text)
+
+
+def test_a_log_that_cannot_grow_costs_no_iteration(tmp_path: Path) -> None:
+    spec, root = run.find_root(_prepare(tmp_path, snapshot=0))
+    made = run.make_solver(spec, root, run.Options())
+    with pytest.raises(TargetError, match=r"log\.jsonl: cannot be written: No space left"):
+        run.run(made, log=_FullDisk())
+    assert made.iteration == 3
+    assert (tmp_path / "snap2" / "pose_iter_3.solverstate").exists()
 
 
 def test_not_a_number_stops_with_iteration_and_layer(tmp_path: Path) -> None:
