@@ -25,7 +25,7 @@ from reproduce.cli import export, train
 from reproduce.network import netgen
 from reproduce.people import part_names
 from reproduce.records import store
-from reproduce.train import run
+from reproduce.train import run as training
 from tests.nets import same_blobs
 from tests.people import dataset
 
@@ -204,10 +204,10 @@ class _FullDisk(io.StringIO):
 
 
 def test_a_log_that_cannot_grow_costs_no_iteration(tmp_path: Path) -> None:
-    spec, root = run.find_root(_prepare(tmp_path, snapshot=0))
-    made = run.make_solver(spec, root, run.Options())
+    spec, root = training.find_root(_prepare(tmp_path, snapshot=0))
+    made = training.make_solver(spec, root, training.Options())
     with pytest.raises(TargetError, match=r"log\.jsonl: cannot be written: No space left"):
-        run.run(made, log=_FullDisk())
+        training.run(made, log=_FullDisk())
     assert made.iteration == 3
     assert (tmp_path / "snap2" / "pose_iter_3.solverstate").exists()
 
