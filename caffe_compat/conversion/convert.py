@@ -195,6 +195,11 @@ def convert(
                 Blob(b.data.reshape(p.shape)) for b, p in zip(blobs, node.params, strict=True)
             )
             entries.append(LayerBlobs(node.layer.name, node.layer.type, shaped))
+    if strict and weights.count and not entries:
+        raise WeightError(
+            f"{weights.source.path}: {origin} has none of the layers that hold its parameters; is "
+            "it of another model?"
+        )
     kept = replace(weights, layers=tuple(entries), net=graph.spec)
     return Conversion(graph, kept, found, tuple(dropped), origin, tuple(notes))
 

@@ -67,7 +67,7 @@ def prefix_of(spec: SolverSpec, root: Path, given: str | None = None) -> str:
 
     Raises
     ------
-    SolverError : neither a prefix nor a file whose name could serve.
+    SolverError : neither a prefix nor a file whose name could serve, or no file name.
 
     Source: ``UpgradeSnapshotPrefixProperty`` of BVLC Caffe.
     """
@@ -76,6 +76,8 @@ def prefix_of(spec: SolverSpec, root: Path, given: str | None = None) -> str:
             raise SolverError("the solver has no snapshot_prefix: nowhere to write snapshots")
         return os.path.splitext(spec.file)[0]
     text = spec.message.snapshot_prefix if given is None else given
+    if "\0" in text:
+        raise SolverError("the snapshot_prefix holds a zero byte, which no file name can")
     # not through Path, which would drop the slash at the end of "folder/"
     prefix = text if str(root) == "." else os.path.join(root, text)
     if os.path.isdir(prefix) and spec.file:

@@ -374,11 +374,11 @@ def read_weights(path: str | os.PathLike[str], *, dialect: Dialect | None = None
         do.
     """
     name = os.fspath(path)
-    check_file(path, WeightError)
+    size = check_file(path, WeightError)
     try:
         with open(name, "rb") as stream:
             head = stream.read(1024)
-            if not head:
+            if not size:  # also of the system's own files, which have contents all the same
                 raise WeightError(f"{name}: is empty (0 bytes): download or copy the file again")
             if head.startswith(_HDF5_MAGIC):
                 return _read_h5(name)

@@ -187,6 +187,8 @@ def test_prefix_with_a_slash_at_its_end(tmp_path: Path) -> None:
 def test_prefix_of_a_definition_without_a_file() -> None:
     with pytest.raises(SolverError, match="no snapshot_prefix"):
         prefix_of(parse_solver(SOLVER), Path("."))
+    with pytest.raises(SolverError, match="zero byte"):
+        prefix_of(parse_solver(SOLVER + 'snapshot_prefix: "a\\000b"'), Path("."))
 
 
 def _model(folder: Path, name: str, **values: float) -> None:

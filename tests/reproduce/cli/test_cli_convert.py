@@ -42,6 +42,23 @@ def test_names_that_are_not_utf8(tmp_path: Path) -> None:
     assert _run(path, "--to", "npz").exit_code == 0
 
 
+def test_a_definition_without_the_models_layers(tmp_path: Path) -> None:
+    """An empty one, for example: nothing would be converted."""
+    path, _, _ = model_file(tmp_path)
+    (tmp_path / "other.prototxt").write_text("")
+    result = _run(path, "--prototxt", tmp_path / "other.prototxt")
+    assert result.exit_code == 2
+    assert "other.prototxt has none of the layers that hold its parameters" in result.stderr
+    assert not (tmp_path / "small.safetensors").exists()
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc")
+def test_files_of_the_system_have_no_size() -> None:
+    result = _run("/proc/self/environ", "-o", "x.npz")
+    assert result.exit_code == 2
+    assert "is empty (0 bytes)" in result.stderr
+
+
 def test_json_report(tmp_path: Path) -> None:
     path, net, _ = model_file(tmp_path)
     report = json.loads(_run(path, "--json").stdout)
