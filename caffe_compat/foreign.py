@@ -393,16 +393,14 @@ def check_hdf5(file: Any, limit: int) -> None:
             where = f"'{group.name.rstrip('/')}/{name}'"
             if isinstance(link, h5py.ExternalLink):
                 raise Unfit(f"{where} is a link into another file, which is not followed")
-            if isinstance(link, h5py.SoftLink):
-                continue
-            item = group[name]
-            address = h5py.h5o.get_info(item.id).addr
-            if address in seen:
-                continue
-            seen.add(address)
+            item = group.get(name)  # None: a link that leads nowhere
             if isinstance(item, h5py.Group):
-                waiting.append(item)
+                address = h5py.h5o.get_info(item.id).addr
+                if address not in seen:
+                    seen.add(address)
+                    waiting.append(item)
             elif isinstance(item, h5py.Dataset):
+                # under every name again: it is read as often as it is named
                 total += _claimed(item, where)
                 if total > limit:
                     raise Unfit(

@@ -201,7 +201,11 @@ def _read_pth(name: str) -> Weights:
         loaded = torch.load(name, map_location="cpu", weights_only=True)
         if not isinstance(loaded, dict) or not isinstance(loaded.get("state_dict"), dict):
             raise WeightError(f"{name}: is a pth file, but was not written by cpm-convert")
-        arrays = {str(key): t.detach().numpy() for key, t in loaded["state_dict"].items()}
+        tensors = {str(key): t.detach() for key, t in loaded["state_dict"].items()}
+        # a tensor may repeat its few values, and several may show the same ones
+        if sum(t.numel() * t.element_size() for t in tensors.values()) > room(name):
+            raise Unfit("its tensors are larger than such a file may hold")
+        arrays = {key: t.numpy() for key, t in tensors.items()}
     return _assemble(arrays, loaded.get("metadata"), name, "pth")
 
 

@@ -221,6 +221,25 @@ def test_files_that_lead_elsewhere(tmp_path: Path) -> None:
                 READERS[reader].call(name)
 
 
+@pytest.mark.parametrize("kind", ["hard", "soft"])
+def test_values_under_many_names(tmp_path: Path, kind: str) -> None:
+    """40 names of the same 64 MB, which a file of 100 kB may hold, are 2.5 GB when they are read."""
+    import h5py
+
+    from caffe_compat.errors import CaffeCompatError
+    from caffe_compat.training.snapshots import read_state
+
+    path = tmp_path / "a.solverstate.h5"
+    with h5py.File(path, "w") as file:
+        zeros = file.create_dataset("x", (1 << 24,), "f4", chunks=(1 << 20,), compression="gzip")
+        file["iter"], file["current_step"] = [1], [0]
+        history = file.create_group("history")
+        for i in range(40):
+            history[str(i)] = zeros if kind == "hard" else h5py.SoftLink("/x")
+    with pytest.raises(CaffeCompatError, match="more than such a file may hold"):
+        read_state(path)
+
+
 def test_modes_and_names(tmp_path: Path) -> None:
     """A replaced file hands its permissions on; nothing but the umask decides on those of a new
     one; names of layers cannot move the cursor."""

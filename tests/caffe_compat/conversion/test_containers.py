@@ -65,6 +65,17 @@ def test_damaged_containers(tmp_path: Path, to: str) -> None:
             containers.read(tmp_path / f"cut.{to}")
 
 
+def test_tensors_that_repeat_few_values(tmp_path: Path) -> None:
+    """A file of 2 kB may claim terabytes by a stride of 0."""
+    path, _, _ = model_file(tmp_path)
+    convert(path).write(tmp_path / "a.pth", "pth")
+    content = torch.load(tmp_path / "a.pth", weights_only=True)
+    content["state_dict"]["conv.bias"] = torch.zeros(1).expand(2**40)
+    torch.save(content, tmp_path / "a.pth")
+    with pytest.raises(WeightError, match="larger than such a file may hold"):
+        containers.read(tmp_path / "a.pth")
+
+
 def test_pickles_are_not_run(tmp_path: Path) -> None:
     class Evil:
         def __reduce__(self) -> tuple[object, tuple[str]]:
