@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import math
 import os
+import signal
 import sys
-from collections.abc import Callable, Iterable, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from types import FrameType
 from typing import Any, TypeVar
 
 import click
@@ -16,7 +20,7 @@ from caffe_compat import __version__
 from caffe_compat.errors import CaffeCompatError, printable
 from caffe_compat.picturesize import LIMIT_VARIABLE, MAX_PIXELS
 
-BAD_INPUT, FAILED_CHECK, INTERRUPTED = 2, 1, 130
+BAD_INPUT, FAILED_CHECK, INTERRUPTED, TERMINATED = 2, 1, 130, 143
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 
@@ -92,10 +96,29 @@ def check_input_size(side: int) -> None:
         )
 
 
+@contextlib.contextmanager
+def _unwound_by_sigterm() -> Iterator[None]:
+    """SIGTERM ends a command as Ctrl-C does, from the inside: what it writes under a temporary
+    name is removed on the way out."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        sys.exit(TERMINATED)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+
+
 def _invoke(command: click.Command, run: Callable[[], Any]) -> Any:
     """Run a command; Ctrl-C ends it with exit code 130 and says how to go on."""
     try:
-        return run()
+        with _unwound_by_sigterm():
+            return run()
     except KeyboardInterrupt:
         resume = any(parameter.name == "resume" for parameter in command.params)
         again = "the same command with --resume goes on" if resume else "run the command again"

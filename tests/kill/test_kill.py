@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import numpy as np
 import pytest
 
+from caffe_compat.files import atomic_write
+from reproduce.cli.common import Command
 from reproduce.records import store
 from reproduce.runtime.locks import Taken, hold
 from tests.kill.run import WORKS, kill, prepare, start, wait
@@ -70,6 +74,35 @@ def test_a_lock_ends_with_its_process(tmp_path: Path) -> None:
     child.stdout.close()
     with hold(tmp_path / "x"):
         pass
+
+
+@click.command(cls=Command)
+@click.argument("target")
+def _slow(target: str) -> None:
+    """Write a file, slowly."""
+    with atomic_write(target) as stream:
+        stream.write(b"half")
+        stream.flush()
+        print("writing", flush=True)
+        time.sleep(60)
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)], ids=["SIGTERM", "SIGINT"]
+)
+def test_what_ends_a_command_leaves_no_temporary_file(
+    number: signal.Signals, code: int, tmp_path: Path
+) -> None:
+    (tmp_path / "target").write_text("old")
+    log = tmp_path / "log.txt"
+    child = start(_slow.main, [str(tmp_path / "target")], log)
+    while not (log.exists() and "writing" in log.read_text()):
+        time.sleep(0.01)
+    assert len(list(tmp_path.iterdir())) == 3
+    os.kill(child, number)
+    assert wait(child, 60) == code
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["log.txt", "target"]
+    assert (tmp_path / "target").read_text() == "old"
 
 
 def test_foreign_partial_folder_is_kept(tmp_path: Path) -> None:
