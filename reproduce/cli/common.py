@@ -59,6 +59,19 @@ class ModelNames(FilePath):
         return ",".join(MODEL.convert(name.strip(), param, ctx) for name in names if name.strip())
 
 
+class Device(click.ParamType):  # type: ignore[type-arg]  # generic in newer versions only
+    """A device's name on the command line; whether this machine has it is seen when it is used."""
+
+    name = "device"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Refuse what no machine has."""
+        from reproduce.runtime.device import check_name
+
+        check_name(value)
+        return value
+
+
 class Real(click.FloatRange):
     """A number on the command line that is neither nan nor infinite."""
 
@@ -303,7 +316,11 @@ def pixels_option(function: _F) -> _F:
 def device_option(function: _F) -> _F:
     """``--device``, where the network computes."""
     return click.option(
-        "--device", default="auto", show_default=True, help="cpu, cuda, cuda:N or auto."
+        "--device",
+        default="auto",
+        show_default=True,
+        type=Device(),
+        help="cpu, cuda, cuda:N or auto.",
     )(function)
 
 

@@ -54,7 +54,7 @@ def main() -> None:
     "images 1630, 1640, 1658 as the authors published it?",
 )
 @click.option("--prototxt", type=FILE, help="Deploy definition, if the model holds none.")
-@click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:N or auto.")
+@device_option
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def check(data: str, model: str | None, prototxt: str | None, device: str, as_json: bool) -> None:
     """Compare every published number whose data are present; exit 1 if one differs.
@@ -66,6 +66,8 @@ def check(data: str, model: str | None, prototxt: str | None, device: str, as_js
     if model is not None:
         _prove(model, prototxt, device, data, as_json)
         return
+    if prototxt is not None:
+        raise CaffeCompatError("--prototxt goes with --model")
     outcomes = run(data)
     if as_json:
         emit_json([dataclasses.asdict(o) for o in outcomes])
@@ -299,10 +301,17 @@ def _training_command(name: str, module: str, plan: str) -> None:
         from reproduce.runtime.provenance import provenance
         from reproduce.runtime.side_by_side import run_side_by_side
 
+        if stored and results is not None:
+            raise CaffeCompatError("--stored and --results exclude each other")
         chosen = plans.PROFILES[profile]
         wanted = getattr(plans, plan)(chosen, stages, seeds)
         if only is not None:
+            names = ", ".join(e.name for e in wanted)
             wanted = [e for e in wanted if fnmatch.fnmatchcase(e.name, only)]
+            if not wanted:
+                raise CaffeCompatError(
+                    f"--only {only}: no experiment is called so; there are {names}"
+                )
         if dry_run:
             rows = plans.estimates(chosen, wanted)
             lines = [
@@ -435,7 +444,7 @@ def report(data: str, profile: str, results: str | None, stages: int, out: str) 
     type=FILE,
     help="Folder of trainings and records.",
 )
-@click.option("--device", default="auto", show_default=True)
+@device_option
 @click.option("--workers", default=1, show_default=True, type=WORKERS)
 @out_option("Folder for the page.", default="report")
 def all_(

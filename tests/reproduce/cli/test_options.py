@@ -178,3 +178,42 @@ def test_names_of_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         assert expected.get(word, "") in result.output
     # what came with the package stays as it is: the converted model lies here
     assert (tmp_path / "leeds-small.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    "name", ["", "x", "cuda:", "cuda:-1", "cuda:x", "cpu:0", "cuda:99999", "mps"]
+)
+def test_names_of_devices(name: str) -> None:
+    """Refused by every command before anything else is looked at."""
+    tried = 0
+    for module, words, command in _walk():
+        if any(parameter.name == "device" for parameter in command.params):
+            main = importlib.import_module(f"reproduce.cli.{module}").main
+            arguments = _arguments(command, Path("/nonexistent"))
+            result = CliRunner().invoke(main, [*words, *arguments, "--device", name])
+            assert result.exit_code == 2
+            assert result.stderr == (
+                f"error: --device {name}: expected auto, cpu, cuda or cuda:N\n"
+            )
+            tried += 1
+    assert tried > 5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["check", "--prototxt", "x"], "--prototxt goes with --model"),
+        (["fig4", "--stored", "--results", "x"], "--stored and --results exclude each other"),
+        (["fig5", "--only", "nobody*"], "no experiment is called so; there are joint-"),
+    ],
+)
+def test_options_without_effect_are_refused(
+    arguments: list[str], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from reproduce.cli import reproduce
+
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(reproduce.main, arguments)
+    assert result.exit_code == 2
+    assert says in result.stderr
+    assert not list(tmp_path.iterdir())
