@@ -32,6 +32,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from caffe_compat.engine.buffers import PACK, as_image, scratch
+from caffe_compat.engine.threads import for_each, sharing
 
 SIDE = 6
 LARGEST_KERNEL = 5
@@ -194,10 +195,14 @@ class MinimalKernel:
         size = (x.shape[2], x.shape[3])
         high, wide = self.tiling.output(size)
         out = x.new_empty(len(x), -(-high // pool), -(-wide // pool), self.outputs)
-        with torch.no_grad():
-            for image, result in zip(x.permute(0, 2, 3, 1), out, strict=True):
-                for first, rows in self._bands(size):
-                    self._band(image, first, rows, bias, relu, pool, result)
+        images = x.detach().permute(0, 2, 3, 1)
+        pieces = [(i, *band) for i in range(len(x)) for band in self._bands(size)]
+
+        def work(piece: tuple[int, int, int]) -> None:
+            i, first, rows = piece
+            self._band(images[i], first, rows, bias, relu, pool, out[i])
+
+        for_each(pieces, work)
         return out.permute(0, 3, 1, 2)
 
     def pools(self, kernel: int, stride: int) -> bool:
@@ -216,6 +221,8 @@ class MinimalKernel:
         each = SIDE * SIDE * self._across(size) * (self.inputs + self.outputs)
         most = max(1, BAND // each)
         count = -(-down // most)
+        if sharing():
+            count = max(count, min(down, torch.get_num_threads()))
         edges = [down * i // count for i in range(count + 1)]
         return [(a, b - a) for a, b in pairwise(edges)]
 
@@ -253,11 +260,11 @@ class MinimalKernel:
         count = SIDE * rows * across
         slack = SIDE * inputs
         lines = scratch.take("lines", (count * mw * inputs + slack,), dtype)
-        by_place = lines[: count * mw * inputs].view(SIDE, rows, width * inputs)
-        flat = band.view(tall, width * inputs)
-        for row in range(rows):
-            part = flat[row * mh : row * mh + SIDE]
-            torch.mm(down_matrices.tile, part, out=by_place[:, row])
+        line = width * inputs
+        by_place = lines[: count * mw * inputs].view(SIDE, rows, line)
+        down = band.as_strided((rows, SIDE, line), (mh * line, line, 1))
+        tile = down_matrices.tile.expand(rows, -1, -1)
+        torch.bmm(tile, down, out=by_place.transpose(0, 1))
         overlapping = lines.as_strided((count, SIDE, inputs), (mw * inputs, inputs, 1))
         tiles = scratch.take("tiles", (count, SIDE, inputs), dtype)
         torch.bmm(across_matrices.tile.expand(count, -1, -1), overlapping, out=tiles)
@@ -267,14 +274,13 @@ class MinimalKernel:
         for place, one in enumerate(tiles.view(SIDE, rows * across, SIDE * inputs)):
             mixed = self.mix(place, one).view(rows * across, SIDE, outputs)
             torch.bmm(back, mixed, out=pixels[place])
-        by_place = pixels.view(SIDE, rows, width * outputs)
+        by_place = pixels.view(SIDE, rows, width * outputs).transpose(0, 1)
+        found = scratch.take("found", (rows, mh, width * outputs), dtype)
+        torch.bmm(down_matrices.back.expand(rows, -1, -1), by_place, out=found)
         valid = self.tiling.output((high, wide))
-        found = scratch.take("row", (mh, width, outputs), dtype)
-        for row in range(rows):
-            torch.mm(down_matrices.back, by_place[:, row], out=found.view(mh, -1))
-            start = (first + row) * mh
-            shown = found[: valid[0] - start, : valid[1]]
-            _finish(shown, bias, relu, pool, result[start // pool : -(-(start + mh) // pool)])
+        start = first * mh
+        shown = found.view(rows * mh, width, outputs)[: valid[0] - start, : valid[1]]
+        _finish(shown, bias, relu, pool, result[start // pool : -(-(start + rows * mh) // pool)])
 
 
 def _pieces(outputs: int) -> list[int]:

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any, Literal, cast
 
 import torch
@@ -27,6 +28,7 @@ from caffe_compat.engine.fingerprint import Fingerprint, fingerprint, fingerprin
 from caffe_compat.engine.minimal import SIDE, Filtering, MinimalKernel
 from caffe_compat.engine.minimal import fits as fits_minimal
 from caffe_compat.engine.rates import Rates, current_rates
+from caffe_compat.engine.threads import for_each, on_one_core, sharing, whole_operations
 from caffe_compat.engine.tiled import Kernel, Tiling, kernel_gradient
 from caffe_compat.errors import CaffeCompatError
 
@@ -43,6 +45,8 @@ _PRICE = Rates.direct * 1e-3 / 25e6
 _CALLS = 2e-4  # a dozen operations for one
 _GAIN = 0.85  # another way than the direct one only where it takes less than this share of its time
 _SIDES = range(12, 41)
+_BAND = 1_000_000  # values of a direct convolution's output that are made at once
+_SMALL = 4e-4  # seconds of a direct convolution that is left to one core
 
 
 @dataclass(frozen=True)
@@ -261,9 +265,12 @@ class Engine:
         """Run a convolution; ``relu``: cut off what is below 0."""
         choice = self._choice(x, weight, c)
         learns = any(t is not None and t.requires_grad for t in (x, weight, bias))
+        learns = learns and torch.is_grad_enabled()
         if choice.tiling is None:
+            if choice.why and not learns and len(c.size) == 2 and sharing():
+                return _direct(x, weight, bias, c, relu)
             made = _RUN[len(c.size)](x, weight, bias, c.stride, c.pad, c.dilation, c.group)
-        elif learns and torch.is_grad_enabled():
+        elif learns:
             function = _Tiled if isinstance(choice.tiling, Tiling) else _Minimal
             made = cast(Tensor, function.apply(x, weight, bias, choice.tiling))  # type: ignore[no-untyped-call]
         else:
@@ -332,12 +339,14 @@ class _Tiled(torch.autograd.Function):
     """The tiled convolution with both of its gradients, tiled as well."""
 
     @staticmethod
+    @whole_operations()
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, tiling: Tiling) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.tiling, ctx.bias = tiling, bias is not None
         return Kernel(weight, tiling).convolve(x, bias)
 
     @staticmethod
+    @whole_operations()
     def backward(
         ctx: Any, gradient: Tensor
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
@@ -363,12 +372,14 @@ class _Minimal(torch.autograd.Function):
     """Minimal filtering with the gradient of its input; the kernel's gradient is torch's own."""
 
     @staticmethod
+    @whole_operations()
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, way: Filtering) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.way, ctx.bias = way, bias is not None
         return way.prepare(weight).convolve(x, bias)
 
     @staticmethod
+    @whole_operations()
     def backward(
         ctx: Any, gradient: Tensor
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
@@ -429,8 +440,61 @@ def convolve(
     return _active.get().convolve(x, weight, bias, c, relu=relu)
 
 
-# outputs of a band that stay in the cache until they are pooled
-_BAND = 4_000_000
+def _direct(
+    x: Tensor, weight: Tensor, bias: Tensor | None, c: ConvolutionShape, relu: bool
+) -> Tensor:
+    """torch's convolution without gradients, a band of rows on each core."""
+    spans = [d * (k - 1) + 1 for d, k in zip(c.dilation, c.weight[2:], strict=True)]
+    high, wide = (
+        (s + 2 * p - span) // stride + 1
+        for s, p, span, stride in zip(c.size, c.pad, spans, c.stride, strict=True)
+    )
+    shape = (len(x), len(weight), high, wide)
+    out = torch.empty(shape, dtype=x.dtype, memory_format=torch.channels_last)
+
+    def work(piece: tuple[slice, int, int]) -> None:
+        images, start, stop = piece
+        made = _rows(x[images], weight, bias, c, start, stop)
+        target = out[images, :, start:stop]
+        if relu:
+            torch.clamp_min(made, 0, out=target)
+        else:
+            target.copy_(made)
+
+    if direct_seconds(c, Rates()) < _SMALL:
+        on_one_core(lambda: work((slice(None), 0, high)))
+    else:
+        bands = _bands(high, len(weight) * wide)
+        for_each([(slice(i, i + 1), *band) for i in range(len(x)) for band in bands], work)
+    return out
+
+
+def _bands(high: int, width: int) -> list[tuple[int, int]]:
+    """Rows from the first one to before the last one of bands that stay in a core's cache, at
+    least one for each core.
+
+    Parameters
+    ----------
+    high : all rows.
+    width : values of a row.
+    """
+    least = torch.get_num_threads() if sharing() else 1
+    count = min(high, max(least, -(-high * width // _BAND)))
+    return list(pairwise(high * i // count for i in range(count + 1)))
+
+
+def _rows(
+    x: Tensor, weight: Tensor, bias: Tensor | None, c: ConvolutionShape, start: int, stop: int
+) -> Tensor:
+    """The rows of torch's convolution from one to before another."""
+    stride, pad = c.stride[0], c.pad[0]
+    top = start * stride - pad
+    bottom = (stop - 1) * stride - pad + c.dilation[0] * (c.weight[2] - 1) + 1
+    band = x[:, :, max(0, top) : max(0, bottom)]
+    missing = (max(0, -top), max(0, bottom - c.size[0]))
+    if any(missing):
+        band = F.pad(band, (0, 0, *missing))
+    return F.conv2d(band, weight, bias, c.stride, (0, c.pad[1]), c.dilation, c.group)
 
 
 def convolve_pooled(
@@ -456,26 +520,33 @@ def convolve_pooled(
     wide = x.shape[3] + 2 * pad[1] - kw + 1
     high = x.shape[2] + 2 * pad[0] - kh + 1
     c = ConvolutionShape(tuple(weight.shape), tuple(x.shape[2:]), (1, 1), pad, (1, 1), 1)
-    rows = max(1, _BAND // (outputs * wide * stride))
+    bands = _bands(size[0], outputs * wide * stride)
     engine = _active.get()
     tiling = engine._choice(x, weight, c).tiling
     if isinstance(tiling, Filtering):
         ready = engine._kernel(weight, tiling)
         if isinstance(ready, MinimalKernel) and ready.pools(kernel, stride):
             return ready.convolve(x, bias, relu=True, pool=kernel)
-    if rows >= size[0] or tiling is not None:
-        return F.relu_(_pooled(engine.convolve(x, weight, bias, c), kernel, stride))
-    padded = F.pad(x, (pad[1], pad[1], pad[0], pad[0])).contiguous(
-        memory_format=torch.channels_last
-    )
-    top = x.new_empty((len(x), outputs, *size)).contiguous(memory_format=torch.channels_last)
-    for start in range(0, size[0], rows):
-        stop = min(size[0], start + rows)
+    made = None
+    if tiling is not None or len(bands) == 1:
+        made = engine.convolve(x, weight, bias, c)
+        if not sharing():
+            return F.relu_(_pooled(made, kernel, stride))
+    shape = (len(x), outputs, *size)
+    top = torch.empty(shape, dtype=x.dtype, memory_format=torch.channels_last)
+
+    def work(piece: tuple[int, int, int]) -> None:
+        i, start, stop = piece
         first, last = start * stride, min(high, (stop - 1) * stride + kernel)
-        for i in range(len(x)):
-            band = F.conv2d(padded[i : i + 1, :, first : last + kh - 1], weight, bias)
-            top[i : i + 1, :, start:stop] = _pooled(band, kernel, stride)
-    return F.relu_(top)
+        image = slice(i, i + 1)
+        if made is None:
+            band = _rows(x[image], weight, bias, c, first, last)
+        else:
+            band = made[image, :, first:last]
+        top[image, :, start:stop] = F.relu_(_pooled(band, kernel, stride))
+
+    for_each([(i, *band) for i in range(len(x)) for band in bands], work)
+    return top
 
 
 def _pooled(x: Tensor, kernel: int, stride: int) -> Tensor:

@@ -180,7 +180,7 @@ def _measure() -> Rates:
         plain = torch.randn(tiles, tiling.frequencies * channels)
         mixed = torch.empty_like(plain)
         operations = 4.0 * tiling.frequencies * channels * channels * tiles
-        mix = operations / _best(lambda: kernel.mix(plain, plain, mixed))
+        mix = operations / _best(lambda: kernel.mix(tiling.all, plain, plain, mixed))
 
         # minimal filtering's steps
         count = 256

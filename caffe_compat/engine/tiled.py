@@ -19,7 +19,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, reduce
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -27,7 +28,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from caffe_compat.engine.buffers import PACK, as_image, scratch
+from caffe_compat.engine.threads import for_each, sharing
 
+# The frequencies along the width from the first one to before the last one.
+Block = tuple[int, int]
 # floats of tiles' transforms that are worked on at once: more leaves the last-level cache
 BLOCK = 40_000_000
 
@@ -58,6 +62,20 @@ class Tiling:
         return self.n // 2 + 1
 
     @property
+    def all(self) -> Block:
+        """All frequencies along the width."""
+        return 0, self.half
+
+    def blocks(self) -> list[Block]:
+        """The frequencies along the width, in a block for each thread.
+
+        On many cores the blocks would be too thin; torch then shares out each product by itself.
+        """
+        count = min(torch.get_num_threads(), self.half) if sharing() else 1
+        edges = [self.half * i // count for i in range(count + 1)]
+        return list(pairwise(edges))
+
+    @property
     def frequencies(self) -> int:
         """How many frequencies a tile has."""
         return self.n * self.half
@@ -84,6 +102,8 @@ class Tiling:
 
 @dataclass(frozen=True)
 class _Matrices:
+    """The constant matrices of a block of h frequencies along the width."""
+
     row: Tensor  # (2h, n): width to re and im of h frequencies
     column: Tensor  # (2n, 2n): (row, re/im) to (re/im, frequency)
     turned: Tensor  # (2n, 2n): the same to (-im/re, frequency)
@@ -91,16 +111,17 @@ class _Matrices:
     back: Tensor  # (mw, 2h)
 
 
-@lru_cache(maxsize=64)
-def _matrices(tiling: Tiling, dtype: torch.dtype) -> _Matrices:
-    n, h, (mh, mw) = tiling.n, tiling.half, tiling.step
+@lru_cache(maxsize=256)
+def _matrices(tiling: Tiling, dtype: torch.dtype, block: Block) -> _Matrices:
+    n, (mh, mw) = tiling.n, tiling.step
     place = torch.arange(n, dtype=torch.float64)
+    across = place[slice(*block)]
 
     def angle(a: Tensor, b: Tensor) -> Tensor:
         # the product modulo n first: whole turns would cost digits
         return 2 * math.pi * torch.remainder(a[:, None] * b[None], n) / n
 
-    t = angle(place[:h], place)
+    t = angle(across, place)
     row = torch.cat([t.cos(), -t.sin()])
     t = angle(place, place)
     c, s = t.cos(), t.sin()
@@ -112,13 +133,19 @@ def _matrices(tiling: Tiling, dtype: torch.dtype) -> _Matrices:
     upright = torch.stack([torch.stack([c, -s], 1), torch.stack([s, c], 1)], 1).reshape(
         2 * mh, 2 * n
     )
-    t = angle(place[:mw], place[:h])
-    weight = torch.full((h,), 2.0, dtype=torch.float64)
-    weight[0] = 1
-    if n % 2 == 0:
-        weight[-1] = 1
+    t = angle(place[:mw], across)
+    weight = _weights(tiling, torch.float64)[slice(*block)]
     back = torch.cat([t.cos() * weight, -t.sin() * weight], 1) / n
     return _Matrices(*(m.to(dtype).contiguous() for m in (row, column, turned, upright, back)))
+
+
+def _weights(tiling: Tiling, dtype: torch.dtype) -> Tensor:
+    """(h,): how often each frequency along the width counts, with its mirror image."""
+    weight = torch.full((tiling.half,), 2.0, dtype=dtype)
+    weight[0] = 1
+    if tiling.n % 2 == 0:
+        weight[-1] = 1
+    return weight
 
 
 @lru_cache(maxsize=64)
@@ -146,9 +173,17 @@ class Kernel:
         self.outputs, self.inputs = weight.shape[:2]
         taps = weight.detach().permute(2, 3, 0, 1).reshape(weight.shape[2] * weight.shape[3], -1)
         both = torch.mm(_kernel_matrix(tiling, weight.dtype), taps)
-        parts = both.view(2, tiling.frequencies, self.outputs, self.inputs)
+        parts = both.view(2, tiling.n, tiling.half, self.outputs, self.inputs)
         self.packed = PACK is not None and weight.dtype == torch.float32
-        self._parts: tuple[Any, Any] = tuple(self._ready(p) for p in parts)
+        blocks = tiling.blocks()
+        made: list[Any] = [None] * len(blocks)
+
+        def ready(i: int) -> None:
+            made[i] = [self._ready(part[:, slice(*blocks[i])]) for part in parts]
+
+        # on the threads that will use them: oneDNN's layouts hang on the number of cores
+        for_each(range(len(blocks)), ready)
+        self.blocks: dict[Block, list[Any]] = dict(zip(blocks, made, strict=True))
 
     @property
     def bytes(self) -> int:
@@ -156,7 +191,9 @@ class Kernel:
         return self.tiling.kernel_bytes(self.outputs, self.inputs)
 
     def _ready(self, part: Tensor) -> Any:
-        frequencies = self.tiling.frequencies
+        """The real or the imaginary part of a block (n, h, O, I), as the mixing takes it."""
+        part = part.reshape(-1, self.outputs, self.inputs)
+        frequencies = len(part)
         if self.packed:
             shape = [1, frequencies * self.inputs, 1, 32]
             return PACK(
@@ -164,12 +201,12 @@ class Kernel:
             )
         return part.transpose(1, 2).contiguous()
 
-    def mix(self, plain: Tensor, turned: Tensor, out: Tensor) -> None:
+    def mix(self, block: Block, plain: Tensor, turned: Tensor, out: Tensor) -> None:
         """``plain`` times Wr plus ``turned`` times Wi per frequency: (rows, F·I) to (rows, F·O)."""
-        rows, frequencies = len(plain), self.tiling.frequencies
+        rows, frequencies = len(plain), self.tiling.n * (block[1] - block[0])
         if self.packed:
             out.zero_()
-            for x, part in zip((plain, turned), self._parts, strict=True):
+            for x, part in zip((plain, turned), self.blocks[block], strict=True):
                 torch.ops.mkldnn._convolution_pointwise_(
                     as_image(out),
                     as_image(x),
@@ -187,7 +224,7 @@ class Kernel:
                 )
             return
         target = out.view(rows, frequencies, self.outputs).transpose(0, 1)
-        for beta, (x, part) in enumerate(zip((plain, turned), self._parts, strict=True)):
+        for beta, (x, part) in enumerate(zip((plain, turned), self.blocks[block], strict=True)):
             torch.baddbmm(
                 target,
                 x.view(rows, frequencies, self.inputs).transpose(0, 1),
@@ -212,13 +249,67 @@ class Kernel:
         count = max(1, BLOCK // each)
         with torch.no_grad():
             for i in range(0, len(x), count):
-                _convolve(x[i : i + count], self, bias, out[i : i + count], relu)
+                self._convolve(x.detach()[i : i + count], bias, out[i : i + count], relu)
         return out.permute(0, 3, 1, 2)
+
+    def _convolve(self, x: Tensor, bias: Tensor | None, out: Tensor, relu: bool) -> None:
+        """Some images at once, each block of frequencies on a thread of its own.
+
+        A block gives its part of every output pixel; the parts are added at the end.
+        """
+        blocks = list(self.blocks)
+        parts = [self._pixels(x.shape, x.dtype, f"pixels {i}") for i in range(len(blocks))]
+
+        def work(i: int) -> None:
+            self._block(x, blocks[i], bias if i == 0 else None, parts[i])
+
+        def add(j: int) -> None:
+            left = j * parts[0].shape[3]
+            target = out[:, :, left : left + parts[0].shape[3]]
+            shown = [part[j, :, : target.shape[1], : target.shape[2]] for part in parts]
+            whole = reduce(Tensor.add_, shown)
+            if relu:
+                torch.clamp_min(whole, 0, out=target)
+            else:
+                target.copy_(whole)
+
+        for_each(range(len(blocks)), work)
+        for_each(range(parts[0].shape[0]), add)
+
+    def _pixels(self, shape: torch.Size, dtype: torch.dtype, name: str) -> Tensor:
+        """A buffer for the pixels of all tiles: (tiles across, N, height of all tiles, mw, O)."""
+        (mh, mw), (th, tw) = self.tiling.step, self.tiling.tiles((shape[2], shape[3]))
+        return scratch.take(name, (tw, shape[0], th * mh, mw, self.outputs), dtype)
+
+    def _block(self, x: Tensor, block: Block, bias: Tensor | None, pixels: Tensor) -> None:
+        """What a block of frequencies adds to each pixel."""
+        tiling, outputs = self.tiling, self.outputs
+        batch, _, height, width = x.shape
+        n, h = tiling.n, block[1] - block[0]
+        (mh, mw), (kh, kw), (ph, pw) = tiling.step, tiling.kernel, tiling.pad
+        th, tw = tiling.tiles((height, width))
+        high, wide = th * mh + kh - 1, tw * mw + kw - 1
+        m = _matrices(tiling, x.dtype, block)
+        pads = (pw, wide - pw - width, ph, high - ph - height)
+        columns = (("plain", m.column), ("turned", m.turned))
+        plain, turned = _transform(x, tiling, block, high, pads, columns)
+        count = tw * batch * th
+        mixed = scratch.take("mixed", (count, 2 * n, h * outputs), x.dtype)
+        rows = 2 * count
+        self.mix(block, plain.view(rows, -1), turned.view(rows, -1), mixed.view(rows, -1))
+        if bias is not None:  # a constant is the lowest frequency
+            mixed.view(count, 2, n * h, outputs)[:, 0, 0] += bias * (n * n)
+        found = scratch.take("found", (count, 2 * mh, h * outputs), x.dtype)
+        torch.bmm(m.upright.expand(count, -1, -1), mixed, out=found)
+        back = m.back.expand(count * mh, -1, -1)
+        lines = found.view(count * mh, 2 * h, outputs)
+        torch.bmm(back, lines, out=pixels.view(count * mh, mw, outputs))
 
 
 def _transform(
     x: Tensor,
     tiling: Tiling,
+    block: Block,
     high: int,
     pads: tuple[int, int, int, int],
     columns: tuple[tuple[str, Tensor], ...],
@@ -230,7 +321,7 @@ def _transform(
     For each (name of the buffer, column matrix): (tiles across, N, tiles down, 2n, h·C).
     """
     batch, channels = x.shape[:2]
-    n, h, (mh, mw) = tiling.n, tiling.half, tiling.step
+    n, h, (mh, mw) = tiling.n, block[1] - block[0], tiling.step
     padded = F.pad(x.permute(0, 2, 3, 1), (0, 0, *pads))
     th, tw = (high - tiling.kernel[0] + 1) // mh, (padded.shape[2] - tiling.kernel[1] + 1) // mw
     lines = padded.reshape(batch * high, padded.shape[2], channels)
@@ -238,7 +329,7 @@ def _transform(
         scratch.take(name, (tw, batch, th, 2 * n, h * channels), x.dtype) for name, _ in columns
     ]
     rows = scratch.take("rows", (batch * high, 2 * h, channels), x.dtype)
-    row = _matrices(tiling, x.dtype).row.expand(batch * high, -1, -1)
+    row = _matrices(tiling, x.dtype, block).row.expand(batch * high, -1, -1)
     for j in range(tw):
         torch.bmm(row, lines[:, j * mw : j * mw + n], out=rows)
         for b in range(batch):
@@ -248,36 +339,6 @@ def _transform(
             for out, (_, column) in zip(found, columns, strict=True):
                 torch.bmm(column.expand(th, -1, -1), over, out=out[j, b])
     return found
-
-
-def _convolve(x: Tensor, kernel: Kernel, bias: Tensor | None, out: Tensor, relu: bool) -> None:
-    tiling = kernel.tiling
-    batch, _, height, width = x.shape
-    outputs, n, h = kernel.outputs, tiling.n, tiling.half
-    (mh, mw), (kh, kw), (ph, pw) = tiling.step, tiling.kernel, tiling.pad
-    th, tw = tiling.tiles((height, width))
-    high, wide = th * mh + kh - 1, tw * mw + kw - 1
-    m = _matrices(tiling, x.dtype)
-    pads = (pw, wide - pw - width, ph, high - ph - height)
-    plain, turned = _transform(x, tiling, high, pads, (("plain", m.column), ("turned", m.turned)))
-    count = tw * batch * th
-    mixed = scratch.take("mixed", (count, 2 * n, h * outputs), x.dtype)
-    kernel.mix(plain.view(2 * count, -1), turned.view(2 * count, -1), mixed.view(2 * count, -1))
-    if bias is not None:  # a constant is the lowest frequency
-        mixed.view(count, 2, tiling.frequencies, outputs)[:, 0, 0] += bias * (n * n)
-    found = scratch.take("found", (count, 2 * mh, h * outputs), x.dtype)
-    torch.bmm(m.upright.expand(count, -1, -1), mixed, out=found)
-    pixels = scratch.take("mixed", (count * mh, mw, outputs), x.dtype)  # its transforms are used up
-    torch.bmm(m.back.expand(count * mh, -1, -1), found.view(count * mh, 2 * h, outputs), out=pixels)
-    columns = pixels.view(tw, batch, th * mh, mw, outputs)
-    for j in range(tw):
-        left = j * mw
-        part = columns[j, :, : out.shape[1], : out.shape[2] - left]
-        target = out[:, :, left : left + mw]
-        if relu:
-            torch.clamp_min(part, 0, out=target)
-        else:
-            target.copy_(part)
 
 
 def kernel_gradient(x: Tensor, gradient: Tensor, tiling: Tiling) -> Tensor:
@@ -301,11 +362,8 @@ def kernel_gradient(x: Tensor, gradient: Tensor, tiling: Tiling) -> Tensor:
     # the inverse at the kernel's pixels: the transposed matrix of the kernel's transform, each
     # frequency with its mirror image
     n, h = tiling.n, tiling.half
-    weight = torch.full((h,), 2.0, dtype=x.dtype)
-    weight[0] = 1
-    if n % 2 == 0:
-        weight[-1] = 1
-    matrix = _kernel_matrix(tiling, x.dtype).view(2, n, h, -1) * (weight / (n * n))[:, None]
+    weight = _weights(tiling, x.dtype) / (n * n)
+    matrix = _kernel_matrix(tiling, x.dtype).view(2, n, h, -1) * weight[:, None]
     matrix[1] *= -1  # the stored matrix is the conjugated transform's
     taps = torch.mm(matrix.reshape(2 * n * h, -1).t(), both.view(2 * n * h, -1))
     return taps.view(*tiling.kernel, outputs, inputs).permute(2, 3, 0, 1)
@@ -330,14 +388,19 @@ def _add_kernel_gradient(both: Tensor, x: Tensor, gradient: Tensor, tiling: Tili
     )
     apart = cut.new_zeros(len(x), th, n, tw, n, outputs)
     apart[:, :, :mh, :, :mw] = cut.view(len(x), th, mh, tw, mw, outputs)
-    m = _matrices(tiling, x.dtype)
+    m = _matrices(tiling, x.dtype, tiling.all)
     (seen,) = _transform(
-        x, tiling, high, (pw, wide - pw - width, ph, high - ph - height), (("plain", m.column),)
+        x,
+        tiling,
+        tiling.all,
+        high,
+        (pw, wide - pw - width, ph, high - ph - height),
+        (("plain", m.column),),
     )
     # re and im of conj(G) X: rows (G_re, G_im) and (-G_im, G_re) against (X_re, X_im)
     image = apart.view(len(x), th * n, tw * n, outputs).permute(0, 3, 1, 2)
     columns = (("gradient", m.column), ("turned gradient", m.turned))
     for part, mine in enumerate(
-        _transform(image, Tiling(n, (1, 1), (0, 0)), th * n, (0, 0, 0, 0), columns)
+        _transform(image, Tiling(n, (1, 1), (0, 0)), tiling.all, th * n, (0, 0, 0, 0), columns)
     ):
         both[part].baddbmm_(view(mine, outputs).transpose(1, 2), view(seen, inputs))

@@ -7,6 +7,7 @@ import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,8 +17,13 @@ from torch import Tensor, nn
 from caffe_compat.definition.prototxt import read_net
 from caffe_compat.definition.spec import TEST, NetSpec
 from caffe_compat.engine.plan import Engine, Mode, using
+from caffe_compat.engine.threads import on_one_core
 from caffe_compat.errors import CaffeCompatError, WeightError
+from caffe_compat.layers.arrange import Concat
 from caffe_compat.layers.base import Shape
+from caffe_compat.layers.neuron import ReLU
+from caffe_compat.layers.pooling import Pooling
+from caffe_compat.layers.reduction import Eltwise
 from caffe_compat.network import fuse
 from caffe_compat.network.bound import check_network
 from caffe_compat.network.fillers import fill
@@ -35,6 +41,11 @@ _LARGE = 1_000_000  # values of one image's blob
 
 class _Blobs(nn.Module):
     """The parameter blobs of one layer; exists for its ``state_dict`` names."""
+
+
+# Layers whose work is little more than reading their bottoms, and values that are few for them.
+_LIGHT = (Concat, Eltwise, Pooling, ReLU)
+_FEW = 1_000_000
 
 
 class Net(nn.Module):
@@ -511,7 +522,17 @@ class Net(nn.Module):
                 b if g or not node.layer.spec.propagate_down else b.detach()
                 for b, g in zip(bottoms, node.bottom_grad, strict=True)
             ]
-        return node.layer.run_forward([self.param(p) for p in node.params], *bottoms)
+        work = partial(node.layer.run_forward, [self.param(p) for p in node.params], *bottoms)
+        return on_one_core(work) if self._is_light(node, bottoms) else work()
+
+    def _is_light(self, node: Node, bottoms: list[Tensor]) -> bool:
+        """Whether a layer is done before several cores have begun on it."""
+        return (
+            isinstance(node.layer, _LIGHT)
+            and not torch.is_grad_enabled()
+            and self._now.mode != "direct"
+            and all(b.device.type == "cpu" and b.numel() < _FEW for b in bottoms)
+        )
 
     def _heavy(self, plan: list[Node], values: Mapping[str, Tensor], least: int = 2) -> int:
         """How many of the first nodes are better run image by image: those up to the last with

@@ -32,8 +32,9 @@ def _deploy_net(path: Path, engine: Mode = "auto") -> tuple[Net, np.ndarray, dic
 
 
 @pytest.mark.parametrize("path", cases("deploy", "*.json"))
+@pytest.mark.parametrize("cores", [1, 2], indirect=True)
 @pytest.mark.parametrize("engine", ["auto", "direct", "tiled", "minimal"])
-def test_deploy(path: Path, engine: Mode) -> None:
+def test_deploy(path: Path, engine: Mode, cores: int) -> None:
     net, x, recorded = _deploy_net(path, engine)
     with torch.no_grad():
         ours = net(torch.from_numpy(x), blobs=recorded)
@@ -107,8 +108,9 @@ def test_snapshot_of_a_training_net(path: Path) -> None:
 
 @needs_data
 @pytest.mark.parametrize("path", cases("models", "*.json"))
+@pytest.mark.parametrize("cores", [1, 2], indirect=True)
 @pytest.mark.parametrize("engine", ["auto", "tiled", "minimal"])
-def test_public_model(path: Path, engine: Mode) -> None:
+def test_public_model(path: Path, engine: Mode, cores: int) -> None:
     case = json.loads(path.read_text())
     with np.load(path.with_suffix(".npz")) as file:
         recorded = {key: file[key] for key in file.files}

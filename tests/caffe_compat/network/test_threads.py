@@ -24,8 +24,9 @@ _CONFIG = netgen.CPMConfig(
 )
 
 
+@pytest.mark.parametrize("cores", [1, 2], indirect=True)
 @pytest.mark.parametrize("mode", ["auto", "direct", "tiled", "minimal"])
-def test_two_threads_call_one_network(mode: Mode) -> None:
+def test_two_threads_call_one_network(mode: Mode, cores: int) -> None:
     """Images of different sizes and batches, again and again, the first pass (which transforms the
     kernels) included."""
     inputs = [torch.randn(batch, 4, side, side) for batch, side in ((1, 64), (2, 48), (1, 96)) * 4]
