@@ -8,6 +8,32 @@ import numpy as np
 
 from caffe_compat import Net, parse_net, write_weights
 from caffe_compat.definition.spec import NetSpec
+from reproduce.network.netgen import CPMConfig
+
+# A pose machine that runs in milliseconds.
+TINY_MACHINE = CPMConfig(
+    stages=2,
+    input_size=64,
+    towers=(4, 4, 8),
+    features=4,
+    wide=8,
+    belief=8,
+    tower_kernel=5,
+    stage_kernel=5,
+    filler="msra",
+)
+# One with the kernels and the multiples of 16 channels that each way of the engine is made for.
+ENGINE_MACHINE = CPMConfig(
+    stages=2,
+    input_size=64,
+    towers=(8, 16, 16),
+    features=16,
+    wide=16,
+    belief=16,
+    tower_kernel=3,
+    stage_kernel=9,
+    filler="msra",
+)
 
 TEXT = """
 name: "small"

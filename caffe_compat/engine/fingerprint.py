@@ -7,13 +7,15 @@ computed from weights must look at the weights themselves.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import cast
 
 import torch
 from torch import Tensor
+
+from caffe_compat.engine.threads import for_each
 
 _ROW = 512  # 64-bit words of a tensor that one sum covers
 _LARGE = 1024 * _ROW  # from here on a second thread costs less than it saves
@@ -78,34 +80,18 @@ def fingerprint(tensor: Tensor) -> Fingerprint:
 def fingerprints(tensors: Sequence[Tensor]) -> list[Fingerprint]:
     """The fingerprints of several tensors, worked out on two cores where torch uses more than one.
 
-    The sums run on one core each, without torch's own threads: waiting for those takes longer than
-    the sums on a machine that is busy with something else.
+    torch's own threads would share out each sum, and wait for each other longer than the sums take
+    on a machine that is busy with something else.
     """
     found: list[Fingerprint | None] = [None] * len(tensors)
-    todo = sorted(range(len(tensors)), key=lambda i: tensors[i].numel())
 
-    def work() -> None:
-        while True:
-            try:
-                place = todo.pop()
-            except IndexError:
-                return
-            found[place] = fingerprint(tensors[place])
+    def work(place: int) -> None:
+        found[place] = fingerprint(tensors[place])
 
+    largest_first = sorted(range(len(tensors)), key=lambda i: -tensors[i].numel())
     large = sum(t.numel() for t in tensors) > _LARGE
-    helper = (
-        threading.Thread(target=work)
-        if large and len(tensors) > 1 and torch.get_num_threads() > 1
-        else None
-    )
-    if helper is not None:
-        helper.start()
-    work()
-    if helper is not None:
-        helper.join()
-    return [
-        one if one is not None else fingerprint(t) for one, t in zip(found, tensors, strict=True)
-    ]
+    for_each(largest_first, work, cores=2 if large else 1)
+    return cast("list[Fingerprint]", found)
 
 
 def _in_memory_order(tensor: Tensor) -> Tensor:

@@ -71,6 +71,10 @@ class Choice:
     memory: int = 0
 
 
+# torch's own convolution as it is: another device or type, or asked for.
+_PLAIN = Choice("direct", "")
+
+
 @dataclass(frozen=True)
 class ConvolutionShape:
     """A convolution's shapes, as the plan sees them.
@@ -267,7 +271,7 @@ class Engine:
         learns = any(t is not None and t.requires_grad for t in (x, weight, bias))
         learns = learns and torch.is_grad_enabled()
         if choice.tiling is None:
-            if choice.why and not learns and len(c.size) == 2 and sharing():
+            if choice is not _PLAIN and not learns and len(c.size) == 2 and sharing():
                 return _direct(x, weight, bias, c, relu)
             made = _RUN[len(c.size)](x, weight, bias, c.stride, c.pad, c.dilation, c.group)
         elif learns:
@@ -286,7 +290,7 @@ class Engine:
             or torch.compiler.is_compiling()
             or not x.numel()
         ):
-            return Choice("direct", "")
+            return _PLAIN
         key = id(weight), c
         found = self._choices.get(key)
         if found is None:

@@ -14,7 +14,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import TypeVar
 
 import torch
@@ -33,14 +33,18 @@ class _Pool:
         self._executor: ThreadPoolExecutor | None = None
         self._size = 0
 
-    def of(self, size: int) -> ThreadPoolExecutor:
-        """A pool of at least so many threads."""
+    def start(self, work: Callable[[], object], count: int) -> list[Future[object]]:
+        """Begin the same work on so many threads.
+
+        A pool that is too small makes way for a larger one and ends when its work is done. Nobody
+        else may begin something in it meanwhile, hence the lock.
+        """
         with self._lock:
-            if self._executor is None or self._size < size:
+            if self._executor is None or self._size < count:
                 if self._executor is not None:
                     self._executor.shutdown(wait=False)
-                self._executor, self._size = self._made(size), size
-            return self._executor
+                self._executor, self._size = self._made(count), count
+            return [self._executor.submit(work) for _ in range(count)]
 
     def _made(self, size: int) -> ThreadPoolExecutor:
         """The threads, all of them started.
@@ -107,15 +111,25 @@ def whole_operations() -> Iterator[None]:
         _here.whole = before
 
 
-def for_each(pieces: Sequence[Piece], work: Callable[[Piece], object]) -> None:
+def for_each(
+    pieces: Sequence[Piece], work: Callable[[Piece], object], cores: int | None = None
+) -> None:
     """Do the work for each piece, a piece on each core. Records no gradients.
 
     The pieces are begun in their order; two may be under way at once, so that none may need what
     another one gives. An error ends the work: pieces that no thread has begun are left out, and it
     is raised when the others have ended.
+
+    Parameters
+    ----------
+    cores : at most so many, and no more than torch uses; default: all where layers are shared out,
+        see :func:`sharing`, else one.
     """
-    count = min(torch.get_num_threads(), len(pieces))
-    if count < 2 or not sharing():
+    if cores is None and not sharing():
+        cores = 1
+    every = torch.get_num_threads()
+    count = min(len(pieces), every if cores is None else min(cores, every))
+    if count < 2:
         with torch.no_grad():
             for piece in pieces:
                 work(piece)
@@ -154,8 +168,7 @@ def _in_pool(pieces: Iterable[Piece], work: Callable[[Piece], object], count: in
                     todo.clear()
                     raise
 
-    pool = _pool.of(torch.get_num_threads())
-    running = [pool.submit(take) for _ in range(count)]
+    running = _pool.start(take, count)
     try:
         for one in running:
             one.result()

@@ -19,15 +19,12 @@ from caffe_compat.definition.spec import TEST, NetSpec
 from caffe_compat.engine.plan import Engine, Mode, using
 from caffe_compat.engine.threads import on_one_core
 from caffe_compat.errors import CaffeCompatError, WeightError
-from caffe_compat.layers.arrange import Concat
 from caffe_compat.layers.base import Shape
-from caffe_compat.layers.neuron import ReLU
-from caffe_compat.layers.pooling import Pooling
-from caffe_compat.layers.reduction import Eltwise
 from caffe_compat.network import fuse
 from caffe_compat.network.bound import check_network
 from caffe_compat.network.fillers import fill
 from caffe_compat.network.graph import Graph, Node, Param, build
+from caffe_compat.network.light import is_light
 from caffe_compat.network.match import LayerMatch, Match, match, require
 from caffe_compat.network.passes import Pass, Whole
 from caffe_compat.network.patches import Background, Patch, Rect, cut, start
@@ -41,11 +38,6 @@ _LARGE = 1_000_000  # values of one image's blob
 
 class _Blobs(nn.Module):
     """The parameter blobs of one layer; exists for its ``state_dict`` names."""
-
-
-# Layers whose work is little more than reading their bottoms, and values that are few for them.
-_LIGHT = (Concat, Eltwise, Pooling, ReLU)
-_FEW = 1_000_000
 
 
 class Net(nn.Module):
@@ -523,16 +515,8 @@ class Net(nn.Module):
                 for b, g in zip(bottoms, node.bottom_grad, strict=True)
             ]
         work = partial(node.layer.run_forward, [self.param(p) for p in node.params], *bottoms)
-        return on_one_core(work) if self._is_light(node, bottoms) else work()
-
-    def _is_light(self, node: Node, bottoms: list[Tensor]) -> bool:
-        """Whether a layer is done before several cores have begun on it."""
-        return (
-            isinstance(node.layer, _LIGHT)
-            and not torch.is_grad_enabled()
-            and self._now.mode != "direct"
-            and all(b.device.type == "cpu" and b.numel() < _FEW for b in bottoms)
-        )
+        alone = self._now.mode != "direct" and is_light(node, bottoms)
+        return on_one_core(work) if alone else work()
 
     def _heavy(self, plan: list[Node], values: Mapping[str, Tensor], least: int = 2) -> int:
         """How many of the first nodes are better run image by image: those up to the last with

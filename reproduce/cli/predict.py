@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import glob
 import os
 import sys
 import time
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from caffe_compat.errors import CaffeCompatError, printable
+from reproduce.cli import predict_values
 from reproduce.cli.common import (
     BAD_INPUT,
     BENCHMARK_NAME,
@@ -51,102 +51,6 @@ Examples:
 """
 
 
-def _numbers(value: str) -> tuple[float, ...]:
-    """Numbers with commas between; none where it is something else."""
-    try:
-        return tuple(float(v) for v in value.split(","))
-    except ValueError:
-        return ()
-
-
-def _box(
-    context: click.Context, parameter: click.Parameter, value: str | None
-) -> tuple[float, ...] | None:
-    if value is None:
-        return None
-    numbers = _numbers(value)
-    if len(numbers) != 4 or min(numbers[2:]) <= 0:
-        raise click.BadParameter(
-            f"'{value}': expected x,y,width,height in pixels, for example 120,40,200,420"
-        )
-    return numbers
-
-
-def _scales(
-    context: click.Context, parameter: click.Parameter, value: str | None
-) -> tuple[float, ...] | None:
-    if value is None:
-        return None
-    numbers = _numbers(value)
-    if not numbers or not all(0.01 <= n <= 100 for n in numbers):
-        raise click.BadParameter(
-            f"'{value}': expected multiples of the protocol's scale, for example 0.8,1,1.2"
-        )
-    return numbers
-
-
-def _range(
-    context: click.Context, parameter: click.Parameter, value: str | None
-) -> tuple[float, float] | None:
-    if value is None:
-        return None
-    numbers = _numbers(value)
-    if len(numbers) != 2 or not 0.01 <= numbers[0] <= numbers[1] <= 100:
-        raise click.BadParameter(
-            f"'{value}': expected the smallest and the largest size, for example 0.8,1.2"
-        )
-    return numbers[0], numbers[1]
-
-
-_STREAMS = ("rtsp://", "rtmp://", "http://", "https://", "udp://")
-
-
-def _inputs(inputs: tuple[str, ...]) -> tuple[list[Path], list[Path], list[int | str]]:
-    """Images, videos, and cameras or streams that the arguments name; each once.
-
-    Raises
-    ------
-    CaffeCompatError : a folder without pictures, or the address of a picture.
-    """
-    from reproduce.predict.photographs import IMAGES
-    from reproduce.predict.videos import VIDEOS
-
-    images: list[Path] = []
-    videos: list[Path] = []
-    cameras: list[int | str] = []
-    for name in inputs:
-        path = Path(name)
-        if name.startswith("camera:") and name[7:].isdigit():
-            cameras.append(int(name[7:]))
-        elif name.lower().startswith(_STREAMS):
-            if name.lower().endswith(IMAGES):
-                raise CaffeCompatError(f"{name}: is a picture on a server; download it first")
-            cameras.append(name)
-        elif path.is_dir():
-            found = [p for p in path.iterdir() if p.suffix.lower() in (*IMAGES, *VIDEOS)]
-            if not found:
-                raise CaffeCompatError(f"{name}: no image or video files in there")
-            images += sorted(p for p in found if p.suffix.lower() in IMAGES)
-            videos += sorted(p for p in found if p.suffix.lower() in VIDEOS)
-        else:
-            pattern = not path.exists() and any(c in name for c in "*?[")
-            many = sorted(Path(p) for p in glob.glob(name, recursive=True)) if pattern else []
-            for one in many or [path]:  # a pattern without a match is reported as missing
-                (videos if one.suffix.lower() in VIDEOS else images).append(one)
-    return _once(images), _once(videos), list(dict.fromkeys(cameras))
-
-
-def _once(paths: Sequence[Path]) -> list[Path]:
-    """Files as they are named first, each once; how many are named again is said."""
-    named: dict[str, Path] = {}
-    for path in paths:
-        named.setdefault(os.path.abspath(path), path)
-    once = list(named.values())
-    if again := len(paths) - len(once):
-        click.echo(f"note: inputs that are named more than once are done once ({again})", err=True)
-    return once
-
-
 class _PredictCommand(Command):
     """``--detect`` may stand alone, before an input too: what follows counts as its value only
     where it is one."""
@@ -176,7 +80,9 @@ _DETECTORS = ("auto", "heads", "hog", "person")
 )
 @click.option("--prototxt", type=FILE, help="Deploy definition, if the model holds none.")
 @click.option(
-    "--box", callback=_box, help="x,y,width,height of the person (default: the whole image)."
+    "--box",
+    callback=predict_values.box,
+    help="x,y,width,height of the person (default: the whole image).",
 )
 @click.option(
     "--boxes",
@@ -199,7 +105,7 @@ _DETECTORS = ("auto", "heads", "hog", "person")
 )
 @click.option(
     "--person-scales",
-    callback=_scales,
+    callback=predict_values.scales,
     help="Heights that --detect person looks at, in multiples of the input's (default: "
     "0.5,0.7,1,1.4).",
 )
@@ -221,13 +127,13 @@ _DETECTORS = ("auto", "heads", "hog", "person")
 )
 @click.option(
     "--scales",
-    callback=_scales,
+    callback=predict_values.scales,
     help="Multiples of the protocol's scale, e.g. 0.8,1,1.2 (default: the paper's).",
 )
 @click.option(
     "--range",
     "demo_range",
-    callback=_range,
+    callback=predict_values.size_range,
     help="demo: smallest and largest size of the person in the input, e.g. 0.8,1.2 (default: that "
     "of the authors' demo for this model; else 0.8,3).",
 )
@@ -349,7 +255,7 @@ def main(
     _check_person_model(by_network, detect, person_model)
     if (demo_range or octave) and (protocol != "demo" or dataset or scales):
         raise CaffeCompatError("--range and --octave are of --protocol demo, without --scales")
-    images, videos, cameras = _inputs(inputs)
+    images, videos, cameras = predict_values.inputs(inputs)
     if page and not images:
         raise CaffeCompatError("--page shows photographs: name some")
     where, lost = _where(boxes, box, [*images, *videos])

@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,20 +31,11 @@ from reproduce.cli import convert, export, predict, train
 from reproduce.network import netgen
 from reproduce.people import annotation
 from reproduce.records import store
+from tests.nets import TINY_MACHINE
 from tests.people import dataset
 
 SIGNALS = (signal.SIGKILL, signal.SIGINT, signal.SIGTERM)
 _LONGEST = 120  # seconds of a command
-_SMALL: dict[str, Any] = {
-    "stages": 2,
-    "towers": (4, 4, 8),
-    "features": 4,
-    "wide": 8,
-    "belief": 8,
-    "tower_kernel": 5,
-    "stage_kernel": 5,
-    "filler": "msra",
-}
 
 
 @dataclass(frozen=True)
@@ -69,8 +60,7 @@ def prepare(folder: Path) -> None:
     people = dataset(folder, 40)
     annotation.write_json(folder / "people.json", people)
     store.export_lmdb(store.plan(people[:10], seed=1), folder, folder / "records", jpeg=True)
-    config = netgen.CPMConfig(input_size=96, **_SMALL)
-    net = Net(netgen.deploy(config), seed=2)
+    net = Net(netgen.deploy(replace(TINY_MACHINE, input_size=96)), seed=2)
     write_weights(folder / "small.caffemodel", net.weights(), net.graph.spec)
     rng = np.random.default_rng(0)
     (folder / "pictures").mkdir()
@@ -104,7 +94,7 @@ def _train(workers: int) -> Callable[[Path, Path, bool], list[str]]:
     def start(source: Path, out: Path, again: bool) -> list[str]:
         if not again or not (out / "solver.prototxt").exists():
             data = netgen.DataConfig(source=str(source / "records"), batch_size=2, target_dist=0.3)
-            net = netgen.train_test(netgen.CPMConfig(input_size=64, **_SMALL), data)
+            net = netgen.train_test(TINY_MACHINE, data)
             (out / "net.prototxt").write_text(net.to_text())
             values = {"max_iter": 8, "snapshot": 2, "display": 1, "solver_mode": None}
             spec = netgen.solver(net="net.prototxt", prefix="snap/pose", base_lr=1e-4, **values)

@@ -18,6 +18,7 @@ from caffe_compat.engine import plan, tiled
 from caffe_compat.engine.fingerprint import fingerprint, fingerprints
 from caffe_compat.errors import CaffeCompatError
 from reproduce.network import netgen
+from tests.nets import TINY_MACHINE
 
 _SMALL = netgen.CPMConfig(
     stages=3, input_size=128, towers=(8, 8, 16), features=8, wide=16, belief=16, filler="msra"
@@ -223,19 +224,8 @@ def test_only_what_differs_from_the_background(data: st.DataObject) -> None:
     import caffe_compat.network.net
     from caffe_compat.network.patches import Background
 
-    size = 64
-    config = netgen.CPMConfig(
-        stages=2,
-        input_size=size,
-        towers=(4, 4, 6),
-        features=4,
-        wide=8,
-        belief=6,
-        tower_kernel=5,
-        stage_kernel=5,
-        filler="msra",
-    )
-    net = Net(netgen.deploy(config), seed=2)
+    size = TINY_MACHINE.input_size
+    net = Net(netgen.deploy(TINY_MACHINE), seed=2)
     torch.manual_seed(0)
     base = torch.randn(1, 4, size, size)
     known = Background(base)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,19 +19,9 @@ from caffe_compat.definition.prototxt import parse_net
 from caffe_compat.engine import minimal, plan, rates
 from caffe_compat.engine.minimal import Filtering
 from reproduce.network import netgen
+from tests.nets import ENGINE_MACHINE
 
-_SMALL = netgen.CPMConfig(
-    stages=2,
-    input_size=64,
-    towers=(8, 16, 16),
-    features=16,
-    wide=16,
-    belief=16,
-    tower_kernel=3,
-    feature_kernel=3,
-    stage_kernel=5,
-    filler="msra",
-)
+_SMALL = replace(ENGINE_MACHINE, feature_kernel=3, stage_kernel=5)
 
 
 @settings(max_examples=60, deadline=None)

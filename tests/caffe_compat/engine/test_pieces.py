@@ -15,18 +15,8 @@ from torch import Tensor
 from caffe_compat import Net
 from caffe_compat.engine import plan, threads
 from reproduce.network import netgen
+from tests.nets import ENGINE_MACHINE
 
-_CONFIG = netgen.CPMConfig(
-    stages=2,
-    input_size=64,
-    towers=(8, 16, 16),
-    features=16,
-    wide=16,
-    belief=16,
-    tower_kernel=3,
-    stage_kernel=9,
-    filler="msra",
-)
 _several = pytest.mark.parametrize("cores", [2, 3], indirect=True)
 
 
@@ -86,6 +76,23 @@ def test_an_error_ends_the_work_and_is_raised(cores: int) -> None:
     threads.for_each(range(5), begun.append)
     with pytest.raises(ZeroDivisionError):
         threads.on_one_core(lambda: 1 // 0)
+
+
+@_several
+def test_callers_with_different_numbers_of_cores(cores: int) -> None:
+    """The pool grows while another thread works in it."""
+
+    def call(count: int) -> int:
+        torch.set_num_threads(count)
+        done: list[int] = []
+        for _ in range(50):
+            threads.for_each(range(count), done.append)
+        return len(done)
+
+    threads._pool.forget()
+    counts = (2, 3, 4, 2)
+    with ThreadPoolExecutor(len(counts)) as callers:
+        assert list(callers.map(call, counts)) == [50 * count for count in counts]
 
 
 @_several
@@ -177,7 +184,7 @@ def test_pooled_convolutions(inputs: int, kernel: int, mode: plan.Mode, cores: i
 @pytest.mark.parametrize("mode", ["auto", "tiled", "minimal"])
 def test_a_network_whose_cores_change(mode: plan.Mode, cores: int) -> None:
     """Kernels that were made for some cores serve others."""
-    net, x = Net(netgen.deploy(_CONFIG), seed=3, engine=mode), torch.randn(2, 4, 64, 64)
+    net, x = Net(netgen.deploy(ENGINE_MACHINE), seed=3, engine=mode), torch.randn(2, 4, 64, 64)
     with torch.no_grad():
         several = net(x)["Mconv5_stage2"].clone()
         torch.set_num_threads(1)

@@ -10,18 +10,7 @@ import torch
 from caffe_compat import Net
 from caffe_compat.engine.plan import Mode
 from reproduce.network import netgen
-
-_CONFIG = netgen.CPMConfig(
-    stages=2,
-    input_size=64,
-    towers=(8, 16, 16),
-    features=16,
-    wide=16,
-    belief=16,
-    tower_kernel=3,
-    stage_kernel=9,
-    filler="msra",
-)
+from tests.nets import ENGINE_MACHINE
 
 
 @pytest.mark.parametrize("cores", [1, 2], indirect=True)
@@ -36,9 +25,9 @@ def test_two_threads_call_one_network(mode: Mode, cores: int) -> None:
             found: torch.Tensor = net(data)["Mconv5_stage2"]
             return found.clone()
 
-    alone = Net(netgen.deploy(_CONFIG), seed=3, engine=mode)
+    alone = Net(netgen.deploy(ENGINE_MACHINE), seed=3, engine=mode)
     expected = [run(alone, data) for data in inputs]
-    shared = Net(netgen.deploy(_CONFIG), seed=3, engine=mode)
+    shared = Net(netgen.deploy(ENGINE_MACHINE), seed=3, engine=mode)
     with ThreadPoolExecutor(3) as threads:
         found = list(threads.map(lambda data: run(shared, data), inputs))
     for one, other in zip(found, expected, strict=True):

@@ -29,23 +29,13 @@ from reproduce.predict.result_files import write_all
 from reproduce.predict.result_names import result_names
 from reproduce.runtime.journal import Journal
 from reproduce.runtime.locks import hold
+from tests.nets import TINY_MACHINE
 from tests.paths import DATA, needs_data
 from tests.pictures import read_picture
 
 
 def _write_model(path: Path, seed: int) -> Path:
-    config = netgen.CPMConfig(
-        stages=2,
-        input_size=64,
-        towers=(4, 4, 8),
-        features=4,
-        wide=8,
-        belief=8,
-        tower_kernel=5,
-        stage_kernel=5,
-        filler="msra",
-    )
-    net = Net(netgen.deploy(config), seed=seed)
+    net = Net(netgen.deploy(TINY_MACHINE), seed=seed)
     write_weights(path, net.weights(), net.graph.spec)
     return path
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -16,6 +17,7 @@ from reproduce.cli import predict
 from reproduce.network import netgen
 from reproduce.predict.predictor import Predictor
 from reproduce.predict.protocol import DEMO, PROTOCOLS, Standing
+from tests.nets import TINY_MACHINE
 from tests.paths import DATA, needs_data
 from tests.pictures import read_picture
 
@@ -23,18 +25,7 @@ from tests.pictures import read_picture
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small untrained pose machine."""
-    config = netgen.CPMConfig(
-        stages=2,
-        input_size=96,
-        towers=(4, 4, 8),
-        features=4,
-        wide=8,
-        belief=8,
-        tower_kernel=5,
-        stage_kernel=5,
-        filler="msra",
-    )
-    net = Net(netgen.deploy(config), seed=2)
+    net = Net(netgen.deploy(replace(TINY_MACHINE, input_size=96)), seed=2)
     path = tmp_path_factory.mktemp("model") / "small.caffemodel"
     write_weights(path, net.weights(), net.graph.spec)
     return path

@@ -26,20 +26,10 @@ from reproduce.network import netgen
 from reproduce.people import part_names
 from reproduce.records import store
 from reproduce.train import run as training
-from tests.nets import same_blobs
+from tests.nets import TINY_MACHINE, same_blobs
 from tests.people import dataset
 
-_CONFIG = netgen.CPMConfig(
-    stages=2,
-    input_size=64,
-    towers=(4, 4, 8),
-    features=4,
-    wide=8,
-    belief=8,
-    tower_kernel=5,
-    stage_kernel=5,
-    filler="msra",
-)
+_CONFIG = TINY_MACHINE
 
 
 def _prepare(folder: Path, batch: int = 2, **settings: object) -> Path:

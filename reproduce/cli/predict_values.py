@@ -1,0 +1,111 @@
+"""What the arguments and values of ``cpm-predict`` mean."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from caffe_compat.errors import CaffeCompatError
+
+
+def _numbers(value: str) -> tuple[float, ...]:
+    """Numbers with commas between; none where it is something else."""
+    try:
+        return tuple(float(v) for v in value.split(","))
+    except ValueError:
+        return ()
+
+
+def box(
+    context: click.Context, parameter: click.Parameter, value: str | None
+) -> tuple[float, ...] | None:
+    """``--box``: x, y, width and height in pixels."""
+    if value is None:
+        return None
+    numbers = _numbers(value)
+    if len(numbers) != 4 or min(numbers[2:]) <= 0:
+        raise click.BadParameter(
+            f"'{value}': expected x,y,width,height in pixels, for example 120,40,200,420"
+        )
+    return numbers
+
+
+def scales(
+    context: click.Context, parameter: click.Parameter, value: str | None
+) -> tuple[float, ...] | None:
+    """``--scales``: multiples of the protocol's scale."""
+    if value is None:
+        return None
+    numbers = _numbers(value)
+    if not numbers or not all(0.01 <= n <= 100 for n in numbers):
+        raise click.BadParameter(
+            f"'{value}': expected multiples of the protocol's scale, for example 0.8,1,1.2"
+        )
+    return numbers
+
+
+def size_range(
+    context: click.Context, parameter: click.Parameter, value: str | None
+) -> tuple[float, float] | None:
+    """``--range``: the smallest and the largest size of the person."""
+    if value is None:
+        return None
+    numbers = _numbers(value)
+    if len(numbers) != 2 or not 0.01 <= numbers[0] <= numbers[1] <= 100:
+        raise click.BadParameter(
+            f"'{value}': expected the smallest and the largest size, for example 0.8,1.2"
+        )
+    return numbers[0], numbers[1]
+
+
+_STREAMS = ("rtsp://", "rtmp://", "http://", "https://", "udp://")
+
+
+def inputs(inputs: tuple[str, ...]) -> tuple[list[Path], list[Path], list[int | str]]:
+    """Images, videos, and cameras or streams that the arguments name; each once.
+
+    Raises
+    ------
+    CaffeCompatError : a folder without pictures, or the address of a picture.
+    """
+    from reproduce.predict.photographs import IMAGES
+    from reproduce.predict.videos import VIDEOS
+
+    images: list[Path] = []
+    videos: list[Path] = []
+    cameras: list[int | str] = []
+    for name in inputs:
+        path = Path(name)
+        if name.startswith("camera:") and name[7:].isdigit():
+            cameras.append(int(name[7:]))
+        elif name.lower().startswith(_STREAMS):
+            if name.lower().endswith(IMAGES):
+                raise CaffeCompatError(f"{name}: is a picture on a server; download it first")
+            cameras.append(name)
+        elif path.is_dir():
+            found = [p for p in path.iterdir() if p.suffix.lower() in (*IMAGES, *VIDEOS)]
+            if not found:
+                raise CaffeCompatError(f"{name}: no image or video files in there")
+            images += sorted(p for p in found if p.suffix.lower() in IMAGES)
+            videos += sorted(p for p in found if p.suffix.lower() in VIDEOS)
+        else:
+            pattern = not path.exists() and any(c in name for c in "*?[")
+            many = sorted(Path(p) for p in glob.glob(name, recursive=True)) if pattern else []
+            for one in many or [path]:  # a pattern without a match is reported as missing
+                (videos if one.suffix.lower() in VIDEOS else images).append(one)
+    return _once(images), _once(videos), list(dict.fromkeys(cameras))
+
+
+def _once(paths: Sequence[Path]) -> list[Path]:
+    """Files as they are named first, each once; how many are named again is said."""
+    named: dict[str, Path] = {}
+    for path in paths:
+        named.setdefault(os.path.abspath(path), path)
+    once = list(named.values())
+    if again := len(paths) - len(once):
+        click.echo(f"note: inputs that are named more than once are done once ({again})", err=True)
+    return once
