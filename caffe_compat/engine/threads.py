@@ -92,9 +92,15 @@ def sharing() -> bool:
     """Whether layers are worked on in pieces here.
 
     It was measured with few cores only. With many, the pieces of a small map would be too thin;
-    torch then shares out each operation as it always does.
+    torch then shares out each operation as it always does. Who exports, traces or counts the
+    operations of this thread would see nothing of what others do.
     """
-    return not _here.whole and 1 < torch.get_num_threads() <= MOST_CORES
+    watched = (
+        torch.compiler.is_compiling()
+        or torch._C._get_tracing_state() is not None
+        or torch._C._len_torch_dispatch_stack() > 0
+    )
+    return not _here.whole and not watched and 1 < torch.get_num_threads() <= MOST_CORES
 
 
 @contextlib.contextmanager
@@ -129,6 +135,8 @@ def for_each(
         cores = 1
     every = torch.get_num_threads()
     count = min(len(pieces), every if cores is None else min(cores, every))
+    if not pieces:
+        return
     if count < 2:
         with torch.no_grad():
             for piece in pieces:
@@ -138,14 +146,13 @@ def for_each(
 
 
 def on_one_core(work: Callable[[], Result]) -> Result:
-    """What some work gives that is too small for several cores. Records no gradients.
+    """What some work gives that is too small for several cores and records no gradients.
 
     torch's own threads keep their cores busy for some milliseconds after each operation, in which
     they wait for the next one. Here they are not woken.
     """
     if not sharing():
-        with torch.no_grad():
-            return work()
+        return work()
     found: list[Result] = []
     _in_pool([work], lambda piece: found.append(piece()), 1)
     return found[0]

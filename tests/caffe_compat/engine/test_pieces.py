@@ -11,6 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from caffe_compat import Net
 from caffe_compat.engine import plan, threads
@@ -101,8 +102,9 @@ def test_inference_mode_and_gradients_are_the_callers(cores: int) -> None:
         out = torch.zeros(8)
         threads.for_each(range(8), lambda i: out[i].fill_(i))
     assert out.tolist() == list(range(8))
-    weight = torch.ones(3, requires_grad=True)
-    assert not threads.on_one_core(lambda: weight * 2).requires_grad
+    weight, made = torch.ones(3, requires_grad=True), []
+    threads.for_each(range(2), lambda _: made.append(weight * 2))
+    assert not any(tensor.requires_grad for tensor in made)
 
 
 @_several
@@ -114,6 +116,31 @@ def test_nothing_is_in_pieces_where_operations_are_whole(cores: int) -> None:
         threads.for_each(range(4), lambda _: names.append(threading.current_thread().name))
     assert set(names) == {here}
     assert threads.sharing()
+
+
+@_several
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+@pytest.mark.filterwarnings("ignore:.*torch.jit.trace:DeprecationWarning")
+@pytest.mark.parametrize("way", ["export", "trace", "count"])
+@pytest.mark.parametrize("mode", ["auto", "direct"])
+def test_who_follows_the_operations_sees_all_of_them(mode: plan.Mode, way: str, cores: int) -> None:
+    """Without gradients, where layers would be worked on in pieces."""
+    net, x = Net(netgen.deploy(ENGINE_MACHINE), seed=3, engine=mode), torch.randn(1, 4, 64, 64)
+    other = torch.randn(1, 4, 64, 64)
+    with torch.no_grad():
+        expected = net(other)["Mconv5_stage2"]
+        if way == "export":
+            found = torch.export.export(net, (x,)).module()(other)["Mconv5_stage2"]
+        elif way == "trace":
+            found = torch.jit.trace(net, x, strict=False, check_trace=False)(other)["Mconv5_stage2"]
+        else:
+            with FlopCounterMode(display=False) as several:
+                found = net(other)["Mconv5_stage2"]
+            torch.set_num_threads(1)
+            with FlopCounterMode(display=False) as one:
+                net(other)
+            assert several.get_total_flops() == one.get_total_flops() > 0
+    _assert_near(found, expected)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
