@@ -124,12 +124,12 @@ def test_read_only_models_stay_alone(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_interruption(monkeypatch: pytest.MonkeyPatch) -> None:
-    from reproduce.cli import predict
+    from reproduce.cli import predict, predict_values
 
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(predict, "_inputs", stop)
+    monkeypatch.setattr(predict_values, "inputs", stop)
     result = CliRunner().invoke(predict.main, ["a.jpg"])
     assert result.exit_code == 130
     assert "--resume" in result.stderr
