@@ -50,10 +50,13 @@ class Filtering:
     ----------
     kernel : (kh, kw), each from 1 to :data:`LARGEST_KERNEL`.
     pad : (ph, pw).
+    grouped : the channels are mixed by oneDNN's grouped convolution, else by batched products;
+        which one is faster hangs on the processor.
     """
 
     kernel: tuple[int, int]
     pad: tuple[int, int]
+    grouped: bool = True
 
     @property
     def n(self) -> int:
@@ -148,7 +151,7 @@ class MinimalKernel:
         high, wide = (_matrices(k, torch.float64).kernel for k in tiling.kernel)
         taps = weight.detach().double()
         places = torch.einsum("ia,oxab,jb->ijox", high, taps, wide).to(weight.dtype)
-        self._packed = PACK is not None and weight.dtype == torch.float32
+        self._packed = tiling.grouped and PACK is not None and weight.dtype == torch.float32
         self._parts: list[Any] = [self._ready(part) for part in places]
 
     @property
@@ -167,19 +170,18 @@ class MinimalKernel:
         return part.transpose(1, 2).contiguous()
 
     def mix(self, place: int, tiles: Tensor) -> Tensor:
-        """The channels of one row place: (tiles, 6·I) to (tiles, 6·O)."""
+        """The channels of one row place: (tiles, 6·I) to (tiles, 6, O)."""
         count = len(tiles)
         if self._packed:
             some = [_grouped(tiles, part) for part in self._parts[place]]
             if len(some) == 1:
-                return some[0].view(count, -1)
+                return some[0]
             mixed = scratch.take("mixed", (count, SIDE, self.outputs), tiles.dtype)
-            torch.cat(some, 2, out=mixed)
-            return mixed.view(count, -1)
+            return torch.cat(some, 2, out=mixed)
+        # each of the six products lies by itself; what follows takes them as they lie
         products = scratch.take("products", (SIDE, count, self.outputs), tiles.dtype)
-        torch.bmm(tiles.view(count, SIDE, -1).transpose(0, 1), self._parts[place], out=products)
-        mixed = scratch.take("mixed", (count, SIDE, self.outputs), tiles.dtype)
-        return mixed.copy_(products.transpose(0, 1)).view(count, -1)
+        by_place = tiles.view(count, SIDE, -1).transpose(0, 1)
+        return torch.bmm(by_place, self._parts[place], out=products).transpose(0, 1)
 
     def convolve(
         self, x: Tensor, bias: Tensor | None, *, relu: bool = False, pool: int = 1
@@ -272,8 +274,7 @@ class MinimalKernel:
         pixels = scratch.take("pixels", (SIDE, rows * across, mw, outputs), dtype)
         back = across_matrices.back.expand(rows * across, -1, -1)
         for place, one in enumerate(tiles.view(SIDE, rows * across, SIDE * inputs)):
-            mixed = self.mix(place, one).view(rows * across, SIDE, outputs)
-            torch.bmm(back, mixed, out=pixels[place])
+            torch.bmm(back, self.mix(place, one), out=pixels[place])
         by_place = pixels.view(SIDE, rows, width * outputs).transpose(0, 1)
         found = scratch.take("found", (rows, mh, width * outputs), dtype)
         torch.bmm(down_matrices.back.expand(rows, -1, -1), by_place, out=found)

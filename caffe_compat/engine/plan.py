@@ -1,11 +1,13 @@
 """How convolutions are run. The one place that decides.
 
-A convolution runs in one of three ways: *direct* is torch's own (oneDNN, cuDNN); *tiled* takes
-large kernels to the frequency domain (:mod:`caffe_compat.engine.tiled`); *minimal* takes small
-kernels through minimal filtering (:mod:`caffe_compat.engine.minimal`). The last two are several
-times faster on a CPU where they fit. The choice hangs on shape, kernel and memory by a cost model
-whose rates were measured (:mod:`caffe_compat.engine.rates`), never on the batch size: an image's
-result is the same alone and in a batch.
+A convolution runs in one of four ways: *direct* is torch's own (oneDNN, cuDNN); *tiled* takes
+large kernels to the frequency domain (:mod:`caffe_compat.engine.tiled`); *lines* does so along the
+rows only, which suits large kernels on few channels (:mod:`caffe_compat.engine.lines`); *minimal*
+takes small kernels through minimal filtering (:mod:`caffe_compat.engine.minimal`). The last three
+are several times faster on a CPU where they fit. The choice hangs on shape, kernel and memory by a
+cost model (:mod:`caffe_compat.engine.costs`) whose rates were measured
+(:mod:`caffe_compat.engine.rates`), never on the batch size: an image's result is the same alone and
+in a batch.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import contextlib
 import weakref
 from collections.abc import Iterator
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import pairwise
 from typing import Any, Literal, cast
@@ -24,25 +26,27 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.grad import conv2d_input, conv2d_weight
 
+from caffe_compat.engine.costs import ConvolutionShape, Way, direct_seconds, seconds_of
 from caffe_compat.engine.fingerprint import Fingerprint, fingerprint, fingerprints
-from caffe_compat.engine.minimal import SIDE, Filtering, MinimalKernel
+from caffe_compat.engine.lines import LineKernel, LineTiling
+from caffe_compat.engine.minimal import Filtering, MinimalKernel
 from caffe_compat.engine.minimal import fits as fits_minimal
 from caffe_compat.engine.rates import Rates, current_rates
 from caffe_compat.engine.threads import for_each, on_one_core, sharing, whole_operations
 from caffe_compat.engine.tiled import Kernel, Tiling, kernel_gradient
 from caffe_compat.errors import CaffeCompatError
 
-Mode = Literal["auto", "direct", "tiled", "minimal"]
-MODES: tuple[Mode, ...] = ("auto", "direct", "tiled", "minimal")
-Kind = Literal["direct", "tiled", "minimal"]
-Way = Tiling | Filtering
+Mode = Literal["auto", "direct", "tiled", "lines", "minimal"]
+MODES: tuple[Mode, ...] = ("auto", "direct", "tiled", "lines", "minimal")
+Kind = Literal["direct", "tiled", "lines", "minimal"]
+_KINDS: dict[type, Kind] = {Tiling: "tiled", LineTiling: "lines", Filtering: "minimal"}
+WayKernel = Kernel | LineKernel | MinimalKernel
 # transformed kernels that a network keeps: the 6-stage network's take 0.7 GB
 MEMORY = 1_000_000_000
 _RUN = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 # A slightly slower tile is taken if its kernel is much smaller. A byte counts like this number of a
 # direct convolution's operations, which is a millisecond for 25 MB by the built-in rates.
 _PRICE = Rates.direct * 1e-3 / 25e6
-_CALLS = 2e-4  # a dozen operations for one
 _GAIN = 0.85  # another way than the direct one only where it takes less than this share of its time
 _SIDES = range(12, 41)
 _BAND = 1_000_000  # values of a direct convolution's output that are made at once
@@ -55,7 +59,7 @@ class Choice:
 
     Attributes
     ----------
-    kind : "direct", "tiled" or "minimal".
+    kind : "direct", "tiled", "lines" or "minimal".
     why : the reason, in words for ``cpm-models plan``.
     direct : estimated time of one image run directly, in seconds.
     seconds : estimated time of one image run as chosen.
@@ -75,115 +79,18 @@ class Choice:
 _PLAIN = Choice("direct", "")
 
 
-@dataclass(frozen=True)
-class ConvolutionShape:
-    """A convolution's shapes, as the plan sees them.
-
-    Attributes
-    ----------
-    weight : (O, I / group, kh, kw).
-    size : (H, W) of the input.
-    stride, pad, dilation : one number for each spatial axis.
-    group : number of groups.
-    """
-
-    weight: tuple[int, ...]
-    size: tuple[int, ...]
-    stride: tuple[int, ...]
-    pad: tuple[int, ...]
-    dilation: tuple[int, ...]
-    group: int
-
-    def unfit(self) -> str:
-        """Why it cannot run in another way than the direct one; "" if it can."""
-        if len(self.size) != 2:
-            return "not two spatial axes"
-        if any(s != 1 for s in self.stride):
-            return f"stride {'x'.join(map(str, self.stride))}"
-        if any(d != 1 for d in self.dilation):
-            return "dilation"
-        if self.group != 1:
-            return f"{self.group} groups"
-        if max(self.weight[2:]) == 1:
-            return "kernel 1: a plain product"
-        return ""
-
-    def tiling(self, side: int) -> Tiling:
-        """The tiling of this convolution with input tiles of a side."""
-        return Tiling(
-            side, cast("tuple[int, int]", self.weight[2:]), cast("tuple[int, int]", self.pad)
-        )
-
-    def filtering(self) -> Filtering:
-        """Tiles of minimal filtering for it."""
-        return Filtering(
-            cast("tuple[int, int]", self.weight[2:]), cast("tuple[int, int]", self.pad)
-        )
-
-
-def direct_seconds(c: ConvolutionShape, rates: Rates) -> float:
-    """Estimated time of torch's convolution of one image."""
-    out = [s + 2 * p - k + 1 for s, p, k in zip(c.size, c.pad, c.weight[2:], strict=True)]
-    operations = 2.0 * c.weight[0] * c.weight[1] * c.weight[2] * c.weight[3] * out[0] * out[1]
-    return operations / (rates.direct if c.weight[1] >= 16 else rates.direct_narrow)
-
-
-def seconds_of(c: ConvolutionShape, way: Way, rates: Rates) -> float:
-    """Estimated time of another way for one image, with the kernel's transform at hand."""
-    return _tiled(c, way, rates) if isinstance(way, Tiling) else _minimal(c, way, rates)
-
-
-def _tiled(c: ConvolutionShape, tiling: Tiling, rates: Rates) -> float:
-    outputs, inputs = c.weight[:2]
-    n, h, (mh, mw), (kh, kw) = tiling.n, tiling.half, tiling.step, tiling.kernel
-    th, tw = tiling.tiles((c.size[0], c.size[1]))
-    tiles, high, wide = th * tw, th * mh + kh - 1, tw * mw + kw - 1
-    lines = 4.0 * n * h * inputs * high * tw + 4.0 * mw * h * outputs * th * mh * tw
-    columns = 8.0 * n * n * h * inputs * tiles + 16.0 * n * mh * h * outputs * tiles
-    mix = 8.0 * tiling.frequencies * inputs * outputs * tiles
-    if tiling.frequencies % 32 == 0:
-        # tiles whose addresses differ by large powers of two fight for the same cache lines
-        mix *= 1.6
-    copied = 8.0 * (high * wide * inputs + th * mh * tw * mw * outputs)
-    return (
-        _CALLS
-        + lines / rates.lines
-        + columns / rates.columns
-        + mix / rates.mix
-        + tiling.kernel_bytes(outputs, inputs) / rates.kernel_bytes
-        + copied / rates.copy
-    )
-
-
-def _minimal(c: ConvolutionShape, way: Filtering, rates: Rates) -> float:
-    outputs, inputs = c.weight[:2]
-    (mh, mw), kw = way.step, way.kernel[1]
-    th, tw = way.tiles((c.size[0], c.size[1]))
-    tiles = th * (tw + -(-(kw - 1) // mw))
-    # two products a side: rows of a band, then columns of each tile; and back
-    each = 2.0 * SIDE * (SIDE * mw * inputs + SIDE * SIDE * inputs)
-    each += 2.0 * SIDE * (SIDE * mw * outputs + mh * mw * outputs)
-    mix = 2.0 * SIDE * SIDE * inputs * outputs * tiles
-    copied = 8.0 * tiles * mh * mw * (inputs + outputs)
-    return (
-        _CALLS
-        + each * tiles / rates.thin
-        + mix / rates.groups
-        + way.kernel_bytes(outputs, inputs) / rates.kernel_bytes
-        + copied / (2 * rates.copy)
-    )
-
-
 @lru_cache(maxsize=4096)
 def _ways(c: ConvolutionShape, memory: int, mode: Mode, rates: Rates) -> tuple[float, Way] | None:
     """The way with the lowest cost whose kernel fits into the memory, and its time."""
     outputs, inputs = c.weight[:2]
     ways: list[Way] = []
     if mode in ("auto", "minimal") and fits_minimal(c.weight[2:]):
-        ways.append(c.filtering())
+        ways.append(c.filtering(rates))
+    sides = [s for s in _SIDES if s > max(c.weight[2:]) + 2] or [max(c.weight[2:]) * 2]
     if mode in ("auto", "tiled"):
-        sides = [s for s in _SIDES if s > max(c.weight[2:]) + 2] or [max(c.weight[2:]) * 2]
         ways += map(c.tiling, sides)
+    if mode in ("auto", "lines"):
+        ways += map(c.lines, sides)
     fitting = [way for way in ways if way.kernel_bytes(outputs, inputs) <= memory]
     times = {way: seconds_of(c, way, rates) for way in fitting}
     price = _PRICE / rates.direct
@@ -198,8 +105,8 @@ class Engine:
 
     Parameters
     ----------
-    mode : "auto"; "direct": torch's convolution always; "tiled", "minimal": this way wherever it
-        is possible, faster or not.
+    mode : "auto"; "direct": torch's convolution always; "tiled", "lines", "minimal": this way
+        wherever it is possible, faster or not.
     memory : bytes that the transformed kernels may take together.
     rates : of the cost model; None: this machine's, see :mod:`caffe_compat.engine.rates`.
 
@@ -215,7 +122,7 @@ class Engine:
             raise CaffeCompatError(f"engine '{mode}': expected {', '.join(MODES)}")
         self.mode, self.memory, self.rates = mode, memory, rates
         self.used = 0
-        self._kernels: dict[int, tuple[Any, Fingerprint, Kernel | MinimalKernel]] = {}
+        self._kernels: dict[int, tuple[Any, Fingerprint, WayKernel]] = {}
         self._choices: dict[tuple[int, ConvolutionShape], Choice] = {}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -239,7 +146,7 @@ class Engine:
             return Choice("direct", "asked for")
         if unfit := c.unfit():
             return Choice("direct", unfit)
-        rates = self.rates or current_rates()
+        rates = self._rates()
         direct = direct_seconds(c, rates)
         found = _ways(c, self.memory if left is None else left, self.mode, rates)
         if found is None:
@@ -247,7 +154,7 @@ class Engine:
             why = "no memory left for the transformed kernel" if fits else "kernel too large"
             return Choice("direct", why, direct, direct)
         seconds, way = found
-        kind: Kind = "tiled" if isinstance(way, Tiling) else "minimal"
+        kind = _KINDS[type(way)]
         memory = way.kernel_bytes(c.weight[0], c.weight[1])
         if self.mode == kind:
             return Choice(kind, "asked for", direct, seconds, way, memory)
@@ -256,6 +163,9 @@ class Engine:
             return Choice(kind, why, direct, seconds, way, memory)
         why = f"{kind} would take {seconds / direct:.1f} x as long"
         return Choice("direct", why, direct, direct)
+
+    def _rates(self) -> Rates:
+        return self.rates or current_rates()
 
     def convolve(
         self,
@@ -270,7 +180,7 @@ class Engine:
         choice = self._choice(x, weight, c)
         learns = any(t is not None and t.requires_grad for t in (x, weight, bias))
         learns = learns and torch.is_grad_enabled()
-        if choice.tiling is None:
+        if choice.tiling is None or (learns and isinstance(choice.tiling, LineTiling)):
             if choice is not _PLAIN and not learns and len(c.size) == 2 and sharing():
                 return _direct(x, weight, bias, c, relu)
             made = _RUN[len(c.size)](x, weight, bias, c.stride, c.pad, c.dilation, c.group)
@@ -299,7 +209,9 @@ class Engine:
             tiling = mine[2].tiling if mine is not None and mine[0]() is weight else None
             if isinstance(tiling, Tiling) and tiling == c.tiling(tiling.n):
                 found = Choice("tiled", "as for another size", tiling=tiling)
-            elif isinstance(tiling, Filtering) and tiling == c.filtering():
+            elif isinstance(tiling, LineTiling) and tiling == c.lines(tiling.n):
+                found = Choice("lines", "as for another size", tiling=tiling)
+            elif isinstance(tiling, Filtering) and tiling == c.filtering(self._rates()):
                 found = Choice("minimal", "as for another size", tiling=tiling)
             else:
                 found = self.choose(c, left=self.memory - self.used)
@@ -308,7 +220,7 @@ class Engine:
             self._choices[key] = found
         return found
 
-    def _kernel(self, weight: Tensor, tiling: Way) -> Kernel | MinimalKernel:
+    def _kernel(self, weight: Tensor, tiling: Way) -> WayKernel:
         """A kernel's transform, made when it is first needed."""
         found = self._kernels.get(id(weight))
         if found is not None:
@@ -393,7 +305,7 @@ class _Minimal(torch.autograd.Function):
         dx = dw = db = None
         if ctx.needs_input_grad[0]:
             if ph < kh and pw < kw:
-                turned = Filtering((kh, kw), (kh - 1 - ph, kw - 1 - pw))
+                turned = replace(way, pad=(kh - 1 - ph, kw - 1 - pw))
                 kernel = turned.prepare(weight.detach().flip(2, 3).transpose(0, 1))
                 dx = kernel.convolve(gradient, None)
             else:
@@ -527,26 +439,37 @@ def convolve_pooled(
     bands = _bands(size[0], outputs * wide * stride)
     engine = _active.get()
     tiling = engine._choice(x, weight, c).tiling
-    if isinstance(tiling, Filtering):
-        ready = engine._kernel(weight, tiling)
-        if isinstance(ready, MinimalKernel) and ready.pools(kernel, stride):
-            return ready.convolve(x, bias, relu=True, pool=kernel)
+    ready = None if tiling is None else engine._kernel(weight, tiling)
+    if isinstance(ready, MinimalKernel) and ready.pools(kernel, stride):
+        return ready.convolve(x, bias, relu=True, pool=kernel)
+    shape = (len(x), outputs, *size)
+    top = torch.empty(shape, dtype=x.dtype, memory_format=torch.channels_last)
+
+    def rows(start: int, stop: int) -> tuple[int, int]:
+        return start * stride, min(high, (stop - 1) * stride + kernel)
+
+    if isinstance(ready, LineKernel):
+
+        def keep(i: int, first: int, found: Tensor) -> None:
+            made = _pooled(found[None].permute(0, 3, 1, 2), kernel, stride)
+            start = first // stride
+            top[i : i + 1, :, start : start + made.shape[2]] = F.relu_(made)
+
+        ready.each_band(x, bias, [rows(*b) for b in ready.bands(size[0], wide, stride)], keep)
+        return top
     made = None
     if tiling is not None or len(bands) == 1:
         made = engine.convolve(x, weight, bias, c)
         if not sharing():
             return F.relu_(_pooled(made, kernel, stride))
-    shape = (len(x), outputs, *size)
-    top = torch.empty(shape, dtype=x.dtype, memory_format=torch.channels_last)
 
     def work(piece: tuple[int, int, int]) -> None:
         i, start, stop = piece
-        first, last = start * stride, min(high, (stop - 1) * stride + kernel)
         image = slice(i, i + 1)
         if made is None:
-            band = _rows(x[image], weight, bias, c, first, last)
+            band = _rows(x[image], weight, bias, c, *rows(start, stop))
         else:
-            band = made[image, :, first:last]
+            band = made[image, :, slice(*rows(start, stop))]
         top[image, :, start:stop] = F.relu_(_pooled(band, kernel, stride))
 
     for_each([(i, *band) for i in range(len(x)) for band in bands], work)

@@ -31,7 +31,8 @@ from caffe_compat.files import write_json
 class Rates:
     """Operations (two per multiply-add) or bytes per second.
 
-    The built-in numbers are of two cores of an AMD EPYC with AVX-512 and torch 2.13.
+    The built-in numbers are of two cores of an AMD EPYC with AVX-512 and torch 2.13; ``products``
+    was not measured there and is taken to be what ``groups`` is.
 
     Attributes
     ----------
@@ -39,7 +40,8 @@ class Rates:
     direct_narrow : the same with fewer.
     lines, columns : products with the constant matrices of the tiled way, along each axis.
     mix : the channels' mixing of the tiled way, a product for each frequency.
-    groups : the channels' mixing of minimal filtering, six products at once.
+    groups : the channels' mixing of minimal filtering by oneDNN's grouped convolution.
+    products : the same by batched products.
     thin : products with the 6×6 matrices of minimal filtering.
     kernel_bytes : reading a transformed kernel.
     copy : copying maps.
@@ -51,6 +53,7 @@ class Rates:
     columns: float = 135e9
     mix: float = 150e9
     groups: float = 180e9
+    products: float = 180e9
     thin: float = 50e9
     kernel_bytes: float = 30e9
     copy: float = 10e9
@@ -148,7 +151,7 @@ def _best(work: Callable[[], object], seconds: float = 0.06) -> float:
 
 def _measure() -> Rates:
     """The rates of one thread."""
-    from caffe_compat.engine.minimal import SIDE, Filtering
+    from caffe_compat.engine.minimal import SIDE
     from caffe_compat.engine.tiled import Tiling
 
     channels, size = 64, 46
@@ -183,11 +186,8 @@ def _measure() -> Rates:
         mix = operations / _best(lambda: kernel.mix(tiling.all, plain, plain, mixed))
 
         # minimal filtering's steps
+        groups, products = (_mixing(grouped) for grouped in (True, False))
         count = 256
-        small = Filtering((3, 3), (1, 1)).prepare(torch.randn(channels, channels, 3, 3))
-        places = torch.randn(count, SIDE * channels)
-        operations = 2.0 * SIDE * channels * channels * count
-        groups = operations / _best(lambda: small.mix(0, places))
         matrix = torch.randn(SIDE, SIDE).expand(4 * count, -1, -1)
         cells = torch.randn(4 * count, SIDE, channels)
         out = torch.empty_like(cells)
@@ -200,12 +200,41 @@ def _measure() -> Rates:
     default = Rates()
     # a copy's rate and the reading of kernels are bound by the same memory
     found = Rates(
-        direct, narrow, lines, columns, mix, groups, thin, default.kernel_bytes, default.copy
+        direct,
+        narrow,
+        lines,
+        columns,
+        mix,
+        groups,
+        products,
+        thin,
+        default.kernel_bytes,
+        default.copy,
     )
     scale = copy / _COPY
     return dataclasses.replace(
         found, kernel_bytes=default.kernel_bytes * scale, copy=default.copy * scale
     )
+
+
+def _mixing(grouped: bool) -> float:
+    """Rate of minimal filtering's mixing of channels.
+
+    On some processors oneDNN wants another layout of the kernel for some numbers of tiles, and
+    brings it there in each call: the mixing then takes twenty times as long. Hence several
+    numbers of tiles, of which some show it, and narrow and wide kernels.
+    """
+    from caffe_compat.engine.minimal import SIDE, Filtering
+
+    inputs, seconds, operations = 64, 0.0, 0.0
+    for outputs in (64, 256):
+        way = Filtering((3, 3), (1, 1), grouped)
+        kernel = way.prepare(torch.randn(outputs, inputs, 3, 3))
+        for count in (39, 78, 256):
+            tiles = torch.randn(count, SIDE * inputs)
+            seconds += _best(lambda k=kernel, t=tiles: k.mix(0, t), 0.02)  # type: ignore[misc]
+            operations += 2.0 * SIDE * inputs * outputs * count
+    return operations / seconds
 
 
 def _plausible(found: Rates, default: Rates) -> Rates:

@@ -61,7 +61,7 @@ class Net(nn.Module):
     strict : with False, layers without stored weights keep their fillers and stored layers without
         a place are ignored, as Caffe does.
     seed : of the random numbers that fillers draw.
-    engine : how convolutions run: "auto", "direct", "tiled", "minimal", or an
+    engine : how convolutions run: "auto", "direct", "tiled", "lines", "minimal" or an
         :class:`caffe_compat.engine.plan.Engine`.
 
     Attributes

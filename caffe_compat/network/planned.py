@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from caffe_compat.engine.plan import Choice, ConvolutionShape, Engine
+from caffe_compat.engine.costs import ConvolutionShape
+from caffe_compat.engine.plan import Choice, Engine
 from caffe_compat.layers.convolution import Convolution
 from caffe_compat.network.graph import Graph
 

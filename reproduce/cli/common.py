@@ -328,7 +328,7 @@ def engine_option(function: _F) -> _F:
     """``--engine``, how convolutions run on the CPU."""
     return click.option(
         "--engine",
-        type=click.Choice(["auto", "direct", "tiled", "minimal"]),
+        type=click.Choice(["auto", "direct", "tiled", "lines", "minimal"]),
         default="auto",
         show_default=True,
         help="How convolutions run on the CPU; see 'cpm-models plan'.",

@@ -247,7 +247,7 @@ def main(
     from reproduce.predict.protocol import PROTOCOLS
     from reproduce.predict.runs import Run
     from reproduce.runtime import processes
-    from reproduce.runtime.device import choose
+    from reproduce.runtime.device import bf16_note, choose
 
     given_boxes = [given for given in (box, boxes, detect) if given is not None]
     _check_what(inputs, dataset, data, protocol, given_boxes, min_score)
@@ -267,6 +267,8 @@ def main(
         group = stack.enter_context(processes.group(choose(device)))
         _hold(folder, group, stack)
         say: Callable[[str], None] = click.echo if group.first else _silent
+        if note := bf16_note(amp or "", group.device):
+            say(note)
         weights = model if model is not None else _embedded(say)
         predictor = Predictor.load(
             weights,

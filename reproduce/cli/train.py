@@ -140,7 +140,7 @@ def main(
     from caffe_compat.training import snapshots
     from caffe_compat.weights import containers
     from reproduce.runtime import processes
-    from reproduce.runtime.device import choose
+    from reproduce.runtime.device import bf16_note, choose
     from reproduce.runtime.locks import hold
     from reproduce.samples.schedule import Order
     from reproduce.train import run
@@ -176,6 +176,8 @@ def main(
         check_target(log_path)
     with processes.group(choose(device)) as group:
         say: Callable[[str], None] = say_line if group.first else _silent
+        if note := bf16_note(amp or "", group.device):
+            say(note)
         options = run.Options(
             data=data,
             workers=workers,

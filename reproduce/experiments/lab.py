@@ -30,6 +30,7 @@ from reproduce.network import netgen
 from reproduce.people import lsp_files
 from reproduce.people.annotation import Annotation
 from reproduce.predict.protocol import DEMO
+from reproduce.runtime.device import bf16_pays
 from reproduce.runtime.locks import Taken, hold
 from reproduce.runtime.processes import Group
 from reproduce.runtime.provenance import provenance
@@ -69,6 +70,17 @@ class Lab:
     workers: int = 1
     command: str = "all"
     group: Group = field(default_factory=lambda: Group(0, 1, "cpu"))
+
+    @cached_property
+    def amp(self) -> str:
+        """The profile's number format; "" (float32) where the processor would only emulate it."""
+        if self.profile.amp == "bf16" and not bf16_pays(self.group.device):
+            self.say(
+                "this processor has no bfloat16 instructions: training in float32, which is "
+                "faster here"
+            )
+            return ""
+        return self.profile.amp
 
     def result(self, experiment: Experiment) -> Path:
         """The file that an experiment's result is written to."""
@@ -297,7 +309,7 @@ class Lab:
         options = run.Options(
             workers=self.workers,
             device=group.device,
-            amp=self.profile.amp,
+            amp=self.amp,
             warmup=min(self.profile.warmup, experiment.iterations),
             order=Order(
                 shuffle=True, dice="numpy", seed=experiment.seed, rank=group.rank, world=group.world
@@ -435,7 +447,7 @@ class Lab:
             processes=self.group.world,
             threads=torch.get_num_threads(),
             solver=self.profile.solver,
-            amp=self.profile.amp,
+            amp=self.amp,
         )
 
 

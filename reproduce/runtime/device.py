@@ -1,4 +1,4 @@
-"""The device that ``--device auto|cpu|cuda[:N]`` means."""
+"""The device that ``--device auto|cpu|cuda[:N]`` means, and what it can compute with."""
 
 from __future__ import annotations
 
@@ -38,3 +38,27 @@ def choose(name: str) -> str:
             f"--device {name}: there is no such GPU here ({torch.cuda.device_count()} found)"
         )
     return name
+
+
+def bf16_pays(device: str) -> bool:
+    """Whether bfloat16 is faster than float32 there.
+
+    A processor without instructions for it computes the same numbers many times more slowly. torch
+    asks oneDNN; where it cannot be asked, it is taken to pay.
+    """
+    import torch
+
+    if not device.startswith("cpu"):
+        return True
+    supported = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
+    return supported is None or bool(supported())
+
+
+def bf16_note(amp: str, device: str) -> str:
+    """What to say of ``--amp`` on a device; "" where it does what it is for."""
+    if amp != "bf16" or bf16_pays(device):
+        return ""
+    return (
+        "note: this processor has no bfloat16 instructions: --amp bf16 is many times slower here "
+        "than float32; leave it out"
+    )

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from caffe_compat import Net
 from caffe_compat.engine import plan, tiled
+from caffe_compat.engine.costs import ConvolutionShape
 from caffe_compat.engine.fingerprint import fingerprint, fingerprints
 from caffe_compat.errors import CaffeCompatError
 from reproduce.network import netgen
@@ -198,20 +199,20 @@ def test_what_runs_direct(change: dict[str, object], why: str) -> None:
         "dilation": (1, 1),
         "group": 1,
     }
-    chosen = plan.Engine("tiled").choose(plan.ConvolutionShape(**{**shapes, **change}))  # type: ignore[arg-type]
+    chosen = plan.Engine("tiled").choose(ConvolutionShape(**{**shapes, **change}))  # type: ignore[arg-type]
     assert chosen.kind == "direct"
     assert why in chosen.why
 
 
 def test_the_plan_of_the_released_network() -> None:
-    """Large kernels with many channels run tiled, the others direct; all transforms fit into the
-    memory."""
-    c = plan.ConvolutionShape((128, 128, 11, 11), (46, 46), (1, 1), (5, 5), (1, 1), 1)
+    """Large kernels with many channels run tiled, those with few along the rows; all transforms
+    fit into the memory."""
+    c = ConvolutionShape((128, 128, 11, 11), (46, 46), (1, 1), (5, 5), (1, 1), 1)
     assert plan.Engine().choose(c).kind == "tiled"
     assert plan.Engine("direct").choose(c).kind == "direct"
     assert plan.Engine().choose(c, left=10).kind == "direct"
-    first = plan.ConvolutionShape((128, 3, 9, 9), (368, 368), (1, 1), (4, 4), (1, 1), 1)
-    assert plan.Engine().choose(first).kind == "direct"
+    first = ConvolutionShape((128, 3, 9, 9), (368, 368), (1, 1), (4, 4), (1, 1), 1)
+    assert plan.Engine().choose(first).kind == "lines"
     with pytest.raises(CaffeCompatError, match="expected auto, direct, tiled"):
         plan.Engine("fast")  # type: ignore[arg-type]
 

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from caffe_compat import Net
 from caffe_compat.definition.prototxt import parse_net
 from caffe_compat.engine import minimal, plan, rates
+from caffe_compat.engine.costs import ConvolutionShape
 from caffe_compat.engine.minimal import Filtering
 from reproduce.network import netgen
 from tests.nets import ENGINE_MACHINE
@@ -41,7 +42,7 @@ def test_equals_the_direct_convolution(data: st.DataObject) -> None:
     expected = F.conv2d(x, weight, bias, padding=pad)
     expected = expected.relu() if relu else expected
     scale = max(1.0, float(expected.abs().max()))
-    way = Filtering(kernel, pad)
+    way = Filtering(kernel, pad, pick(st.booleans()))
     found = way.prepare(weight).convolve(x, bias, relu=relu)
     assert torch.allclose(found, expected, rtol=0, atol=1e-12 * scale)
     single = way.prepare(weight.float()).convolve(x.float(), bias.float(), relu=relu)
@@ -112,7 +113,7 @@ def test_the_plan_chooses_by_kernel() -> None:
 
     def kind(weight: tuple[int, ...], size: int) -> str:
         pad = (weight[2] // 2, weight[3] // 2)
-        shape = plan.ConvolutionShape(weight, (size, size), (1, 1), pad, (1, 1), 1)
+        shape = ConvolutionShape(weight, (size, size), (1, 1), pad, (1, 1), 1)
         return engine.choose(shape).kind
 
     assert kind((256, 256, 3, 3), 46) == "minimal"
@@ -120,7 +121,7 @@ def test_the_plan_chooses_by_kernel() -> None:
     assert kind((128, 128, 1, 1), 46) == "direct"
     assert (
         plan.Engine("minimal")
-        .choose(plan.ConvolutionShape((8, 8, 7, 7), (20, 20), (1, 1), (3, 3), (1, 1), 1))
+        .choose(ConvolutionShape((8, 8, 7, 7), (20, 20), (1, 1), (3, 3), (1, 1), 1))
         .kind
         == "direct"
     )
@@ -197,7 +198,7 @@ def test_any_number_of_outputs(outputs: int) -> None:
     assert (found - expected).abs().max() < 3e-6 * expected.abs().max()
 
 
-@pytest.mark.parametrize("mode", ["auto", "direct", "tiled", "minimal"])
+@pytest.mark.parametrize("mode", plan.MODES)
 def test_a_relu_is_part_of_its_convolution(mode: plan.Mode) -> None:
     """Whether its blob is an output, read twice, or rectified with a slope, which is not fused."""
     text = (

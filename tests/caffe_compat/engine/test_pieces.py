@@ -15,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from caffe_compat import Net
 from caffe_compat.engine import plan, threads
+from caffe_compat.engine.costs import ConvolutionShape
 from reproduce.network import netgen
 from tests.nets import ENGINE_MACHINE
 
@@ -158,24 +159,24 @@ def test_after_a_fork(cores: int) -> None:
 
 
 _SHAPES = [
-    plan.ConvolutionShape((64, 16, 3, 3), (40, 37), (1, 1), (1, 1), (1, 1), 1),
-    plan.ConvolutionShape((64, 16, 3, 3), (60, 57), (2, 3), (0, 2), (1, 1), 1),
-    plan.ConvolutionShape((64, 16, 5, 3), (40, 37), (1, 2), (4, 1), (2, 3), 1),
-    plan.ConvolutionShape((64, 8, 3, 3), (41, 30), (1, 1), (1, 1), (1, 1), 2),
-    plan.ConvolutionShape((64, 16, 1, 1), (50, 33), (1, 1), (0, 0), (1, 1), 1),
-    plan.ConvolutionShape((32, 16, 9, 9), (33, 46), (1, 1), (4, 4), (1, 1), 1),
-    plan.ConvolutionShape((32, 16, 9, 9), (3, 5), (1, 1), (8, 8), (1, 1), 1),
-    plan.ConvolutionShape((32, 16, 7, 3), (1, 30), (1, 1), (3, 0), (1, 1), 1),
+    ConvolutionShape((64, 16, 3, 3), (40, 37), (1, 1), (1, 1), (1, 1), 1),
+    ConvolutionShape((64, 16, 3, 3), (60, 57), (2, 3), (0, 2), (1, 1), 1),
+    ConvolutionShape((64, 16, 5, 3), (40, 37), (1, 2), (4, 1), (2, 3), 1),
+    ConvolutionShape((64, 8, 3, 3), (41, 30), (1, 1), (1, 1), (1, 1), 2),
+    ConvolutionShape((64, 16, 1, 1), (50, 33), (1, 1), (0, 0), (1, 1), 1),
+    ConvolutionShape((32, 16, 9, 9), (33, 46), (1, 1), (4, 4), (1, 1), 1),
+    ConvolutionShape((32, 16, 9, 9), (3, 5), (1, 1), (8, 8), (1, 1), 1),
+    ConvolutionShape((32, 16, 7, 3), (1, 30), (1, 1), (3, 0), (1, 1), 1),
 ]
 
 
 @_several
-@pytest.mark.parametrize("mode", ["auto", "tiled", "minimal"])
+@pytest.mark.parametrize("mode", plan.MODES)
 @pytest.mark.parametrize("relu", [False, True])
 @pytest.mark.parametrize("small", [0.0, 1.0])
 @pytest.mark.parametrize("c", _SHAPES)
 def test_convolutions(
-    c: plan.ConvolutionShape,
+    c: ConvolutionShape,
     small: float,
     relu: bool,
     mode: plan.Mode,
@@ -194,7 +195,7 @@ def test_convolutions(
 
 
 @_several
-@pytest.mark.parametrize("mode", ["auto", "tiled", "minimal"])
+@pytest.mark.parametrize("mode", plan.MODES)
 @pytest.mark.parametrize("kernel", [2, 3])
 @pytest.mark.parametrize("inputs", [3, 32])
 def test_pooled_convolutions(inputs: int, kernel: int, mode: plan.Mode, cores: int) -> None:
@@ -208,7 +209,7 @@ def test_pooled_convolutions(inputs: int, kernel: int, mode: plan.Mode, cores: i
 
 
 @_several
-@pytest.mark.parametrize("mode", ["auto", "tiled", "minimal"])
+@pytest.mark.parametrize("mode", plan.MODES)
 def test_a_network_whose_cores_change(mode: plan.Mode, cores: int) -> None:
     """Kernels that were made for some cores serve others."""
     net, x = Net(netgen.deploy(ENGINE_MACHINE), seed=3, engine=mode), torch.randn(2, 4, 64, 64)

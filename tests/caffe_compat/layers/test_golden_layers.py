@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 
 from caffe_compat import Net, read_net
-from caffe_compat.engine.plan import Mode
+from caffe_compat.engine.plan import Engine, Mode
+from caffe_compat.engine.rates import Rates
 from caffe_compat.layers import registry
 from tests import measured, tolerances
 from tests.paths import GOLDEN, TEST_DEVICE, listed
@@ -24,9 +25,10 @@ _LARGE_KERNELS = [c for c in _CASES if {"Convolution", "Deconvolution"} & set(c[
 
 
 @pytest.mark.parametrize("case", listed((c, c["name"]) for c in _LARGE_KERNELS))
-@pytest.mark.parametrize("engine", ["tiled", "minimal"])
-def test_layer_with_every_convolution_on_tiles(case: dict[str, Any], engine: Mode) -> None:
-    test_layer(case, engine=engine)
+@pytest.mark.parametrize("engine", ["tiled", "lines", "minimal", "minimal, grouped"])
+def test_layer_with_every_convolution_on_tiles(case: dict[str, Any], engine: str) -> None:
+    grouped = Engine("minimal", rates=Rates(groups=1e15))
+    test_layer(case, engine=grouped if engine == "minimal, grouped" else cast(Mode, engine))
 
 
 @pytest.mark.gpu
@@ -36,7 +38,7 @@ def test_layer_on_the_device(case: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("case", listed((c, c["name"]) for c in _CASES))
-def test_layer(case: dict[str, Any], engine: Mode = "auto", device: str = "cpu") -> None:
+def test_layer(case: dict[str, Any], engine: Mode | Engine = "auto", device: str = "cpu") -> None:
     with np.load(GOLDEN / "layers" / f"{case['name']}.npz") as file:
         arrays = {key: file[key] for key in file.files}
     spec = read_net(GOLDEN / "layers" / f"{case['name']}.prototxt")

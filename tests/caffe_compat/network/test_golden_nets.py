@@ -12,7 +12,7 @@ import torch
 
 from caffe_compat import Net, read_net, read_weights
 from caffe_compat.conversion.convert import convert
-from caffe_compat.engine.plan import Mode
+from caffe_compat.engine.plan import MODES, Mode
 from caffe_compat.network.graph import build
 from tests import measured, recipe, tolerances
 from tests.paths import DATA, GOLDEN, TEST_DEVICE, cases, needs_data
@@ -33,7 +33,7 @@ def _deploy_net(path: Path, engine: Mode = "auto") -> tuple[Net, np.ndarray, dic
 
 @pytest.mark.parametrize("path", cases("deploy", "*.json"))
 @pytest.mark.parametrize("cores", [1, 2], indirect=True)
-@pytest.mark.parametrize("engine", ["auto", "direct", "tiled", "minimal"])
+@pytest.mark.parametrize("engine", MODES)
 def test_deploy(path: Path, engine: Mode, cores: int) -> None:
     net, x, recorded = _deploy_net(path, engine)
     with torch.no_grad():
@@ -109,7 +109,7 @@ def test_snapshot_of_a_training_net(path: Path) -> None:
 @needs_data
 @pytest.mark.parametrize("path", cases("models", "*.json"))
 @pytest.mark.parametrize("cores", [1, 2], indirect=True)
-@pytest.mark.parametrize("engine", ["auto", "tiled", "minimal"])
+@pytest.mark.parametrize("engine", MODES)
 def test_public_model(path: Path, engine: Mode, cores: int) -> None:
     case = json.loads(path.read_text())
     with np.load(path.with_suffix(".npz")) as file:

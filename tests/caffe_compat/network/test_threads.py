@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from caffe_compat import Net
-from caffe_compat.engine.plan import Mode
+from caffe_compat.engine.plan import MODES, Mode
 from reproduce.network import netgen
 from tests.nets import ENGINE_MACHINE
 
 
 @pytest.mark.parametrize("cores", [1, 2], indirect=True)
-@pytest.mark.parametrize("mode", ["auto", "direct", "tiled", "minimal"])
+@pytest.mark.parametrize("mode", MODES)
 def test_two_threads_call_one_network(mode: Mode, cores: int) -> None:
     """Images of different sizes and batches, again and again, the first pass (which transforms the
     kernels) included."""

@@ -373,7 +373,8 @@ def test_plan(tmp_path: Path) -> None:
     )
     kinds = {row["layer"]: row["kind"] for row in rows}
     assert kinds["Mconv3_stage2"] == "tiled"
-    assert kinds["conv1_stage1"] == kinds["Mconv4_stage2"] == "direct"
+    assert kinds["conv1_stage1"] == "lines"
+    assert kinds["Mconv4_stage2"] == "direct"
     assert next(row for row in rows if row["layer"] == "conv2_stage1")["input"] == [92, 184]
     direct = json.loads(
         CliRunner().invoke(models.main, ["plan", str(out), "--json", "--engine", "direct"]).stdout
