@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -68,6 +69,9 @@ _STREAMS = ("rtsp://", "rtmp://", "http://", "https://", "udp://")
 def inputs(inputs: tuple[str, ...]) -> tuple[list[Path], list[Path], list[int | str]]:
     """Images, videos, and cameras or streams that the arguments name; each once.
 
+    Of folders and patterns the pictures and videos are left out that an earlier run has made, and
+    their number is said: photographs may lie in the folder of their own results.
+
     Raises
     ------
     CaffeCompatError : a folder without pictures, or the address of a picture.
@@ -78,6 +82,7 @@ def inputs(inputs: tuple[str, ...]) -> tuple[list[Path], list[Path], list[int | 
     images: list[Path] = []
     videos: list[Path] = []
     cameras: list[int | str] = []
+    made = 0
     for name in inputs:
         path = Path(name)
         if name.startswith("camera:") and name[7:].isdigit():
@@ -87,17 +92,37 @@ def inputs(inputs: tuple[str, ...]) -> tuple[list[Path], list[Path], list[int | 
                 raise CaffeCompatError(f"{name}: is a picture on a server; download it first")
             cameras.append(name)
         elif path.is_dir():
-            found = [p for p in path.iterdir() if p.suffix.lower() in (*IMAGES, *VIDEOS)]
+            there = [p for p in path.iterdir() if p.suffix.lower() in (*IMAGES, *VIDEOS)]
+            found = [p for p in there if not _is_result(p)]
+            made += len(there) - len(found)
             if not found:
-                raise CaffeCompatError(f"{name}: no image or video files in there")
+                ours = " but what cpm-predict has made" if there else ""
+                raise CaffeCompatError(f"{name}: no image or video files in there{ours}")
             images += sorted(p for p in found if p.suffix.lower() in IMAGES)
             videos += sorted(p for p in found if p.suffix.lower() in VIDEOS)
         else:
             pattern = not path.exists() and any(c in name for c in "*?[")
-            many = sorted(Path(p) for p in glob.glob(name, recursive=True)) if pattern else []
+            matching = sorted(Path(p) for p in glob.glob(name, recursive=True)) if pattern else []
+            many = [p for p in matching if not _is_result(p)]
+            made += len(matching) - len(many)
+            if matching and not many:
+                raise CaffeCompatError(f"{name}: nothing but what cpm-predict has made")
             for one in many or [path]:  # a pattern without a match is reported as missing
                 (videos if one.suffix.lower() in VIDEOS else images).append(one)
+    if made:
+        note = f"note: pictures and videos that cpm-predict has made are left out ({made})"
+        click.echo(f"{note}; name one to take it all the same", err=True)
     return _once(images), _once(videos), list(dict.fromkeys(cameras))
+
+
+_RESULT = re.compile(r"(.+)_(skeleton|people|belief(_[0-9]+)?)\.(png|mp4)")
+
+
+def _is_result(path: Path) -> bool:
+    """Whether an earlier run made a picture or a video: the result that it belongs to lies beside
+    it."""
+    found = _RESULT.fullmatch(path.name)
+    return found is not None and path.with_name(f"{found[1]}_keypoints.json").exists()
 
 
 def _once(paths: Sequence[Path]) -> list[Path]:

@@ -363,6 +363,32 @@ def test_a_folder_that_another_run_writes_to(models: tuple[Path, Path], tmp_path
     assert _run(*args).exit_code == 0
 
 
+def test_photographs_in_the_folder_of_their_results(
+    models: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """A folder or a pattern twice: what the first run drew is no photograph for the second, which
+    says how many it left out. A photograph of such a name, and a drawing that is named, are taken."""
+    folder = tmp_path / "photos"
+    for name in ("a.png", "my_skeleton.png"):
+        _picture(folder / name)
+    for inputs in (folder, folder / "*.png"):
+        for _ in range(2):
+            result = _run(inputs, "--model", models[0], "--scales", "1", "--out", folder)
+            assert result.exit_code == 0, result.output
+            names = {
+                p.name.removesuffix("_keypoints.json") for p in folder.glob("*_keypoints.json")
+            }
+            assert names == {"a", "my_skeleton"}
+        assert "has made are left out" in result.stderr
+    drawing = folder / "a_skeleton.png"
+    result = _run(drawing, "--model", models[0], "--scales", "1", "--out", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    assert "left out" not in result.stderr
+    for name in ("a.png", "my_skeleton.png"):
+        (folder / name).unlink()
+    assert _run(folder, "--model", models[0], "--out", folder).exit_code == 2
+
+
 @pytest.mark.slow
 def test_processes_of_one_run_share_its_folder(models: tuple[Path, Path], tmp_path: Path) -> None:
     """torchrun's processes are one run: they share a folder, and leave it together where another
