@@ -33,6 +33,7 @@ from reproduce.predict.protocol import DEMO
 from reproduce.runtime.device import bf16_pays
 from reproduce.runtime.locks import Taken, hold
 from reproduce.runtime.processes import Group
+from reproduce.runtime.progress import progress
 from reproduce.runtime.provenance import provenance
 
 if TYPE_CHECKING:
@@ -427,9 +428,11 @@ class Lab:
         people = self._benchmark.people()[: self.profile.tested]
         jobs = jobs_of(predictor, self._benchmark, people)
         joints = []
-        for job in prefetch(prepare, jobs, self.workers if len(jobs) > 50 else 0):
-            (found,) = predictor.predict_job(job)
-            joints.append(self._benchmark.to_file(found.joints))
+        with progress(len(jobs), "people tested", shown=self.group.first) as bar:
+            for job in prefetch(prepare, jobs, self.workers if len(jobs) > 50 else 0):
+                (found,) = predictor.predict_job(job)
+                joints.append(self._benchmark.to_file(found.joints))
+                bar.update()
         predicted = np.stack(joints)
         return self._benchmark.score(predicted, people=np.arange(len(predicted))), predicted
 
