@@ -412,7 +412,7 @@ class Lab:
                 for t in (0.1, 0.2)
             },
             **more,
-            "provenance": self._provenance(),
+            "provenance": self._provenance(experiment),
         }
         write_text(self.result(experiment), _json(content))
         score = result.total[result.at(0.2)]
@@ -436,7 +436,7 @@ class Lab:
         predicted = np.stack(joints)
         return self._benchmark.score(predicted, people=np.arange(len(predicted))), predicted
 
-    def _provenance(self) -> dict[str, Any]:
+    def _provenance(self, experiment: Experiment) -> dict[str, Any]:
         import torch
 
         count = len(self._people)
@@ -450,7 +450,7 @@ class Lab:
             processes=self.group.world,
             threads=torch.get_num_threads(),
             solver=self.profile.solver,
-            amp=self.amp,
+            amp=self.amp if experiment.kind == "network" else "",
         )
 
 

@@ -202,9 +202,13 @@ def rows(results: Mapping[str, Result]) -> list[tuple[str, ...]]:
         if result.machine is not None:
             work = f"{result.machine['trees']} rounds, {result.machine['images']} images"
             scheme = "boosted trees"
-        about = result.provenance
+        about = dict(result.provenance)
+        if result.machine is None:
+            about["numbers"] = about.get("amp") or "float32"
         told = [
-            about[k] for k in ("machine", "device", "date", "version", "commit") if about.get(k)
+            about[k]
+            for k in ("machine", "device", "numbers", "date", "version", "commit")
+            if about.get(k)
         ]
         before = "-" if result.earlier is None else f"{result.earlier_at(0.2):.2f}"
         found.append(
