@@ -223,10 +223,12 @@ def _compose(
             axis.plot(mark.x, mark.y, **_MARK, label=mark.label, clip_on=False)
         if line is not None:
             axis.axvline(line[0], color="#666", linestyle=":", linewidth=1)
+            # on the left of the line there is room: the curve is above it
             axis.annotate(
                 line[1],
                 (line[0], 0.02),
-                (3, 0),
+                (-3, 0),
+                ha="right",
                 xycoords=("data", "axes fraction"),
                 textcoords="offset points",
                 fontsize=7,
