@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from caffe_compat.definition import schema
@@ -200,17 +201,54 @@ class BatchNorm(Layer):
             factor = torch.where(factor == 0, 0.0, 1 / factor)
             mean, variance = params[0] * factor, params[1] * factor
             return ((x - mean.view(view)) / (variance.view(view) + eps).sqrt(),)
-        axes = [0, *range(2, x.dim())]
-        mean = x.mean(axes, keepdim=True)
-        centred = x - mean
-        variance = (centred * centred).mean(axes, keepdim=True)
+        x = x.to(params[0].dtype)  # sums of bfloat16 would be too coarse
+        mean, variance = torch.zeros_like(params[0]), torch.zeros_like(params[1])
+        if x.numel() == channels:  # one value is its own mean, and varies by nothing
+            y = x - x
+            mean.copy_(x.detach().reshape(-1))
+        else:
+            y = _normalised()(x, mean, variance, eps)
         with torch.no_grad():
             keep = self.options.moving_average_fraction
-            m = x.numel() // channels
             params[2].mul_(keep).add_(1)
-            params[0].mul_(keep).add_(mean.reshape(-1))
-            params[1].mul_(keep).add_(variance.reshape(-1), alpha=m / (m - 1) if m > 1 else 1.0)
-        return (centred / (variance + eps).sqrt(),)
+            params[0].mul_(keep).add_(mean)
+            params[1].mul_(keep).add_(variance)
+        return (y,)
+
+
+@cache
+def _normalised() -> Callable[[Tensor, Tensor, Tensor, float], Tensor]:
+    """``(x, mean, variance, eps)`` to what is normalised by the statistics of the batch.
+
+    ``mean`` and ``variance`` are filled: with the means, and the variances · m/(m-1).
+    ``torch.batch_norm`` is as fast, but its gradient is wrong where what comes in from above lies
+    in another order than ``x`` in memory. Made at first use, because this module must not import
+    torch.
+    """
+
+    class Normalised(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: Tensor, mean: Tensor, variance: Tensor, eps: float) -> Tensor:
+            # the moving averages of momentum 1 are those of this batch alone
+            y, centre, inverse = torch.native_batch_norm(
+                x, None, None, mean, variance, True, 1.0, eps
+            )
+            ctx.save_for_backward(x, centre, inverse)
+            ctx.eps = eps
+            return y
+
+        @staticmethod
+        def backward(ctx: Any, diff: Tensor) -> tuple[Tensor, None, None, None]:
+            x, centre, inverse = ctx.saved_tensors
+            if diff.stride() != x.stride():
+                diff = torch.empty_like(x).copy_(diff)
+            gradient, _, _ = torch.ops.aten.native_batch_norm_backward(
+                diff, x, None, None, None, centre, inverse, True, ctx.eps, [True, False, False]
+            )
+            return gradient, None, None, None
+
+    apply: Callable[[Tensor, Tensor, Tensor, float], Tensor] = Normalised.apply
+    return apply
 
 
 class _Broadcast(Layer):
