@@ -55,6 +55,7 @@ Examples:
   cpm-convert lenet.caffemodel --prototxt lenet.prototxt --to pth
   cpm-convert converted.safetensors --to caffemodel -o again.caffemodel
   cpm-convert model.caffemodel --to onnx --dynamic-size
+  cpm-convert resnet.caffemodel --merge-batch-norm --to onnx
   cpm-convert model.caffemodel --verify caffe_blobs.npz
 """
 
@@ -192,6 +193,12 @@ def _verify(made: Conversion, dump: str, tolerance: float, as_json: bool) -> Com
     help="--no-strict fills missing parameters and drops superfluous ones, as Caffe does.",
 )
 @click.option(
+    "--merge-batch-norm",
+    "merge",
+    is_flag=True,
+    help="Put BatchNorm and Scale layers into the convolutions before them.",
+)
+@click.option(
     "--fixed-batch", is_flag=True, help="For ONNX: the batch of the definition only, no other."
 )
 @click.option(
@@ -218,6 +225,7 @@ def main(
     dialect: Any,
     shapes: dict[str, tuple[int, ...]],
     strict: bool,
+    merge: bool,
     fixed_batch: bool,
     dynamic_size: bool,
     dump: str | None,
@@ -232,12 +240,17 @@ def main(
     cannot be run here (unknown layers, an input of unknown size) the weights alone are written.
     """
     from caffe_compat.conversion.convert import convert, weights_only
+    from caffe_compat.conversion.merge import merge_batch_norm
     from caffe_compat.errors import UnknownInput, UnsupportedLayer
     from reproduce.network.identify import identify
     from reproduce.people import part_names
 
     if tolerance is not None and dump is None:
         raise CaffeCompatError("--tolerance goes with --verify")
+    if merge and dump is not None:
+        raise CaffeCompatError(
+            "--merge-batch-norm changes the blobs that --verify compares: give one of the two"
+        )
     try:
         made = convert(
             model, prototxt=prototxt, dialect=dialect, input_shapes=shapes, strict=strict
@@ -257,6 +270,8 @@ def main(
         raise SystemExit(
             0 if _verify(made, dump, tolerance, as_json).first is None else FAILED_CHECK
         )
+    if merge:
+        made = merge_batch_norm(made)
     identity = identify(made.graph, made.weights.source.metadata.get("source_file") or model)
     target, chosen = _output(model, out, to)
     if (fixed_batch or dynamic_size) and chosen != "onnx":

@@ -386,6 +386,12 @@ def preview(
 @click.option(
     "--filler", type=click.Choice(["gaussian", "msra"]), default="gaussian", show_default=True
 )
+@click.option(
+    "--batch-norm",
+    is_flag=True,
+    help="BatchNorm and Scale before each activation (not the authors'; 'cpm-convert "
+    "--merge-batch-norm' takes them out after training).",
+)
 @click.option("--first-mult", type=Real(min=0), help="lr_mult of stage 1 (default: cpm 5, vgg 1).")
 @click.option(
     "--later-mult", type=Real(min=0), help="lr_mult of the later stages (default: cpm 1, vgg 4)."

@@ -60,6 +60,8 @@ class CPMConfig:
         features of all stages.
     stage_convs : how many Mconv layers have ``stage_kernel``; two of 1×1 follow.
     later_mult : lr_mult of the weights of stages after the first.
+    batch_norm : BatchNorm and Scale layers before each activation, for networks that are trained
+        from nothing; not the authors'. ``cpm-convert --merge-batch-norm`` takes them out again.
     input_width : width of the input where it is not as high as wide; 0: square.
     """
 
@@ -85,6 +87,7 @@ class CPMConfig:
     front_convs: tuple[int, ...] = (256, 256, 256, 256, 128)
     stage_convs: int = 3
     later_mult: float = 1.0
+    batch_norm: bool = False
     input_width: int = 0
 
     def __post_init__(self) -> None:
@@ -202,9 +205,14 @@ class _Builder:
         dilation: int = 1,
     ) -> str:
         layer = self.add(name, "Convolution", [bottom], [name])
-        for lr, decay in ((mult, 1.0), (2 * mult, 0.0)):
-            layer.param.add(lr_mult=lr, decay_mult=decay)
+        normalised = self.config.batch_norm and not last
         p = layer.convolution_param
+        layer.param.add(lr_mult=mult, decay_mult=1.0)
+        if normalised:
+            p.bias_term = False
+        else:
+            layer.param.add(lr_mult=2 * mult, decay_mult=0.0)
+            p.bias_filler.type = "constant"
         p.num_output = outputs
         p.pad.append(dilation * (kernel // 2))
         p.kernel_size.append(kernel)
@@ -215,8 +223,22 @@ class _Builder:
         else:
             p.weight_filler.type = "gaussian"
             p.weight_filler.std = 0.01
-        p.bias_filler.type = "constant"
+        if normalised:
+            self.batch_norm(name, mult)
         return name
+
+    def batch_norm(self, blob: str, mult: float) -> None:
+        """Normalises a convolution's blob; layers that do not learn keep their statistics."""
+        layer = self.add(f"bn_{blob}", "BatchNorm", [blob], [blob])
+        for _ in range(3):
+            layer.param.add(lr_mult=0.0, decay_mult=0.0)
+        layer.batch_norm_param.moving_average_fraction = 0.99
+        if not mult:
+            layer.batch_norm_param.use_global_stats = True
+        layer = self.add(f"scale_{blob}", "Scale", [blob], [blob])
+        for _ in range(2):
+            layer.param.add(lr_mult=mult, decay_mult=0.0)
+        layer.scale_param.bias_term = True
 
     def relu(self, name: str, blob: str) -> None:
         self.add(name, "ReLU", [blob], [blob])
