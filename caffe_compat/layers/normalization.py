@@ -221,9 +221,9 @@ def _normalised() -> Callable[[Tensor, Tensor, Tensor, float], Tensor]:
     """``(x, mean, variance, eps)`` to what is normalised by the statistics of the batch.
 
     ``mean`` and ``variance`` are filled: with the means, and the variances · m/(m-1).
-    ``torch.batch_norm`` is as fast, but its gradient is wrong where what comes in from above lies
-    in another order than ``x`` in memory. Made at first use, because this module must not import
-    torch.
+    ``torch.batch_norm`` is as fast, but for a single image its gradient can be wrong where what
+    comes in from above lies in another order than ``x`` in memory. Made at first use, because
+    this module must not import torch.
     """
 
     class Normalised(torch.autograd.Function):

@@ -258,7 +258,7 @@ def main(
     except (UnsupportedLayer, UnknownInput) as error:
         # a layer of a definition that was given on purpose must be there
         asked = prototxt is not None and isinstance(error, UnsupportedLayer)
-        if dump is not None or asked:
+        if dump is not None or asked or merge:
             raise
         target, chosen = _output(model, out, to)
         loose = weights_only(model, str(error), dialect=dialect)

@@ -232,6 +232,7 @@ class _Builder:
         layer = self.add(f"bn_{blob}", "BatchNorm", [blob], [blob])
         for _ in range(3):
             layer.param.add(lr_mult=0.0, decay_mult=0.0)
+        # Caffe's 0.999 would still hold statistics of a thousand iterations ago at a snapshot
         layer.batch_norm_param.moving_average_fraction = 0.99
         if not mult:
             layer.batch_norm_param.use_global_stats = True

@@ -49,16 +49,18 @@ def output(made: Conversion) -> np.ndarray:
 
 
 @pytest.mark.parametrize("bias", ["true", "false"])
-@pytest.mark.parametrize("places", [("conv", "conv", "conv"), ("b", "s", "s"), ("b", "b", "b")])
-@pytest.mark.parametrize("scaled", [True, False])
-def test_same_output(tmp_path: Path, bias: str, places: tuple[str, str, str], scaled: bool) -> None:
-    norm, scale, last = places
+@pytest.mark.parametrize(
+    ("norm", "scale"),
+    [("conv", "conv"), ("b", "b"), ("b", "s"), ("conv", None), ("b", None)],
+)
+def test_same_output(tmp_path: Path, bias: str, norm: str, scale: str | None) -> None:
+    """In place or not, with and without a bias and a Scale layer."""
     layers = [INPUT, CONVOLUTION % ("", bias), NORM % (norm, "eps: 0.001")]
-    layers += [SCALE % (norm, scale)] if scaled else []
-    made = model(tmp_path, *layers, RELU % (last if scaled else norm))
+    layers += [SCALE % (norm, scale)] if scale else []
+    made = model(tmp_path, *layers, RELU % (scale or norm))
     merged = merge_batch_norm(made)
     assert [layer.type for layer in merged.net.layers] == ["Input", "Convolution", "ReLU"]
-    assert {d.name for d in merged.dropped} == ({"bn", "scale"} if scaled else {"bn"})
+    assert {d.name for d in merged.dropped} == ({"bn", "scale"} if scale else {"bn"})
     expected = output(made)
     assert np.abs(expected).max() > 0.1
     assert np.abs(output(merged) - expected).max() <= 1e-5 * np.abs(expected).max()
@@ -66,6 +68,8 @@ def test_same_output(tmp_path: Path, bias: str, places: tuple[str, str, str], sc
     assert np.array_equal(output(convert(tmp_path / "merged.caffemodel")), output(merged))
 
 
+NAMED = 'param { name: "w" }'
+SHARING = (CONVOLUTION % (NAMED, "true")).replace('"conv"', '"also"')
 OTHER = 'layer { name: "other" type: "Power" bottom: "conv" top: "z" }'
 
 
@@ -74,7 +78,7 @@ OTHER = 'layer { name: "other" type: "Power" bottom: "conv" top: "z" }'
     [
         ([CONVOLUTION % ("", "true"), NORM % ("b", "use_global_stats: false")], "of the batch"),
         ([CONVOLUTION % ("", "true"), NORM % ("b", ""), OTHER], "other layers read"),
-        ([CONVOLUTION % ('param { name: "w" }', "true"), NORM % ("b", "")], "shared"),
+        ([CONVOLUTION % (NAMED, "true"), NORM % ("b", ""), SHARING], "shared"),
         (
             ['layer { name: "conv" type: "Power" bottom: "x" top: "conv" }', NORM % ("b", "")],
             "Power",
@@ -87,6 +91,25 @@ def test_stays(tmp_path: Path, layers: list[str], reason: str) -> None:
     assert merged.net.layers == made.net.layers
     assert len(merged.notes) == 1 + len(made.notes)
     assert reason in merged.notes[-1]
+
+
+def test_a_name_alone_is_not_shared(tmp_path: Path) -> None:
+    made = model(tmp_path, INPUT, CONVOLUTION % (NAMED, "true"), NORM % ("b", ""), RELU % "b")
+    assert [d.name for d in merge_batch_norm(made).dropped] == ["bn"]
+
+
+def test_missing_weights_stay(tmp_path: Path) -> None:
+    """Without --strict the definition may have layers that the file has no weights of."""
+    model(tmp_path, INPUT, CONVOLUTION % ("", "true"), RELU % "conv")
+    layers = [INPUT, CONVOLUTION % ("", "true"), NORM % ("b", ""), RELU % "b"]
+    (tmp_path / "net.prototxt").write_text("\n".join(layers))
+    made = convert(tmp_path / "model.caffemodel", prototxt=tmp_path / "net.prototxt", strict=False)
+    assert "no weights of 'bn'" in merge_batch_norm(made).notes[-1]
+
+
+def test_nothing_to_merge_is_said(tmp_path: Path) -> None:
+    made = model(tmp_path, INPUT, CONVOLUTION % ("", "true"), RELU % "conv")
+    assert "no BatchNorm" in merge_batch_norm(made).notes[-1]
 
 
 def test_other_scales_stay(tmp_path: Path) -> None:
@@ -105,3 +128,14 @@ def test_command(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert "merged into 'conv'" in result.output
     assert np.allclose(output(convert(target)), output(convert(source)), atol=1e-5)
+
+
+def test_command_never_skips_it(tmp_path: Path) -> None:
+    """Of a network that cannot be built nothing can be merged: no weights alone are written."""
+    model(tmp_path, INPUT, CONVOLUTION % ("", "false"), NORM % ("b", ""), RELU % "b")
+    source, target = tmp_path / "model.caffemodel", tmp_path / "merged.npz"
+    source.write_bytes(source.read_bytes().replace(b"ReLU", b"Xxxx"))
+    result = CliRunner().invoke(main, [str(source), "--merge-batch-norm", "-o", str(target)])
+    assert result.exit_code == 2
+    assert "Xxxx" in result.output
+    assert not target.exists()

@@ -270,3 +270,23 @@ def test_dropout_keeps_the_mean_in_training() -> None:
     top = net(torch.ones(100, 100))["t"]
     assert top.unique().tolist() == pytest.approx([0.0, 4 / 3])
     assert top.mean().item() == pytest.approx(1, abs=0.03)
+
+
+def test_batch_norm_takes_gradients_in_any_memory_order() -> None:
+    """Of one image whose channels come last in the memory of its gradient, torch's own batch
+    normalisation makes a wrong gradient."""
+    shape, order = (1, 4, 3, 5), (4, 1, 20, 4)
+    layer = 'layer { name: "l" type: "BatchNorm" bottom: "a" top: "t" batch_norm_param { %s } }'
+    norm = _net(layer % "use_global_stats: false", shape).graph.nodes[-1].layer
+    torch.manual_seed(1)
+    x, diff = torch.randn(shape, requires_grad=True), torch.randn(shape)
+
+    def gradient(from_above: torch.Tensor) -> torch.Tensor:
+        (top,) = norm.forward([torch.zeros(4), torch.zeros(4), torch.zeros(1)], x)
+        top.register_hook(lambda _: from_above)
+        return torch.autograd.grad(top, x, diff)[0]
+
+    expected = gradient(diff)
+    assert expected.abs().max() > 0.1
+    strided = torch.empty_strided(shape, order).copy_(diff)
+    assert torch.allclose(gradient(strided), expected, atol=1e-6)

@@ -15,23 +15,12 @@ from caffe_compat.network.net import Net
 from caffe_compat.weights.write import write_weights
 from reproduce.network import netgen
 from reproduce.network.identify import identify
+from tests.nets import TINY_MACHINE
 
 CONFIGS = {
-    "cpm": netgen.cpm(
-        stages=3,
-        parts=3,
-        input_size=64,
-        towers=(4, 4, 4),
-        features=4,
-        wide=8,
-        belief=4,
-        tower_kernel=3,
-        feature_kernel=3,
-        stage_kernel=3,
-    ),
+    "cpm": replace(TINY_MACHINE, stages=3),
     "vgg": netgen.vgg(
         stages=2,
-        parts=3,
         input_size=64,
         blocks=((4, 1), (4, 1), (4, 2)),
         front_convs=(8, 4),
