@@ -1,12 +1,13 @@
 """Puts a trained network into models/: prototxts, weights, loss curve, score, and a README that
 says how it was made.
 
-    python tools/embed_model.py leeds-small --training DIR --iteration 23000 --log LOG --scored DIR
-    --quick DIR --about about.md
+    python tools/embed_model.py leeds-small --training DIR --weights pose.caffemodel
+    --log FIRST SECOND --scored DIR --quick DIR --about about.md
 
-``--training`` holds the three prototxts and ``snap/pose_iter_N.caffemodel``, ``--scored`` what
-``cpm-predict --dataset lsp`` wrote, ``--quick`` what it wrote with ``--scales 1``; ``about.md`` is the
-part of the README that only a person knows (commands, hardware, hours).
+``--training`` holds the prototxts that it was trained with, ``--weights`` is a snapshot or what
+``cpm-convert --merge-batch-norm`` made of it, ``--log`` the ``pose_log.jsonl`` of each training in turn,
+``--scored`` what ``cpm-predict --dataset lsp`` wrote, ``--quick`` what it wrote with ``--scales 1``;
+``about.md`` is the part of the README that only a person knows (commands, hardware, hours).
 """
 
 from __future__ import annotations
@@ -24,36 +25,50 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from caffe_compat.conversion.convert import convert
+from caffe_compat.definition.textformat import dump
 from reproduce.network.identify import identify
 from reproduce.people.matlab_pixels import to_matlab
 from reproduce.predict import joint_files
 
-PROTOTXTS = ("pose_train_test.prototxt", "pose_deploy.prototxt", "pose_solver.prototxt")
+TRAINED_WITH = ("pose_train_test.prototxt", "pose_solver.prototxt")
 
 
-def loss_curve(log: Path, out: Path) -> dict[str, float]:
-    """Draw the training's loss per stage; return the last smoothed values."""
-    entries = [json.loads(line) for line in log.read_text().splitlines()]
-    latest = {
-        entry["iteration"]: entry for entry in entries
-    }  # a resumed run repeats some iterations
-    x = np.array(sorted(latest))
+def read_log(path: Path) -> dict[int, dict[str, float]]:
+    """The losses of each iteration that a training logged; a resumed run repeats some: the last
+    counts."""
+    entries = [json.loads(line) for line in path.read_text().splitlines()]
+    return {entry["iteration"]: entry["losses"] for entry in entries}
+
+
+def loss_curve(logs: list[Path], out: Path) -> tuple[int, dict[str, float]]:
+    """Draw the loss per stage of trainings that followed each other, each one smoothed by itself;
+    return the iterations of all together, and the last smoothed values."""
     figure, axis = plt.subplots(figsize=(5, 3))
-    final = {}
-    for stage in latest[int(x[-1])]["losses"]:
-        y = np.array([latest[int(i)]["losses"][stage] for i in x])
-        width = max(1, len(y) // 60)
-        smooth = np.convolve(y, np.ones(width) / width, "valid")
-        axis.plot(x[width - 1 :], smooth, label=stage.removeprefix("loss_"), linewidth=1.2)
-        final[stage] = float(smooth[-1])
+    before = 0
+    highest = 0.0
+    final: dict[str, float] = {}
+    for log in logs:
+        losses = read_log(log)
+        x = np.array(sorted(losses))
+        width = max(1, len(x) // 60)
+        for number, stage in enumerate(losses[int(x[-1])]):
+            y = np.array([losses[int(i)][stage] for i in x])
+            smooth = np.convolve(y, np.ones(width) / width, "valid")
+            label = stage.removeprefix("loss_") if log is logs[0] else None
+            axis.plot(before + x[width - 1 :], smooth, f"C{number}", label=label, linewidth=1.2)
+            final[stage] = float(smooth[-1])
+            highest = max(highest, float(np.percentile(y, 95)))
+        before += int(x[-1])
+        if log is not logs[-1]:
+            axis.axvline(before, color="grey", linewidth=0.8, linestyle=":")
     axis.set_xlabel("iteration")
     axis.set_ylabel("loss")
-    axis.set_ylim(0, float(np.percentile(y, 99)) * 1.5)
+    axis.set_ylim(0, highest * 1.3)
     axis.grid(alpha=0.3)
     axis.legend(fontsize=8)
     figure.tight_layout()
     figure.savefig(out, dpi=100)
-    return final
+    return before, final
 
 
 def main() -> None:
@@ -63,20 +78,18 @@ def main() -> None:
     )
     parser.add_argument("name")
     parser.add_argument("--training", type=Path, required=True)
-    parser.add_argument("--iteration", type=int, required=True)
-    parser.add_argument("--log", type=Path, required=True)
+    parser.add_argument("--weights", type=Path, required=True)
+    parser.add_argument("--log", type=Path, nargs="+", required=True)
     parser.add_argument("--scored", type=Path, required=True)
     parser.add_argument("--quick", type=Path, required=True)
     parser.add_argument("--about", type=Path, required=True)
     options = parser.parse_args()
     folder = Path(__file__).resolve().parent.parent / "models" / options.name
     folder.mkdir(parents=True, exist_ok=True)
-    for name in PROTOTXTS:
+    for name in TRAINED_WITH:
         shutil.copyfile(options.training / name, folder / name)
     weights = folder / "pose.caffemodel"
-    shutil.copyfile(
-        options.training / "snap" / f"pose_iter_{options.iteration}.caffemodel", weights
-    )
+    shutil.copyfile(options.weights, weights)
     score_file = next(options.scored.glob("LSP_score_*.json"))
     shutil.copyfile(score_file, folder / "score.json")
     quick_file = next(options.quick.glob("LSP_score_*.json"))
@@ -86,8 +99,9 @@ def main() -> None:
     (folder / "lsp_predictions.json").write_text(
         json.dumps(joints.tolist(), separators=(",", ":")), encoding="utf-8"
     )
-    final = loss_curve(options.log, folder / "loss.png")
+    iterations, final = loss_curve(options.log, folder / "loss.png")
     made = convert(weights)
+    (folder / "pose_deploy.prototxt").write_text(dump(made.net.to_message()), encoding="utf-8")
     what = identify(made.graph)
     score = json.loads(score_file.read_text())
     quick = json.loads(quick_file.read_text())
@@ -104,13 +118,14 @@ Made with this project's own commands; BSD-3-Clause as the code, the training im
 
 | file | |
 |---|---|
-| `pose.caffemodel` | weights and training net, as `cpm-train` snapshots them; {
+| `pose.caffemodel` | weights and the definition that they are for; {
             weights.stat().st_size / 1e6:.1f} MB, sha256 `{
             hashlib.sha256(weights.read_bytes()).hexdigest()
         }` |
-| `pose_train_test.prototxt`, `pose_deploy.prototxt`, `pose_solver.prototxt` | definitions |
+| `pose_deploy.prototxt` | that definition |
+| `pose_train_test.prototxt`, `pose_solver.prototxt` | what it was trained with at last |
 | `score.json`, `lsp_predictions.json` | the score below, and the predictions (1-based, LSP's order) that it is of; `score_one_scale.json`: with one scale |
-| `loss.png` | loss per stage, {options.iteration} iterations; at the end {
+| `loss.png` | loss per stage, {iterations} iterations; at the end {
             ", ".join(f"{v:.1f}" for v in final.values())
         } |
 
