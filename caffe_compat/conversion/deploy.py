@@ -5,7 +5,8 @@ Rules, in this order:
 1. data layers go; those of their tops that reach a layer with parameters become inputs;
 2. losses and Accuracy go, and every layer that reads a label (a data top that reaches no
 parameters);
-3. Split layers that Caffe inserted are undone, Dropout (the identity in TEST) is taken out.
+3. Split layers that Caffe inserted are undone, Dropout (the identity in TEST) is taken out;
+4. a layer's own phase is forgotten: Caffe writes into a snapshot the phase that it trained in.
 """
 
 from __future__ import annotations
@@ -135,8 +136,8 @@ def derive(
         and not any(map(_is_loss, layers))
         and any(layer.type == "Input" for layer in layers)
     ):
-        return net, []
-    layers = list(net.filter(TEST).layers)
+        return replace(net, layers=tuple(layer.for_any_phase() for layer in layers)), []
+    layers = [layer.for_any_phase() for layer in net.filter(TEST).layers]
     made = {top for layer in layers for top in layer.tops}
     data = {top: layer for layer in net.layers if is_data(layer) for top in layer.tops}
     # tops of data layers that exist in TRAIN only are still what the network reads

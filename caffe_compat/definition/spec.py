@@ -85,6 +85,11 @@ class LayerSpec:
         )
 
     @property
+    def phase(self) -> str:
+        """The layer's own phase; "" where it has the network's."""
+        return schema.enum_name(self.message, "phase") if self.message.HasField("phase") else ""
+
+    @property
     def loss_weights(self) -> tuple[float, ...]:
         """The ``loss_weight`` entries."""
         return tuple(self.message.loss_weight)
@@ -117,6 +122,15 @@ class LayerSpec:
         del message.bottom[:], message.top[:]
         message.bottom.extend(bottoms)
         message.top.extend(tops)
+        return LayerSpec.of(message, self.lines, self.file)
+
+    def for_any_phase(self) -> LayerSpec:
+        """This layer without a phase of its own."""
+        if not self.phase:
+            return self
+        message = type(self.message)()
+        message.CopyFrom(self.message)
+        message.ClearField("phase")
         return LayerSpec.of(message, self.lines, self.file)
 
 

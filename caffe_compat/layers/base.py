@@ -336,7 +336,8 @@ def registry() -> dict[str, type[Layer]]:
 
 
 def make(spec: LayerSpec, phase: str = TEST) -> Layer:
-    """The layer object of a spec.
+    """The layer object of a spec; the layer's own ``phase``, where it gives one, goes before the
+    network's.
 
     Raises
     ------
@@ -347,7 +348,7 @@ def make(spec: LayerSpec, phase: str = TEST) -> Layer:
         known = ", ".join(sorted(_REGISTRY))
         what = f"unsupported layer type '{spec.type}'" if spec.type else "has no type"
         raise spec.error(f"{what}; supported: {known}", "type", UnsupportedLayer)
-    return _REGISTRY[spec.type](spec, phase)
+    return _REGISTRY[spec.type](spec, spec.phase or phase)
 
 
 def count(shape: Sequence[int]) -> int:

@@ -29,6 +29,10 @@ class Param:
     owner : key of the blob whose memory it uses: its own, or an earlier layer's of the same shared
         name.
     name : last part of its ``state_dict`` key.
+    spec : what the layer's own definition says of it.
+    lr_mult, decay_mult : what the solver takes: of a shared parameter, what the first layer that
+        gives one says.
+    learns : does any of the layers that share it ask for its gradient?
     """
 
     key: tuple[int, int]
@@ -36,6 +40,9 @@ class Param:
     name: str
     shape: Shape
     spec: ParamSpec
+    lr_mult: float = 1.0
+    decay_mult: float = 1.0
+    learns: bool = True
 
 
 @dataclass(frozen=True)
@@ -48,6 +55,7 @@ class Node:
     bottoms, tops : blob names; tops include the automatic ones of losses.
     loss_weights : weight of each top in the loss.
     bottom_grad, param_grad : would Caffe compute the gradient of this bottom, this parameter?
+    reaches : does the gradient of this bottom go on, into the layer that made it?
     backward : does the layer take part in Caffe's backward pass?
     """
 
@@ -61,6 +69,7 @@ class Node:
     bottom_shapes: tuple[Shape, ...]
     top_shapes: tuple[Shape, ...]
     param_grad: tuple[bool, ...] = ()
+    reaches: tuple[bool, ...] = ()
     backward: bool = False
 
 
@@ -147,6 +156,7 @@ class _Sharing:
     def __init__(self) -> None:
         self.owners: dict[str, Param] = {}
         self.mults: dict[tuple[str, str], float] = {}
+        self.learned: set[tuple[int, int]] = set()
 
     def add(self, layer: Layer, index: int, shapes: Sequence[Shape]) -> tuple[Param, ...]:
         specs = layer.spec.params
@@ -168,8 +178,20 @@ class _Sharing:
                 self._check(layer, spec, shape, owner)
             if spec.name:
                 self._multipliers(layer, spec)
+            if spec.lr_mult != 0:
+                self.learned.add(param.owner)
             made.append(param)
         return tuple(made)
+
+    def settled(self, param: Param) -> Param:
+        """A parameter with what all layers together say of it."""
+        spec = param.spec
+        return replace(
+            param,
+            lr_mult=self.mults.get((spec.name, "lr_mult"), spec.lr_mult),
+            decay_mult=self.mults.get((spec.name, "decay_mult"), spec.decay_mult),
+            learns=param.owner in self.learned,
+        )
 
     @staticmethod
     def _check(layer: Layer, spec: ParamSpec, shape: Shape, owner: Param) -> None:
@@ -276,6 +298,7 @@ def build(
     unknown = [name for name in overrides if name not in inputs]
     if unknown:
         raise _no_input(kept, unknown, inputs)
+    steps = [replace(s, params=tuple(map(sharing.settled, s.params))) for s in steps]
     steps = _with_gradients(steps, kept.force_backward)
     nodes = [
         replace(step, bottoms=step.layer.spec.bottoms, loss_weights=_own_weights(step))
@@ -315,17 +338,25 @@ def _with_gradients(steps: Sequence[Node], force: bool) -> list[Node]:
         Place(s.layer, s.bottoms, s.tops, s.loss_weights, [p.spec.lr_mult != 0 for p in s.params])
         for s in steps
     ]
-    return [
-        replace(
-            step,
-            bottom_grad=tuple(found.bottoms)
-            if not step.layer.always_propagates
-            else (found.layer,) * len(found.bottoms),
-            param_grad=tuple(found.params),
-            backward=found.layer and not step.layer.data,
+    goes_on: dict[str, bool] = {}  # by blob: a gradient in it is taken by the layer that made it
+    made = []
+    for step, found in zip(steps, gradients(places, force), strict=True):
+        backward = found.layer and not step.layer.data
+        grads = found.bottoms
+        if step.layer.always_propagates:
+            grads = [found.layer] * len(found.bottoms)
+        reaches = [g and goes_on[name] for g, name in zip(grads, step.bottoms, strict=True)]
+        goes_on.update(dict.fromkeys(step.tops, backward or step.layer.data))
+        made.append(
+            replace(
+                step,
+                bottom_grad=tuple(grads),
+                param_grad=tuple(found.params),
+                reaches=tuple(reaches),
+                backward=backward,
+            )
         )
-        for step, found in zip(steps, gradients(places, force), strict=True)
-    ]
+    return made
 
 
 def _outputs(steps: Sequence[Node]) -> tuple[str, ...]:

@@ -62,6 +62,8 @@ class Memory:
     stale : does the backward pass of a layer read what has been overwritten?
     reread : losses of their own that another layer reads: its gradient takes the place of their
         weight.
+    kept : losses of their own whose layer works in place: the gradient that it computes takes the
+        place of their weight in the next pass.
     """
 
     data: dict[str, str] = field(default_factory=dict)
@@ -69,11 +71,12 @@ class Memory:
     overwritten: bool = False
     stale: bool = False
     reread: frozenset[str] = frozenset()
+    kept: frozenset[str] = frozenset()
 
     @property
     def plain(self) -> bool:
         """Are values and gradients those of the layers' functions, whoever works in place?"""
-        return not (self.overwritten or self.stale or self.reread)
+        return not (self.overwritten or self.stale or self.reread or self.kept)
 
     @classmethod
     def of(cls, steps: Sequence[PlannedLayer]) -> Memory:
@@ -99,7 +102,7 @@ class Memory:
             step.backward and writes.changed(step.layer.reads, data, step, bottoms, tops)
             for step, bottoms, tops in writes.seen
         )
-        return cls(data, diff, overwritten, stale, _reread(steps))
+        return cls(data, diff, overwritten, stale, *_read_losses(steps))
 
 
 def _others(data: dict[str, str], name: str) -> bool:
@@ -107,20 +110,21 @@ def _others(data: dict[str, str], name: str) -> bool:
     return any(piece == data[name] for other, piece in data.items() if other != name)
 
 
-def _reread(steps: Sequence[PlannedLayer]) -> frozenset[str]:
-    read = {
-        name
-        for step in steps
-        if step.backward
-        for name, goes in zip(step.bottoms, step.bottom_grad, strict=True)
-        if goes
-    }
-    return frozenset(
-        name
+def _read_losses(steps: Sequence[PlannedLayer]) -> tuple[frozenset[str], frozenset[str]]:
+    """Losses of their own whose gradient a layer computes: another one, or the one that made them,
+    in place."""
+    weighted = {
+        name: step
         for step in steps
         for name, weight in zip(step.tops, step.loss_weights, strict=True)
-        if weight and name in read
-    )
+        if weight
+    }
+    reread, kept = set(), set()
+    for step in steps:
+        for name, goes in zip(step.bottoms, step.bottom_grad, strict=True):
+            if step.backward and goes and name in weighted:
+                (kept if weighted[name] is step else reread).add(name)
+    return frozenset(reread), frozenset(kept)
 
 
 Count = tuple[int, int]  # how often a piece was written, and how often so that signs may differ

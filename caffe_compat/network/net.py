@@ -105,7 +105,7 @@ class Net(nn.Module):
         self.tf32 = False
         self._is_packed = False
         self._checked: set[tuple[tuple[str, Shape], ...]] = set()
-        # gradients that the latest backward pass left at losses that other layers read
+        # gradients that the latest backward pass left at losses, by a layer that reads them
         self.reread: dict[str, Tensor] = {}
         self._modules_of: dict[int, _Blobs] = {}
         found: Match | None = None
@@ -169,7 +169,7 @@ class Net(nn.Module):
                 elif param.owner in made:
                     module.register_parameter(param.name, made[param.owner])  # type: ignore[arg-type]
                 else:
-                    wanted = param.spec.lr_mult != 0 or self.graph.spec.force_backward
+                    wanted = param.learns or self.graph.spec.force_backward
                     tensor = nn.Parameter(tensor, requires_grad=wanted)
                     module.register_parameter(param.name, tensor)
                 made.setdefault(param.owner, tensor)
@@ -299,11 +299,10 @@ class Net(nn.Module):
             for name, weight in zip(step.tops, step.loss_weights, strict=True):
                 if weight:
                     value = found[self.graph.aliases.get(name, name)]
-                    if name in self.graph.memory.reread:
-                        left = self.reread.get(name)
-                        part = (value.detach() * (weight if left is None else left)).sum()
-                    else:
-                        part = value.sum() * weight
+                    memory, left = self.graph.memory, self.reread.get(name)
+                    if name in memory.reread:
+                        value = value.detach()
+                    part = value.sum() * weight if left is None else (value * left).sum()
                     total = part if total is None else total + part
         if total is None:
             raise CaffeCompatError("the network has no loss: no loss layer and no loss_weight")
@@ -511,8 +510,8 @@ class Net(nn.Module):
         would reach."""
         if torch.is_grad_enabled():
             bottoms = [
-                b if g or not node.layer.spec.propagate_down else b.detach()
-                for b, g in zip(bottoms, node.bottom_grad, strict=True)
+                b if goes or not node.layer.spec.propagate_down else b.detach()
+                for b, goes in zip(bottoms, node.reaches, strict=True)
             ]
         work = partial(node.layer.run_forward, [self.param(p) for p in node.params], *bottoms)
         alone = self._now.mode != "direct" and is_light(node, bottoms)

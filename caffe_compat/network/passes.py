@@ -327,7 +327,8 @@ class Whole(torch.autograd.Function):
             if gradient is not None:
                 run.diffs[run.memory.diff[moved.get(name, name)]] = gradient
         changed = run.backward(run.net.graph.steps)
-        run.net.reread.update({name: run.diff(name) for name in run.memory.reread})
+        left = run.memory.reread | run.memory.kept
+        run.net.reread.update({name: run.diff(name) for name in left})
         inputs = [run.diff(n) if run.memory.diff[n] in changed else None for n in ctx.names]
         params = [run.param_diffs.get(owner) for owner in ctx.owners]
         return (None, None, None, None, *inputs, *params)

@@ -210,10 +210,10 @@ class Solver:
         self._tested = [0] * len(self._tests)
         self._rule, per_param = RULES[m.type]
         self._params = [tensor for _, _, tensor in self.net.owned_params()]
-        self._specs = [param.spec for _, param, _ in self.net.owned_params()]
+        owned = [param for _, param, _ in self.net.owned_params()]
         trained = [node.layer.learned(p.key[1]) for node, p, _ in self.net.owned_params()]
         self._lr_mults = [
-            s.lr_mult if t else 0.0 for s, t in zip(self._specs, trained, strict=True)
+            param.lr_mult if t else 0.0 for param, t in zip(owned, trained, strict=True)
         ]
         self._replaced = [
             self.net.param(param)
@@ -221,7 +221,7 @@ class Solver:
             for i, param in enumerate(node.params)
             if node.layer.replaces_gradient(i, node.bottom_shapes)
         ]
-        self._decays = [m.weight_decay * s.decay_mult for s in self._specs]
+        self._decays = [m.weight_decay * param.decay_mult for param in owned]
         with torch.no_grad():
             self.histories = [[torch.zeros_like(p) for p in self._params] for _ in range(per_param)]
         self.network = definition.name
