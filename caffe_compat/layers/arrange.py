@@ -356,6 +356,8 @@ class BatchReindex(Layer):
     def output_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
         if len(bottoms[1]) != 1:
             raise self.error(f"the indices must have 1 axis, found {len(bottoms[1])}", "bottom")
+        if not bottoms[0]:
+            raise self.error("the first bottom must have at least 1 axis", "bottom")
         return [(bottoms[1][0], *bottoms[0][1:])]
 
     def gradient_to(self, index: int) -> bool:
@@ -412,6 +414,8 @@ class Filter(Layer):
 
     def output_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
         selector = bottoms[-1]
+        if not all(bottoms):
+            raise self.error("every bottom must have at least 1 axis", "bottom")
         if count(selector[1:]) != 1:
             raise self.error(
                 f"the selector must hold one value per item, found shape {selector}", "bottom"

@@ -64,7 +64,8 @@ class Layer:
     changes_state : does a forward pass change its parameters?
     truth : what the layer's results are held against: recorded outputs of the real Caffe, OpenCV's
         and our own reference, or that alone.
-    always_propagates : does Caffe's backward pass write the bottom's gradient without being asked?
+    always_learns : does Caffe's backward pass write the parameters' gradients without being asked?
+    copies_first : does Caffe keep a copy of the first bottom where the layer works in place?
 
     Attributes
     ----------
@@ -88,7 +89,8 @@ class Layer:
     reads: tuple[str, ...] = ("bottom",)
     keeps_sign: bool = False
     changes_state: bool = False
-    always_propagates: bool = False
+    always_learns: bool = False
+    copies_first: bool = False
 
     def __init__(self, spec: LayerSpec, phase: str = TEST) -> None:
         self.spec, self.phase, self.repeating = spec, phase, False
@@ -265,6 +267,11 @@ class Layer:
         """Caffe's ``AllowForceBackward``: may a forced backward pass reach this bottom?"""
         return not (self.loss and index == 1)
 
+    def writes_gradient(self, asked: Sequence[bool]) -> Sequence[bool]:
+        """Which bottoms' gradients does Caffe's backward pass write, where it is asked for
+        these?"""
+        return asked
+
     def shares_data(self) -> bool:
         """Are the tops the first bottom's own memory, so that writing to one changes the other?"""
         return False
@@ -372,8 +379,10 @@ def check_filler(filler: Any, shape: Shape, layer: Layer) -> None:
         raise layer.error(
             f"the uniform filler's min {filler.min:g} is more than its max {filler.max:g}"
         )
-    if filler.type == "gaussian" and filler.std < 0:
-        raise layer.error(f"the gaussian filler's std {filler.std:g} is negative")
+    if filler.type == "gaussian" and not filler.std > 0:
+        raise layer.error(f"the gaussian filler's std {filler.std:g} must be above 0")
+    if filler.sparse < -1:
+        raise layer.error(f"sparse {filler.sparse} must be -1 (not sparse) or more")
     if filler.sparse >= 0 and (not shape or filler.sparse > shape[0]):
         raise layer.error(
             f"sparse {filler.sparse} is more than the first axis of a blob of shape {shape}"

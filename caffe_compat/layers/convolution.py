@@ -99,7 +99,7 @@ class Windowed(Layer):
             return (default,) * axes
         if len(given) == 1:
             return given * axes
-        if len(given) != axes or not given:
+        if len(given) != axes:
             raise self.error(
                 f"give it once or once per spatial axis ({axes}), found {len(given)}", name
             )
@@ -318,9 +318,14 @@ class Im2col(Windowed):
 
     reads = ()
 
+    def writes_gradient(self, asked: Sequence[bool]) -> Sequence[bool]:
+        return (True,)
+
     def output_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
         bottom = bottoms[0]
         axis = self.channel_axis(bottom)
+        if axis == len(bottom) - 1:
+            raise self.error(f"the bottom {bottom} has no axis after the channels", "bottom")
         values = bottom[axis] * count(self.windows(bottom)[0])
         return [(*bottom[:axis], values, *self.positions(bottom))]
 

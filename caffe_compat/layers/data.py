@@ -57,17 +57,31 @@ class DummyData(DataLayer):
 
     option = "dummy_data_param"
 
+    def setup(self) -> None:
+        fillers, tops = len(self.options.data_filler), len(self.spec.tops)
+        if fillers not in (0, 1, tops):
+            raise self.error(
+                f"{tops} tops need no filler, 1 filler or {tops} fillers, found {fillers}",
+                "data_filler",
+            )
+
     def output_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
-        o, tops = self.options, len(self.spec.tops)
-        if o.shape:
-            shapes = [tuple(s.dim) for s in o.shape]
-        else:
-            shapes = [
-                tuple(dims) for dims in zip(o.num, o.channels, o.height, o.width, strict=False)
-            ]
-        if len(shapes) not in (1, tops):
-            raise self.error(f"{tops} tops need 1 or {tops} shapes, found {len(shapes)}", "shape")
-        return shapes * tops if len(shapes) == 1 else shapes
+        sizes = [self._for_each_top(name) for name in ("num", "channels", "height", "width")]
+        if not self.options.shape:
+            return list(zip(*sizes, strict=True))
+        if any(sizes):
+            raise self.error("give shape, or num, channels, height and width, not both", "shape")
+        return [tuple(shape.dim) for shape in self._for_each_top("shape")]
+
+    def _for_each_top(self, name: str) -> list[Any]:
+        """What is given for each top; once for all of them will do. Empty where ``shape`` says
+        it."""
+        given, tops = list(getattr(self.options, name)), len(self.spec.tops)
+        if self.options.shape and not given:
+            return []
+        if len(given) not in (1, tops):
+            raise self.error(f"{tops} tops need it once or {tops} times, found {len(given)}", name)
+        return given * tops if len(given) == 1 else given
 
     def fill(self) -> list[Any]:
         """One filler per top."""

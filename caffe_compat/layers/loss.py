@@ -322,13 +322,16 @@ class ContrastiveLoss(_Loss):
     reads = ()
 
     def output_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
+        first, second, label = (self.four_axes(bottom) for bottom in bottoms)
         if (
-            count(bottoms[0]) != count(bottoms[1])
-            or count(bottoms[2]) != bottoms[0][0]
-            or count(bottoms[0][2:]) != 1
+            not all(bottoms)
+            or first != second
+            or count(first[2:]) != 1
+            or count(label[1:]) != 1
+            or label[0] < first[0]
         ):
             raise self.error(
-                f"needs two blobs N×C(×1×1) and a label per item, found {list(bottoms)}", "bottom"
+                f"needs two blobs N×C(×1×1) and N labels, found {list(bottoms)}", "bottom"
             )
         return super().output_shapes(bottoms)
 
@@ -339,7 +342,7 @@ class ContrastiveLoss(_Loss):
         a = self.classes(bottoms[0])
         difference = a - bottoms[1].reshape(a.shape)
         square = (difference * difference).sum(1)
-        similar = bottoms[2].detach().reshape(-1) != 0
+        similar = bottoms[2].detach().reshape(-1)[: len(a)].long() != 0  # Caffe: whole numbers
         margin = self.options.margin
         if self.options.legacy_version:
             apart = torch.relu(margin - square)
@@ -356,7 +359,8 @@ class Accuracy(Layer):
     """Share of labels among the ``top_k`` predictions; of equal scores the higher index ranks
     first.
 
-    A second top gives the accuracy of each class (0 where a class does not occur).
+    A label that is no class is never among them. A second top gives the accuracy of each class (0
+    where a class does not occur), and has no place for such a label.
 
     Source: ``accuracy_layer.cpp`` of BVLC Caffe.
     """
@@ -374,9 +378,9 @@ class Accuracy(Layer):
             raise self.error(
                 f"predictions {x} need {wanted} labels, found {count(label)}", "bottom"
             )
-        if not 1 <= self.options.top_k <= x[axis]:
+        if self.options.top_k > x[axis]:
             raise self.error(
-                f"must be from 1 to the number of classes, found {self.options.top_k}", "top_k"
+                f"is more than the number of classes: {self.options.top_k} > {x[axis]}", "top_k"
             )
         return [(), (x[axis],)][: len(self.spec.tops)]
 
@@ -386,13 +390,16 @@ class Accuracy(Layer):
         classes = rows.shape[-1]
         rows = rows.reshape(-1, classes)
         ignored = self.options.ignore_label if self.has("ignore_label") else None
-        label = self.indices(1, bottoms[1].reshape(-1), classes, ignored)
+        label = bottoms[1].detach().reshape(-1).long()
+        if len(self.spec.tops) > 1:
+            label = self.indices(1, bottoms[1].reshape(-1), classes, ignored)
         valid = torch.ones_like(label, dtype=torch.bool) if ignored is None else label != ignored
         rows, label = rows[valid], label[valid]
-        own = rows.gather(1, label[:, None])
+        known = (label >= 0) & (label < classes)
+        own = rows.gather(1, label.clamp(0, classes - 1)[:, None])
         later = torch.arange(classes, device=x.device)[None] > label[:, None]
         ahead = ((rows > own) | ((rows == own) & later)).sum(1)
-        hit = (ahead < self.options.top_k).to(x.dtype)
+        hit = (known & (ahead < self.options.top_k)).to(x.dtype)
         tops = [hit.sum() / max(1, len(hit)) if len(hit) else hit.sum() / 0.0]
         if len(self.spec.tops) > 1:
             total = torch.bincount(label, minlength=classes).to(x.dtype)

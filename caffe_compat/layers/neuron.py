@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from caffe_compat.definition.spec import TEST, TRAIN
 from caffe_compat.layers.base import Layer, Overwritten, Shape, register
+from caffe_compat.layers.slopes import with_slopes
 from caffe_compat.lazy import lazy_import
 
 if TYPE_CHECKING:
@@ -201,6 +202,8 @@ class BNLL(_Neuron):
 class Power(_Neuron):
     """``(shift + scale · x) ^ power``; constant, with no gradient, where power or scale is 0.
 
+    Caffe takes the gradient from top / (shift + scale · x), which is no number where that is 0.
+
     Source: ``power_layer.cpp`` of BVLC Caffe.
     """
 
@@ -223,7 +226,13 @@ class Power(_Neuron):
         y = y + shift if shift else y
         if power == 1:
             return y.clone() if y is x else y
-        return y * y if power == 2 else y ** float(power)
+        if power == 2:
+            return y * y
+        found = y ** float(power)
+        if not torch.is_grad_enabled():
+            return found
+        found = found.detach()
+        return with_slopes()(found, (self.slope(x.detach(), found),), x)
 
     def slope(self, x: Tensor, y: Tensor) -> Tensor:
         power, scale, shift = self.options.power, self.options.scale, self.options.shift
@@ -272,8 +281,8 @@ class Log(_Neuron):
     reads = ("diff", "bottom")
 
     def setup(self) -> None:
-        if self.options.base != -1 and self.options.base <= 0:
-            raise self.error("must be above 0 (or -1 for e)", "base")
+        if self.options.base != -1 and (self.options.base <= 0 or self.options.base == 1):
+            raise self.error("must be above 0 and not 1 (or -1 for e)", "base")
 
     def compute(self, x: Tensor) -> Tensor:
         base = self.options.base

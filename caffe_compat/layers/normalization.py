@@ -38,7 +38,9 @@ class LRN(Layer):
         if self.size % 2 != 1:
             raise self.error(f"must be odd, found {self.size}", "local_size")
         self.within = schema.enum_name(self.options, "norm_region") == "WITHIN_CHANNEL"
-        self.always_propagates = not self.within
+
+    def writes_gradient(self, asked: Sequence[bool]) -> Sequence[bool]:
+        return asked if self.within else (True,)
 
     def output_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
         if len(bottoms[0]) != 4:
@@ -104,10 +106,12 @@ class MVN(Layer):
     """
 
     option = "mvn_param"
-    always_propagates = True
 
     def setup(self) -> None:
         self.reads = ("diff", "top") if self.options.normalize_variance else ()
+
+    def writes_gradient(self, asked: Sequence[bool]) -> Sequence[bool]:
+        return (True,)
 
     def output_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
         if len(bottoms[0]) > 4:
@@ -166,7 +170,6 @@ class BatchNorm(Layer):
     blob_names = ("mean", "variance", "scale_factor")
     trainable = False
     reads = ()  # Caffe keeps the normalised values
-    always_propagates = True
 
     def setup(self) -> None:
         o = self.options
@@ -180,6 +183,9 @@ class BatchNorm(Layer):
                     "the statistics cannot have a learning rate: lr_mult must be 0 or left out",
                     "param",
                 )
+
+    def writes_gradient(self, asked: Sequence[bool]) -> Sequence[bool]:
+        return (True,)
 
     def param_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
         if len(bottoms[0]) < 2:
@@ -287,6 +293,8 @@ class _Broadcast(Layer):
 
     def output_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
         self._axis(bottoms[0], self._coefficient_shape(bottoms))
+        if self.type == "Scale" and self.options.bias_term:
+            self.axis(self.options.axis, len(bottoms[0]))  # the bias minds it for a scalar, too
         return [bottoms[0]]
 
     def _spread(self, x: Tensor, coefficient: Tensor) -> Tensor:
@@ -306,10 +314,11 @@ class Scale(_Broadcast):
 
     option = "scale_param"
     blob_names = ("weight", "bias")
+    copies_first = True
 
     def setup(self) -> None:
-        if self.works_in_place:
-            self.reads = ()  # Caffe keeps a copy of the bottom
+        if self.works_in_place and len(self.spec.bottoms) == 1:
+            self.reads = ()
 
     def replaces_gradient(self, index: int, bottoms: Sequence[Shape]) -> bool:
         if index or len(bottoms) > 1:

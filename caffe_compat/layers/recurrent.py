@@ -74,6 +74,10 @@ class LSTMUnit(Layer):
     def gradient_to(self, index: int) -> bool:
         return index != 2
 
+    def writes_gradient(self, asked: Sequence[bool]) -> Sequence[bool]:
+        either = any(asked[:2])
+        return (either, either, asked[2])
+
     def forward(self, params: Sequence[Tensor], *bottoms: Tensor) -> tuple[Tensor, ...]:
         return lstm_step(bottoms[0], bottoms[1], bottoms[2].detach().unsqueeze(-1))
 
@@ -95,6 +99,7 @@ class Recurrent(Layer, ABC):
     option = "recurrent_param"
     stateful = True
     reads = ()
+    always_learns = True
     states: ClassVar[int] = 1
 
     def setup(self) -> None:
@@ -140,6 +145,10 @@ class Recurrent(Layer, ABC):
 
     def gradient_to(self, index: int) -> bool:
         return index != 1
+
+    def writes_gradient(self, asked: Sequence[bool]) -> Sequence[bool]:
+        inputs = (0, 2) if self.static else (0,)
+        return [goes or number in inputs for number, goes in enumerate(asked)]
 
     def _filler_list(self, biases: Sequence[bool]) -> list[Any]:
         o = self.options

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from caffe_compat.definition import schema
 from caffe_compat.layers.base import Layer, Overwritten, Shape, count, register
+from caffe_compat.layers.slopes import with_slopes
 from caffe_compat.lazy import lazy_import
 
 if TYPE_CHECKING:
@@ -21,7 +22,8 @@ class Eltwise(Layer):
     """SUM (with coefficients), PROD or MAX of bottoms of one shape.
 
     MAX gradient: of the first two bottoms the second takes it on a tie; later ones must be strictly
-    greater.
+    greater. PROD without ``stable_prod_grad`` divides the top by the bottom, which is no number
+    where that is 0. SUM in place loses the first bottom, as in Caffe.
 
     Source: ``eltwise_layer.cpp`` of BVLC Caffe.
     """
@@ -35,6 +37,8 @@ class Eltwise(Layer):
             self.reads = ()
         elif not self.options.stable_prod_grad:
             self.reads = ("bottom", "top")
+        if self._loses_first:
+            self.reads = ("diff",)
         self.coefficients = list(self.options.coeff) or [1.0] * len(self.spec.bottoms)
         if len(self.coefficients) != len(self.spec.bottoms):
             raise self.error(
@@ -45,6 +49,11 @@ class Eltwise(Layer):
             )
         if self.operation == "PROD" and self.options.coeff:
             raise self.error("coefficients are for SUM only", "coeff")
+
+    @property
+    def _loses_first(self) -> bool:
+        """Does Caffe clear the top, and with it the first bottom, before it adds?"""
+        return self.operation == "SUM" and self.works_in_place
 
     def output_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
         for name, shape in zip(self.spec.bottoms[1:], bottoms[1:], strict=True):
@@ -58,12 +67,16 @@ class Eltwise(Layer):
     def forward(self, params: Sequence[Tensor], *bottoms: Tensor) -> tuple[Tensor, ...]:
         top = bottoms[0]
         if self.operation == "SUM":
-            top = top * self.coefficients[0]
+            first = torch.zeros_like(top) if self._loses_first else top
+            top = first * self.coefficients[0]
             for coefficient, bottom in zip(self.coefficients[1:], bottoms[1:], strict=True):
                 top = top + coefficient * bottom
         elif self.operation == "PROD":
             for bottom in bottoms[1:]:
                 top = top * bottom
+            if torch.is_grad_enabled() and not self.options.stable_prod_grad:
+                top = top.detach()
+                top = with_slopes()(top, tuple(top / b.detach() for b in bottoms), *bottoms)
         else:
             top = torch.where(top > bottoms[1], top, bottoms[1])
             for bottom in bottoms[2:]:
@@ -71,9 +84,13 @@ class Eltwise(Layer):
         return (top,)
 
     def backward_overwritten(self, blobs: Overwritten) -> tuple[Tensor, ...] | None:
+        diff = blobs.diffs[0]
+        if self._loses_first:  # the first bottom's gradient is written over the top's
+            first = diff * self.coefficients[0]
+            return (first, *(first * coefficient for coefficient in self.coefficients[1:]))
         if "top" not in self.reads:
             return None
-        return tuple(blobs.diffs[0] * (blobs.tops[0] / bottom) for bottom in blobs.bottoms)
+        return tuple(diff * (blobs.tops[0] / bottom) for bottom in blobs.bottoms)
 
 
 @register("Reduction")
@@ -113,7 +130,9 @@ class Softmax(Layer):
 
     option = "softmax_param"
     reads = ("top",)
-    always_propagates = True
+
+    def writes_gradient(self, asked: Sequence[bool]) -> Sequence[bool]:
+        return (True,)
 
     def output_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
         self.axis(self.options.axis, len(bottoms[0]))

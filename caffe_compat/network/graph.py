@@ -178,7 +178,7 @@ class _Sharing:
                 self._check(layer, spec, shape, owner)
             if spec.name:
                 self._multipliers(layer, spec)
-            if spec.lr_mult != 0:
+            if spec.lr_mult != 0 or layer.always_learns:
                 self.learned.add(param.owner)
             made.append(param)
         return tuple(made)
@@ -342,16 +342,17 @@ def _with_gradients(steps: Sequence[Node], force: bool) -> list[Node]:
     made = []
     for step, found in zip(steps, gradients(places, force), strict=True):
         backward = found.layer and not step.layer.data
-        grads = found.bottoms
-        if step.layer.always_propagates:
-            grads = [found.layer] * len(found.bottoms)
+        grads, params = found.bottoms, found.params
+        if backward:
+            grads = list(step.layer.writes_gradient(grads))
+            params = [goes or step.layer.always_learns for goes in params]
         reaches = [g and goes_on[name] for g, name in zip(grads, step.bottoms, strict=True)]
         goes_on.update(dict.fromkeys(step.tops, backward or step.layer.data))
         made.append(
             replace(
                 step,
                 bottom_grad=tuple(grads),
-                param_grad=tuple(found.params),
+                param_grad=tuple(params),
                 reaches=tuple(reaches),
                 backward=backward,
             )

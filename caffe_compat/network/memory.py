@@ -119,7 +119,8 @@ def _read_losses(steps: Sequence[PlannedLayer]) -> tuple[frozenset[str], frozens
         for name, weight in zip(step.tops, step.loss_weights, strict=True)
         if weight
     }
-    reread, kept = set(), set()
+    reread: set[str] = set()
+    kept: set[str] = set()
     for step in steps:
         for name, goes in zip(step.bottoms, step.bottom_grad, strict=True):
             if step.backward and goes and name in weighted:

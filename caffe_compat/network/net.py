@@ -155,6 +155,9 @@ class Net(nn.Module):
                         raise node.layer.error(
                             "sharing a param under another shape is not supported", "param"
                         )
+                    if stored is not None:  # Caffe copies each layer's; the last one stays
+                        data = np.asarray(stored[i].data, np.float32).reshape(param.shape)
+                        tensor.detach().copy_(torch.from_numpy(np.array(data)))
                 elif stored is not None:
                     data = np.asarray(stored[i].data, np.float32).reshape(param.shape)
                     tensor = torch.from_numpy(data if data.flags.writeable else data.copy())

@@ -202,6 +202,8 @@ class Pass:
                 self.values[name].reshape(seen.shape)
                 for name, seen in zip(step.bottoms, bottoms, strict=True)
             ]
+            if step.layer.copies_first and step.layer.works_in_place:
+                now[0] = bottoms[0]
             made = [self.values[name] for name in step.tops]
             computed = step.layer.backward_overwritten(Overwritten(bottoms, now, made, diffs))
             if computed is not None:

@@ -25,6 +25,15 @@ def _layer(kind: str, bottoms: str, options: str = "", tops: str = "t") -> str:
     return f'layer {{ name: "l" type: "{kind}" {names} top: "{tops}" {options} }}'
 
 
+def _filled(filler: str) -> str:
+    options = f'num_output: 1 weight_filler {{ type: "gaussian" {filler} }}'
+    return _layer("InnerProduct", "a", f"inner_product_param {{ {options} }}")
+
+
+def _dummy(options: str) -> str:
+    return _layer("DummyData", "", f"dummy_data_param {{ {options} }}", tops='t" top: "u')
+
+
 ONES = 'weight_filler { type: "constant" value: 1 }'
 
 
@@ -161,6 +170,19 @@ def test_mvn_makes_four_axes_and_stays_finite() -> None:
             [(1, 1, 2, 2, 2)],
         ),
         ('layer { name: "l" type: "Split" bottom: "a" top: "a" }', [(2, 3)]),
+        (_filled("std: 0"), [(2, 3)]),
+        (_filled("sparse: -2"), [(2, 3)]),
+        (_layer("Log", "a", "log_param { base: 1 }"), [(2, 3)]),
+        (_layer("Im2col", "a", "convolution_param { kernel_size: 1 }"), [(2, 3)]),
+        (_layer("Filter", "ab"), [(), (2,)]),
+        (_layer("BatchReindex", "ab"), [(), (2,)]),
+        (_layer("ContrastiveLoss", "abc"), [(), (), (1,)]),
+        (_layer("ContrastiveLoss", "abc"), [(2, 3, 1, 1, 1), (2, 3, 1, 1, 1), (2,)]),
+        (_layer("ContrastiveLoss", "abc"), [(2, 3), (2, 3), (1, 2)]),
+        (_layer("Scale", "ab", "scale_param { bias_term: true }"), [(5,), ()]),
+        (_dummy("num: 1 channels: 2 height: 3 width: 4 shape { dim: 2 }"), []),
+        (_dummy("num: 1 num: 2 num: 3 channels: 2 height: 3 width: 4"), []),
+        (_dummy("shape { dim: 2 } data_filler { } data_filler { } data_filler { }"), []),
     ],
 )
 def test_refused_as_in_caffe(text: str, shapes: list[tuple[int, ...]]) -> None:
@@ -168,7 +190,17 @@ def test_refused_as_in_caffe(text: str, shapes: list[tuple[int, ...]]) -> None:
         _net(text, *shapes)
 
 
+def test_dummy_sizes_are_given_once_or_for_each_top() -> None:
+    sizes = "num: 2 num: 3 channels: 4 height: 1 width: 5 width: 6"
+    assert build(parse_net(_dummy(sizes))).blobs == {"t": (2, 4, 1, 5), "u": (3, 4, 1, 6)}
+
+
 def test_accepted_as_in_caffe() -> None:
+    _net(_layer("Pooling", "a", "pooling_param { kernel_size: 2 kernel_h: 3 }"), (1, 1, 5, 5))
+    _net(_layer("Convolution", "a", f"convolution_param {{ num_output: 4 {ONES} }}"), (2, 3))
+    longer = _net(_layer("ContrastiveLoss", "abc"), (1, 2), (1, 2), (3,))
+    part = torch.tensor([0.5, 1, 1])  # Caffe takes whole numbers: 0.5 is none that is similar
+    assert longer(torch.full((1, 2), 0.0), torch.full((1, 2), 0.0), part)["t"] == 0.5
     _net(_layer("SigmoidCrossEntropyLoss", "ab"), (2, 3, 1, 1, 1), (2, 3, 1, 1, 1))
     twice = _layer("Power", "a") + _layer("Power", "t", tops="u")
     assert [
@@ -188,7 +220,7 @@ def test_accepted_as_in_caffe() -> None:
         ),
         (_layer("MultinomialLogisticLoss", "ab"), [(2, 3), (2,)], [-1, 0]),
         (_layer("HingeLoss", "ab"), [(2, 3), (2,)], [7, 0]),
-        (_layer("Accuracy", "ab"), [(2, 3), (2,)], [0, 5]),
+        (_layer("Accuracy", "ab", tops='t" top: "each'), [(2, 3), (2,)], [0, 5]),
         (_layer("BatchReindex", "ab"), [(2, 3), (2,)], [0, 2]),
     ],
 )
@@ -199,6 +231,12 @@ def test_labels_that_are_no_class(
     wrong = next(v for v in values if not 0 <= v < 3 - ("Reindex" in text) and v != 9)
     with pytest.raises(DataError, match=f"layer 'l': blob 'b' holds {wrong}, which is no class"):
         net(torch.zeros(shapes[0]), torch.tensor(values, dtype=torch.float32))
+
+
+@pytest.mark.parametrize(("options", "share"), [("", 0.5), ("top_k: 0", 0), ("top_k: 3", 0.5)])
+def test_a_label_that_is_no_class_is_never_met(options: str, share: float) -> None:
+    net = _net(_layer("Accuracy", "ab", f"accuracy_param {{ {options} }}"), (2, 3), (2,))
+    assert net(torch.eye(2, 3), torch.tensor([0.0, 255.0]))["t"] == share
 
 
 def test_indices_of_embed() -> None:

@@ -11,10 +11,12 @@ import torch
 
 import caffe_compat.pycaffe as caffe
 from caffe_compat import Net, parse_net
+from caffe_compat.conversion.deploy import derive
 from caffe_compat.definition.prototxt import parse_solver
 from caffe_compat.errors import CaffeCompatError, PrototxtError
 from caffe_compat.network.graph import build
 from caffe_compat.training.solver import Solver
+from caffe_compat.weights.model import Weights
 
 X = 'layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 1 dim: 3 } } } '
 FORCE = "force_backward: true "
@@ -259,3 +261,147 @@ def test_training_by_a_loss_that_is_read_again() -> None:
     assert solver.step().loss == pytest.approx(1 + 2 * 0.25)
     assert _weights(solver, "w") == [0.5, 0.5]
     assert solver.step().loss == pytest.approx(0.25 * (0.5 + 2 * 0.25))
+
+
+FULL = "inner_product_param { num_output: 2 bias_term: false weight_filler { value: 1 } }"
+
+
+def test_training_by_a_loss_weight_in_place() -> None:
+    """Its gradient is the layer's own; what that left counts as the weight in the next pass."""
+    text = layer("InnerProduct", "x", "y", FULL, "w")
+    text += layer("Power", "y", "y", "power_param { scale: 0.25 } loss_weight: 2", "half")
+    solver = _trained(text + layer("Silence", "t", ""))
+    assert solver.step().loss == pytest.approx(2 * 2 * 2 * 0.25)
+    # Caffe writes the slope over the gradient, and multiplies it by itself
+    assert _weights(solver, "w") == [1 - 0.25**2] * 4
+    assert solver.step().loss == pytest.approx(2 * 2 * (1 - 0.25**2) * 0.25 * 0.25**2)
+
+
+@pytest.mark.parametrize("kind", ["BatchNorm", "Softmax", "MVN", "LRN", "TanH"])
+def test_what_is_not_propagated_down_does_not_train(kind: str) -> None:
+    """Some layers write the bottom's gradient all the same: the layer below does not take it."""
+    shape = "reshape_param { shape { dim: 1 dim: 2 dim: 1 dim: 1 } }"
+    text = layer("InnerProduct", "x", "y", FULL, "below")
+    text += layer("Reshape", "y", "r", shape)
+    text += layer(kind, "r", "z", "propagate_down: false", "stop")
+    text += layer("Reshape", "z", "u", "reshape_param { shape { dim: 1 dim: 2 } }")
+    text += layer("Bias", "u", "v", "bias_param { filler { value: 1 } }", "above")
+    solver = _trained(text + layer("EuclideanLoss", "v t", "l"))
+    solver.step()
+    assert _weights(solver, "below") == [1, 1, 1, 1]
+    assert _weights(solver, "above") != [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "weight"),
+    [
+        ("", "", -1.0),
+        ("", "lr_mult: 0.5", 0.0),
+        ("lr_mult: 0.5", "", 0.0),
+        ("", "lr_mult: 0", 1.0),
+        ("", "decay_mult: 0.5", -1.5),
+    ],
+)
+def test_the_first_layer_that_says_how_a_shared_parameter_learns(
+    first: str, second: str, weight: float
+) -> None:
+    text = ""
+    for name, param in (("a", first), ("b", second)):
+        text += layer("InnerProduct", "x", name, f'param {{ name: "w" {param} }} {FULL}')
+        text += layer("Reduction", name, f"l{name}", "loss_weight: 1")
+    decay = "weight_decay: 1" if "decay" in second else ""
+    solver = _trained(text + layer("Silence", "t", ""), decay)
+    solver.step()
+    assert _weights(solver, "a") == [weight] * 4
+
+
+def test_weights_that_are_stored_with_a_layer_that_shares_them() -> None:
+    """Caffe copies those of every layer into the one blob: the last ones stay."""
+    text = X
+    for name in "ab":
+        text += layer("InnerProduct", "x", name, f'param {{ name: "w" }} {FULL}')
+    spec = parse_net(text)
+    stored = Net(spec).weights()
+    values = {"a": 3.0, "b": 7.0}
+    for entry in stored.layers:
+        entry.blobs[0].data[...] = values[entry.name]
+    for layers in (stored.layers, stored.layers[1:]):
+        net = Net(spec, Weights(layers, spec), strict=False)
+        assert {float(t.detach().max()) for _, _, t in net.owned_params()} == {7.0}
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "gradient"),
+    [
+        ("Power", "power_param { power: 3 }", [np.nan, 3, 12]),
+        ("Power", "power_param { power: 0.5 shift: 0 }", [np.nan, 0.5, 0.35355]),
+        ("Power", "power_param { power: 2 }", [0, 2, 4]),
+    ],
+)
+def test_gradients_that_caffe_takes_by_division(
+    kind: str, options: str, gradient: list[float], tmp_path: Path
+) -> None:
+    net = face(tmp_path, FORCE + X + layer(kind, "x", "y", options))
+    np.testing.assert_equal(passes(net, [0, 1, 2], "y"), gradient)
+
+
+@pytest.mark.parametrize("stable", [True, False])
+def test_the_gradient_of_a_product_with_zeros(stable: bool, tmp_path: Path) -> None:
+    options = f"eltwise_param {{ operation: PROD stable_prod_grad: {str(stable).lower()} }}"
+    net = face(tmp_path, FORCE + X + T + layer("Eltwise", "x t", "y", options))
+    net.blobs["t"].data[...] = 3
+    np.testing.assert_equal(passes(net, [0, 1, 2], "y"), [3 if stable else np.nan, 3, 3])
+
+
+def test_a_sum_in_place_loses_its_first_bottom(tmp_path: Path) -> None:
+    options = "eltwise_param { coeff: 2 coeff: 5 }"
+    text = FORCE + X + T + layer("Power", "x", "p") + layer("Eltwise", "p t", "p", options, "sum")
+    net = face(tmp_path, text + layer("Power", "p", "y"))
+    net.blobs["t"].data[...] = [1, 2, 3]
+    assert passes(net, [7, 8, 9], "y") == [2, 2, 2]
+    assert net.blobs["p"].data.ravel().tolist() == [5, 10, 15]
+    assert net.blobs["t"].diff.ravel().tolist() == [10, 10, 10]
+
+
+def test_the_coefficient_of_a_scale_in_place_is_read_as_it_is(tmp_path: Path) -> None:
+    """Caffe keeps a copy of the first bottom only."""
+    text = FORCE + X + T + layer("Power", "t", "s")
+    text += layer("Reshape", "s", "r", "reshape_param { shape { dim: 1 dim: 3 } }")
+    text += layer("Scale", "x s", "x", "scale_param { axis: 0 }", "scale")
+    net = face(tmp_path, text + layer("Power", "r", "r", "power_param { scale: 10 }", "later"))
+    net.blobs["t"].data[...] = 1
+    assert passes(net, [1, 1, 1], "x") == [10, 10, 10]
+
+
+def test_recurrent_layers_write_gradients_that_nobody_asked_for(tmp_path: Path) -> None:
+    text = (
+        'layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 2 dim: 1 dim: 3 } } }'
+    )
+    text += 'layer { name: "c" type: "Input" top: "c" input_param { shape { dim: 2 dim: 1 } } }'
+    fill = 'recurrent_param { num_output: 2 weight_filler { type: "uniform" min: 0.1 max: 0.5 } }'
+    frozen = "param { lr_mult: 0 } " * 2 + "param { lr_mult: 1 } "
+    text += layer("LSTM", "x c", "y", frozen + fill)
+    net = face(tmp_path, text + layer("Reduction", "y", "l", "loss_weight: 1"))
+    net.blobs["x"].data[...] = 1
+    net.blobs["c"].data[...] = 1
+    net.forward()
+    net.backward()
+    assert net.blobs["x"].diff.any()
+    assert all(blob.diff.any() for blob in net.params["y"])
+
+
+@pytest.mark.parametrize("phase", ["TRAIN", "TEST"])
+def test_a_phase_of_its_own(phase: str) -> None:
+    """It decides how the layer works; whether it is there is the network's phase."""
+    for own in ("TRAIN", "TEST"):
+        net = Net(parse_net(X + layer("Dropout", "x", "y", f"phase: {own}")), phase=phase)
+        x = torch.ones(1, 300)
+        assert (net(x=x)["y"].max() == 2) == (own == "TRAIN")
+
+
+@pytest.mark.parametrize("data", ["", layer("EuclideanLoss", "y x", "l")])
+def test_a_deploy_net_forgets_the_phase_of_its_training(data: str) -> None:
+    """Caffe writes the phase into every layer of a snapshot."""
+    text = X + layer("BatchNorm", "x", "y", "phase: TRAIN")
+    made, _ = derive(parse_net(text + data))
+    assert [spec.phase for spec in made.layers] == ["", ""]

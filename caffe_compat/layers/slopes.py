@@ -1,0 +1,36 @@
+"""Gradients by Caffe's own formula, where that is not the derivative everywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from caffe_compat.lazy import lazy_import
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+else:
+    torch = lazy_import("torch")
+
+
+@cache
+def with_slopes() -> Callable[..., Tensor]:
+    """``(y, slopes, *x)`` to y, whose gradient goes to each x times its slope.
+
+    Made at first use, because the layers' modules must not import torch.
+    """
+
+    class WithSlopes(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, y: Tensor, slopes: tuple[Tensor, ...], *x: Tensor) -> Tensor:
+            ctx.save_for_backward(*slopes)
+            return y
+
+        @staticmethod
+        def backward(ctx: Any, diff: Tensor) -> tuple[Tensor | None, ...]:
+            return (None, None, *(diff * slope for slope in ctx.saved_tensors))
+
+    apply: Callable[..., Tensor] = WithSlopes.apply
+    return apply
