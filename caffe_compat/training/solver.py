@@ -21,8 +21,9 @@ from caffe_compat.definition import schema
 from caffe_compat.definition.prototxt import net_from_message, read_net
 from caffe_compat.definition.spec import TEST, TRAIN, NetSpec, NetState, SolverSpec
 from caffe_compat.engine.plan import Mode
-from caffe_compat.errors import SolverError
-from caffe_compat.network.graph import build
+from caffe_compat.errors import SolverError, shape_text
+from caffe_compat.layers.base import Shape
+from caffe_compat.network.graph import Node, build
 from caffe_compat.network.net import Net
 from caffe_compat.training import snapshots
 from caffe_compat.training.draws import Draws
@@ -275,8 +276,9 @@ class Solver:
                 stages=state.stages,
                 input_shapes=feed.shapes,
             )
-            net = Net(graph, weights, strict=False, seed=self.seed, engine=engine)
-            made.append((net.to(self.device), feed, m.test_iter[i]))
+            net = Net(graph, weights, strict=False, seed=self.seed, engine=engine).to(self.device)
+            self._share(net)  # what does not fit shows before the training begins
+            made.append((net, feed, m.test_iter[i]))
         return made
 
     def test(self) -> list[dict[str, float]]:
@@ -312,13 +314,30 @@ class Solver:
         return {**{name: found[name] for name in outputs}, "test loss": net.loss(found)}
 
     def _share(self, net: Net) -> None:
-        """Copy the training net's parameters into another, layer by layer name."""
-        mine = {(node.layer.name, p.name): t for node, p, t in self.net.owned_params()}
-        with torch.no_grad():
-            for node, param, tensor in net.owned_params():
-                source = mine.get((node.layer.name, param.name))
-                if source is not None:
-                    tensor.copy_(source)
+        """Copy the training net's parameters into a test net, layer by layer name.
+
+        Raises
+        ------
+        SolverError : layers of one name have parameters of different numbers or shapes.
+        """
+        test_nodes: dict[str, Node] = {}
+        for node in net.graph.nodes:
+            test_nodes.setdefault(node.layer.name, node)
+        # sharers count, too: the layer that owns the memory may be in one of the two nets only
+        for node in self.net.graph.nodes:
+            test_node = test_nodes.get(node.layer.name)
+            if test_node is None:
+                continue
+            needed, given = [[param.shape for param in n.params] for n in (test_node, node)]
+            if needed != given:
+                raise SolverError(
+                    f"layer '{node.layer.name}': the test net needs {_shapes(needed)}, the "
+                    f"training net has {_shapes(given)}: give both nets the same layer, or two "
+                    "names"
+                )
+            with torch.no_grad():
+                for mine, theirs in zip(node.params, test_node.params, strict=True):
+                    net.param(theirs).copy_(self.net.param(mine))
 
     # ------------------------------------------------------------ training
 
@@ -477,6 +496,10 @@ class Solver:
             for t, array in zip(flat, state.history, strict=True):
                 t.copy_(torch.from_numpy(array).reshape(t.shape))
         self.iteration = state.iteration
+
+
+def _shapes(shapes: list[Shape]) -> str:
+    return f"parameters of {', '.join(map(shape_text, shapes))}" if shapes else "no parameters"
 
 
 def _same_size(tensor: Tensor, array: Any) -> bool:

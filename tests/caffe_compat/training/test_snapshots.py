@@ -258,6 +258,36 @@ def test_test_compute_loss_adds_the_loss(tmp_path: Path) -> None:
     assert result["test loss"] == pytest.approx(result["loss"])
 
 
+_TESTED = "test_iter: 1 test_interval: 1 "
+_ONLY_IN_TRAIN = """
+layer { name: "owner" type: "Scale" bottom: "x" top: "o" param { name: "w" }
+        scale_param { num_axes: 0 } include { phase: TRAIN } }
+"""
+
+
+def test_a_test_net_has_what_a_layer_of_the_training_net_owns(tmp_path: Path) -> None:
+    net = NET.replace('top: "g"', 'top: "g" param { name: "w" }')
+    solver = _solver(
+        tmp_path,
+        _TESTED,
+        net.replace('layer { name: "gain"', _ONLY_IN_TRAIN + 'layer { name: "gain"'),
+    )
+    solver.step()
+    loss = solver.test()[0]["loss"]
+    ((tested, _, _),) = solver._tests
+    values = {node.layer.name: float(t.detach()) for node, _, t in tested.owned_params()}
+    assert values["gain"] == _values(solver)["owner"] != 1
+    assert np.isfinite(loss)
+
+
+@pytest.mark.parametrize("other", ["num_axes: 1", "num_axes: 0 bias_term: true"])
+def test_layers_of_one_name_that_do_not_fit_each_other(tmp_path: Path, other: str) -> None:
+    """Caffe tells when it tests first; here the training does not begin."""
+    (tmp_path / "test.prototxt").write_text(NET.replace("num_axes: 0", other, 1))
+    with pytest.raises(SolverError, match="layer 'gain': the test net needs parameters of"):
+        _solver(tmp_path, _TESTED + "test_net: 'test.prototxt'")
+
+
 @pytest.mark.parametrize(
     ("more", "field"),
     [
