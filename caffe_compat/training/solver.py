@@ -28,7 +28,7 @@ from caffe_compat.network.net import Net
 from caffe_compat.training import snapshots
 from caffe_compat.training.draws import Draws
 from caffe_compat.training.feed import DataFeed
-from caffe_compat.training.rules import RULES, check, current_step, learning_rate
+from caffe_compat.training.rules import RULES, check, learning_rate, next_step, unused
 from caffe_compat.training.sources import BatchSource
 from caffe_compat.weights import containers
 from caffe_compat.weights.model import Weights, overlaid
@@ -155,6 +155,7 @@ class Solver:
     ----------
     net : the training net.
     iteration : how many updates were made.
+    current_step : how many steps of lr_policy "step" or "multistep" were taken.
     histories : the update rule's
         state.
     warnings : settings of the definition, and of its data layers, that have no effect.
@@ -177,6 +178,7 @@ class Solver:
         self.spec, self.root, self.device, self.amp = spec, Path(root), torch.device(device), amp
         m = spec.message
         self.warnings = [f"{name} has no effect here" for name in _MEANINGLESS if m.HasField(name)]
+        self.warnings += unused(spec)
         # Caffe takes a seed from the clock where none is given; here a run can be repeated
         self.seed = m.random_seed if m.random_seed >= 0 else 1
         if weights is None and m.weights:
@@ -208,7 +210,6 @@ class Solver:
         # a layer without rules feeds the training net and the test nets: its notes come once
         feeds = [self.feed, *(feed for _, feed, _ in self._tests)]
         self.warnings += dict.fromkeys(note for feed in feeds for note in feed.notes)
-        self._tested = [0] * len(self._tests)
         self._rule, per_param = RULES[m.type]
         self._params = [tensor for _, _, tensor in self.net.owned_params()]
         owned = [param for _, param, _ in self.net.owned_params()]
@@ -227,6 +228,7 @@ class Solver:
             self.histories = [[torch.zeros_like(p) for p in self._params] for _ in range(per_param)]
         self.network = definition.name
         self.iteration = 0
+        self.current_step = 0
         self.rate_scale: Callable[[int], float] = lambda iteration: 1.0
         # called with the iteration and (layer/blob, gradient) pairs before each update
         self.on_gradients: Callable[[int, Iterator[tuple[str, Tensor]]], None] | None = None
@@ -240,14 +242,14 @@ class Solver:
         self._recent: deque[float] = deque(maxlen=m.average_loss)
         self._runner: torch.nn.Module = _LossOf(self.net)
 
-    def _batch(self, net: Net, feed: DataFeed, number: int) -> dict[str, Tensor]:
-        """All input blobs of a net.
+    def _batch(self, net: Net, feed: DataFeed) -> dict[str, Tensor]:
+        """All input blobs of a net, for its next batch.
 
         Raises
         ------
         SolverError : an Input layer, which has no data of its own, and nobody who fills it.
         """
-        data = feed.batch(number, self.device)
+        data = feed.next(self.device)
         if not feed.unfilled:
             return data
         if self.fill is None:
@@ -285,15 +287,12 @@ class Solver:
         """Run all test nets with the current weights; mean of each output value over ``test_iter``
         batches."""
         results = []
-        for index, (net, feed, batches) in enumerate(self._tests):
+        for net, feed, batches in self._tests:
             self._share(net)
             total: dict[str, float] = {}
-            # a test goes on where the one before ended, as Caffe's data layers do
-            first = self._tested[index]
-            self._tested[index] += batches
             with torch.no_grad():
-                for number in range(first, first + batches):
-                    found = self._tested_blobs(net, self._batch(net, feed, number))
+                for _ in range(batches):
+                    found = self._tested_blobs(net, self._batch(net, feed))
                     for name, value in found.items():
                         flat = value.reshape(-1).tolist()
                         keys = (
@@ -344,7 +343,12 @@ class Solver:
     @property
     def rate(self) -> float:
         """The learning rate of the next update."""
-        return learning_rate(self.spec.message, self.iteration) * self.rate_scale(self.iteration)
+        plain = learning_rate(self.spec.message, self.iteration, self._next_step)
+        return plain * self.rate_scale(self.iteration)
+
+    @property
+    def _next_step(self) -> int:
+        return next_step(self.spec.message, self.iteration, self.current_step)
 
     def wrap(self, wrapper: Callable[[torch.nn.Module], torch.nn.Module]) -> None:
         """Run forward and backward through a wrapped module (DistributedDataParallel,
@@ -366,9 +370,8 @@ class Solver:
             param.grad = None
         total = 0.0
         outputs: dict[str, Tensor] = {}
-        for part in range(m.iter_size):
-            number = self.iteration * m.iter_size + part
-            data = self._batch(self.net, self.feed, number)
+        for _ in range(m.iter_size):
+            data = self._batch(self.net, self.feed)
             for param in self._replaced:  # Caffe does not add up these over iter_size
                 param.grad = None
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.amp == "bf16"):
@@ -384,19 +387,30 @@ class Solver:
                 f"iteration {self.iteration}: the loss is {total}; {self._culprit(data)}"
             )
         self._recent.append(total)
-        rate = self.rate
         if self.on_gradients is not None:
             self.on_gradients(self.iteration, self._gradients())
-        self._update(rate)
-        done = Step(
-            self.iteration,
+        iteration = self.iteration
+        rate = self.apply_update()
+        return Step(
+            iteration,
             total,
             sum(self._recent) / len(self._recent),
             rate,
             {name: float(t) for name, t in outputs.items() if t.numel() == 1},
         )
+
+    def apply_update(self) -> float:
+        """Update the parameters by the gradients that they have; this ends an iteration.
+
+        Returns
+        -------
+        The rate that it was done with.
+        """
+        rate = self.rate
+        self._update(rate)
+        self.current_step = self._next_step
         self.iteration += 1
-        return done
+        return rate
 
     def _culprit(self, data: dict[str, Tensor]) -> str:
         with torch.no_grad():
@@ -453,7 +467,7 @@ class Solver:
             self.net.weights(),
             replace(self.net.graph.spec, name=self.network),
             self.history_arrays(),
-            current_step(m, self.iteration),
+            self.current_step,
             hdf5=m.snapshot_format == 0,
         )
 
@@ -495,7 +509,9 @@ class Solver:
                 mine.copy_(other)
             for t, array in zip(flat, state.history, strict=True):
                 t.copy_(torch.from_numpy(array).reshape(t.shape))
-        self.iteration = state.iteration
+        self.iteration, self.current_step = state.iteration, state.current_step
+        # a resumed training sees the batches that an uninterrupted one would see
+        self.feed.position = self.iteration * self.spec.message.iter_size
 
 
 def _shapes(shapes: list[Shape]) -> str:
