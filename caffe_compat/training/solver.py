@@ -303,6 +303,13 @@ class Solver:
             results.append(total)
         return results
 
+    def test_lines(self) -> list[str]:
+        """What :meth:`test` gives, one line for people for each test net."""
+        return [
+            f"test net {i}: " + ", ".join(f"{name} {value:.4g}" for name, value in result.items())
+            for i, result in enumerate(self.test())
+        ]
+
     def _tested_blobs(self, net: Net, data: dict[str, Tensor]) -> dict[str, Tensor]:
         """The outputs of a test net, with its loss where the definition asks for that."""
         if not self.spec.message.test_compute_loss or not net.losses:

@@ -353,8 +353,8 @@ def _reports(
 
 
 def _test(solver: Solver, say: Callable[[str], None]) -> None:
-    for i, result in enumerate(solver.test()):
-        say(f"test net {i}: " + ", ".join(f"{k} {v:.4g}" for k, v in result.items()))
+    for line in solver.test_lines():
+        say(line)
 
 
 def _report(done: Step, loss: float, speed: float, left: float) -> Progress:
