@@ -308,8 +308,10 @@ def test_the_last_pass_keeps_its_weights(
 ) -> None:
     """Inner blobs that nobody has looked at are those of the weights at the time of the pass."""
     monkeypatch.chdir(tmp_path)
-    net = caffe.Net(_write(tmp_path, "chain.prototxt", _CHAIN), caffe.TEST)
-    net.save("other.caffemodel")
+    path = _write(tmp_path, "chain.prototxt", _CHAIN)
+    net, other = caffe.Net(path, caffe.TEST), caffe.Net(path, caffe.TEST)
+    other.params["first"][0].data[...] = 100
+    other.save("other.caffemodel")
     net.forward(data=[[1]])
     net.params["first"][0].data[...] = 100
     assert use(net) == expected
