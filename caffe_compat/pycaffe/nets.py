@@ -276,6 +276,8 @@ class Net:
         """Give all blobs the shapes that follow from the inputs'."""
         shapes = {name: self.blobs[name].shape for name in self._graph.inputs}
         for name, shape in self._net.reshaped(shapes).blobs.items():
+            if shape != self.blobs[name]._sizes():
+                self._stale.discard(name)
             self.blobs[name].reshape(*shape)
 
     def forward(
@@ -306,7 +308,12 @@ class Net:
             raise CaffeCompatError(
                 f"no blob is called {', '.join(unknown)}; blobs: {', '.join(self.blobs)}"
             )
-        if start is None:  # the last pass is over, whatever of it nobody has looked at
+        nodes = self._graph.nodes if end is None else self._graph.nodes[: self._place(end) + 1]
+        # an in-place layer's input, too
+        made = {name for node in nodes if not node.layer.data for name in node.tops}
+        if start is None:
+            if self._stale - made:  # blobs behind ``end`` stay those of the last pass
+                self._finish()
             self._last, self._stale = {}, set()
         self._take_params()
         if start is None:
@@ -318,9 +325,6 @@ class Net:
             needed = dict.fromkeys(aliases.get(name, name) for name in wanted)
             with torch.no_grad():
                 self._leave({**self._last, **self._net(blobs=needed, **self._last)})
-            made = {
-                name for node in self._graph.nodes if not node.layer.data for name in node.tops
-            }  # an in-place layer's input, too
             self._stale = made - set(needed)
             self._ran = False
         else:

@@ -317,6 +317,20 @@ def test_the_last_pass_keeps_its_weights(
     assert use(net) == expected
 
 
+def test_blobs_that_a_new_pass_does_not_reach(tmp_path: Path) -> None:
+    """Those behind ``end`` keep their values; those of another size wait for the next pass."""
+    text = _CHAIN + 'layer { name: "third" type: "ReLU" bottom: "second" top: "third" }'
+    net = caffe.Net(_write(tmp_path, "chain.prototxt", text), caffe.TEST)
+    net.forward(data=[[1]])
+    net.forward(end="first", data=[[50]])
+    assert net.blobs["first"].data.item() == 100
+    assert net.blobs["second"].data.item() == 6
+    net.forward()
+    net.blobs["data"].reshape(3, 1)
+    net.reshape()
+    assert net.blobs["first"].shape == (3, 1)
+
+
 def test_weights_under_a_sharers_name(tmp_path: Path) -> None:
     """Of layers that share a parameter the file's last one counts."""
     text = _CHAIN.replace("{ num_output", "{ bias_term: false num_output")
