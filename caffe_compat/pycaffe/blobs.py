@@ -172,14 +172,12 @@ class ParamBlob(Blob):
         self._seen, self._version = now, self._tensor._version
 
     def take(self, now: Fingerprint) -> None:
-        """Let the net compute with what the array holds, where that has changed.
+        """Let the net compute with what the array holds.
 
         Parameters
         ----------
         now : fingerprint of the array.
         """
-        if now == self._seen:
-            return
         values = torch.from_numpy(self._data)
         if values.numel() != self._tensor.numel():
             raise CaffeCompatError(
@@ -205,11 +203,19 @@ class ParamBlob(Blob):
         self._memory, self._seen = other._memory, None
 
 
-def take_all(blobs: Iterable[ParamBlob]) -> None:
-    """Let the net compute with what scripts wrote into its parameters."""
+def take_all(blobs: Iterable[ParamBlob], before: Callable[[], None]) -> None:
+    """Let the net compute with what scripts wrote into its parameters.
+
+    Parameters
+    ----------
+    before : called while the net's parameters are still the old ones, where any will change.
+    """
     held = [blob for blob in blobs if blob.held]
-    arrays = [torch.from_numpy(blob._data) for blob in held]
-    for blob, now in zip(held, fingerprints(arrays), strict=True):
+    prints = fingerprints([torch.from_numpy(blob._data) for blob in held])
+    changed = [(blob, now) for blob, now in zip(held, prints, strict=True) if now != blob._seen]
+    if changed:
+        before()
+    for blob, now in changed:
         blob.take(now)
 
 

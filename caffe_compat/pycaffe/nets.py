@@ -16,9 +16,10 @@ from torch import Tensor
 from caffe_compat.definition.prototxt import read_net
 from caffe_compat.definition.spec import TEST as _TEST
 from caffe_compat.definition.spec import TRAIN as _TRAIN
-from caffe_compat.errors import CaffeCompatError
+from caffe_compat.errors import CaffeCompatError, WeightError
 from caffe_compat.files import atomic_write
 from caffe_compat.network.graph import Graph, Node
+from caffe_compat.network.match import match
 from caffe_compat.network.net import Net as _Net
 from caffe_compat.pycaffe.blobs import Array, Blob, Blobs, ParamBlob, take_all
 from caffe_compat.pycaffe.mode import current_device, current_draws
@@ -65,6 +66,7 @@ class Net:
     Attributes
     ----------
     blobs, params : blobs by name; lists of parameter blobs by layer name.
+    layers : all layers in order.
     inputs, outputs : names.
     bottom_names, top_names : by layer name.
     """
@@ -118,7 +120,6 @@ class Net:
     def _take(self, net: _Net, feed: DataFeed | None) -> None:
         self._net = net.pack()
         self._feed = feed if feed is not None and feed.shapes else None
-        self._batches = 0
         self._stale: set[str] = set()
         self._last: dict[str, Tensor] = {}
         self._ran = False  # did the latest forward pass run layer by layer?
@@ -135,8 +136,11 @@ class Net:
             if param.owner == param.key
         }
         self._owned = list(owned.values())
+        self.layers = [
+            LayerView(n.layer.type, [owned[p.owner] for p in n.params]) for n in graph.nodes
+        ]
         self.params = OrderedDict(
-            (n.layer.name, [owned[p.owner] for p in n.params]) for n in graph.nodes if n.params
+            (name, layer.blobs) for name, layer in self.layer_dict.items() if layer.blobs
         )
         for name in graph.outputs:
             if name in graph.aliases:
@@ -195,17 +199,9 @@ class Net:
         return OrderedDict((n.layer.name, list(n.tops)) for n in self._graph.nodes)
 
     @property
-    def layers(self) -> list[LayerView]:
-        """All layers in order."""
-        return list(self.layer_dict.values())
-
-    @property
     def layer_dict(self) -> OrderedDict[str, LayerView]:
-        """Layers by name."""
-        return OrderedDict(
-            (n.layer.name, LayerView(n.layer.type, self.params.get(n.layer.name, [])))
-            for n in self._graph.nodes
-        )
+        """Layers by name; of several with one name the last."""
+        return OrderedDict(zip(self._layer_names, self.layers, strict=True))
 
     @property
     def _layer_names(self) -> list[str]:
@@ -280,6 +276,8 @@ class Net:
         """Give all blobs the shapes that follow from the inputs'."""
         shapes = {name: self.blobs[name].shape for name in self._graph.inputs}
         for name, shape in self._net.reshaped(shapes).blobs.items():
+            if shape != self.blobs[name]._sizes():
+                self._stale.discard(name)
             self.blobs[name].reshape(*shape)
 
     def forward(
@@ -302,7 +300,6 @@ class Net:
         Name -> array of the outputs (of ``end``'s tops, where it is given).
         """
         self._put(inputs, self.inputs, "data")
-        self._take_params()
         wanted = [
             *(self.outputs if end is None else self.top_names[self._layer_names[self._place(end)]]),
             *(blobs or ()),
@@ -311,19 +308,23 @@ class Net:
             raise CaffeCompatError(
                 f"no blob is called {', '.join(unknown)}; blobs: {', '.join(self.blobs)}"
             )
+        nodes = self._graph.nodes if end is None else self._graph.nodes[: self._place(end) + 1]
+        # an in-place layer's input, too
+        made = {name for node in nodes if not node.layer.data for name in node.tops}
+        if start is None:
+            if self._stale - made:  # blobs behind ``end`` stay those of the last pass
+                self._finish()
+            self._last, self._stale = {}, set()
+        self._take_params()
         if start is None:
             self._last = {name: self._tensor(name) for name in self.inputs}
             if self._feed is not None:
-                self._last.update(self._feed.batch(self._batches, self._device))
-                self._batches += 1
+                self._last.update(self._feed.next(self._device))
         if start is None and self._lazy and not self._hooks:
             aliases = self._graph.aliases
             needed = dict.fromkeys(aliases.get(name, name) for name in wanted)
             with torch.no_grad():
                 self._leave({**self._last, **self._net(blobs=needed, **self._last)})
-            made = {
-                name for node in self._graph.nodes if not node.layer.data for name in node.tops
-            }  # an in-place layer's input, too
             self._stale = made - set(needed)
             self._ran = False
         else:
@@ -433,8 +434,8 @@ class Net:
             self.outputs if start is None else self.top_names[self._layer_names[self._place(start)]]
         )
         self._put(outputs, top_names, "diff")
-        self._take_params()
         self._catch_up()
+        self._take_params()
         self._running.take()
         self._each(self._between(end, start), "backward", self._running.backward)
         bottoms = (
@@ -500,6 +501,12 @@ class Net:
             self._running.forward(self._graph.steps, leave=unseen)
             self._ran = True
 
+    def _finish(self) -> None:
+        """Before parameters change: the latest pass is one of the old ones, blobs that nobody has
+        looked at yet and its backward pass included."""
+        if self._lazy:
+            self._catch_up()
+
     def _compute_all(self) -> None:
         """Inner blobs of the last forward pass: they are computed when one is first looked at."""
         stale, self._stale = self._stale, set()
@@ -528,7 +535,7 @@ class Net:
 
     def _take_params(self) -> None:
         """What a script wrote into parameters counts from now on."""
-        take_all(self._owned)
+        take_all(self._owned, before=self._finish)
 
     def _give_params(self) -> None:
         """What happened to parameters elsewhere shows in their blobs."""
@@ -538,16 +545,28 @@ class Net:
     # ------------------------------------------------------------ weights
 
     def copy_from(self, path: str | os.PathLike[str]) -> None:
-        """Take the weights of layers with the same names from a file."""
+        """Take the weights of layers with the same names from a file.
+
+        Raises
+        ------
+        WeightError : layers of one name have parameters of different numbers or shapes.
+        """
         weights = read_weights(existing(path, "weights"))
+        found = match(self._graph, weights)
+        if problems := [
+            f"layer '{r.name}': {r.detail}" for r in found.rows if r.status == "mismatch"
+        ]:
+            raise WeightError(f"{os.fspath(path)}: the weights do not fit the network", problems)
+        self._finish()
         self._take_params()
-        other = _Net(self._graph, weights, strict=False)
-        mine = {(n.layer.name, p.name): t for n, p, t in self._net.owned_params()}
-        stored = {layer.name for layer in weights.layers}
+        places = {layer.name: place for place, layer in enumerate(weights.layers)}
+        nodes = [self._graph.nodes[index] for index in found.blobs]
         with torch.no_grad():
-            for node, param, tensor in other.owned_params():
-                if node.layer.name in stored:
-                    mine[node.layer.name, param.name].copy_(tensor)
+            # of layers that share a parameter the file's last one counts
+            for node in sorted(nodes, key=lambda node: places[node.layer.name]):
+                for param, blob in zip(node.params, found.blobs[node.index], strict=True):
+                    values = np.array(blob.data, np.float32).reshape(param.shape)
+                    self._net.param(param).copy_(torch.from_numpy(values))
         self._give_params()
 
     load_hdf5 = copy_from
@@ -567,7 +586,7 @@ class Net:
         if write_diff:
             raise CaffeCompatError("save_hdf5: gradients cannot be stored, leave out write_diff")
         name = os.fspath(path)
-        if name.endswith((".h5", ".hdf5")):
+        if name.endswith(".h5"):
             self.save(name)
             return
         with atomic_write(name, stream=False) as temporary:

@@ -13,7 +13,7 @@ from torch import Tensor
 from caffe_compat.definition.prototxt import read_solver
 from caffe_compat.errors import CaffeCompatError
 from caffe_compat.network.net import Net as _Net
-from caffe_compat.pycaffe.mode import current_device
+from caffe_compat.pycaffe.mode import current_device, log
 from caffe_compat.pycaffe.nets import Net
 from caffe_compat.pycaffe.paths import existing
 from caffe_compat.training.solver import Solver as _Solver
@@ -49,6 +49,7 @@ class SGDSolver:
         self._solver = _Solver(spec, root=Path("."), device=current_device())
         self.net = Net._of(self._solver.net, self._solver.feed)
         self._tests = [Net._of(net, feed) for net, feed, _ in self._solver._tests]
+        self._shared: list[int] = []  # versions of the parameters that the test nets have
         self._solver.fill = self._filled
         self._callbacks: list[tuple[Callable[[], Any], Callable[[], Any]]] = []
 
@@ -67,14 +68,21 @@ class SGDSolver:
     @property
     def test_nets(self) -> list[Net]:
         """The test nets, with the training net's present weights."""
-        for net, (inner, _, _) in zip(self._tests, self._solver._tests, strict=True):
-            self._solver._share(inner)
-            net._give_params()
+        self.net._take_params()
+        now = [tensor._version for _, _, tensor in self._solver.net.owned_params()]
+        if now != self._shared:
+            for net in self._tests:
+                net._finish()
+                self._solver._share(net._net)
+                net._give_params()
+        self._shared = now
         return self._tests
 
     def step(self, count: int) -> None:
-        """Make some updates."""
+        """Make some updates, with the definition's tests before and its snapshots after them."""
         for left in range(count, 0, -1):
+            if self._test_is_due and (self.iter or self.param.test_initialization):
+                self._test()
             for on_start, _ in self._callbacks:
                 on_start()
             self.net._take_params()
@@ -86,6 +94,24 @@ class SGDSolver:
             self._solver.step()
             if last:
                 self.net._give_params()
+            if self._snapshot_is_due:
+                self.snapshot()
+
+    @property
+    def _test_is_due(self) -> bool:
+        interval = self.param.test_interval
+        return bool(interval) and self.iter % interval == 0
+
+    @property
+    def _snapshot_is_due(self) -> bool:
+        interval = self.param.snapshot
+        return bool(interval) and self.iter % interval == 0
+
+    def _test(self) -> None:
+        """Run the test nets; the results are messages of the log."""
+        _ = self.test_nets  # their latest passes are finished before they get other parameters
+        for line in self._solver.test_lines():
+            log(line)
 
     def _call_back(self) -> None:
         """Let scripts look at the gradients, and change them."""
@@ -120,8 +146,7 @@ class SGDSolver:
         self.net._take_params()
         self._take_gradients()
         self._solver.on_update = self._keep_updates
-        self._solver._update(self._solver.rate)
-        self._solver.iteration += 1
+        self._solver.apply_update()
         self.net._give_params()
 
     def share_weights(self, net: Net) -> None:
@@ -139,19 +164,18 @@ class SGDSolver:
             blob._set_diff(update.detach().float().cpu().numpy())
 
     def solve(self, resume: str | os.PathLike[str] | None = None) -> None:
-        """Train to ``max_iter``, with the definition's snapshots."""
+        """Train to ``max_iter``, with the definition's tests and snapshots."""
         if resume is not None:
             self.restore(resume)
-        m = self._solver.spec.message
-        while self.iter < m.max_iter:
-            self.step(1)
-            if m.snapshot and self.iter % m.snapshot == 0 and self.iter < m.max_iter:
-                self.snapshot()
-        if m.snapshot_after_train:
+        self.step(self.param.max_iter - self.iter)
+        if self.param.snapshot_after_train and not self._snapshot_is_due:
             self.snapshot()
+        if self._test_is_due:
+            self._test()
 
     def snapshot(self) -> None:
         """Write ``PREFIX_iter_N.caffemodel`` and ``.solverstate``."""
+        self.net._take_params()
         self._solver.snapshot()
 
     def restore(self, path: str | os.PathLike[str]) -> None:

@@ -41,6 +41,8 @@ def extract_features(definition: str, weights: str, blobs: str, targets: str, ba
     names, places = blobs.split(","), targets.split(",")
     if len(names) != len(places):
         raise CaffeCompatError(f"{len(names)} blobs, {len(places)} targets: give one for each blob")
+    if len({os.path.realpath(place) for place in places}) < len(places):
+        raise CaffeCompatError(f"targets {targets}: give each blob a file of its own")
     for place in places:
         if os.path.exists(place) and not place.endswith((".npz", ".h5")):
             raise CaffeCompatError(f"{place}: exists already; remove it or choose another name")

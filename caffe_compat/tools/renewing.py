@@ -7,7 +7,7 @@ import click
 from caffe_compat.definition.prototxt import read_net, read_solver
 from caffe_compat.definition.spec import TEST, TRAIN
 from caffe_compat.definition.textformat import dump
-from caffe_compat.errors import CaffeCompatError
+from caffe_compat.errors import CaffeCompatError, printable
 from caffe_compat.files import write_text
 from caffe_compat.tools.opening import FILE, PHASE
 
@@ -34,6 +34,8 @@ def upgrade_net(source: str, target: str) -> None:
         if weights.net is None:
             raise CaffeCompatError(f"{source}: holds no definition; only binary models do")
         write_weights(target, weights, weights.net)
+        for note in weights.source.notes:
+            click.echo(printable(f"note: not written: {note}"), err=True)
     click.echo(f"wrote {target}")
 
 

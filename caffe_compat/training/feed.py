@@ -53,6 +53,7 @@ class DataFeed:
     ----------
     unfilled : tops of Input layers, which have no source: layer name by blob name.
     notes : options of the data layers that have no effect, one line each.
+    position : number of the batch that :meth:`next` gives.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class DataFeed:
         self._sources: list[tuple[str, tuple[str, ...], BatchSource]] = []
         self.unfilled: dict[str, str] = {}
         self.notes: list[str] = []
+        self.position = 0
         for layer in spec.filter(phase, level, stages).layers:
             cls = registry().get(layer.type)
             if cls is None or not cls.data:
@@ -104,4 +106,10 @@ class DataFeed:
         for _, tops, source in self._sources:
             for top, array in zip(tops, source.batch(number), strict=True):
                 found[top] = torch.as_tensor(array).to(device, non_blocking=True)
+        return found
+
+    def next(self, device: torch.device | str) -> dict[str, Tensor]:
+        """All data blobs of the next batch, whoever took the one before."""
+        found = self.batch(self.position, device)
+        self.position += 1
         return found

@@ -138,17 +138,12 @@ def check(solver: SolverSpec) -> None:
         )
     if m.type in ("AdaGrad", "RMSProp") and m.momentum:
         raise solver.error(f"{m.type} has no momentum: leave it out or 0", "momentum")
-    if m.type != "RMSProp" and m.HasField("rms_decay") and m.rms_decay != type(m)().rms_decay:
-        raise solver.error("rms_decay is for RMSProp only", "rms_decay")
-    needs = {
-        "step": ("stepsize",),
-        "sigmoid": ("stepsize",),
-        "poly": ("max_iter",),
-        "multistep": ("stepvalue",),
-    }
-    for name in needs.get(m.lr_policy, ()):
-        if not getattr(m, name):
-            raise solver.error(f"lr_policy {m.lr_policy} needs {name} above 0", name)
+    if m.type == "RMSProp" and not 0 <= m.rms_decay < 1:
+        raise solver.error(f"must be at least 0 and below 1, found {m.rms_decay:g}", "rms_decay")
+    needs = {"step": "stepsize", "sigmoid": "stepsize", "poly": "max_iter"}
+    name = needs.get(m.lr_policy)
+    if name and not getattr(m, name):
+        raise solver.error(f"lr_policy {m.lr_policy} needs {name} above 0", name)
     if m.regularization_type not in ("L1", "L2") and m.weight_decay:
         raise solver.error(
             f"unknown regularization_type '{m.regularization_type}'; known: L1, L2",
@@ -158,23 +153,55 @@ def check(solver: SolverSpec) -> None:
         raise solver.error("must be at least 1", "iter_size")
     if m.average_loss < 1:
         raise solver.error("must be at least 1", "average_loss")
-    if any(b <= a for a, b in zip(m.stepvalue, list(m.stepvalue)[1:], strict=False)):
-        raise solver.error("stepvalues must rise", "stepvalue")
 
 
-def learning_rate(m: Any, iteration: int) -> float:
+# setting -> the types, or the policies, that look at it
+_OF_TYPES = {
+    "rms_decay": ("RMSProp",),
+    "momentum2": ("Adam",),
+    "delta": ("AdaGrad", "RMSProp", "AdaDelta", "Adam"),
+}
+_OF_POLICIES = {
+    "stepvalue": ("multistep",),
+    "stepsize": ("step", "sigmoid"),
+    "power": ("inv", "poly"),
+    "gamma": ("step", "exp", "inv", "multistep", "sigmoid"),
+}
+
+
+def unused(solver: SolverSpec) -> list[str]:
+    """Settings that Caffe does not look at with the definition's type and policy, one line each."""
+    m = solver.message
+    given = {descriptor.name for descriptor, _ in m.ListFields()}
+    lines = []
+    for field, table in (("type", _OF_TYPES), ("lr_policy", _OF_POLICIES)):
+        value = getattr(m, field)
+        lines += [
+            f"{name} has no effect with {field} {value}: it is for {', '.join(users)}"
+            for name, users in table.items()
+            if name in given and value not in users
+        ]
+    if m.lr_policy == "multistep" and not m.stepvalue:
+        lines.append(
+            "lr_policy multistep has no effect without a stepvalue: the rate stays base_lr"
+        )
+    return lines
+
+
+def learning_rate(m: Any, iteration: int, step: int) -> float:
     """The rate of an iteration (counted from 0).
 
     Parameters
     ----------
     m : ``SolverParameter``.
+    step : what :func:`next_step` gives for this iteration.
 
     Raises
     ------
     SolverError : unknown policy, or a rate that is no number.
     """
     try:
-        rate = float(_rate(m, iteration))
+        rate = float(_rate(m, iteration, step))
     except (ArithmeticError, TypeError, ValueError):  # a negative base to a fraction is complex
         rate = math.nan
     if not math.isfinite(rate):
@@ -185,29 +212,36 @@ def learning_rate(m: Any, iteration: int) -> float:
     return rate
 
 
-def _rate(m: Any, iteration: int) -> Any:
+def _rate(m: Any, iteration: int, step: int) -> Any:
     policy, base = m.lr_policy, m.base_lr
     if policy == "fixed":
         return float(base)
-    if policy == "step":
-        return float(base * m.gamma ** (iteration // m.stepsize))
+    if policy in ("step", "multistep"):
+        return float(base * m.gamma**step)
     if policy == "exp":
         return float(base * m.gamma**iteration)
     if policy == "inv":
         return float(base * (1 + m.gamma * iteration) ** -m.power)
-    if policy == "multistep":
-        return float(base * m.gamma ** current_step(m, iteration))
     if policy == "poly":
         return float(base * (1 - iteration / m.max_iter) ** m.power)
     if policy == "sigmoid":
-        return float(base / (1 + math.exp(-m.gamma * (iteration - m.stepsize))))
+        distance = torch.tensor(m.gamma * (iteration - m.stepsize), dtype=torch.float64)
+        return float(base * torch.sigmoid(distance))  # 0 far below the step, where exp overflows
     raise SolverError(f"unknown lr_policy '{policy}'")
 
 
-def current_step(m: Any, iteration: int) -> int:
-    """How many steps of "step" or "multistep" have been taken; kept in the solver's state."""
+def next_step(m: Any, iteration: int, step: int) -> int:
+    """How many steps of "step" or "multistep" have been taken, once this iteration has its rate.
+
+    Parameters
+    ----------
+    m : ``SolverParameter``.
+    step : how many there were before; a solver's state keeps them. "multistep" goes on from it, by
+        at most one step in an iteration.
+    """
     if m.lr_policy == "step":
         return int(iteration // m.stepsize)
     if m.lr_policy == "multistep":
-        return sum(iteration >= value for value in m.stepvalue)
-    return 0
+        values = m.stepvalue
+        return step + int(step < len(values) and iteration >= values[step])
+    return step

@@ -28,6 +28,7 @@ from caffe_compat.weights.wire import (
     encode_varint,
     memory_loader,
     read_blob,
+    signed,
     walk,
 )
 from caffe_compat.weights.write import write_weights
@@ -161,13 +162,13 @@ def _read_binary(data: bytes, name: str) -> SolverState:
     try:
         for field in walk(view, 0, len(view)):
             if field.number == 1 and field.wire == VARINT:
-                iteration = field.value
+                iteration = signed(field.value, 32)
             elif field.number == 2 and field.wire == BYTES:
                 learned = bytes(view[field.start : field.stop]).decode("utf-8", "replace")
             elif field.number == 3 and field.wire == BYTES:
                 spans.append((field.start, field.stop))
             elif field.number == 4 and field.wire == VARINT:
-                step = field.value
+                step = signed(field.value, 32)
             else:
                 raise WeightError(f"field {field.number} does not belong to a solver state")
         history = tuple(
@@ -191,10 +192,15 @@ def read_state(path: str | os.PathLike[str]) -> SolverState:
     if not data:
         raise SolverError(f"{name}: is empty")
     if data.startswith(b"\x89HDF"):
-        return _read_hdf5(name)
-    if kind := kind_of(data[:1024]):
+        state = _read_hdf5(name)
+    elif kind := kind_of(data[:1024]):
         raise SolverError(f"{name}: is {kind}; expected a .solverstate")
-    return _read_binary(data, name)
+    else:
+        state = _read_binary(data, name)
+    for what, number in (("iter", state.iteration), ("current_step", state.current_step)):
+        if number < 0:
+            raise SolverError(f"{name}: is damaged: {what} is {number}, it must be at least 0")
+    return state
 
 
 def _read_hdf5(name: str) -> SolverState:

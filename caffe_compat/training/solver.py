@@ -21,13 +21,14 @@ from caffe_compat.definition import schema
 from caffe_compat.definition.prototxt import net_from_message, read_net
 from caffe_compat.definition.spec import TEST, TRAIN, NetSpec, NetState, SolverSpec
 from caffe_compat.engine.plan import Mode
-from caffe_compat.errors import SolverError
-from caffe_compat.network.graph import build
+from caffe_compat.errors import SolverError, shape_text
+from caffe_compat.layers.base import Shape
+from caffe_compat.network.graph import Node, build
 from caffe_compat.network.net import Net
 from caffe_compat.training import snapshots
 from caffe_compat.training.draws import Draws
 from caffe_compat.training.feed import DataFeed
-from caffe_compat.training.rules import RULES, check, current_step, learning_rate
+from caffe_compat.training.rules import RULES, check, learning_rate, next_step, unused
 from caffe_compat.training.sources import BatchSource
 from caffe_compat.weights import containers
 from caffe_compat.weights.model import Weights, overlaid
@@ -154,6 +155,7 @@ class Solver:
     ----------
     net : the training net.
     iteration : how many updates were made.
+    current_step : how many steps of lr_policy "step" or "multistep" were taken.
     histories : the update rule's
         state.
     warnings : settings of the definition, and of its data layers, that have no effect.
@@ -176,6 +178,7 @@ class Solver:
         self.spec, self.root, self.device, self.amp = spec, Path(root), torch.device(device), amp
         m = spec.message
         self.warnings = [f"{name} has no effect here" for name in _MEANINGLESS if m.HasField(name)]
+        self.warnings += unused(spec)
         # Caffe takes a seed from the clock where none is given; here a run can be repeated
         self.seed = m.random_seed if m.random_seed >= 0 else 1
         if weights is None and m.weights:
@@ -207,7 +210,6 @@ class Solver:
         # a layer without rules feeds the training net and the test nets: its notes come once
         feeds = [self.feed, *(feed for _, feed, _ in self._tests)]
         self.warnings += dict.fromkeys(note for feed in feeds for note in feed.notes)
-        self._tested = [0] * len(self._tests)
         self._rule, per_param = RULES[m.type]
         self._params = [tensor for _, _, tensor in self.net.owned_params()]
         owned = [param for _, param, _ in self.net.owned_params()]
@@ -226,6 +228,7 @@ class Solver:
             self.histories = [[torch.zeros_like(p) for p in self._params] for _ in range(per_param)]
         self.network = definition.name
         self.iteration = 0
+        self.current_step = 0
         self.rate_scale: Callable[[int], float] = lambda iteration: 1.0
         # called with the iteration and (layer/blob, gradient) pairs before each update
         self.on_gradients: Callable[[int, Iterator[tuple[str, Tensor]]], None] | None = None
@@ -239,14 +242,14 @@ class Solver:
         self._recent: deque[float] = deque(maxlen=m.average_loss)
         self._runner: torch.nn.Module = _LossOf(self.net)
 
-    def _batch(self, net: Net, feed: DataFeed, number: int) -> dict[str, Tensor]:
-        """All input blobs of a net.
+    def _batch(self, net: Net, feed: DataFeed) -> dict[str, Tensor]:
+        """All input blobs of a net, for its next batch.
 
         Raises
         ------
         SolverError : an Input layer, which has no data of its own, and nobody who fills it.
         """
-        data = feed.batch(number, self.device)
+        data = feed.next(self.device)
         if not feed.unfilled:
             return data
         if self.fill is None:
@@ -275,23 +278,21 @@ class Solver:
                 stages=state.stages,
                 input_shapes=feed.shapes,
             )
-            net = Net(graph, weights, strict=False, seed=self.seed, engine=engine)
-            made.append((net.to(self.device), feed, m.test_iter[i]))
+            net = Net(graph, weights, strict=False, seed=self.seed, engine=engine).to(self.device)
+            self._share(net)  # what does not fit shows before the training begins
+            made.append((net, feed, m.test_iter[i]))
         return made
 
     def test(self) -> list[dict[str, float]]:
         """Run all test nets with the current weights; mean of each output value over ``test_iter``
         batches."""
         results = []
-        for index, (net, feed, batches) in enumerate(self._tests):
+        for net, feed, batches in self._tests:
             self._share(net)
             total: dict[str, float] = {}
-            # a test goes on where the one before ended, as Caffe's data layers do
-            first = self._tested[index]
-            self._tested[index] += batches
             with torch.no_grad():
-                for number in range(first, first + batches):
-                    found = self._tested_blobs(net, self._batch(net, feed, number))
+                for _ in range(batches):
+                    found = self._tested_blobs(net, self._batch(net, feed))
                     for name, value in found.items():
                         flat = value.reshape(-1).tolist()
                         keys = (
@@ -301,6 +302,13 @@ class Solver:
                             total[key] = total.get(key, 0.0) + one / batches
             results.append(total)
         return results
+
+    def test_lines(self) -> list[str]:
+        """What :meth:`test` gives, one line for people for each test net."""
+        return [
+            f"test net {i}: " + ", ".join(f"{name} {value:.4g}" for name, value in result.items())
+            for i, result in enumerate(self.test())
+        ]
 
     def _tested_blobs(self, net: Net, data: dict[str, Tensor]) -> dict[str, Tensor]:
         """The outputs of a test net, with its loss where the definition asks for that."""
@@ -312,20 +320,42 @@ class Solver:
         return {**{name: found[name] for name in outputs}, "test loss": net.loss(found)}
 
     def _share(self, net: Net) -> None:
-        """Copy the training net's parameters into another, layer by layer name."""
-        mine = {(node.layer.name, p.name): t for node, p, t in self.net.owned_params()}
-        with torch.no_grad():
-            for node, param, tensor in net.owned_params():
-                source = mine.get((node.layer.name, param.name))
-                if source is not None:
-                    tensor.copy_(source)
+        """Copy the training net's parameters into a test net, layer by layer name.
+
+        Raises
+        ------
+        SolverError : layers of one name have parameters of different numbers or shapes.
+        """
+        test_nodes: dict[str, Node] = {}
+        for node in net.graph.nodes:
+            test_nodes.setdefault(node.layer.name, node)
+        # sharers count, too: the layer that owns the memory may be in one of the two nets only
+        for node in self.net.graph.nodes:
+            test_node = test_nodes.get(node.layer.name)
+            if test_node is None:
+                continue
+            needed, given = [[param.shape for param in n.params] for n in (test_node, node)]
+            if needed != given:
+                raise SolverError(
+                    f"layer '{node.layer.name}': the test net needs {_shapes(needed)}, the "
+                    f"training net has {_shapes(given)}: give both nets the same layer, or two "
+                    "names"
+                )
+            with torch.no_grad():
+                for mine, theirs in zip(node.params, test_node.params, strict=True):
+                    net.param(theirs).copy_(self.net.param(mine))
 
     # ------------------------------------------------------------ training
 
     @property
     def rate(self) -> float:
         """The learning rate of the next update."""
-        return learning_rate(self.spec.message, self.iteration) * self.rate_scale(self.iteration)
+        plain = learning_rate(self.spec.message, self.iteration, self._next_step)
+        return plain * self.rate_scale(self.iteration)
+
+    @property
+    def _next_step(self) -> int:
+        return next_step(self.spec.message, self.iteration, self.current_step)
 
     def wrap(self, wrapper: Callable[[torch.nn.Module], torch.nn.Module]) -> None:
         """Run forward and backward through a wrapped module (DistributedDataParallel,
@@ -347,9 +377,8 @@ class Solver:
             param.grad = None
         total = 0.0
         outputs: dict[str, Tensor] = {}
-        for part in range(m.iter_size):
-            number = self.iteration * m.iter_size + part
-            data = self._batch(self.net, self.feed, number)
+        for _ in range(m.iter_size):
+            data = self._batch(self.net, self.feed)
             for param in self._replaced:  # Caffe does not add up these over iter_size
                 param.grad = None
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.amp == "bf16"):
@@ -365,19 +394,30 @@ class Solver:
                 f"iteration {self.iteration}: the loss is {total}; {self._culprit(data)}"
             )
         self._recent.append(total)
-        rate = self.rate
         if self.on_gradients is not None:
             self.on_gradients(self.iteration, self._gradients())
-        self._update(rate)
-        done = Step(
-            self.iteration,
+        iteration = self.iteration
+        rate = self.apply_update()
+        return Step(
+            iteration,
             total,
             sum(self._recent) / len(self._recent),
             rate,
             {name: float(t) for name, t in outputs.items() if t.numel() == 1},
         )
+
+    def apply_update(self) -> float:
+        """Update the parameters by the gradients that they have; this ends an iteration.
+
+        Returns
+        -------
+        The rate that it was done with.
+        """
+        rate = self.rate
+        self._update(rate)
+        self.current_step = self._next_step
         self.iteration += 1
-        return done
+        return rate
 
     def _culprit(self, data: dict[str, Tensor]) -> str:
         with torch.no_grad():
@@ -434,7 +474,7 @@ class Solver:
             self.net.weights(),
             replace(self.net.graph.spec, name=self.network),
             self.history_arrays(),
-            current_step(m, self.iteration),
+            self.current_step,
             hdf5=m.snapshot_format == 0,
         )
 
@@ -476,7 +516,13 @@ class Solver:
                 mine.copy_(other)
             for t, array in zip(flat, state.history, strict=True):
                 t.copy_(torch.from_numpy(array).reshape(t.shape))
-        self.iteration = state.iteration
+        self.iteration, self.current_step = state.iteration, state.current_step
+        # a resumed training sees the batches that an uninterrupted one would see
+        self.feed.position = self.iteration * self.spec.message.iter_size
+
+
+def _shapes(shapes: list[Shape]) -> str:
+    return f"parameters of {', '.join(map(shape_text, shapes))}" if shapes else "no parameters"
 
 
 def _same_size(tensor: Tensor, array: Any) -> bool:

@@ -17,7 +17,7 @@ from types import FrameType
 from typing import IO, Any
 
 from caffe_compat.definition.prototxt import read_solver
-from caffe_compat.definition.spec import TRAIN, SolverSpec
+from caffe_compat.definition.spec import TRAIN, NetSpec, SolverSpec
 from caffe_compat.engine.plan import Mode
 from caffe_compat.errors import DataError, SolverError
 from caffe_compat.files import TargetError
@@ -71,11 +71,26 @@ class Options:
 
 def find_root(solver: str | os.PathLike[str]) -> tuple[SolverSpec, Path]:
     """A solver definition, and the folder its names count from: the current one as in Caffe, else
-    the solver's own."""
+    the solver's own.
+
+    The name of the training net decides, or where it stands in the solver what its layers name.
+
+    Raises
+    ------
+    PrototxtError : no readable solver, or no training net in it.
+    """
     spec = read_solver(solver)
-    name = spec.message.net or spec.message.train_net
     here, beside = Path("."), Path(solver).resolve().parent
-    return spec, here if name and (here / name).exists() else beside
+    net = spec.message.net or spec.message.train_net
+    names = [net] if net else _sources(train_definition(spec, here)[0])
+    is_here = not names or any((here / name).exists() for name in names)
+    return spec, here if is_here else beside
+
+
+def _sources(definition: NetSpec) -> list[str]:
+    """The files that a definition's layers name as their ``source``."""
+    options = [value for layer in definition.layers for _, value in layer.message.ListFields()]
+    return [one.source for one in options if getattr(one, "source", "")]
 
 
 def latest(prefix: str | os.PathLike[str]) -> Path | None:
@@ -353,8 +368,8 @@ def _reports(
 
 
 def _test(solver: Solver, say: Callable[[str], None]) -> None:
-    for i, result in enumerate(solver.test()):
-        say(f"test net {i}: " + ", ".join(f"{k} {v:.4g}" for k, v in result.items()))
+    for line in solver.test_lines():
+        say(line)
 
 
 def _report(done: Step, loss: float, speed: float, left: float) -> Progress:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -94,12 +96,13 @@ def test_forward_and_backward_and_their_parts(net: caffe.Net) -> None:
 
 def test_models_in_both_formats(net: caffe.Net, tmp_path: Path) -> None:
     net.params["conv"][0].data[...] = 7
-    for name in ("a.caffemodel", "a.h5", "oddname"):
+    for name in ("a.caffemodel", "a.h5", "a.hdf5", "oddname"):
         path = tmp_path / name
         if name == "a.caffemodel":
             net.save(str(path))
         else:
             net.save_hdf5(str(path))
+            assert path.read_bytes().startswith(b"\x89HDF")
         other = caffe.Net(str(tmp_path / "net.prototxt"), caffe.TEST)
         other.load_hdf5(str(path)) if name != "a.caffemodel" else other.copy_from(str(path))
         for layer, blobs in net.params.items():
@@ -108,6 +111,7 @@ def test_models_in_both_formats(net: caffe.Net, tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == [
         "a.caffemodel",
         "a.h5",
+        "a.hdf5",
         "net.prototxt",
         "oddname",
     ]
@@ -271,6 +275,90 @@ def test_blobs_are_those_of_the_weights_at_that_time(deploy: caffe.Net) -> None:
     np.testing.assert_allclose(deploy.blobs["conv"].data, expected, rtol=1e-5)
 
 
+def _backward(net: caffe.Net) -> float:
+    net.blobs["second"].diff[...] = 1
+    net.backward()
+    return net.params["second"][0].diff.item()
+
+
+_CHAIN = """
+input: "data" input_shape { dim: 1 dim: 1 } force_backward: true
+layer { name: "first" type: "InnerProduct" bottom: "data" top: "first"
+  inner_product_param { num_output: 1 weight_filler { value: 2 } } }
+layer { name: "second" type: "InnerProduct" bottom: "first" top: "second"
+  inner_product_param { num_output: 1 weight_filler { value: 3 } } }
+"""
+
+
+@pytest.mark.parametrize(
+    ("use", "expected"),
+    [
+        (lambda net: net.forward(start="second")["second"].item(), 6),
+        (_backward, 2),
+        (lambda net: net.save("saved.caffemodel") or net.blobs["first"].data.item(), 2),
+        (lambda net: net.copy_from("other.caffemodel") or net.blobs["first"].data.item(), 2),
+        (lambda net: net.copy_from("other.caffemodel") or _backward(net), 2),
+    ],
+)
+def test_the_last_pass_keeps_its_weights(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    use: Callable[[caffe.Net], float],
+    expected: int,
+) -> None:
+    """Inner blobs that nobody has looked at are those of the weights at the time of the pass."""
+    monkeypatch.chdir(tmp_path)
+    path = _write(tmp_path, "chain.prototxt", _CHAIN)
+    net, other = caffe.Net(path, caffe.TEST), caffe.Net(path, caffe.TEST)
+    other.params["first"][0].data[...] = 100
+    other.save("other.caffemodel")
+    net.forward(data=[[1]])
+    net.params["first"][0].data[...] = 100
+    assert use(net) == expected
+
+
+def test_blobs_that_a_new_pass_does_not_reach(tmp_path: Path) -> None:
+    """Those behind ``end`` keep their values; those of another size wait for the next pass."""
+    text = _CHAIN + 'layer { name: "third" type: "ReLU" bottom: "second" top: "third" }'
+    net = caffe.Net(_write(tmp_path, "chain.prototxt", text), caffe.TEST)
+    net.forward(data=[[1]])
+    net.forward(end="first", data=[[50]])
+    assert net.blobs["first"].data.item() == 100
+    assert net.blobs["second"].data.item() == 6
+    net.forward()
+    net.blobs["data"].reshape(3, 1)
+    net.reshape()
+    assert net.blobs["first"].shape == (3, 1)
+
+
+def test_weights_under_a_sharers_name(tmp_path: Path) -> None:
+    """Of layers that share a parameter the file's last one counts."""
+    text = _CHAIN.replace("{ num_output", "{ bias_term: false num_output")
+    net = caffe.Net(_write(tmp_path, "apart.prototxt", text), caffe.TEST)
+    net.save(str(tmp_path / "both.caffemodel"))
+    shared = text.replace("inner_product_param", 'param { name: "w" } inner_product_param')
+    path = _write(tmp_path, "shared.prototxt", shared)
+    both = caffe.Net(path, caffe.TEST)
+    both.copy_from(str(tmp_path / "both.caffemodel"))
+    assert both.params["first"][0].data.item() == 3
+    only = caffe.Net(
+        _write(tmp_path, "only.prototxt", text.replace('"first"', '"1st"')), caffe.TEST
+    )
+    only.save(str(tmp_path / "only.caffemodel"))
+    one = caffe.Net(path, caffe.TEST)
+    one.copy_from(str(tmp_path / "only.caffemodel"))
+    assert one.params["first"][0].data.item() == 3
+
+
+def test_layers_of_one_name_stay_in_their_places(tmp_path: Path) -> None:
+    text = _DEPLOY + 'layer { name: "ip" type: "ReLU" bottom: "prob" top: "relu" }'
+    net = caffe.Net(_write(tmp_path, "same.prototxt", text), caffe.TEST)
+    assert list(net._layer_names) == ["input", "conv", "ip", "prob", "ip"]
+    types = ["Input", "Convolution", "InnerProduct", "Softmax", "ReLU"]
+    assert [layer.type for layer in net.layers] == types
+    assert [len(layer.blobs) for layer in net.layers] == [0, 2, 2, 0, 0]
+
+
 def test_touched_parameters_cost_one_transform(tmp_path: Path) -> None:
     """A script that looks at parameters in each round makes no new transform, one that writes them
     makes one."""
@@ -327,6 +415,62 @@ def test_a_solver(solver: caffe.SGDSolver) -> None:
     del solver
     gc.collect()
     assert np.isfinite(net.forward()["loss"])
+
+
+def test_what_a_script_wrote_counts_everywhere(solver: caffe.SGDSolver) -> None:
+    """In the test nets, whose latest pass stays one of the old weights, and in a snapshot."""
+    (tested,) = solver.test_nets
+    tested.forward()
+    solver.net.params["conv"][0].data[...] = 0
+    solver.net.params["conv"][1].data[...] = 7
+    assert solver.test_nets[0].params["conv"][1].data[0] == 7
+    assert (tested.blobs["conv"].data != 7).any()
+    tested.forward()
+    assert (tested.blobs["conv"].data == 7).all()
+    solver.snapshot()
+    assert caffe.Net("net.prototxt", "model_iter_0.caffemodel", 1).params["conv"][1].data[0] == 7
+
+
+def test_steps_test_and_write_snapshots(
+    solver: caffe.SGDSolver, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As often as the definition says, whoever makes the steps."""
+    text = (tmp_path / "solver.prototxt").read_text().replace("max_iter: 20", "max_iter: 6")
+    text = text.replace("test_interval: 10", "test_interval: 3")
+    _write(tmp_path, "solver.prototxt", text + " snapshot: 2")
+    caplog.set_level(logging.INFO, "caffe")
+    other = caffe.SGDSolver("solver.prototxt")
+    other.step(3)
+    assert [p.name for p in tmp_path.glob("*.solverstate")] == ["model_iter_2.solverstate"]
+    assert len(caplog.messages) == 1
+    other.solve()
+    assert sorted(p.name for p in tmp_path.glob("*.solverstate"))[1:] == [
+        "model_iter_4.solverstate",
+        "model_iter_6.solverstate",
+    ]
+    assert [m.split(": loss ")[0] for m in caplog.messages] == ["test net 0"] * 3
+
+
+def test_passes_and_steps_take_turns_in_the_data(tmp_path: Path, solver: caffe.SGDSolver) -> None:
+    import h5py
+
+    with h5py.File(tmp_path / "rows.h5", "w") as file:
+        file["data"], file["label"] = np.arange(5.0).reshape(5, 1), np.zeros(5)
+    _write(tmp_path, "rows.txt", str(tmp_path / "rows.h5"))
+    net = (
+        'layer { name: "d" type: "HDF5Data" top: "data" top: "label" '
+        'hdf5_data_param { source: "rows.txt" batch_size: 1 } }'
+        'layer { name: "ip" type: "InnerProduct" bottom: "data" top: "ip" '
+        "inner_product_param { num_output: 2 } }"
+        'layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "loss" }'
+    )
+    _write(tmp_path, "net.prototxt", net)
+    solver = caffe.SGDSolver("solver.prototxt")
+    seen = []
+    for go in (solver.net.forward, lambda: solver.step(1)) * 2:
+        go()
+        seen.append(solver.net.blobs["data"].data.item())
+    assert seen == [0, 1, 2, 3]
 
 
 def test_updates_by_hand(solver: caffe.SGDSolver) -> None:

@@ -166,6 +166,18 @@ def test_upgrading(tmp_path: Path, net: Path) -> None:
     assert "solver_type" not in (tmp_path / "t.prototxt").read_text()
 
 
+def test_upgrading_tells_what_it_leaves_out(tmp_path: Path, net: Path) -> None:
+    model = caffe_pb2.NetParameter()
+    model.ParseFromString((tmp_path / "w.caffemodel").read_bytes())
+    layer = model.layer.pop()
+    unknown = layer.SerializeToString() + b"\xc0\xb8\x02\x01"  # field 5000, a number
+    entry = b"\xa2\x06" + bytes([len(unknown)]) + unknown  # field 100, a layer
+    (tmp_path / "fork.caffemodel").write_bytes(model.SerializeToString() + entry)
+    result = _run("upgrade-net", tmp_path / "fork.caffemodel", tmp_path / "new.caffemodel")
+    assert result.exit_code == 0
+    assert f"note: not written: layer '{layer.name}': unknown field(s) #5000" in result.stderr
+
+
 @pytest.mark.data
 @pytest.mark.skipif(not (DATA / "caffemodels").exists(), reason="no real models (CPM_DATA)")
 def test_real_old_models_are_upgraded(tmp_path: Path) -> None:
@@ -290,3 +302,11 @@ def test_features(tmp_path: Path, net: Path) -> None:
     )
     assert again.exit_code == 2
     assert "exists already" in again.output
+    twice = f"{tmp_path / 'new.npz'},{tmp_path}/./new.npz"
+    same = CliRunner().invoke(
+        main,
+        ["extract-features", str(net), str(tmp_path / "w.caffemodel"), "data,conv", twice, "1"],
+    )
+    assert same.exit_code == 2
+    assert "a file of its own" in same.output
+    assert not (tmp_path / "new.npz").exists()

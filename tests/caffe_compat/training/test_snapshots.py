@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,14 @@ layer { name: "gain" type: "Scale" bottom: "p" top: "g" scale_param { num_axes: 
 layer { name: "shift" type: "Bias" bottom: "g" top: "s" bias_param { num_axes: 0 } }
 layer { name: "loss" type: "EuclideanLoss" bottom: "s" bottom: "t" top: "loss" }
 """
-SOLVER = 'net: "net.prototxt" base_lr: 0.1 momentum: 0.9 lr_policy: "fixed" max_iter: 2 '
+SETTINGS = (
+    'net: "net.prototxt"',
+    "base_lr: 0.1",
+    "momentum: 0.9",
+    'lr_policy: "fixed"',
+    "max_iter: 2",
+)
+SOLVER = " ".join(SETTINGS)
 
 
 def _again(folder: Path, target: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path, Path]:
@@ -163,7 +171,8 @@ def test_shared_parameters_stand_once_in_hdf5(tmp_path: Path) -> None:
 
 def _solver(folder: Path, more: str, net: str = NET) -> Solver:
     (folder / "net.prototxt").write_text(net)
-    (folder / "my.prototxt").write_text(SOLVER + more)
+    usual = [s for s in SETTINGS if not re.search(rf"\b{s.split()[0]}", more)]
+    (folder / "my.prototxt").write_text(" ".join([*usual, more]))
     return Solver(read_solver(folder / "my.prototxt"), root=folder)
 
 
@@ -188,7 +197,46 @@ def test_prefix_of_a_definition_without_a_file() -> None:
     with pytest.raises(SolverError, match="no snapshot_prefix"):
         prefix_of(parse_solver(SOLVER), Path("."))
     with pytest.raises(SolverError, match="zero byte"):
-        prefix_of(parse_solver(SOLVER + 'snapshot_prefix: "a\\000b"'), Path("."))
+        prefix_of(parse_solver(SOLVER + ' snapshot_prefix: "a\\000b"'), Path("."))
+
+
+@pytest.mark.parametrize("form", ["BINARYPROTO", "HDF5"])
+@pytest.mark.parametrize("field", ["iteration", "current_step"])
+def test_negative_numbers_in_a_state(tmp_path: Path, form: str, field: str) -> None:
+    solver = _solver(tmp_path, f"snapshot_format: {form}")
+    setattr(solver, field, -5 if form == "HDF5" else 2**64 - 5)  # as the wire has it
+    _, state = solver.snapshot()
+    with pytest.raises(SolverError, match="is -5, it must be at least 0"):
+        solver.restore(state)
+
+
+def test_multistep_goes_on_from_the_state(tmp_path: Path) -> None:
+    """One step at most in an iteration, from the step that the state holds."""
+    steps = "lr_policy: 'multistep' gamma: 0.5 stepvalue: "
+    solver = _solver(tmp_path, f"{steps} 1 stepvalue: 1")
+    rates = [solver.step().rate / solver.spec.message.base_lr for _ in range(4)]
+    assert rates == [1, 0.5, 0.25, 0.25]
+    _, state = solver.snapshot()
+    later = _solver(tmp_path, f"{steps} 100 stepvalue: 4 stepvalue: 9")
+    later.restore(state)
+    assert later.rate == rates[-1] * solver.spec.message.base_lr
+    assert later.snapshot()[1].read_bytes() == state.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("settings", "rate", "note"),
+    [
+        ("lr_policy: 'sigmoid' gamma: 0.1 stepsize: 100000", 0, ""),
+        ("lr_policy: 'fixed' stepvalue: 3 stepvalue: 1", 1, "stepvalue has no effect"),
+        ("lr_policy: 'multistep' gamma: 0.5", 1, "lr_policy multistep has no effect"),
+        ("lr_policy: 'fixed' rms_decay: 0.98", 1, "rms_decay has no effect with type SGD"),
+    ],
+)
+def test_what_caffe_runs_is_run(tmp_path: Path, settings: str, rate: float, note: str) -> None:
+    """A setting without an effect is noted."""
+    solver = _solver(tmp_path, settings)
+    assert solver.step().rate == rate * solver.spec.message.base_lr
+    assert any(line.startswith(note) for line in solver.warnings) == bool(note)
 
 
 def _model(folder: Path, name: str, **values: float) -> None:
@@ -258,6 +306,36 @@ def test_test_compute_loss_adds_the_loss(tmp_path: Path) -> None:
     assert result["test loss"] == pytest.approx(result["loss"])
 
 
+_TESTED = "test_iter: 1 test_interval: 1 "
+_ONLY_IN_TRAIN = """
+layer { name: "owner" type: "Scale" bottom: "x" top: "o" param { name: "w" }
+        scale_param { num_axes: 0 } include { phase: TRAIN } }
+"""
+
+
+def test_a_test_net_has_what_a_layer_of_the_training_net_owns(tmp_path: Path) -> None:
+    net = NET.replace('top: "g"', 'top: "g" param { name: "w" }')
+    solver = _solver(
+        tmp_path,
+        _TESTED,
+        net.replace('layer { name: "gain"', _ONLY_IN_TRAIN + 'layer { name: "gain"'),
+    )
+    solver.step()
+    loss = solver.test()[0]["loss"]
+    ((tested, _, _),) = solver._tests
+    values = {node.layer.name: float(t.detach()) for node, _, t in tested.owned_params()}
+    assert values["gain"] == _values(solver)["owner"] != 1
+    assert np.isfinite(loss)
+
+
+@pytest.mark.parametrize("other", ["num_axes: 1", "num_axes: 0 bias_term: true"])
+def test_layers_of_one_name_that_do_not_fit_each_other(tmp_path: Path, other: str) -> None:
+    """Caffe tells when it tests first; here the training does not begin."""
+    (tmp_path / "test.prototxt").write_text(NET.replace("num_axes: 0", other, 1))
+    with pytest.raises(SolverError, match="layer 'gain': the test net needs parameters of"):
+        _solver(tmp_path, _TESTED + "test_net: 'test.prototxt'")
+
+
 @pytest.mark.parametrize(
     ("more", "field"),
     [
@@ -266,6 +344,7 @@ def test_test_compute_loss_adds_the_loss(tmp_path: Path) -> None:
         ("test_net: 'net.prototxt'", "test_iter"),
         ("train_state { phase: TEST }", "train_state"),
         ("net_param { name: 'n' }", "net"),
+        ("type: 'RMSProp' momentum: 0 rms_decay: 1.5", "rms_decay"),
     ],
 )
 def test_what_caffe_refuses_of_a_solver(tmp_path: Path, more: str, field: str) -> None:

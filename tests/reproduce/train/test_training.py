@@ -202,6 +202,22 @@ def test_a_log_that_cannot_grow_costs_no_iteration(tmp_path: Path) -> None:
     assert (tmp_path / "snap2" / "pose_iter_3.solverstate").exists()
 
 
+def test_names_count_from_the_current_folder_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of a net that stands in the solver, too; where nothing is here, from the solver's."""
+    solver = tmp_path / "sub" / "solver.prototxt"
+    solver.parent.mkdir()
+    monkeypatch.chdir(tmp_path)
+    data = 'layer { type: "HDF5Data" top: "x" hdf5_data_param { source: "list.txt" } }'
+    for text in (f"net_param {{ {data} }}", 'net: "list.txt"'):
+        solver.write_text(f'{text} base_lr: 0.1 lr_policy: "fixed"')
+        Path("list.txt").unlink(missing_ok=True)
+        assert training.find_root(solver)[1] == solver.parent
+        Path("list.txt").touch()
+        assert training.find_root(solver)[1] == Path(".")
+
+
 def test_not_a_number_stops_with_iteration_and_layer(tmp_path: Path) -> None:
     solver = _prepare(tmp_path, base_lr=1e30)
     result = CliRunner().invoke(train.main, [str(solver), "--workers", "0", "--device", "cpu"])
