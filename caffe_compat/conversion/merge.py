@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from caffe_compat.conversion.convert import Conversion
 from caffe_compat.conversion.deploy import Dropped
-from caffe_compat.definition.spec import LayerSpec, NetSpec
+from caffe_compat.definition.spec import LayerSpec
 from caffe_compat.layers.convolution import Convolution
 from caffe_compat.layers.normalization import BatchNorm, Scale
 from caffe_compat.network.graph import Graph, Node, build
@@ -24,7 +24,8 @@ from caffe_compat.weights.model import LayerBlobs
 from caffe_compat.weights.wire import Blob
 
 Floats: TypeAlias = npt.NDArray[np.float64]
-Blobs: TypeAlias = dict[str, tuple[Blob, ...]]
+# by the index of the layer, since two layers may have one name, or none
+Blobs: TypeAlias = dict[int, tuple[Blob, ...]]
 
 
 def merge_batch_norm(made: Conversion) -> Conversion:
@@ -41,7 +42,7 @@ def merge_batch_norm(made: Conversion) -> Conversion:
     blobs are those of ``made``, up to rounding; blobs between the merged layers are gone.
     """
     wiring = _Wiring(made.graph)
-    blobs = {entry.name: entry.blobs for entry in made.weights.layers}
+    blobs = dict(match(made.graph, made.weights).blobs)
     layers = {node.index: node.layer.spec for node in made.graph.nodes}
     dropped, notes = list(made.dropped), list(made.notes)
     norms = [node for node in made.graph.nodes if isinstance(node.layer, BatchNorm)]
@@ -54,25 +55,30 @@ def merge_batch_norm(made: Conversion) -> Conversion:
             continue
         scale = _scale_after(norm, wiring, blobs)
         merged = [norm] if scale is None else [norm, scale]
-        name = convolution.layer.name
-        blobs[name] = _folded(blobs[name], *_effect(norm, scale, blobs))
-        layers[convolution.index] = _with_bias(convolution.layer.spec, merged[-1].tops[0])
+        place = convolution.index
+        blobs[place] = _folded(blobs[place], *_effect(norm, scale, blobs))
+        layers[place] = _with_bias(convolution.layer.spec, merged[-1].tops[0])
+        why = f"merged into '{convolution.layer.name}'"
         for node in merged:
-            del blobs[node.layer.name], layers[node.index]
-            dropped.append(Dropped(node.layer.name, node.layer.type, f"merged into '{name}'"))
-    net = replace(made.net, layers=tuple(layers.values()))
-    return _rebuilt(made, net, blobs, dropped, notes)
+            del blobs[node.index], layers[node.index]
+            dropped.append(Dropped(node.layer.name, node.layer.type, why))
+    return _rebuilt(made, layers, blobs, dropped, notes)
 
 
 def _rebuilt(
-    made: Conversion, net: NetSpec, blobs: Blobs, dropped: list[Dropped], notes: list[str]
+    made: Conversion,
+    layers: dict[int, LayerSpec],
+    blobs: Blobs,
+    dropped: list[Dropped],
+    notes: list[str],
 ) -> Conversion:
+    net = replace(made.net, layers=tuple(layers.values()))
     shapes = {name: made.graph.blobs[name] for name in made.graph.inputs}
     graph = build(net, input_shapes=shapes)
     entries = tuple(
-        LayerBlobs(layer.name, layer.type, blobs[layer.name])
-        for layer in net.layers
-        if layer.name in blobs
+        LayerBlobs(layer.name, layer.type, blobs[place])
+        for place, layer in layers.items()
+        if place in blobs
     )
     weights = replace(made.weights, layers=entries, net=net)
     return replace(
@@ -122,7 +128,7 @@ def _obstacle(norm: Node, before: Node, wiring: _Wiring, blobs: Blobs) -> str:
         return f"other layers read the blob of '{name}', too"
     if wiring.shares(before) or wiring.shares(norm):
         return "weights are shared"
-    missing = [node.layer.name for node in (before, norm) if node.layer.name not in blobs]
+    missing = [node.layer.name for node in (before, norm) if node.index not in blobs]
     return f"the model has no weights of '{missing[0]}'" if missing else ""
 
 
@@ -132,7 +138,7 @@ def _scale_after(norm: Node, wiring: _Wiring, blobs: Blobs) -> Node | None:
     if len(readers) != 1 or not isinstance(readers[0].layer, Scale):
         return None
     (scale,) = readers
-    if len(scale.bottoms) > 1 or wiring.shares(scale) or scale.layer.name not in blobs:
+    if len(scale.bottoms) > 1 or wiring.shares(scale) or scale.index not in blobs:
         return None
     axis = scale.layer.axis(scale.layer.options.axis, len(scale.bottom_shapes[0]))
     channels = norm.params[0].shape
@@ -141,12 +147,12 @@ def _scale_after(norm: Node, wiring: _Wiring, blobs: Blobs) -> Node | None:
 
 def _effect(norm: Node, scale: Node | None, blobs: Blobs) -> tuple[Floats, Floats]:
     """Factor and summand of each channel of a BatchNorm layer and the Scale layer after it."""
-    mean, variance, count = (_double(blob) for blob in blobs[norm.layer.name])
+    mean, variance, count = (_double(blob) for blob in blobs[norm.index])
     share = 0.0 if count[0] == 0 else 1 / count[0]
     factor = 1 / np.sqrt(variance * share + norm.layer.options.eps)
     summand = -mean * share * factor
     if scale is not None:
-        weight, *bias = (_double(blob) for blob in blobs[scale.layer.name])
+        weight, *bias = (_double(blob) for blob in blobs[scale.index])
         factor, summand = factor * weight, summand * weight + (bias[0] if bias else 0)
     return factor, summand
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -66,6 +67,25 @@ def test_same_output(tmp_path: Path, bias: str, norm: str, scale: str | None) ->
     assert np.abs(output(merged) - expected).max() <= 1e-5 * np.abs(expected).max()
     merged.write(tmp_path / "merged.caffemodel", "caffemodel")
     assert np.array_equal(output(convert(tmp_path / "merged.caffemodel")), output(merged))
+
+
+@pytest.mark.parametrize("name", ["conv", "", "again"])
+@pytest.mark.parametrize("norm", ["bn", ""])
+def test_layers_of_one_name(tmp_path: Path, name: str, norm: str) -> None:
+    """Caffe knows layers by their place: two may have one name, or none."""
+    first = CONVOLUTION % ("", "true"), NORM % ("b", "")
+    second = """layer { name: "again" type: "Convolution" bottom: "b" top: "d"
+      convolution_param { num_output: 5 kernel_size: 1 weight_filler { type: "msra" } } }
+      layer { name: "bn" type: "BatchNorm" bottom: "d" top: "d" }"""
+    layers = [text.replace('"bn"', f'"{norm}"') for text in (*first, second)]
+    if name != "again":
+        layers = [re.sub('name: "(conv|again)"', f'name: "{name}"', text) for text in layers]
+    made = model(tmp_path, INPUT, *layers, RELU % "d")
+    merged = merge_batch_norm(made)
+    kinds = [layer.type for layer in merged.net.layers]
+    assert kinds == ["Input", "Convolution", "Convolution", "ReLU"]
+    expected = output(made)
+    assert np.abs(output(merged) - expected).max() <= 1e-5 * np.abs(expected).max()
 
 
 NAMED = 'param { name: "w" }'
