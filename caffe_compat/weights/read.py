@@ -21,7 +21,7 @@ from caffe_compat.definition.schema import DIALECTS, Dialect
 from caffe_compat.definition.spec import NetSpec
 from caffe_compat.errors import PrototxtError, SchemaError, WeightError
 from caffe_compat.foreign import Unfit, check_file, kind_of, open_hdf5, take
-from caffe_compat.weights.model import HDF5_NAME, LayerBlobs, Source, Weights
+from caffe_compat.weights.model import ELSEWHERE, HDF5_NAME, LayerBlobs, Source, Weights
 from caffe_compat.weights.wire import (
     BYTES,
     VARINT,
@@ -319,15 +319,9 @@ def _read_h5(path: str) -> Weights:
                 f"{path}: has no group '/data': this is {what}, expected a .caffemodel.h5"
             )
         for name, blobs in _h5_blobs(file["data"]).items():
-            if sorted(blobs) != list(range(len(blobs))):
-                raise Unfit(
-                    f"layer '{name}' has blobs {sorted(blobs)}, expected 0 to {len(blobs) - 1}"
-                )
-            ordered = (blobs[i] for i in range(len(blobs)))
-            wide = (
-                a if a.dtype == np.float64 else a.astype(np.float32, copy=False) for a in ordered
-            )
-            layers.append(LayerBlobs(name, "", tuple(Blob(a) for a in wide)))
+            # a number that is left out is of a parameter that another layer owns
+            ordered = (blobs.get(i, ELSEWHERE) for i in range(max(blobs) + 1))
+            layers.append(LayerBlobs(name, "", tuple(ordered)))
         network = file.attrs.get(HDF5_NAME, "")
     source = Source(
         path, os.path.getsize(path), "h5", network=network if isinstance(network, str) else ""
@@ -335,18 +329,21 @@ def _read_h5(path: str) -> Weights:
     return Weights(tuple(layers), None, source)
 
 
-def _h5_blobs(data: Any) -> dict[str, dict[int, Array]]:
+def _h5_blobs(data: Any) -> dict[str, dict[int, Blob]]:
     """Blobs by layer and number. A layer's name may hold slashes, which are groups in HDF5."""
     import h5py
 
-    found: dict[str, dict[int, Array]] = {}
+    found: dict[str, dict[int, Blob]] = {}
 
     def visit(name: str, item: Any) -> None:
         if isinstance(item, h5py.Dataset):
             layer, _, index = name.rpartition("/")
             if not (index.isascii() and index.isdigit() and layer) or len(index) > 4:
                 raise Unfit(f"'/data/{name}' is no Caffe blob (expected /data/LAYER/0, 1, ...)")
-            found.setdefault(layer, {})[int(index)] = take(data, name, kinds="f")
+            array = take(data, name, kinds="f")
+            if array.dtype != np.float64:
+                array = array.astype(np.float32, copy=False)
+            found.setdefault(layer, {})[int(index)] = Blob(array)
 
     data.visititems(visit)
     return found

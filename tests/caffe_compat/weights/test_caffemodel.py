@@ -123,6 +123,43 @@ def test_round_trip(tmp_path: Path, ending: str) -> None:
         assert again.net.to_message() == net.graph.spec.to_message()
 
 
+@pytest.mark.parametrize("shared", ["weight", "bias", "both"])
+def test_hdf5_keeps_shared_blobs_once(tmp_path: Path, shared: str) -> None:
+    """Layer b then has data set 1 only, data set 0 only, or none."""
+    from caffe_compat import Net, parse_net
+    from caffe_compat.conversion.convert import convert
+
+    param = {"weight": 'param { name: "w" }', "bias": 'param {} param { name: "b" }'}
+    named = param.get(shared, 'param { name: "w" } param { name: "b" }')
+    text = 'input: "x" input_shape { dim: 1 dim: 2 }' + "".join(
+        f'layer {{ name: "{name}" type: "InnerProduct" bottom: "x" top: "{name}" {named} '
+        f'inner_product_param {{ num_output: 2 weight_filler {{ type: "gaussian" }} '
+        f"bias_filler {{ value: {value} }} }} }} "
+        for name, value in (("a", 0.5), ("b", 0.25))
+    )
+    net = Net(parse_net(text))
+    write_weights(tmp_path / "m.caffemodel.h5", net.weights(), net.graph.spec)
+    again = read_weights(tmp_path / "m.caffemodel.h5")
+    assert same_blobs(net.weights(), Net(net.graph, again).weights())
+    (tmp_path / "m.prototxt").write_text(text)
+    made = convert(tmp_path / "m.caffemodel.h5", prototxt=tmp_path / "m.prototxt")
+    assert same_blobs(net.weights(), made.weights)
+
+
+def test_hdf5_blobs_that_no_layer_shares_must_be_there(tmp_path: Path) -> None:
+    import h5py
+
+    from caffe_compat import Net
+
+    net = small()
+    path = tmp_path / "m.caffemodel.h5"
+    write_weights(path, net.weights(), net.graph.spec)
+    with h5py.File(path, "a") as file:
+        del file["data/conv/0"]
+    with pytest.raises(WeightError, match=r"'conv'.*blob 0 \(weight\) is missing.* 4×3×3×3"):
+        Net(net.graph, read_weights(path))
+
+
 def test_double_stays_double(tmp_path: Path) -> None:
     from caffe_compat import parse_net
 
