@@ -33,8 +33,8 @@ def merge_batch_norm(made: Conversion) -> Conversion:
     can do.
 
     A BatchNorm layer stays where something else reads what the convolution makes, where weights are
-    shared or missing, or where the statistics are the batch's own; a Scale layer where it does more
-    than one factor a channel. Computed in double precision and rounded once.
+    shared, or where the statistics are the batch's own; a Scale layer where it does more than one
+    factor a channel. Computed in double precision and rounded once.
 
     Returns
     -------
@@ -50,10 +50,10 @@ def merge_batch_norm(made: Conversion) -> Conversion:
         notes.append("there is no BatchNorm layer to merge")
     for norm in norms:
         convolution = wiring.makers[norm.index]
-        if reason := _obstacle(norm, convolution, wiring, blobs):
+        if reason := _obstacle(norm, convolution, wiring):
             notes.append(f"BatchNorm '{norm.layer.name}' stays: {reason}")
             continue
-        scale = _scale_after(norm, wiring, blobs)
+        scale = _scale_after(norm, wiring)
         merged = [norm] if scale is None else [norm, scale]
         place = convolution.index
         blobs[place] = _folded(blobs[place], *_effect(norm, scale, blobs))
@@ -115,7 +115,7 @@ class _Wiring:
         return any(self.users[param.owner] > 1 for param in node.params)
 
 
-def _obstacle(norm: Node, before: Node, wiring: _Wiring, blobs: Blobs) -> str:
+def _obstacle(norm: Node, before: Node, wiring: _Wiring) -> str:
     """Why a BatchNorm layer cannot be merged into the layer before it; "" where it can."""
     name = before.layer.name
     if isinstance(norm.layer, BatchNorm) and not norm.layer.use_global:
@@ -128,17 +128,16 @@ def _obstacle(norm: Node, before: Node, wiring: _Wiring, blobs: Blobs) -> str:
         return f"other layers read the blob of '{name}', too"
     if wiring.shares(before) or wiring.shares(norm):
         return "weights are shared"
-    missing = [node.layer.name for node in (before, norm) if node.index not in blobs]
-    return f"the model has no weights of '{missing[0]}'" if missing else ""
+    return ""
 
 
-def _scale_after(norm: Node, wiring: _Wiring, blobs: Blobs) -> Node | None:
+def _scale_after(norm: Node, wiring: _Wiring) -> Node | None:
     """The Scale layer that alone reads a BatchNorm layer and has one factor a channel, if any."""
     readers = wiring.readers[norm.index]
     if len(readers) != 1 or not isinstance(readers[0].layer, Scale):
         return None
     (scale,) = readers
-    if len(scale.bottoms) > 1 or wiring.shares(scale) or scale.index not in blobs:
+    if len(scale.bottoms) > 1 or wiring.shares(scale):
         return None
     axis = scale.layer.axis(scale.layer.options.axis, len(scale.bottom_shapes[0]))
     channels = norm.params[0].shape

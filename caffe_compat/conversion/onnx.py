@@ -30,7 +30,7 @@ from caffe_compat.errors import CaffeCompatError
 from caffe_compat.files import atomic_write
 from caffe_compat.layers.base import Shape
 from caffe_compat.network.graph import Graph, build
-from caffe_compat.network.match import match
+from caffe_compat.network.match import match, require
 from caffe_compat.weights.model import Weights
 
 
@@ -113,7 +113,9 @@ def to_onnx(
         raise OnnxError(
             "the package onnx is not installed: pip install 'convolutional-pose-machines[onnx]'"
         ) from None
-    found = match(graph, weights).blobs
+    fit = match(graph, weights)
+    require(fit, "an ONNX model holds every parameter")
+    found = fit.blobs
     # an input that nothing reads is an output in Caffe, such as the labels of a data layer
     written = {name for node in graph.nodes if not node.layer.data for name in node.tops}
     wanted = tuple(outputs or (name for name in graph.outputs if name in written))

@@ -118,13 +118,16 @@ def test_a_name_alone_is_not_shared(tmp_path: Path) -> None:
     assert [d.name for d in merge_batch_norm(made).dropped] == ["bn"]
 
 
-def test_missing_weights_stay(tmp_path: Path) -> None:
+def test_missing_weights_are_filled_before(tmp_path: Path) -> None:
     """Without --strict the definition may have layers that the file has no weights of."""
     model(tmp_path, INPUT, CONVOLUTION % ("", "true"), RELU % "conv")
     layers = [INPUT, CONVOLUTION % ("", "true"), NORM % ("b", ""), RELU % "b"]
     (tmp_path / "net.prototxt").write_text("\n".join(layers))
     made = convert(tmp_path / "model.caffemodel", prototxt=tmp_path / "net.prototxt", strict=False)
-    assert "no weights of 'bn'" in merge_batch_norm(made).notes[-1]
+    merged = merge_batch_norm(made)
+    assert "filled as the definition says: 'bn'" in merged.notes[-1]
+    assert [layer.type for layer in merged.net.layers] == ["Input", "Convolution", "ReLU"]
+    np.testing.assert_allclose(output(merged), output(made), rtol=1e-5)
 
 
 def test_nothing_to_merge_is_said(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from caffe_compat import read_weights
+from caffe_compat.weights.containers import read as read_containers
 from reproduce.cli import convert, models
 from tests.nets import TEXT, model_file, same_blobs, small
 from tests.paths import DATA, GOLDEN, cases, needs_data, reported
@@ -192,7 +193,16 @@ def test_strict(tmp_path: Path) -> None:
     assert refused.exit_code == 2
     assert "layer 'new'" in refused.stderr
     assert not (tmp_path / "small.safetensors").exists()
-    assert _run(path, "--prototxt", tmp_path / "more.prototxt", "--no-strict").exit_code == 0
+    for to in ("npz", "onnx"):
+        filled = tmp_path / f"filled.{to}"
+        made = _run(
+            path, "--prototxt", tmp_path / "more.prototxt", "--no-strict", "--to", to, "-o", filled
+        )
+        assert made.exit_code == 0, made.output
+        assert "filled as the definition says: 'new'" in made.stdout
+    again = read_containers(tmp_path / "filled.npz")
+    assert again["new"][0].shape == (2, 5)
+    assert np.any(again["new"][0].data)
 
 
 def test_verify(tmp_path: Path) -> None:
