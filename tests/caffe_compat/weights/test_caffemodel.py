@@ -197,6 +197,7 @@ def test_every_truncation_is_noticed(tmp_path: Path) -> None:
         (b'name: "net"\nlayer { name: "a" }\n', "is text"),
         (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS pointer"),
         (b"\x08\xe0\xa2\x04\x12\x03abc", "solverstate"),
+        (b"\x08\x09\x12\x03abc\x3a\x02\x12\x00", "ONNX model"),
         (b"\x89PNG\r\n\x1a\n" + bytes(100), "damaged|no caffemodel|PNG image"),
         (b"\x89HDF\r\n\x1a\n" + bytes(100), "no readable HDF5"),
     ],
@@ -207,6 +208,35 @@ def test_files_of_another_kind(tmp_path: Path, content: bytes, says: str) -> Non
     with pytest.raises(WeightError, match=says) as caught:
         read_weights(path)
     assert str(caught.value).startswith(str(path))
+
+
+@pytest.mark.parametrize("field", [b"\x58\x01", b"\xca\x0c\x03abc"])
+def test_unknown_fields_of_the_network_are_noted(field: bytes) -> None:
+    """protobuf skips them; the rest must be a network all the same."""
+    blob = _len(5, FLOATS) + _len(7, b"\x0a\x01\x03")
+    found = parse_weights(_layer(blob) + field)
+    assert found["c"][0].shape == (3,)
+    assert "unknown field(s) of the network" in found.source.notes[0]
+    with pytest.raises(WeightError, match="no caffemodel"):
+        parse_weights(b"\xa2\x06\x03\x0a\x01c" + field)
+
+
+def test_text_in_other_encodings(tmp_path: Path) -> None:
+    """Caffe takes any bytes for a string; two names stay two."""
+    from caffe_compat import parse_net
+
+    net = parse_net('layer { name: "d" type: "Data" top: "x" data_param { source: "QQ" } }')
+    path = tmp_path / "m.caffemodel"
+    write_weights(path, Weights(()), net)
+    written = path.read_bytes()
+    path.write_bytes(written.replace(b"QQ", b"\xd6\xd0").replace(b"\x01d\x12", b"\x01\xc4\x12"))
+    found = read_weights(path)
+    assert found.net is not None
+    layer = found.net.layers[0]
+    assert (layer.name, layer.message.data_param.source) == (r"\xc4", r"\xd6\xd0")
+    assert "not UTF-8" in found.source.notes[0]
+    path.write_bytes(written.replace(b"QQ", "ü".encode()))
+    assert not read_weights(path).source.notes
 
 
 def test_unreadable_paths(tmp_path: Path) -> None:
