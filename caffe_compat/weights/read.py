@@ -9,7 +9,7 @@ from __future__ import annotations
 import mmap
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import IO, Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from caffe_compat.definition import schema
 from caffe_compat.definition.prototxt import net_from_message
 from caffe_compat.definition.schema import DIALECTS, Dialect
 from caffe_compat.definition.spec import NetSpec
+from caffe_compat.definition.upgrade import type_of_today
 from caffe_compat.errors import PrototxtError, SchemaError, WeightError
 from caffe_compat.foreign import Unfit, check_file, kind_of, open_hdf5, take
 from caffe_compat.weights.model import ELSEWHERE, HDF5_NAME, LayerBlobs, Source, Weights
@@ -304,10 +305,6 @@ def parse_weights(
     except PrototxtError as error:
         net = None
         notes.append(f"the embedded definition is unusable: {error}")
-    if net is not None:
-        # V0 and V1 types were upgraded; name the blobs' layers as Caffe does today
-        types = {layer.name: layer.type for layer in net.layers}
-        made = [replace(layer, type=types.get(layer.name, layer.type)) for layer in made]
     source = Source(
         path,
         len(view),
@@ -322,11 +319,12 @@ def parse_weights(
 
 
 def _name_of(item: Any) -> tuple[str, str]:
+    """A layer's name and its type, as Caffe calls it today."""
     if item.DESCRIPTOR.name == "LayerParameter":
         return item.name, item.type
     if item.HasField("layer"):
-        return item.layer.name, item.layer.type
-    return item.name, schema.enum_name(item, "type")
+        return item.layer.name, type_of_today(item.layer.type)
+    return item.name, type_of_today(schema.enum_name(item, "type"))
 
 
 def _read_h5(path: str) -> Weights:

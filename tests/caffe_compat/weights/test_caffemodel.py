@@ -221,6 +221,44 @@ def test_unknown_fields_of_the_network_are_noted(field: bytes) -> None:
         parse_weights(b"\xa2\x06\x03\x0a\x01c" + field)
 
 
+def test_a_name_that_two_layers_have(tmp_path: Path) -> None:
+    """The blobs stay with the layer that has parameters."""
+    from caffe_compat import Net, parse_net
+
+    net = Net(
+        parse_net(
+            'layer { name: "a" type: "Input" top: "x" input_param { shape { dim: 1 dim: 2 } } } '
+            'layer { name: "a" type: "InnerProduct" bottom: "x" top: "y" '
+            "inner_product_param { num_output: 2 } } "
+            'layer { name: "a" type: "ReLU" bottom: "y" top: "y" }'
+        )
+    )
+    for path in (tmp_path / "m.caffemodel", tmp_path / "again.caffemodel"):
+        write_weights(path, net.weights(), net.graph.spec)
+        message = schema.message_class("NetParameter", "upstream").FromString(path.read_bytes())
+        assert [len(layer.blobs) for layer in message.layer] == [0, 2, 0]
+        net = Net(net.graph, read_weights(path))
+
+
+@pytest.mark.parametrize("name", ["", "/x", "x/", "a//b", ".", "a/.", "other/1", "other"])
+def test_names_that_hdf5_cannot_hold(tmp_path: Path, name: str) -> None:
+    """Refused before anything is written; a layer without parameters may have them."""
+    from caffe_compat import Net, parse_net
+
+    layers = (
+        'layer {{ name: "in" type: "Input" top: "x" input_param {{ shape {{ dim: 1 dim: 2 }} }} }} '
+        'layer {{ name: "other" type: "PReLU" bottom: "x" top: "x" }} '
+        'layer {{ name: "{}" type: "{}" bottom: "x" top: "x" }}'
+    )
+    net = Net(parse_net(layers.format(name, "PReLU")))
+    with pytest.raises(WeightError, match=r"HDF5 model cannot hold .* rename the layer"):
+        write_weights(tmp_path / "m.h5", net.weights(), net.graph.spec)
+    assert not list(tmp_path.iterdir())
+    plain = Net(parse_net(layers.format(name, "ReLU")))
+    write_weights(tmp_path / "m.h5", plain.weights(), plain.graph.spec)
+    assert same_blobs(read_weights(tmp_path / "m.h5"), plain.weights())
+
+
 def test_text_in_other_encodings(tmp_path: Path) -> None:
     """Caffe takes any bytes for a string; two names stay two."""
     from caffe_compat import parse_net
