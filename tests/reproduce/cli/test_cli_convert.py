@@ -34,6 +34,37 @@ def test_default_output(tmp_path: Path) -> None:
     assert "not a Convolutional Pose Machine" in result.stdout
 
 
+@pytest.mark.parametrize("to", ["safetensors", "pth", "npz", "h5", "caffemodel"])
+def test_permissions_follow_the_umask(tmp_path: Path, to: str) -> None:
+    path, _, _ = model_file(tmp_path)
+    before = os.umask(0o027)
+    try:
+        made = json.loads(_run(path, "--to", to, "--json").stdout)["output"]
+    finally:
+        os.umask(before)
+    assert os.stat(made).st_mode & 0o777 == 0o640
+
+
+def test_onnx_is_told_by_its_ending(tmp_path: Path) -> None:
+    path, _, _ = model_file(tmp_path)
+    made = _run(path, "-o", tmp_path / "net.onnx")
+    assert made.exit_code == 0, made.output
+    again = _run(tmp_path / "net.onnx")
+    assert again.exit_code == 2
+    assert "this is an ONNX model" in again.stderr
+
+
+def test_no_weights_alone_as_onnx(tmp_path: Path) -> None:
+    """The reason is said, and nothing is written."""
+    path, _, _ = model_file(tmp_path)
+    path.write_bytes(path.read_bytes().replace(b"Softmax", b"Xxxxxxx"))
+    result = _run(path, "--to", "onnx")
+    assert result.exit_code == 2
+    assert "Xxxxxxx" in result.stderr
+    assert _run(path, "--fixed-batch").exit_code == 2
+    assert os.listdir(tmp_path) == [path.name]
+
+
 def test_names_that_are_not_utf8(tmp_path: Path) -> None:
     """safetensors cannot write them and that is said; .npz can."""
     path, _, _ = model_file(tmp_path, os.fsdecode(b"net\xff.caffemodel"))
@@ -121,6 +152,14 @@ def _bad_inputs(tmp_path: Path) -> dict[str, tuple[list[object], str]]:
         "unwritable": ([path, "-o", tmp_path / "no" / "such.safetensors"], "cannot be written"),
         "target is a directory": ([path, "--to", "pth", "-o", tmp_path], "is a directory"),
         "onto itself": ([path, "-o", path], "model itself"),
+        "ending of another format": (
+            [path, "--to", "safetensors", "-o", tmp_path / "net.onnx"],
+            "'.onnx' does not belong to --to safetensors",
+        ),
+        "verify and write": (
+            [path, "--verify", tmp_path / "x.npz", "-o", tmp_path / "y.npz"],
+            "leave out -o and --to",
+        ),
         "bad input shape": ([path, "--input-shape", "data:1,x"], "expected NAME:N,C,H,W"),
         "unknown input": ([path, "--input-shape", "dta:1,3,9,12"], "no input is called dta"),
     }
@@ -142,6 +181,8 @@ def _bad_inputs(tmp_path: Path) -> dict[str, tuple[list[object], str]]:
         "unwritable",
         "target is a directory",
         "onto itself",
+        "ending of another format",
+        "verify and write",
         "bad input shape",
         "unknown input",
     ],
