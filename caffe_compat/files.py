@@ -73,6 +73,8 @@ def atomic_write(path: str | os.PathLike[str], *, stream: bool = True) -> Iterat
         handle, temporary = _create(
             folder, os.path.basename(name), 0o666 if mode is None else mode & 0o600
         )
+        if mode is None:
+            mode = stat.S_IMODE(os.fstat(handle).st_mode)
         if stream:
             with os.fdopen(handle, "wb") as target:
                 yield target
@@ -82,7 +84,8 @@ def atomic_write(path: str | os.PathLike[str], *, stream: bool = True) -> Iterat
             os.close(handle)
             yield temporary
             _sync(temporary)
-        if mode is not None:
+        # not only of an older file's: a library may have put a file of its own here
+        if stat.S_IMODE(os.stat(temporary).st_mode) != mode:
             os.chmod(temporary, mode)
         os.replace(temporary, name)
         temporary = ""

@@ -126,6 +126,22 @@ def _definition(
     return deploy, dropped, origin + (" (training net, made a deploy net)" if dropped else "")
 
 
+def _shaped(graph: Graph, found: Match) -> tuple[LayerBlobs, ...]:
+    """The stored blobs in the network's own shapes."""
+    return tuple(
+        LayerBlobs(
+            node.layer.name,
+            node.layer.type,
+            tuple(
+                Blob(blob.data.reshape(param.shape))
+                for blob, param in zip(found.blobs[node.index], node.params, strict=True)
+            ),
+        )
+        for node in graph.nodes
+        if node.params
+    )
+
+
 def convert(
     path: str | os.PathLike[str],
     *,
@@ -184,23 +200,21 @@ def convert(
         require(found, weights.source.path)
     elif wrong := [f"layer '{r.name}': {r.detail}" for r in found.rows if r.status == "mismatch"]:
         raise WeightError(f"{weights.source.path}: the weights do not fit the network", wrong)
-    entries = []
-    for node in graph.nodes:
-        blobs = found.blobs.get(node.index)
-        if blobs is None and node.params and all(p.owner != p.key for p in node.params):
-            owner = found.blobs.get(node.params[0].owner[0])
-            blobs = owner
-        if blobs is not None:
-            shaped = tuple(
-                Blob(b.data.reshape(p.shape)) for b, p in zip(blobs, node.params, strict=True)
-            )
-            entries.append(LayerBlobs(node.layer.name, node.layer.type, shaped))
-    if strict and weights.count and not entries:
+    if strict and weights.count and not found.blobs:
         raise WeightError(
             f"{weights.source.path}: {origin} has none of the layers that hold its parameters; is "
             "it of another model?"
         )
-    kept = replace(weights, layers=tuple(entries), net=graph.spec)
+    missing = [row.name for row in found.rows if row.status == "missing"]
+    if missing:
+        from caffe_compat.network.net import Net  # torch, which complete models do not need
+
+        entries = Net(graph, weights, strict=False).weights().layers
+        named = ", ".join(f"'{name}'" for name in missing)
+        notes.append(f"not in the file, so filled as the definition says: {named}")
+    else:
+        entries = _shaped(graph, found)
+    kept = replace(weights, layers=entries, net=graph.spec)
     return Conversion(graph, kept, found, tuple(dropped), origin, tuple(notes))
 
 

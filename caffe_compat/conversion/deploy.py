@@ -2,9 +2,11 @@
 
 Rules, in this order:
 
-1. data layers go; those of their tops that reach a layer with parameters become inputs;
-2. losses and Accuracy go, and every layer that reads a label (a data top that reaches no
-parameters);
+1. layers of the TRAIN phase alone go, then data layers; those of their tops that reach a layer with
+parameters become inputs;
+2. losses and Accuracy go, every layer that reads what they make, and every layer that reads a label
+(a data top that reaches no parameters). A loss_weight makes a loss of a layer without parameters
+whose tops nobody reads; elsewhere it is taken out;
 3. Split layers that Caffe inserted are undone, Dropout (the identity in TEST) is taken out;
 4. a layer's own phase is forgotten: Caffe writes into a snapshot the phase that it trained in.
 """
@@ -20,7 +22,7 @@ from caffe_compat.errors import PrototxtError, UnknownInput
 from caffe_compat.layers.base import Shape, make, registry
 from caffe_compat.weights.model import Weights
 
-_MEASURES = ("Accuracy",)
+_MEASURES = ("Accuracy", "HDF5Output")
 
 
 @dataclass(frozen=True)
@@ -38,11 +40,37 @@ def is_data(layer: LayerSpec) -> bool:
     return known.data if known else not layer.bottoms
 
 
-def _is_loss(layer: LayerSpec) -> bool:
-    known = registry().get(layer.type)
-    if known is not None and (known.loss or layer.type in _MEASURES):
-        return True
-    return any(layer.loss_weights) or layer.type == "HDF5Output"
+def _losses(layers: Sequence[LayerSpec], trained: set[str]) -> set[int]:
+    """Places of the layers that only measure; ``trained`` names those with parameters."""
+    found: set[int] = set()
+    read: set[str] = set()  # by the layers that follow
+    for place, layer in reversed(list(enumerate(layers))):
+        known = registry().get(layer.type)
+        is_end = layer.name not in trained and not read.union(layer.bottoms) & set(layer.tops)
+        if (
+            (known is not None and known.loss)
+            or layer.type in _MEASURES
+            or (any(layer.loss_weights) and is_end)
+        ):
+            found.add(place)
+        read.difference_update(layer.tops)
+        read.update(layer.bottoms)
+    return found
+
+
+def _reading(layers: Sequence[LayerSpec], gone: set[int]) -> set[int]:
+    """Places of the layers that read what those at the places ``gone`` make, or what such readers
+    make."""
+    found: set[int] = set()
+    lost: set[str] = set()
+    for place, layer in enumerate(layers):
+        if place not in gone and not lost.isdisjoint(layer.bottoms):
+            found.add(place)
+        if place in gone or place in found:
+            lost.update(layer.tops)
+        else:
+            lost.difference_update(layer.tops)
+    return found
 
 
 def _reaches(layers: Sequence[LayerSpec], start: set[str], stop: set[int]) -> dict[int, set[str]]:
@@ -94,8 +122,10 @@ def _input_shape(net: NetSpec, data: LayerSpec, top: str, weights: Weights | Non
         return None
     for layer in net.layers:
         if top in layer.bottoms and layer.type == "Convolution" and layer.name in weights:
-            channels = weights[layer.name][0].shape[1] * layer.message.convolution_param.group
-            return (1, channels, crop, crop)
+            stored = weights[layer.name][0].shape
+            if len(stored) > 1:  # not one that another layer owns
+                channels = stored[1] * layer.message.convolution_param.group
+                return (1, channels, crop, crop)
     return None
 
 
@@ -129,21 +159,13 @@ def derive(
     PrototxtError : nothing is left.
     """
     given = dict(input_shapes or {})
+    kept_in_test = net.filter(TEST).layers
+    report = [
+        Dropped(layer.name, layer.type, "not in the TEST phase")
+        for layer in net.layers
+        if layer not in kept_in_test
+    ]
     layers = list(net.layers)
-    if (
-        layers
-        and not any(is_data(layer) and layer.type != "Input" for layer in layers)
-        and not any(map(_is_loss, layers))
-        and any(layer.type == "Input" for layer in layers)
-    ):
-        return replace(net, layers=tuple(layer.for_any_phase() for layer in layers)), []
-    layers = [layer.for_any_phase() for layer in net.filter(TEST).layers]
-    made = {top for layer in layers for top in layer.tops}
-    data = {top: layer for layer in net.layers if is_data(layer) for top in layer.tops}
-    # tops of data layers that exist in TRAIN only are still what the network reads
-    loose = {b for layer in layers for b in layer.bottoms if b not in made}
-    starts = {top for layer in layers if is_data(layer) for top in layer.tops} | loose
-    losses = {i for i, layer in enumerate(layers) if _is_loss(layer)}
     trained = (
         {entry.name for entry in weights.layers if entry.blobs}
         if weights
@@ -153,6 +175,21 @@ def derive(
             if layer.type in registry() and registry()[layer.type].blob_names
         }
     )
+    if (
+        layers
+        and not any(is_data(layer) and layer.type != "Input" for layer in layers)
+        and not _losses(layers, trained)
+        and any(layer.type == "Input" for layer in layers)
+    ):
+        return replace(net, layers=tuple(layer.without("phase") for layer in layers)), report
+    layers = [layer.without("phase") for layer in kept_in_test]
+    made = {top for layer in layers for top in layer.tops}
+    data = {top: layer for layer in net.layers if is_data(layer) for top in layer.tops}
+    # tops of data layers that exist in TRAIN only are still what the network reads
+    loose = {b for layer in layers for b in layer.bottoms if b not in made}
+    starts = {top for layer in layers if is_data(layer) for top in layer.tops} | loose
+    losses = _losses(layers, trained)
+    readers_of_losses = _reading(layers, losses)
     origin = _reaches(layers, starts, losses)
     images = (
         set().union(*(origin[i] for i in origin if layers[i].name in trained)) if origin else set()
@@ -164,12 +201,18 @@ def derive(
                 dropped[i] = "data layer"
         elif i in losses:
             dropped[i] = "loss or measure"
+        elif i in readers_of_losses:
+            dropped[i] = "reads a loss"
         elif origin[i] - images:
             dropped[i] = "reads labels"
-    kept = [layer for i, layer in enumerate(layers) if i not in dropped and layer.type != "Input"]
+    kept = [
+        layer.without("loss_weight")
+        for i, layer in enumerate(layers)
+        if i not in dropped and layer.type != "Input"
+    ]
     rest = _undo_splits(kept)
     names = {layer.name for layer in rest}
-    report = [Dropped(layers[i].name, layers[i].type, why) for i, why in sorted(dropped.items())]
+    report += [Dropped(layers[i].name, layers[i].type, why) for i, why in sorted(dropped.items())]
     report += [
         Dropped(
             layer.name,

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from caffe_compat.conversion.convert import Conversion
 from caffe_compat.conversion.deploy import Dropped
-from caffe_compat.definition.spec import LayerSpec, NetSpec
+from caffe_compat.definition.spec import LayerSpec
 from caffe_compat.layers.convolution import Convolution
 from caffe_compat.layers.normalization import BatchNorm, Scale
 from caffe_compat.network.graph import Graph, Node, build
@@ -24,7 +24,8 @@ from caffe_compat.weights.model import LayerBlobs
 from caffe_compat.weights.wire import Blob
 
 Floats: TypeAlias = npt.NDArray[np.float64]
-Blobs: TypeAlias = dict[str, tuple[Blob, ...]]
+# by the index of the layer, since two layers may have one name, or none
+Blobs: TypeAlias = dict[int, tuple[Blob, ...]]
 
 
 def merge_batch_norm(made: Conversion) -> Conversion:
@@ -32,8 +33,8 @@ def merge_batch_norm(made: Conversion) -> Conversion:
     can do.
 
     A BatchNorm layer stays where something else reads what the convolution makes, where weights are
-    shared or missing, or where the statistics are the batch's own; a Scale layer where it does more
-    than one factor a channel. Computed in double precision and rounded once.
+    shared, or where the statistics are the batch's own; a Scale layer where it does more than one
+    factor a channel. Computed in double precision and rounded once.
 
     Returns
     -------
@@ -41,7 +42,7 @@ def merge_batch_norm(made: Conversion) -> Conversion:
     blobs are those of ``made``, up to rounding; blobs between the merged layers are gone.
     """
     wiring = _Wiring(made.graph)
-    blobs = {entry.name: entry.blobs for entry in made.weights.layers}
+    blobs = dict(match(made.graph, made.weights).blobs)
     layers = {node.index: node.layer.spec for node in made.graph.nodes}
     dropped, notes = list(made.dropped), list(made.notes)
     norms = [node for node in made.graph.nodes if isinstance(node.layer, BatchNorm)]
@@ -49,30 +50,35 @@ def merge_batch_norm(made: Conversion) -> Conversion:
         notes.append("there is no BatchNorm layer to merge")
     for norm in norms:
         convolution = wiring.makers[norm.index]
-        if reason := _obstacle(norm, convolution, wiring, blobs):
+        if reason := _obstacle(norm, convolution, wiring):
             notes.append(f"BatchNorm '{norm.layer.name}' stays: {reason}")
             continue
-        scale = _scale_after(norm, wiring, blobs)
+        scale = _scale_after(norm, wiring)
         merged = [norm] if scale is None else [norm, scale]
-        name = convolution.layer.name
-        blobs[name] = _folded(blobs[name], *_effect(norm, scale, blobs))
-        layers[convolution.index] = _with_bias(convolution.layer.spec, merged[-1].tops[0])
+        place = convolution.index
+        blobs[place] = _folded(blobs[place], *_effect(norm, scale, blobs))
+        layers[place] = _with_bias(convolution.layer.spec, merged[-1].tops[0])
+        why = f"merged into '{convolution.layer.name}'"
         for node in merged:
-            del blobs[node.layer.name], layers[node.index]
-            dropped.append(Dropped(node.layer.name, node.layer.type, f"merged into '{name}'"))
-    net = replace(made.net, layers=tuple(layers.values()))
-    return _rebuilt(made, net, blobs, dropped, notes)
+            del blobs[node.index], layers[node.index]
+            dropped.append(Dropped(node.layer.name, node.layer.type, why))
+    return _rebuilt(made, layers, blobs, dropped, notes)
 
 
 def _rebuilt(
-    made: Conversion, net: NetSpec, blobs: Blobs, dropped: list[Dropped], notes: list[str]
+    made: Conversion,
+    layers: dict[int, LayerSpec],
+    blobs: Blobs,
+    dropped: list[Dropped],
+    notes: list[str],
 ) -> Conversion:
+    net = replace(made.net, layers=tuple(layers.values()))
     shapes = {name: made.graph.blobs[name] for name in made.graph.inputs}
     graph = build(net, input_shapes=shapes)
     entries = tuple(
-        LayerBlobs(layer.name, layer.type, blobs[layer.name])
-        for layer in net.layers
-        if layer.name in blobs
+        LayerBlobs(layer.name, layer.type, blobs[place])
+        for place, layer in layers.items()
+        if place in blobs
     )
     weights = replace(made.weights, layers=entries, net=net)
     return replace(
@@ -109,7 +115,7 @@ class _Wiring:
         return any(self.users[param.owner] > 1 for param in node.params)
 
 
-def _obstacle(norm: Node, before: Node, wiring: _Wiring, blobs: Blobs) -> str:
+def _obstacle(norm: Node, before: Node, wiring: _Wiring) -> str:
     """Why a BatchNorm layer cannot be merged into the layer before it; "" where it can."""
     name = before.layer.name
     if isinstance(norm.layer, BatchNorm) and not norm.layer.use_global:
@@ -122,17 +128,16 @@ def _obstacle(norm: Node, before: Node, wiring: _Wiring, blobs: Blobs) -> str:
         return f"other layers read the blob of '{name}', too"
     if wiring.shares(before) or wiring.shares(norm):
         return "weights are shared"
-    missing = [node.layer.name for node in (before, norm) if node.layer.name not in blobs]
-    return f"the model has no weights of '{missing[0]}'" if missing else ""
+    return ""
 
 
-def _scale_after(norm: Node, wiring: _Wiring, blobs: Blobs) -> Node | None:
+def _scale_after(norm: Node, wiring: _Wiring) -> Node | None:
     """The Scale layer that alone reads a BatchNorm layer and has one factor a channel, if any."""
     readers = wiring.readers[norm.index]
     if len(readers) != 1 or not isinstance(readers[0].layer, Scale):
         return None
     (scale,) = readers
-    if len(scale.bottoms) > 1 or wiring.shares(scale) or scale.layer.name not in blobs:
+    if len(scale.bottoms) > 1 or wiring.shares(scale):
         return None
     axis = scale.layer.axis(scale.layer.options.axis, len(scale.bottom_shapes[0]))
     channels = norm.params[0].shape
@@ -141,12 +146,12 @@ def _scale_after(norm: Node, wiring: _Wiring, blobs: Blobs) -> Node | None:
 
 def _effect(norm: Node, scale: Node | None, blobs: Blobs) -> tuple[Floats, Floats]:
     """Factor and summand of each channel of a BatchNorm layer and the Scale layer after it."""
-    mean, variance, count = (_double(blob) for blob in blobs[norm.layer.name])
+    mean, variance, count = (_double(blob) for blob in blobs[norm.index])
     share = 0.0 if count[0] == 0 else 1 / count[0]
     factor = 1 / np.sqrt(variance * share + norm.layer.options.eps)
     summand = -mean * share * factor
     if scale is not None:
-        weight, *bias = (_double(blob) for blob in blobs[scale.layer.name])
+        weight, *bias = (_double(blob) for blob in blobs[scale.index])
         factor, summand = factor * weight, summand * weight + (bias[0] if bias else 0)
     return factor, summand
 

@@ -30,7 +30,7 @@ from caffe_compat.errors import CaffeCompatError
 from caffe_compat.files import atomic_write
 from caffe_compat.layers.base import Shape
 from caffe_compat.network.graph import Graph, build
-from caffe_compat.network.match import match
+from caffe_compat.network.match import match, require
 from caffe_compat.weights.model import Weights
 
 
@@ -99,7 +99,8 @@ def to_onnx(
     dynamic_batch : may axis 0 of the inputs change?
     dynamic_size : may axes 2 and 3 of inputs N×C×H×W change?
     outputs : names of the blobs to give; default: the network's outputs. They keep their names, but
-        for one that a layer overwrites an input with in place: NAME_out.
+        for one that a layer overwrites an input with in place: NAME_out (with more underscores
+        where another blob is called so).
     metadata : kept in the model's properties.
 
     Raises
@@ -113,7 +114,9 @@ def to_onnx(
         raise OnnxError(
             "the package onnx is not installed: pip install 'convolutional-pose-machines[onnx]'"
         ) from None
-    found = match(graph, weights).blobs
+    fit = match(graph, weights)
+    require(fit, "an ONNX model holds every parameter")
+    found = fit.blobs
     # an input that nothing reads is an output in Caffe, such as the labels of a data layer
     written = {name for node in graph.nodes if not node.layer.data for name in node.tops}
     wanted = tuple(outputs or (name for name in graph.outputs if name in written))
@@ -123,7 +126,7 @@ def to_onnx(
     places = _needed(graph, wanted)
     complete = all(graph.nodes[place].layer.type in table for place in places)
     probes = _probes(graph, dynamic_batch and complete, dynamic_size and complete)
-    made = OnnxGraph()
+    made = OnnxGraph(graph.blobs)
     values = {name: name for name in graph.inputs}
     shapes = {name: _merged([p.blobs[name] for p in probes]) for name in graph.inputs}
     problems: list[str] = []
@@ -152,7 +155,7 @@ def to_onnx(
         for name, value in zip(node.tops, results, strict=False):
             # the last writer of a blob gives its name to the value
             last = not any(name in later.tops for later in graph.nodes[place + 1 :])
-            shown = f"{name}_out" if name in graph.inputs else name
+            shown = made.fresh(f"{name}_out") if last and name in graph.inputs else name
             values[name] = _named(made, value, shown, begin) if last else value
         shapes.update(zip(node.tops, tops, strict=True))
     if problems:

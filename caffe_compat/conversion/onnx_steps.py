@@ -41,16 +41,29 @@ def per_channel(values: npt.ArrayLike, rank: int) -> Array:
 
 
 class OnnxGraph:
-    """An ONNX graph in the making: operators and constants under fresh names."""
+    """An ONNX graph in the making: operators and constants under fresh names.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    taken : names that the network's own blobs have.
+    """
+
+    def __init__(self, taken: Iterable[str] = ()) -> None:
         self.nodes: list[Any] = []
         self.constants: list[Any] = []
+        self._taken = set(taken)
         self._count = 0
 
-    def _fresh(self) -> str:
+    def fresh(self, name: str) -> str:
+        """This name, or where it is taken one that begins so; taken from now on."""
+        while name in self._taken:
+            name += "_"
+        self._taken.add(name)
+        return name
+
+    def _next(self) -> str:
         self._count += 1
-        return f"_{self._count}"
+        return self.fresh(f"_{self._count}")
 
     def op(self, kind: str, *inputs: str, **attributes: Any) -> str:
         """Add an operator with one output; returns the output's name."""
@@ -60,7 +73,7 @@ class OnnxGraph:
         """Add an operator with several outputs."""
         from onnx import helper
 
-        names = [self._fresh() for _ in range(outputs)]
+        names = [self._next() for _ in range(outputs)]
         self.nodes.append(helper.make_node(kind, list(inputs), names, **attributes))
         return names
 
@@ -68,7 +81,7 @@ class OnnxGraph:
         """A constant; returns its name."""
         from onnx import numpy_helper
 
-        name = self._fresh()
+        name = self._next()
         array = np.ascontiguousarray(np.asarray(values, kind))
         self.constants.append(numpy_helper.from_array(array.reshape(np.shape(values)), name))
         return name

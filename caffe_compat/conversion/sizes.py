@@ -56,6 +56,8 @@ def size_of(net: NetSpec, blob: str, weights: Weights) -> tuple[Shape, str] | No
     if reader is None or reader.name not in weights:
         return None
     stored = weights[reader.name][0]
+    if not stored.data.size:  # another layer owns it
+        return None
     if reader.type == "InnerProduct":
         values = stored.data.size // max(reader.message.inner_product_param.num_output, 1)
         return (1, values), f"{values} values, which InnerProduct '{reader.name}' reads"

@@ -124,13 +124,11 @@ class LayerSpec:
         message.top.extend(tops)
         return LayerSpec.of(message, self.lines, self.file)
 
-    def for_any_phase(self) -> LayerSpec:
-        """This layer without a phase of its own."""
-        if not self.phase:
-            return self
+    def without(self, name: str) -> LayerSpec:
+        """A copy in which a field is not set."""
         message = type(self.message)()
         message.CopyFrom(self.message)
-        message.ClearField("phase")
+        message.ClearField(name)
         return LayerSpec.of(message, self.lines, self.file)
 
 

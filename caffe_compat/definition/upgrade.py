@@ -88,6 +88,13 @@ _V0_TYPES = {
     "window_data": "WINDOW_DATA",
 }
 
+
+def type_of_today(name: str) -> str:
+    """The type string of today for a V0 type string or a V1 enum name; any other as it is."""
+    current = _V0_TYPES.get(name, name)
+    return V1_TYPES.get(current, current)
+
+
 # V0 field -> {V0 type: (sub-message, field)}; where a type is not listed the field has no meaning
 # for it
 _V0_FIELDS: dict[str, dict[str, tuple[str, str]]] = {

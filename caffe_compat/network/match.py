@@ -6,13 +6,14 @@ Source: ``Net::CopyTrainedLayersFrom`` and ``Blob::ShapeEquals`` of BVLC Caffe.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from caffe_compat.errors import WeightError, shape_text
-from caffe_compat.layers.base import Shape
-from caffe_compat.network.graph import Graph, Node
-from caffe_compat.weights.model import LayerBlobs, Weights
+from caffe_compat.layers.base import Shape, count
+from caffe_compat.network.graph import Graph, Node, Param
+from caffe_compat.weights.model import ELSEWHERE, LayerBlobs, Weights
 from caffe_compat.weights.wire import Blob
 
 Status = Literal[
@@ -73,12 +74,39 @@ def _fits(stored: Blob, needed: Shape) -> Status:
     return "mismatch"
 
 
-def _one(node: Node, entry: LayerBlobs | None, owned: bool) -> tuple[LayerMatch, tuple[Blob, ...]]:
+def _with_shared(
+    node: Node, stored: tuple[Blob, ...], found: Mapping[int, tuple[Blob, ...]]
+) -> tuple[Blob, ...]:
+    """The stored blobs, completed by those of other layers that share them: HDF5 files keep a
+    shared blob with its first layer only."""
+    blobs = list(stored)
+    for i, param in enumerate(node.params):
+        if not _is_shared(param):
+            continue
+        if i == len(blobs):
+            blobs.append(ELSEWHERE)
+        if i < len(blobs) and not blobs[i].data.size:
+            place, number = param.owner
+            owners = blobs if place == node.index else found.get(place, ())
+            if owners and owners[number].data.size == count(param.shape):
+                blobs[i] = Blob(owners[number].data.reshape(param.shape))
+    return tuple(blobs)
+
+
+def _is_shared(param: Param) -> bool:
+    return param.owner != param.key
+
+
+def _one(
+    node: Node, entry: LayerBlobs | None, found: Mapping[int, tuple[Blob, ...]]
+) -> tuple[LayerMatch, tuple[Blob, ...]]:
+    """What is done about a layer, and its blobs; ``found`` has those of the layers before it."""
     shapes = tuple(p.shape for p in node.params)
     name, kind = node.layer.name, node.layer.type
+    blobs = _with_shared(node, entry.blobs if entry else (), found)
     if entry is None:
-        if owned:  # HDF5 files store shared parameters with their owner only
-            return LayerMatch(name, kind, shapes, "shared"), ()
+        if all(map(_is_shared, node.params)):
+            return LayerMatch(name, kind, shapes, "shared"), blobs
         return LayerMatch(
             name,
             kind,
@@ -86,20 +114,22 @@ def _one(node: Node, entry: LayerBlobs | None, owned: bool) -> tuple[LayerMatch,
             "missing",
             f"not in the file; needs {', '.join(map(shape_text, shapes))}",
         ), ()
-    if len(entry.blobs) != len(shapes):
+    if len(blobs) != len(shapes):
         detail = f"the file has {len(entry.blobs)} blob(s), the network needs {len(shapes)}"
         return LayerMatch(name, kind, shapes, "mismatch", detail), ()
     status: Status = "matched"
-    for i, (blob, shape) in enumerate(zip(entry.blobs, shapes, strict=True)):
-        fit = _fits(blob, shape)
+    for i, (blob, param) in enumerate(zip(blobs, node.params, strict=True)):
+        if _is_shared(param) and not blob.data.size:
+            continue  # its owner is missing, and is reported
+        fit = _fits(blob, param.shape)
         if fit == "mismatch":
+            found_here = f"has shape {shape_text(blob.shape)}" if blob.data.size else "is missing"
             detail = (
-                f"blob {i} ({node.params[i].name}) has shape {shape_text(blob.shape)}, the "
-                f"network needs {shape_text(shape)}"
+                f"blob {i} ({param.name}) {found_here}, the network needs {shape_text(param.shape)}"
             )
             return LayerMatch(name, kind, shapes, "mismatch", detail), ()
         status = "reshaped" if fit == "reshaped" else status
-    return LayerMatch(name, kind, shapes, status), entry.blobs
+    return LayerMatch(name, kind, shapes, status), blobs
 
 
 def match(graph: Graph, weights: Weights, left_out: frozenset[str] = frozenset()) -> Match:
@@ -127,8 +157,7 @@ def match(graph: Graph, weights: Weights, left_out: frozenset[str] = frozenset()
         here = entries.get(node.layer.name, [])
         entry_here = here[taken[node.layer.name]] if taken[node.layer.name] < len(here) else None
         taken[node.layer.name] += 1
-        shared = all(p.owner != p.key for p in node.params)
-        row, blobs = _one(node, entry_here, shared)
+        row, blobs = _one(node, entry_here, found)
         rows.append(row)
         if blobs:
             found[node.index] = blobs

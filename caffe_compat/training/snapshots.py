@@ -33,6 +33,11 @@ from caffe_compat.weights.wire import (
 )
 from caffe_compat.weights.write import write_weights
 
+_OF_A_MODEL = ((1, BYTES), (100, BYTES))  # the fields name and layer of a NetParameter
+_A_MODEL = (
+    "is a model (.caffemodel), expected a .solverstate: give the one beside it, or begin a new "
+    "training with the model (--weights)"
+)
 _LIMIT = 1 << 36  # bytes of a state; the largest networks' are some gigabytes
 
 
@@ -169,6 +174,8 @@ def _read_binary(data: bytes, name: str) -> SolverState:
                 spans.append((field.start, field.stop))
             elif field.number == 4 and field.wire == VARINT:
                 step = signed(field.value, 32)
+            elif (field.number, field.wire) in _OF_A_MODEL:
+                raise SolverError(f"{name}: {_A_MODEL}")
             else:
                 raise WeightError(f"field {field.number} does not belong to a solver state")
         history = tuple(
@@ -207,6 +214,8 @@ def _read_hdf5(name: str) -> SolverState:
     import h5py
 
     with open_hdf5(name, ".solverstate.h5", SolverError) as file:
+        if "data" in file and "history" not in file:
+            raise SolverError(f"{name}: {_A_MODEL}")
         group = file["history"]
         if not isinstance(group, h5py.Group):
             raise Unfit("'history' is no group")

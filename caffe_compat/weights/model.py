@@ -6,16 +6,21 @@ import hashlib
 from collections import Counter
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from caffe_compat.definition.spec import NetSpec
 from caffe_compat.weights.wire import Blob
 
+# In place of a parameter that an HDF5 model keeps with another layer only, which shares it.
+ELSEWHERE = Blob(np.zeros(0, np.float32))
 # attribute of an HDF5 model for the network's name, which Caffe has no place for and does not mind
 HDF5_NAME = "network"
 
 
 @dataclass(frozen=True)
 class LayerBlobs:
-    """The parameter blobs that a file holds for one layer."""
+    """The parameter blobs that a file holds for one layer; a blob without values
+    (:data:`ELSEWHERE`) is another layer's."""
 
     name: str
     type: str

@@ -9,7 +9,7 @@ from __future__ import annotations
 import mmap
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import IO, Any
 
 import numpy as np
@@ -19,9 +19,10 @@ from caffe_compat.definition import schema
 from caffe_compat.definition.prototxt import net_from_message
 from caffe_compat.definition.schema import DIALECTS, Dialect
 from caffe_compat.definition.spec import NetSpec
+from caffe_compat.definition.upgrade import type_of_today
 from caffe_compat.errors import PrototxtError, SchemaError, WeightError
 from caffe_compat.foreign import Unfit, check_file, kind_of, open_hdf5, take
-from caffe_compat.weights.model import HDF5_NAME, LayerBlobs, Source, Weights
+from caffe_compat.weights.model import ELSEWHERE, HDF5_NAME, LayerBlobs, Source, Weights
 from caffe_compat.weights.wire import (
     BYTES,
     VARINT,
@@ -29,12 +30,14 @@ from caffe_compat.weights.wire import (
     Blob,
     Loader,
     encode_bytes,
+    in_utf8,
     memory_loader,
     misfits,
     read_blob,
     walk,
 )
 
+_OTHER_TEXT = r"text that is not UTF-8; such bytes are written as \xNN"
 _HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 
 
@@ -120,12 +123,11 @@ def _evidence(layers: Iterable[tuple[str, bytes]]) -> dict[Dialect, list[str]]:
 
 
 def _peek(kind: str, rest: bytes, dialect: str = "upstream") -> Any:
-    message = schema.message_class(kind, dialect)()
+    message_class = schema.message_class(kind, dialect)
     try:
-        message.ParseFromString(rest)
+        return message_class.FromString(in_utf8(rest, message_class.DESCRIPTOR))
     except DecodeError:
         raise WeightError("damaged: a layer cannot be decoded") from None
-    return message
 
 
 def detect_dialect(layers: Iterable[tuple[str, bytes]]) -> tuple[Dialect | None, list[str]]:
@@ -166,14 +168,20 @@ def _file_loader(stream: IO[bytes]) -> Loader:
     return load
 
 
-def _top_level(buffer: memoryview) -> tuple[list[_RawLayer], bytes, str]:
-    """The layers, the other net fields, and the format; refuses what is no NetParameter."""
+def _top_level(buffer: memoryview) -> tuple[list[_RawLayer], bytes, str, list[str]]:
+    """The layers, the other net fields, the format, and the names of unknown net fields; refuses
+    what is no NetParameter."""
     layers: list[_RawLayer] = []
     rest = bytearray()
     formats: set[str] = set()
     first = True
     for part in walk(buffer, 0, len(buffer)):
         if first and part.number == 1 and part.wire == VARINT:
+            if _is_onnx(buffer):
+                raise WeightError(
+                    "this is an ONNX model, which is written but not read here: give the model "
+                    "that it was made from"
+                )
             raise WeightError(
                 "this is a .solverstate (an optimizer's state), not a model: give the "
                 ".caffemodel beside it"
@@ -195,18 +203,24 @@ def _top_level(buffer: memoryview) -> tuple[list[_RawLayer], bytes, str]:
             memoryview(bytes(rest)), 0, len(rest), schema.message_class("NetParameter").DESCRIPTOR
         )
     )
-    if not layers or wrong:
-        if not layers and wrong:
-            raise WeightError(
-                "this is no caffemodel: the bytes are not a Caffe network (is it another file "
-                "type?)"
-            )
-        if wrong:
-            raise WeightError(f"damaged or not a caffemodel: unknown network field {wrong[0]}")
+    if wrong and not any(layer.blobs for layer in layers):
+        raise WeightError(
+            "this is no caffemodel: the bytes are not a Caffe network (is it another file type?); "
+            f"unknown network field {wrong[0]}"
+        )
+    if not layers:
         raise WeightError("the model holds no layers: this is no trained network")
     if len(formats) > 1:
         raise WeightError(f"the model mixes layer formats {' and '.join(sorted(formats))}")
-    return layers, bytes(rest), formats.pop()
+    return layers, bytes(rest), formats.pop(), wrong
+
+
+def _is_onnx(buffer: memoryview) -> bool:
+    """Does a file that begins with a number hold a graph (field 7), which no solver state has?"""
+    try:
+        return any(part.number == 7 and part.wire == BYTES for part in walk(buffer, 0, len(buffer)))
+    except WeightError:
+        return False  # cut short before it
 
 
 def parse_weights(
@@ -231,9 +245,12 @@ def parse_weights(
     """
     view = memoryview(buffer)
     load = load or memory_loader(view)
-    raw, rest, form = _top_level(view)
+    raw, rest, form, strange = _top_level(view)
     kind = "LayerParameter" if form == "V2" else "V1LayerParameter"
     notes: list[str] = []
+    if strange:
+        fields = ", ".join(strange[:5])
+        notes.append(f"unknown field(s) of the network, of another Caffe fork: {fields}")
     if dialect is None:
         found, evidence = detect_dialect((kind, layer.rest) for layer in raw)
     else:
@@ -241,19 +258,24 @@ def parse_weights(
     used = found or "upstream"
     merged = schema.new("NetParameter")
     try:
-        head = schema.message_class("NetParameter", used)()
-        head.ParseFromString(rest)
-        schema.move(head, merged)
+        message_class = schema.message_class("NetParameter", used)
+        readable = in_utf8(rest, message_class.DESCRIPTOR)
+        schema.move(message_class.FromString(readable), merged)
+        if readable != rest:
+            notes.append(f"the network's own fields: {_OTHER_TEXT}")
         entries = getattr(merged, "layer" if form == "V2" else "layers")
         for layer in raw:
             fork = _schema_of(kind, layer.rest)
             message_class = schema.message_class(kind, fork or used)
             item = entries.add()
-            schema.move(message_class.FromString(layer.rest), item)
+            readable = in_utf8(layer.rest, message_class.DESCRIPTOR)
+            schema.move(message_class.FromString(readable), item)
             wrong = list(
                 misfits(memoryview(layer.rest), 0, len(layer.rest), message_class.DESCRIPTOR)
             )
             name, type_ = _name_of(item)
+            if readable != layer.rest:
+                notes.append(f"layer '{name}': {_OTHER_TEXT}")
             if fork and fork not in DIALECTS:
                 evidence.append(f"layer '{name}' has type {type_}: field numbers of '{fork}'")
             if wrong and dialect is not None and not fork:
@@ -265,7 +287,7 @@ def parse_weights(
                 notes.append(
                     f"layer '{name}': unknown field(s) {', '.join(wrong[:5])} of another Caffe fork"
                 )
-    except (DecodeError, UnicodeDecodeError, SchemaError) as error:
+    except (DecodeError, SchemaError) as error:
         raise WeightError(
             f"damaged: the network definition inside cannot be decoded ({error})"
         ) from None
@@ -283,10 +305,6 @@ def parse_weights(
     except PrototxtError as error:
         net = None
         notes.append(f"the embedded definition is unusable: {error}")
-    if net is not None:
-        # V0 and V1 types were upgraded; name the blobs' layers as Caffe does today
-        types = {layer.name: layer.type for layer in net.layers}
-        made = [replace(layer, type=types.get(layer.name, layer.type)) for layer in made]
     source = Source(
         path,
         len(view),
@@ -301,11 +319,12 @@ def parse_weights(
 
 
 def _name_of(item: Any) -> tuple[str, str]:
+    """A layer's name and its type, as Caffe calls it today."""
     if item.DESCRIPTOR.name == "LayerParameter":
         return item.name, item.type
     if item.HasField("layer"):
-        return item.layer.name, item.layer.type
-    return item.name, schema.enum_name(item, "type")
+        return item.layer.name, type_of_today(item.layer.type)
+    return item.name, type_of_today(schema.enum_name(item, "type"))
 
 
 def _read_h5(path: str) -> Weights:
@@ -319,15 +338,9 @@ def _read_h5(path: str) -> Weights:
                 f"{path}: has no group '/data': this is {what}, expected a .caffemodel.h5"
             )
         for name, blobs in _h5_blobs(file["data"]).items():
-            if sorted(blobs) != list(range(len(blobs))):
-                raise Unfit(
-                    f"layer '{name}' has blobs {sorted(blobs)}, expected 0 to {len(blobs) - 1}"
-                )
-            ordered = (blobs[i] for i in range(len(blobs)))
-            wide = (
-                a if a.dtype == np.float64 else a.astype(np.float32, copy=False) for a in ordered
-            )
-            layers.append(LayerBlobs(name, "", tuple(Blob(a) for a in wide)))
+            # a number that is left out is of a parameter that another layer owns
+            ordered = (blobs.get(i, ELSEWHERE) for i in range(max(blobs) + 1))
+            layers.append(LayerBlobs(name, "", tuple(ordered)))
         network = file.attrs.get(HDF5_NAME, "")
     source = Source(
         path, os.path.getsize(path), "h5", network=network if isinstance(network, str) else ""
@@ -335,18 +348,21 @@ def _read_h5(path: str) -> Weights:
     return Weights(tuple(layers), None, source)
 
 
-def _h5_blobs(data: Any) -> dict[str, dict[int, Array]]:
+def _h5_blobs(data: Any) -> dict[str, dict[int, Blob]]:
     """Blobs by layer and number. A layer's name may hold slashes, which are groups in HDF5."""
     import h5py
 
-    found: dict[str, dict[int, Array]] = {}
+    found: dict[str, dict[int, Blob]] = {}
 
     def visit(name: str, item: Any) -> None:
         if isinstance(item, h5py.Dataset):
             layer, _, index = name.rpartition("/")
             if not (index.isascii() and index.isdigit() and layer) or len(index) > 4:
                 raise Unfit(f"'/data/{name}' is no Caffe blob (expected /data/LAYER/0, 1, ...)")
-            found.setdefault(layer, {})[int(index)] = take(data, name, kinds="f")
+            array = take(data, name, kinds="f")
+            if array.dtype != np.float64:
+                array = array.astype(np.float32, copy=False)
+            found.setdefault(layer, {})[int(index)] = Blob(array)
 
     data.visititems(visit)
     return found

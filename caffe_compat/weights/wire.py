@@ -288,6 +288,27 @@ def encode_blob(blob: Blob) -> list[bytes | memoryview]:
     return [*body, tail] if number == 5 else [tail, *body]
 
 
+def in_utf8(data: bytes, descriptor: Any) -> bytes:
+    r"""A message with its strings made UTF-8: other bytes become ``\xd6``, as Python writes them.
+
+    Caffe takes any bytes for a string, such as a name in GBK; the protobuf of Python does not.
+    """
+    out = bytearray()
+    for field in walk(memoryview(data), 0, len(data)):
+        spec = descriptor.fields_by_number.get(field.number)
+        stored = data[field.start : field.stop]
+        body = stored
+        if spec is not None and field.wire == BYTES and spec.message_type is not None:
+            body = in_utf8(stored, spec.message_type)
+        elif spec is not None and field.wire == BYTES and spec.type == _D.TYPE_STRING:
+            body = stored.decode("utf-8", "backslashreplace").encode()
+        if body == stored:
+            out += data[field.begin : field.stop]
+        else:
+            out += encode_bytes(field.number, len(body)) + body
+    return bytes(out)
+
+
 def misfits(
     buffer: memoryview, start: int, stop: int, descriptor: Any, path: str = ""
 ) -> Iterator[str]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 from caffe_compat.definition import schema
@@ -15,31 +15,49 @@ from caffe_compat.definition.schema import Dialect
 from caffe_compat.definition.spec import LayerSpec, NetSpec
 from caffe_compat.errors import SchemaError, WeightError
 from caffe_compat.files import atomic_write, write_hdf5
-from caffe_compat.weights.model import HDF5_NAME, Weights
+from caffe_compat.weights.model import ELSEWHERE, HDF5_NAME, LayerBlobs, Weights
 from caffe_compat.weights.wire import encode_blob, encode_bytes
 
 
 def _chunks(weights: Weights, net: NetSpec, dialect: Dialect) -> Iterator[bytes | memoryview]:
     head = schema.message_class("NetParameter", dialect)(name=net.name)
     yield head.SerializeToString()
-    used: Counter[str] = Counter()
-    written = []
-    for layer in net.layers:
+    entries = _placed(weights, net)
+    for place, layer in enumerate(net.layers):
         message = _binary(layer, dialect)
         # definition first, blobs inside it: Caffe reads fields in any order
         body: list[bytes | memoryview] = [message.SerializeToString()]
-        entries = [entry for entry in weights.layers if entry.name == layer.name]
-        if used[layer.name] < len(entries):
-            for blob in entries[used[layer.name]].blobs:
-                encoded = encode_blob(blob)
-                body += [encode_bytes(7, sum(_nbytes(c) for c in encoded)), *encoded]
-            used[layer.name] += 1
-            written.append(layer.name)
+        for blob in entries[place].blobs if place in entries else ():
+            if blob is ELSEWHERE:
+                raise WeightError(
+                    f"layer '{layer.name}' shares a blob that the HDF5 model keeps with another "
+                    "layer: convert the HDF5 model with its definition (cpm-convert --prototxt)"
+                )
+            encoded = encode_blob(blob)
+            body += [encode_bytes(7, sum(_nbytes(c) for c in encoded)), *encoded]
         yield encode_bytes(100, sum(_nbytes(c) for c in body))
         yield from body
-    lost = [entry.name for entry in weights.layers if entry.blobs and not used[entry.name]]
+
+
+def _placed(weights: Weights, net: NetSpec) -> dict[int, LayerBlobs]:
+    """The blobs of each layer that has some, by its place: those of its name and, where several
+    layers have that name, of its type."""
+    free: dict[str, list[int]] = {}
+    for place, layer in enumerate(net.layers):
+        free.setdefault(layer.name, []).append(place)
+    placed: dict[int, LayerBlobs] = {}
+    lost = []
+    for entry in weights.layers:
+        rivals = free.get(entry.name, []) if entry.blobs else []
+        chosen = [place for place in rivals if net.layers[place].type == entry.type] or rivals
+        if chosen:
+            placed[chosen[0]] = entry
+            rivals.remove(chosen[0])
+        elif entry.blobs:
+            lost.append(entry.name)
     if lost:
         raise WeightError("weights for layers that the definition does not have", lost)
+    return placed
 
 
 def _binary(layer: LayerSpec, dialect: str) -> Any:
@@ -102,29 +120,53 @@ def write_weights(
             stream.write(chunk)
 
 
+def check_hdf5_names(names: Sequence[str]) -> None:
+    """See that an HDF5 model can hold the parameters of layers with these names.
+
+    Raises
+    ------
+    WeightError : a name that would not come back as it is, or that two layers have.
+    """
+    for name, times in Counter(names).items():
+        why = f"{times} layers have this name" if times > 1 else _hdf5_obstacle(name, names)
+        if why:
+            raise WeightError(
+                f"an HDF5 model cannot hold the parameters of layer '{name}': {why}; write a "
+                ".caffemodel (in a solver: snapshot_format: BINARYPROTO) or rename the layer"
+            )
+
+
+def _hdf5_obstacle(name: str, names: Collection[str]) -> str:
+    """Why a layer's name cannot stand in an HDF5 model beside layers with parameters, which have
+    these names; "" where it can."""
+    parts = name.split("/")
+    if not name:
+        return "it has no name"
+    if not {"", "."}.isdisjoint(parts) or "\0" in name:
+        return "HDF5 reads its name as a path and would change it"
+    for depth in range(1, len(parts)):
+        above = "/".join(parts[:depth])
+        if above in names and parts[depth].isdigit():
+            return f"the blobs of layer '{above}' have such names"
+    return ""
+
+
 def _write_h5(name: str, weights: Weights, net: NetSpec) -> None:
-    order = [layer.name for layer in net.layers]
-    lost = [entry.name for entry in weights.layers if entry.name not in order]
-    if lost:
-        raise WeightError("weights for layers that the definition does not have", lost)
+    stored = [entry.name for entry in _placed(weights, net).values()]
+    check_hdf5_names(stored)
     # Caffe stores a shared parameter with the first layer that has it, and no other
     owned = _owned(net)
     with write_hdf5(name) as file:
         if net.name:
             file.attrs[HDF5_NAME] = net.name
         data = file.create_group("data")
-        for layer in order:
-            data.require_group(layer)
+        for layer in net.layers:
+            if not _hdf5_obstacle(layer.name, stored):
+                data.require_group(layer.name)
         for entry in weights.layers:
             for index, blob in enumerate(entry.blobs):
-                if owned.get((entry.name, index), True):
-                    place = f"{entry.name}/{index}"
-                    if place in data:
-                        raise WeightError(
-                            f"{name}: two layers are called '{entry.name}', which HDF5 models "
-                            "cannot hold: write a .caffemodel"
-                        )
-                    data.create_dataset(place, data=blob.data)
+                if blob is not ELSEWHERE and owned.get((entry.name, index), True):
+                    data.create_dataset(f"{entry.name}/{index}", data=blob.data)
 
 
 def _owned(net: NetSpec) -> dict[tuple[str, int], bool]:

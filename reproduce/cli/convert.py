@@ -44,6 +44,7 @@ _BY_ENDING = {
     ".npz": "npz",
     ".caffemodel": "caffemodel",
     ".h5": "h5",
+    ".onnx": "onnx",
 }
 _TOLERANCE = 1e-4
 _TOLD = ("left out", "unused", "mismatch", "missing")  # statuses whose reason is printed
@@ -251,6 +252,11 @@ def main(
         raise CaffeCompatError(
             "--merge-batch-norm changes the blobs that --verify compares: give one of the two"
         )
+    if dump is not None and (out is not None or to is not None):
+        raise CaffeCompatError("--verify writes nothing: leave out -o and --to")
+    chosen = _format(out, to)
+    if (fixed_batch or dynamic_size) and chosen != "onnx":
+        raise CaffeCompatError("--fixed-batch and --dynamic-size are for --to onnx")
     try:
         made = convert(
             model, prototxt=prototxt, dialect=dialect, input_shapes=shapes, strict=strict
@@ -258,9 +264,10 @@ def main(
     except (UnsupportedLayer, UnknownInput) as error:
         # a layer of a definition that was given on purpose must be there
         asked = prototxt is not None and isinstance(error, UnsupportedLayer)
-        if dump is not None or asked or merge:
+        # and ONNX files hold a network, not weights alone
+        if dump is not None or asked or merge or chosen == "onnx":
             raise
-        target, chosen = _output(model, out, to)
+        target = _output(model, out, chosen)
         loose = weights_only(model, str(error), dialect=dialect)
         loose.write(target, chosen)
         _report_weights(loose, target, as_json)
@@ -273,10 +280,7 @@ def main(
     if merge:
         made = merge_batch_norm(made)
     identity = identify(made.graph, made.weights.source.metadata.get("source_file") or model)
-    target, chosen = _output(model, out, to)
-    if (fixed_batch or dynamic_size) and chosen != "onnx":
-        click.echo("error: --fixed-batch and --dynamic-size are for --to onnx", err=True)
-        raise SystemExit(BAD_INPUT)
+    target = _output(model, out, chosen)
     sizes = {"dynamic_batch": not fixed_batch, "dynamic_size": dynamic_size}
     parts = part_names.of_model(made)
     part_names.kept(made).write(
@@ -293,14 +297,13 @@ def main(
         say_line(f"written     {target} ({Path(target).stat().st_size / 1e6:.1f} MB)")
 
 
-def _output(model: str, out: str | None, to: str | None) -> tuple[str, str]:
-    """The file to write, and its format."""
-    chosen = _format(out, to)
-    target = _target(model, out, chosen)
+def _output(model: str, out: str | None, to: str) -> str:
+    """The file to write, which is never the model itself."""
+    target = _target(model, out, to)
     if Path(target).resolve() == Path(model).resolve():
         click.echo(f"error: {target} is the model itself; choose another file with -o", err=True)
         raise SystemExit(BAD_INPUT)
-    return target, chosen
+    return target
 
 
 def _report_weights(loose: WeightsOnly, target: str, as_json: bool) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from caffe_compat import Net, WeightError, parse_net, read_weights
+from caffe_compat import Net, WeightError, parse_net, read_weights, write_weights
 from caffe_compat.conversion.convert import convert
 from caffe_compat.network.graph import build
 from caffe_compat.network.match import match
@@ -34,6 +34,42 @@ def test_there_and_back(tmp_path: Path, to: str) -> None:
     x = torch.randn(1, 3, 9, 12)
     with torch.no_grad():
         assert torch.equal(Net(again.graph, again.weights)(x)["prob"], net(x)["prob"])
+
+
+_TRAINED = """
+layer { name: "d" type: "DummyData" top: "x" top: "y"
+        dummy_data_param { shape { dim: 2 dim: 3 } shape { dim: 2 dim: 4 } } }
+layer { name: "a" type: "InnerProduct" bottom: "x" top: "a" %s inner_product_param { num_output: 4 } }
+layer { name: "loss" type: "EuclideanLoss" bottom: "a" bottom: "y" top: "loss" }
+"""
+_TRAIN_ONLY = """
+layer { name: "aux" type: "InnerProduct" bottom: "x" top: "aux" include { phase: TRAIN }
+        inner_product_param { num_output: 4 } }
+layer { name: "auxloss" type: "EuclideanLoss" bottom: "aux" bottom: "y" top: "auxloss"
+        include { phase: TRAIN } }
+"""
+_READER = 'layer { name: "after" type: "Power" bottom: "loss" top: "after" }'
+_PENALTY = 'layer { name: "sum" type: "Reduction" bottom: "a" top: "sum" loss_weight: 0.1 }'
+
+
+@pytest.mark.parametrize(
+    ("text", "dropped"),
+    [
+        (_TRAINED % "" + _TRAIN_ONLY, {"aux", "auxloss"}),
+        (_TRAINED % "" + _READER, {"after"}),
+        (_TRAINED % "" + _PENALTY, {"sum"}),
+        (_TRAINED % "loss_weight: 0.1", set()),
+    ],
+)
+def test_deploy_net_of_a_snapshot(tmp_path: Path, text: str, dropped: set[str]) -> None:
+    """Out go heads of the TRAIN phase, readers of losses and penalties; no layer with weights that
+    the rest needs."""
+    net = Net(parse_net(text), phase="TRAIN")
+    write_weights(tmp_path / "m.caffemodel", net.weights(), net.graph.spec)
+    made = convert(tmp_path / "m.caffemodel")
+    assert {layer.name for layer in made.dropped} == {"d", "loss", *dropped}
+    assert [node.layer.name for node in made.graph.nodes] == ["input", "a"]
+    assert made.graph.nodes[1].loss_weights == (0.0,)
 
 
 def test_state_dict_names(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -68,6 +69,25 @@ def test_same_output(tmp_path: Path, bias: str, norm: str, scale: str | None) ->
     assert np.array_equal(output(convert(tmp_path / "merged.caffemodel")), output(merged))
 
 
+@pytest.mark.parametrize("name", ["conv", "", "again"])
+@pytest.mark.parametrize("norm", ["bn", ""])
+def test_layers_of_one_name(tmp_path: Path, name: str, norm: str) -> None:
+    """Caffe knows layers by their place: two may have one name, or none."""
+    first = CONVOLUTION % ("", "true"), NORM % ("b", "")
+    second = """layer { name: "again" type: "Convolution" bottom: "b" top: "d"
+      convolution_param { num_output: 5 kernel_size: 1 weight_filler { type: "msra" } } }
+      layer { name: "bn" type: "BatchNorm" bottom: "d" top: "d" }"""
+    layers = [text.replace('"bn"', f'"{norm}"') for text in (*first, second)]
+    if name != "again":
+        layers = [re.sub('name: "(conv|again)"', f'name: "{name}"', text) for text in layers]
+    made = model(tmp_path, INPUT, *layers, RELU % "d")
+    merged = merge_batch_norm(made)
+    kinds = [layer.type for layer in merged.net.layers]
+    assert kinds == ["Input", "Convolution", "Convolution", "ReLU"]
+    expected = output(made)
+    assert np.abs(output(merged) - expected).max() <= 1e-5 * np.abs(expected).max()
+
+
 NAMED = 'param { name: "w" }'
 SHARING = (CONVOLUTION % (NAMED, "true")).replace('"conv"', '"also"')
 OTHER = 'layer { name: "other" type: "Power" bottom: "conv" top: "z" }'
@@ -98,13 +118,16 @@ def test_a_name_alone_is_not_shared(tmp_path: Path) -> None:
     assert [d.name for d in merge_batch_norm(made).dropped] == ["bn"]
 
 
-def test_missing_weights_stay(tmp_path: Path) -> None:
+def test_missing_weights_are_filled_before(tmp_path: Path) -> None:
     """Without --strict the definition may have layers that the file has no weights of."""
     model(tmp_path, INPUT, CONVOLUTION % ("", "true"), RELU % "conv")
     layers = [INPUT, CONVOLUTION % ("", "true"), NORM % ("b", ""), RELU % "b"]
     (tmp_path / "net.prototxt").write_text("\n".join(layers))
     made = convert(tmp_path / "model.caffemodel", prototxt=tmp_path / "net.prototxt", strict=False)
-    assert "no weights of 'bn'" in merge_batch_norm(made).notes[-1]
+    merged = merge_batch_norm(made)
+    assert "filled as the definition says: 'bn'" in merged.notes[-1]
+    assert [layer.type for layer in merged.net.layers] == ["Input", "Convolution", "ReLU"]
+    np.testing.assert_allclose(output(merged), output(made), rtol=1e-5)
 
 
 def test_nothing_to_merge_is_said(tmp_path: Path) -> None:

@@ -229,6 +229,19 @@ def test_a_second_top_of_pooling_in_a_larger_padding() -> None:
     _check(net.graph, net.weights(), [{"x": x}])
 
 
+@pytest.mark.parametrize("name", [*(f"_{n}" for n in range(1, 7)), "x_out", "x_out_"])
+def test_blobs_called_as_this_writer_calls_its_own(name: str) -> None:
+    text = f"""
+    input: "x" input_shape {{ dim: 1 dim: 3 dim: 4 dim: 5 }}
+    layer {{ name: "r" type: "ReLU" bottom: "x" top: "x" }}
+    layer {{ name: "lrn" type: "LRN" bottom: "x" top: "{name}" }}
+    layer {{ name: "p" type: "Power" bottom: "{name}" top: "y" power_param {{ scale: 2 shift: 1 power: 3 }} }}
+    """
+    net = Net(parse_net(text))
+    x = np.random.default_rng(3).standard_normal((1, 3, 4, 5), dtype=np.float32)
+    _check(net.graph, net.weights(), [{"x": x}])
+
+
 def test_every_problem_is_named_at_once() -> None:
     text = """
     input: "x" input_shape { dim: 2 dim: 3 }

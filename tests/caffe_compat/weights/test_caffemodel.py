@@ -123,6 +123,43 @@ def test_round_trip(tmp_path: Path, ending: str) -> None:
         assert again.net.to_message() == net.graph.spec.to_message()
 
 
+@pytest.mark.parametrize("shared", ["weight", "bias", "both"])
+def test_hdf5_keeps_shared_blobs_once(tmp_path: Path, shared: str) -> None:
+    """Layer b then has data set 1 only, data set 0 only, or none."""
+    from caffe_compat import Net, parse_net
+    from caffe_compat.conversion.convert import convert
+
+    param = {"weight": 'param { name: "w" }', "bias": 'param {} param { name: "b" }'}
+    named = param.get(shared, 'param { name: "w" } param { name: "b" }')
+    text = 'input: "x" input_shape { dim: 1 dim: 2 }' + "".join(
+        f'layer {{ name: "{name}" type: "InnerProduct" bottom: "x" top: "{name}" {named} '
+        f'inner_product_param {{ num_output: 2 weight_filler {{ type: "gaussian" }} '
+        f"bias_filler {{ value: {value} }} }} }} "
+        for name, value in (("a", 0.5), ("b", 0.25))
+    )
+    net = Net(parse_net(text))
+    write_weights(tmp_path / "m.caffemodel.h5", net.weights(), net.graph.spec)
+    again = read_weights(tmp_path / "m.caffemodel.h5")
+    assert same_blobs(net.weights(), Net(net.graph, again).weights())
+    (tmp_path / "m.prototxt").write_text(text)
+    made = convert(tmp_path / "m.caffemodel.h5", prototxt=tmp_path / "m.prototxt")
+    assert same_blobs(net.weights(), made.weights)
+
+
+def test_hdf5_blobs_that_no_layer_shares_must_be_there(tmp_path: Path) -> None:
+    import h5py
+
+    from caffe_compat import Net
+
+    net = small()
+    path = tmp_path / "m.caffemodel.h5"
+    write_weights(path, net.weights(), net.graph.spec)
+    with h5py.File(path, "a") as file:
+        del file["data/conv/0"]
+    with pytest.raises(WeightError, match=r"'conv'.*blob 0 \(weight\) is missing.* 4×3×3×3"):
+        Net(net.graph, read_weights(path))
+
+
 def test_double_stays_double(tmp_path: Path) -> None:
     from caffe_compat import parse_net
 
@@ -160,6 +197,7 @@ def test_every_truncation_is_noticed(tmp_path: Path) -> None:
         (b'name: "net"\nlayer { name: "a" }\n', "is text"),
         (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS pointer"),
         (b"\x08\xe0\xa2\x04\x12\x03abc", "solverstate"),
+        (b"\x08\x09\x12\x03abc\x3a\x02\x12\x00", "ONNX model"),
         (b"\x89PNG\r\n\x1a\n" + bytes(100), "damaged|no caffemodel|PNG image"),
         (b"\x89HDF\r\n\x1a\n" + bytes(100), "no readable HDF5"),
     ],
@@ -170,6 +208,73 @@ def test_files_of_another_kind(tmp_path: Path, content: bytes, says: str) -> Non
     with pytest.raises(WeightError, match=says) as caught:
         read_weights(path)
     assert str(caught.value).startswith(str(path))
+
+
+@pytest.mark.parametrize("field", [b"\x58\x01", b"\xca\x0c\x03abc"])
+def test_unknown_fields_of_the_network_are_noted(field: bytes) -> None:
+    """protobuf skips them; the rest must be a network all the same."""
+    blob = _len(5, FLOATS) + _len(7, b"\x0a\x01\x03")
+    found = parse_weights(_layer(blob) + field)
+    assert found["c"][0].shape == (3,)
+    assert "unknown field(s) of the network" in found.source.notes[0]
+    with pytest.raises(WeightError, match="no caffemodel"):
+        parse_weights(b"\xa2\x06\x03\x0a\x01c" + field)
+
+
+def test_a_name_that_two_layers_have(tmp_path: Path) -> None:
+    """The blobs stay with the layer that has parameters."""
+    from caffe_compat import Net, parse_net
+
+    net = Net(
+        parse_net(
+            'layer { name: "a" type: "Input" top: "x" input_param { shape { dim: 1 dim: 2 } } } '
+            'layer { name: "a" type: "InnerProduct" bottom: "x" top: "y" '
+            "inner_product_param { num_output: 2 } } "
+            'layer { name: "a" type: "ReLU" bottom: "y" top: "y" }'
+        )
+    )
+    for path in (tmp_path / "m.caffemodel", tmp_path / "again.caffemodel"):
+        write_weights(path, net.weights(), net.graph.spec)
+        message = schema.message_class("NetParameter", "upstream").FromString(path.read_bytes())
+        assert [len(layer.blobs) for layer in message.layer] == [0, 2, 0]
+        net = Net(net.graph, read_weights(path))
+
+
+@pytest.mark.parametrize("name", ["", "/x", "x/", "a//b", ".", "a/.", "other/1", "other"])
+def test_names_that_hdf5_cannot_hold(tmp_path: Path, name: str) -> None:
+    """Refused before anything is written; a layer without parameters may have them."""
+    from caffe_compat import Net, parse_net
+
+    layers = (
+        'layer {{ name: "in" type: "Input" top: "x" input_param {{ shape {{ dim: 1 dim: 2 }} }} }} '
+        'layer {{ name: "other" type: "PReLU" bottom: "x" top: "x" }} '
+        'layer {{ name: "{}" type: "{}" bottom: "x" top: "x" }}'
+    )
+    net = Net(parse_net(layers.format(name, "PReLU")))
+    with pytest.raises(WeightError, match=r"HDF5 model cannot hold .* rename the layer"):
+        write_weights(tmp_path / "m.h5", net.weights(), net.graph.spec)
+    assert not list(tmp_path.iterdir())
+    plain = Net(parse_net(layers.format(name, "ReLU")))
+    write_weights(tmp_path / "m.h5", plain.weights(), plain.graph.spec)
+    assert same_blobs(read_weights(tmp_path / "m.h5"), plain.weights())
+
+
+def test_text_in_other_encodings(tmp_path: Path) -> None:
+    """Caffe takes any bytes for a string; two names stay two."""
+    from caffe_compat import parse_net
+
+    net = parse_net('layer { name: "d" type: "Data" top: "x" data_param { source: "QQ" } }')
+    path = tmp_path / "m.caffemodel"
+    write_weights(path, Weights(()), net)
+    written = path.read_bytes()
+    path.write_bytes(written.replace(b"QQ", b"\xd6\xd0").replace(b"\x01d\x12", b"\x01\xc4\x12"))
+    found = read_weights(path)
+    assert found.net is not None
+    layer = found.net.layers[0]
+    assert (layer.name, layer.message.data_param.source) == (r"\xc4", r"\xd6\xd0")
+    assert "not UTF-8" in found.source.notes[0]
+    path.write_bytes(written.replace(b"QQ", "ü".encode()))
+    assert not read_weights(path).source.notes
 
 
 def test_unreadable_paths(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from caffe_compat import read_weights
+from caffe_compat.weights.containers import read as read_containers
 from reproduce.cli import convert, models
 from tests.nets import TEXT, model_file, same_blobs, small
 from tests.paths import DATA, GOLDEN, cases, needs_data, reported
@@ -31,6 +32,37 @@ def test_default_output(tmp_path: Path) -> None:
     assert "conv" in result.stdout
     assert "4×3×3×3 4" in result.stdout
     assert "not a Convolutional Pose Machine" in result.stdout
+
+
+@pytest.mark.parametrize("to", ["safetensors", "pth", "npz", "h5", "caffemodel"])
+def test_permissions_follow_the_umask(tmp_path: Path, to: str) -> None:
+    path, _, _ = model_file(tmp_path)
+    before = os.umask(0o027)
+    try:
+        made = json.loads(_run(path, "--to", to, "--json").stdout)["output"]
+    finally:
+        os.umask(before)
+    assert os.stat(made).st_mode & 0o777 == 0o640
+
+
+def test_onnx_is_told_by_its_ending(tmp_path: Path) -> None:
+    path, _, _ = model_file(tmp_path)
+    made = _run(path, "-o", tmp_path / "net.onnx")
+    assert made.exit_code == 0, made.output
+    again = _run(tmp_path / "net.onnx")
+    assert again.exit_code == 2
+    assert "this is an ONNX model" in again.stderr
+
+
+def test_no_weights_alone_as_onnx(tmp_path: Path) -> None:
+    """The reason is said, and nothing is written."""
+    path, _, _ = model_file(tmp_path)
+    path.write_bytes(path.read_bytes().replace(b"Softmax", b"Xxxxxxx"))
+    result = _run(path, "--to", "onnx")
+    assert result.exit_code == 2
+    assert "Xxxxxxx" in result.stderr
+    assert _run(path, "--fixed-batch").exit_code == 2
+    assert os.listdir(tmp_path) == [path.name]
 
 
 def test_names_that_are_not_utf8(tmp_path: Path) -> None:
@@ -120,6 +152,14 @@ def _bad_inputs(tmp_path: Path) -> dict[str, tuple[list[object], str]]:
         "unwritable": ([path, "-o", tmp_path / "no" / "such.safetensors"], "cannot be written"),
         "target is a directory": ([path, "--to", "pth", "-o", tmp_path], "is a directory"),
         "onto itself": ([path, "-o", path], "model itself"),
+        "ending of another format": (
+            [path, "--to", "safetensors", "-o", tmp_path / "net.onnx"],
+            "'.onnx' does not belong to --to safetensors",
+        ),
+        "verify and write": (
+            [path, "--verify", tmp_path / "x.npz", "-o", tmp_path / "y.npz"],
+            "leave out -o and --to",
+        ),
         "bad input shape": ([path, "--input-shape", "data:1,x"], "expected NAME:N,C,H,W"),
         "unknown input": ([path, "--input-shape", "dta:1,3,9,12"], "no input is called dta"),
     }
@@ -141,6 +181,8 @@ def _bad_inputs(tmp_path: Path) -> dict[str, tuple[list[object], str]]:
         "unwritable",
         "target is a directory",
         "onto itself",
+        "ending of another format",
+        "verify and write",
         "bad input shape",
         "unknown input",
     ],
@@ -192,7 +234,16 @@ def test_strict(tmp_path: Path) -> None:
     assert refused.exit_code == 2
     assert "layer 'new'" in refused.stderr
     assert not (tmp_path / "small.safetensors").exists()
-    assert _run(path, "--prototxt", tmp_path / "more.prototxt", "--no-strict").exit_code == 0
+    for to in ("npz", "onnx"):
+        filled = tmp_path / f"filled.{to}"
+        made = _run(
+            path, "--prototxt", tmp_path / "more.prototxt", "--no-strict", "--to", to, "-o", filled
+        )
+        assert made.exit_code == 0, made.output
+        assert "filled as the definition says: 'new'" in made.stdout
+    again = read_containers(tmp_path / "filled.npz")
+    assert again["new"][0].shape == (2, 5)
+    assert np.any(again["new"][0].data)
 
 
 def test_verify(tmp_path: Path) -> None:

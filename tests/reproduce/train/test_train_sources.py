@@ -99,6 +99,44 @@ def test_options_of_records_need_records(path: Path, option: list[str], tmp_path
     assert "for a CPMData layer" in result.output
 
 
+_ROWS = """
+layer { name: "d" type: "DummyData" top: "x" top: "y"
+        dummy_data_param { shape { dim: 2 dim: 3 } shape { dim: 2 dim: 4 } } }
+layer { name: "%s" type: "InnerProduct" bottom: "x" top: "a" inner_product_param { num_output: 4 } }
+layer { name: "loss" type: "EuclideanLoss" bottom: "a" bottom: "y" top: "loss" }
+"""
+
+
+def _small(folder: Path, name: str, **settings: str) -> Path:
+    """A solver of a small network whose trained layer has this name."""
+    (folder / "net.prototxt").write_text(_ROWS % name)
+    fields = {"net": '"net.prototxt"', "base_lr": "0.1", "lr_policy": '"fixed"', "max_iter": "1"}
+    text = "\n".join(f"{key}: {value}" for key, value in {**fields, **settings}.items())
+    (folder / "solver.prototxt").write_text(text)
+    return folder / "solver.prototxt"
+
+
+def test_hdf5_snapshots_that_cannot_be_written_are_refused_before_training(tmp_path: Path) -> None:
+    before = _small(tmp_path, "", snapshot_format="HDF5"), tmp_path / "net.prototxt"
+    result = _train(before[0])
+    assert result.exit_code == 2
+    assert "HDF5 model cannot hold" in result.output
+    assert "snapshot_format: BINARYPROTO" in result.output
+    assert set(tmp_path.iterdir()) == set(before)
+    assert _train(_small(tmp_path, "")).exit_code == 0
+
+
+@pytest.mark.parametrize("form", ["BINARYPROTO", "HDF5"])
+def test_a_model_in_place_of_a_snapshot(tmp_path: Path, form: str) -> None:
+    path = _small(tmp_path, "a", snapshot_format=form)
+    assert _train(path).exit_code == 0
+    (model,) = tmp_path.glob("*.caffemodel*")
+    result = _train(path, "--snapshot", model)
+    assert result.exit_code == 2
+    assert "is a model (.caffemodel)" in result.output
+    assert "--weights" in result.output
+
+
 def test_weights_and_snapshot_exclude_each_other(tmp_path: Path) -> None:
     result = _train(_prepare(tmp_path), "--weights", "a.caffemodel", "--snapshot", "latest")
     assert result.exit_code == 2
