@@ -278,7 +278,7 @@ def preview(
     """Draw a contact sheet of augmented samples, joints, centre and labels over them."""
     from reproduce.people.part_names import check_count, in_name
     from reproduce.records.opening import open_store
-    from reproduce.samples.augment import Settings
+    from reproduce.samples.augment import Settings, open_records
     from reproduce.samples.preview import contact_sheet
 
     settings = Settings(
@@ -301,7 +301,7 @@ def preview(
         if names := in_name(net.name):
             check_count(names, settings.num_parts, prototxt)
             settings = replace(settings, parts=names)
-        store = open_store(file, settings.np_in_lmdb)
+        store = open_records(file, settings)
     else:
         store = open_store(file, joints)
         found = len(store.record(0).annotation.joints)

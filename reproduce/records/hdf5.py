@@ -105,7 +105,7 @@ class HDF5Store:
                 )
             self._columns = _columns(file)
             self._count = len(self._columns["key"])
-            self.joints = self._columns["joints"].shape[1]
+            self.joints = self.joints_shown = self._columns["joints"].shape[1]
             images = file["images"]
             if images.shape != (self._count,):
                 raise Unfit(f"'images' has the shape {images.shape}, expected {self._count}")

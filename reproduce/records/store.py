@@ -40,7 +40,16 @@ Progress = Callable[[int, int], None]
 
 
 class Store(Protocol):
-    """Records by index."""
+    """Records by index.
+
+    Attributes
+    ----------
+    joints : joints per person, as they are read.
+    joints_shown : joints per person that the records show to have; 0 where they do not tell.
+    """
+
+    joints: int
+    joints_shown: int
 
     def __len__(self) -> int: ...
 
@@ -70,15 +79,15 @@ class LMDBStore:
         self.reader = LMDBReader(path)
         if not len(self.reader):
             raise DataError(f"{os.fspath(path)}: holds no records")
-        shown = self._joints_shown()
-        if joints is not None and shown > joints:
+        self.joints_shown = self._most_joints()
+        if joints is not None and self.joints_shown > joints:
             raise DataError(
-                f"{os.fspath(path)}: its records have {shown} joints per person, more than "
-                f"{joints} (--joints, or np_in_lmdb of the definition): some would be dropped"
+                f"{os.fspath(path)}: its records have {self.joints_shown} joints per person, more "
+                f"than {joints} (--joints, or np_in_lmdb of the definition): some would be dropped"
             )
-        self.joints = joints if joints is not None else _usual(shown)
+        self.joints = joints if joints is not None else usual_joints(self.joints_shown)
 
-    def _joints_shown(self) -> int:
+    def _most_joints(self) -> int:
         """The most joints in a sample of the records; damaged ones are met when they are read."""
         step = max(1, len(self.reader) // _LOOKED_AT)
         most = 0
@@ -114,7 +123,7 @@ class LMDBStore:
             raise DataError(text if text.startswith(where) else f"{where}: {text}") from None
 
 
-def _usual(shown: int) -> int:
+def usual_joints(shown: int) -> int:
     """Joints per person where so many show: MPII's 16 may end with some that are never labelled."""
     return 16 if 14 <= shown <= 16 or not shown else shown
 
