@@ -66,28 +66,29 @@ def json_(
     from reproduce.people import coco_files, flic_files, lsp_files, mpii_files
     from reproduce.people.annotation import write_json
 
+    if own_keypoints and dataset != "coco":
+        raise DataError(f"--own-keypoints goes with coco, {dataset} has its own joints")
     check_target(out)
-
+    left_out: list[str] = []
+    missing: dict[str, Any] = {"skip_missing": skip_missing, "left_out": left_out}
     # each gives the people and MPII's trailing record, which the other data sets have not
     readers: dict[str, Callable[[], tuple[list[Annotation], bool | None]]] = {
-        "mpi": lambda: mpii_files.read_folder(data, skip_missing=skip_missing),
-        "leeds": lambda: (lsp_files.read_training(data, skip_missing=skip_missing), None),
-        "flic": lambda: (flic_files.read_folder(data, skip_missing=skip_missing), None),
-        "coco": lambda: (
-            coco_files.read(data, own=own_keypoints, skip_missing=skip_missing),
-            None,
-        ),
+        "mpi": lambda: mpii_files.read_folder(data, **missing),
+        "leeds": lambda: (lsp_files.read_training(data, **missing), None),
+        "flic": lambda: (flic_files.read_folder(data, **missing), None),
+        "coco": lambda: (coco_files.read(data, own=own_keypoints, **missing), None),
     }
     found, stub = readers[dataset]()
     if not found:
         raise DataError(f"{data}: no people found (with --skip-missing: are the images there?)")
+    names = coco_files.keypoint_names(data) if own_keypoints else ()
     if format_ == "coco":
-        coco_files.write(out, found)
+        coco_files.write(out, found, names=names)
     else:
         write_json(out, found, stub=stub)
-    click.echo(f"{len(found)} people written to {out}")
+    without = f", {len(left_out)} left out: image not there" if left_out else ""
+    click.echo(f"{len(found)} people written to {out}{without}")
     if own_keypoints:
-        names = coco_files.keypoint_names(data)
         listed = shlex.quote(printable(",".join(names)))
         click.echo("for cpm-export proto:")
         click.echo(f"--np-in-lmdb {len(names)} --part-names {listed}")
