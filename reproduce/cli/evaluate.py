@@ -165,6 +165,12 @@ def main(
         if base == "0":  # the file was read as if it counted from 1
             predicted = to_matlab(predicted)
         result, of_table = scored(predicted, path, None), scored(predicted, path, thresholds)
+        if result.unmeasured:
+            click.echo(
+                f"{path}: {result.unmeasured} of {len(predicted)} people are not counted: the "
+                f"truth has no length '{by}' of them",
+                err=True,
+            )
         results[Path(path).stem if Path(path).stem not in results else path] = result
         if annotation in benchmark.annotations:
             _warn_other_annotation(path, annotation, predicted, benchmark)

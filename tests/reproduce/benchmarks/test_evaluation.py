@@ -117,7 +117,9 @@ def test_flic_pcp_and_pdj(case: dict[str, Any]) -> None:
     )
     prediction, points = joint_files.read_mat(path), from_matlab(truth[:, :11])
     found = measures.pcp(prediction, points, FLIC_POINTS, Flic.sticks)
-    np.testing.assert_allclose(found, np.array(case["pcp"]), atol=1e-7)
+    recorded = np.array(case["pcp"])
+    np.testing.assert_allclose(found.per_joint, recorded[:, :-1], atol=1e-7)
+    np.testing.assert_allclose(found.total, recorded[:, -1], atol=1e-7)
     reference = np.linalg.norm(truth[:, 3] - truth[:, 6], axis=1)
     wide = measures.pck(prediction, points, reference, FLIC_POINTS, measures.WIDE_THRESHOLDS)
     groups = (("Leye", "Reye"), ("nose",), *Flic.groups.values())
@@ -214,6 +216,38 @@ def test_published_lsp_numbers(name: str, hits: int, total: float, row: list[flo
     assert (found["hits"], found["counted"]) == (hits, 14000)
     assert round(found["total"], 2) == total
     assert [round(found[part], 2) for part in BODY_GROUPS] == row
+
+
+@needs_data
+def test_people_whom_the_truth_does_not_measure_are_not_counted() -> None:
+    """83 people of MPII's split have no torso; perfect predictions find every joint all the same."""
+    mpii = MpiiValidation(DATA)
+    perfect = mpii.truth(len(mpii.joints))[0]
+    result = mpii.score(perfect, norm="torso")
+    assert result.total.min() == 100
+    assert result.unmeasured == 83
+    everybody = mpii.score(perfect)
+    assert everybody.unmeasured == 0
+    assert everybody.counted.sum() - result.counted.sum() == 673
+    file = DATA / "mpii" / "newell.h5"
+    scored = _evaluate(file, "--dataset", "mpi", "--norm", "torso", "--data", DATA, "--json")
+    assert json.loads(scored.stdout)[0]["total"] == 95.9
+    assert "83 of 2958 people are not counted" in scored.stderr
+    # a prediction without its own length has missed its joints
+    lsp = Lsp(DATA)
+    nothing = np.full_like(lsp.truth(len(lsp.joints))[0], np.nan)
+    missed = lsp.score(nothing, norm="prediction")
+    assert (missed.total.max(), missed.counted.sum(), missed.unmeasured) == (0, 14000, 0)
+
+
+@needs_data
+def test_limbs_count_where_they_are_annotated() -> None:
+    mpii = MpiiValidation(DATA)
+    limbs = mpii.score_limbs(mpii.truth(len(mpii.joints))[0])
+    leg = limbs.names.index("R lower leg")
+    # one of them has no length: its two ends are one point, which nothing can find
+    assert (limbs.counted[leg], limbs.hits[0, leg]) == (2114, 2113)
+    np.testing.assert_allclose(limbs.per_joint, 100 * limbs.hits / limbs.counted)
 
 
 def test_pck_by_eye() -> None:
