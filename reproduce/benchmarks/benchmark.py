@@ -321,7 +321,7 @@ class Benchmark(ABC):
     ) -> tuple[Floats, Floats, Floats, list[str]]:
         """Predictions and truth (N, C, 2) of the counted joints, the reference lengths (N,), and
         the joints' names."""
-        truth, names = self.truth(predicted.shape[1], annotation)
+        truth, names = self._truth_for(predicted, annotation, source)
         rows = np.arange(len(truth)) if people is None else people
         self._check_shape(predicted, (len(rows), *truth.shape[1:]), source)
         # every row where it belongs, so that a reference of the prediction finds its people
@@ -357,7 +357,7 @@ class Benchmark(ABC):
         ------
         CaffeCompatError : other people than the benchmark has, or joints missing for a limb.
         """
-        truth, names = self.truth(predicted.shape[1], annotation)
+        truth, names = self._truth_for(predicted, annotation, source)
         self._check_shape(predicted, truth.shape, source)
         needed = {end for stick in self.sticks for end in (*stick.first, *stick.second)}
         if not needed <= set(names):
@@ -380,6 +380,16 @@ class Benchmark(ABC):
             "hits": int(result.hits[at].sum()),
             "counted": int(result.counted.sum()),
         }
+
+    def _truth_for(
+        self, predicted: Floats, annotation: str, source: str
+    ) -> tuple[Floats, tuple[str, ...]]:
+        """The truth that predictions are held against, if they are predictions at all."""
+        if predicted.ndim != 3 or predicted.shape[2] != 2:
+            raise CaffeCompatError(
+                f"{source}: the array has the shape {predicted.shape}, expected (people, joints, 2)"
+            )
+        return self.truth(predicted.shape[1], annotation)
 
     @staticmethod
     def _check_shape(predicted: Floats, wanted: tuple[int, ...], source: str) -> None:

@@ -47,8 +47,15 @@ class EvalResult:
 
     @property
     def auc(self) -> float:
-        """Area under the total curve, in percent of the largest possible."""
+        """Area under the total curve, in percent of the largest possible.
+
+        Raises
+        ------
+        CaffeCompatError : a single threshold, which makes no curve.
+        """
         span = self.thresholds[-1] - self.thresholds[0]
+        if not span:
+            raise CaffeCompatError("one threshold has no area under its curve: score at several")
         # numpy's own function is called trapz before numpy 2
         middles = (self.total[1:] + self.total[:-1]) / 2
         return float((np.diff(self.thresholds) * middles).sum() / span)

@@ -361,6 +361,46 @@ def test_evaluate_measures_and_norms(tmp_path: Path) -> None:
 
 
 @needs_data
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ("--dataset lsp --protocol release", "--protocol release chooses the norm of PCK on flic"),
+        ("--dataset flic --protocol release --measure pcp", "not with --measure pcp"),
+        ("--dataset flic --protocol release --norm torso", "with no --norm"),
+        ("--dataset flic --annotation pc", "--annotation pc: flic has oc"),
+        ("--dataset mpi --annotation oc", "--annotation oc: mpi has pc"),
+    ],
+)
+def test_options_without_effect_are_refused(arguments: str, says: str) -> None:
+    file = DATA / "release" / "LSP_prediction_model_LSP_6s.mat"
+    result = _evaluate(file, *arguments.split(), "--data", DATA)
+    assert result.exit_code == 2
+    assert says in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+@needs_data
+def test_the_door_refuses_what_there_is_not() -> None:
+    truth = Lsp(DATA).truth(14)[0]
+    wrong: list[tuple[dict[str, Any], str]] = [
+        ({"measure": "pcx"}, "no measure 'pcx'; there are pck, pcp"),
+        ({"annotation": "xx"}, "--annotation xx: lsp has pc, oc"),
+        ({"thresholds": []}, r"thresholds \[\]: expected one number or several"),
+        ({"thresholds": [[0.1]]}, "expected one number or several"),
+    ]
+    for options, says in wrong:
+        with pytest.raises(CaffeCompatError, match=says):
+            evaluate(truth, "lsp", DATA, **options)
+    for measure in ("pck", "pcp"):
+        with pytest.raises(CaffeCompatError, match=r"shape \(1000, 14, 3\), expected \(people"):
+            evaluate(np.zeros((1000, 14, 3)), "lsp", DATA, measure=measure)
+    one = evaluate(truth, "lsp", DATA, thresholds=0.2)
+    assert one.total.tolist() == [100]
+    with pytest.raises(CaffeCompatError, match="one threshold has no area"):
+        _ = one.auc
+
+
+@needs_data
 def test_other_annotation_is_noticed() -> None:
     """Person-centric predictions against observer-centric truth give 72.64 instead of 90.50: said,
     not swallowed."""
