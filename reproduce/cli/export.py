@@ -134,7 +134,10 @@ def lmdb(
     allow_outside: bool,
     workers: int,
 ) -> None:
-    """Write records as the original script did, from its JSON files."""
+    """Write records as the original script did, from its JSON files.
+
+    They grow in OUT.partial; where the export is stopped, the same command goes on from there.
+    """
     from reproduce.people.annotation import read_json
     from reproduce.records import store
     from reproduce.runtime.progress import progress

@@ -269,6 +269,12 @@ def test_mat_round_trip(tmp_path: Path) -> None:
     (tmp_path / "bad.mat").write_bytes(b"nothing")
     with pytest.raises(DataError):
         joint_files.read_mat(tmp_path / "bad.mat")
+    from scipy.io import savemat
+    from scipy.sparse import csc_array
+
+    savemat(tmp_path / "sparse.mat", {"prediction_all": csc_array(np.eye(3))})
+    with pytest.raises(DataError, match=r"no array of real numbers \(a sparse"):
+        joint_files.read_mat(tmp_path / "sparse.mat")
 
 
 def _evaluate(*args: object) -> Any:
