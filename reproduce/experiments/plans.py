@@ -309,11 +309,8 @@ _TREE = 0.4
 def measured_rate(results: Iterable[Result]) -> float:
     """Floating point operations per second of trainings as they ran; 0 where none was measured."""
     trained = [r for r in results if r.seconds and r.machine is None]
-    operations = sum(
-        _operations(Experiment(r.experiment, r.config, r.scheme, r.iterations), r.batch)
-        for r in trained
-    )
-    return operations / sum(r.seconds for r in trained) if trained else 0.0
+    counts = [_operations(r.config, r.scheme, r.iterations, r.batch) for r in trained]
+    return sum(counts) / sum(r.seconds for r in trained) if trained else 0.0
 
 
 def estimates(
@@ -329,12 +326,12 @@ def estimates(
     return [_estimate(profile, experiment, speed) for experiment in experiments]
 
 
-def _operations(e: Experiment, batch: int) -> float:
+def _operations(config: netgen.CPMConfig, scheme: str, iterations: int, batch: int) -> float:
     """Floating point operations of a training; forward and backward count as three forwards."""
-    operations = 3 * e.operations * e.iterations * batch
-    if e.scheme == "stage-wise":
+    operations = 3 * Experiment("", config).operations * iterations * batch
+    if scheme == "stage-wise":
         # a training a stage; those of the first stages have smaller networks
-        operations *= (e.config.stages + 1) / 2
+        operations *= (config.stages + 1) / 2
     return operations
 
 
@@ -351,7 +348,7 @@ def _estimate(profile: Profile, e: Experiment, rate: float) -> Estimate:
             memory=0.0,
             seconds=_TREE * trees,
         )
-    operations = _operations(e, profile.batch)
+    operations = _operations(e.config, e.scheme, e.iterations, profile.batch)
     return Estimate(
         experiment=e.name,
         scheme=e.scheme,
