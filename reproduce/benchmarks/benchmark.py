@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -276,6 +276,9 @@ class Benchmark(ABC):
     ) -> EvalResult:
         """PCK of predictions.
 
+        People whose truth lacks the reference length are not counted; where it is the prediction's
+        own, its lack makes every joint of the person a miss.
+
         Parameters
         ----------
         predicted : (N, J, 2) in 0-based pixels, joints as in the data set's files.
@@ -291,7 +294,14 @@ class Benchmark(ABC):
         """
         guess, truth, reference, names = self._aligned(predicted, norm, annotation, people, source)
         grid = self.thresholds if thresholds is None else thresholds
-        return measures.pck(guess, truth, reference, names, grid)
+        without = 0
+        if not self.norms[norm or self.paper_norm()].of_prediction:
+            # a person whom the truth does not measure says nothing about the predictions
+            lost = ~(reference > 0)
+            truth = np.where(lost[:, None, None], np.nan, truth)
+            without = int(lost.sum())
+        result = measures.pck(guess, truth, reference, names, grid)
+        return replace(result, unmeasured=without)
 
     def hits_of_people(
         self, predicted: Floats, threshold: float, people: Indices | None = None
@@ -311,7 +321,7 @@ class Benchmark(ABC):
     ) -> tuple[Floats, Floats, Floats, list[str]]:
         """Predictions and truth (N, C, 2) of the counted joints, the reference lengths (N,), and
         the joints' names."""
-        truth, names = self.truth(predicted.shape[1], annotation)
+        truth, names = self._truth_for(predicted, annotation, source)
         rows = np.arange(len(truth)) if people is None else people
         self._check_shape(predicted, (len(rows), *truth.shape[1:]), source)
         # every row where it belongs, so that a reference of the prediction finds its people
@@ -347,18 +357,14 @@ class Benchmark(ABC):
         ------
         CaffeCompatError : other people than the benchmark has, or joints missing for a limb.
         """
-        truth, names = self.truth(predicted.shape[1], annotation)
+        truth, names = self._truth_for(predicted, annotation, source)
         self._check_shape(predicted, truth.shape, source)
         needed = {end for stick in self.sticks for end in (*stick.first, *stick.second)}
         if not needed <= set(names):
             missing = ", ".join(sorted(needed - set(names)))
             raise CaffeCompatError(f"{source}: PCP needs the joints {missing}, which are not there")
         grid = measures.WIDE_THRESHOLDS if thresholds is None else thresholds
-        table = measures.pcp(predicted, truth, names, self.sticks, grid)
-        counted = np.full(len(self.sticks), len(truth))
-        hits = np.rint(table[:, :-1] / 100 * len(truth)).astype(np.int64)
-        sticks = tuple(stick.name for stick in self.sticks)
-        return EvalResult(grid, table[:, :-1], table[:, -1], counted, hits, sticks)
+        return measures.pcp(predicted, truth, names, self.sticks, grid)
 
     def table(self, result: EvalResult) -> dict[str, Any]:
         """The published row at :attr:`threshold`: percent of each group and in total, area under
@@ -374,6 +380,16 @@ class Benchmark(ABC):
             "hits": int(result.hits[at].sum()),
             "counted": int(result.counted.sum()),
         }
+
+    def _truth_for(
+        self, predicted: Floats, annotation: str, source: str
+    ) -> tuple[Floats, tuple[str, ...]]:
+        """The truth that predictions are held against, if they are predictions at all."""
+        if predicted.ndim != 3 or predicted.shape[2] != 2:
+            raise CaffeCompatError(
+                f"{source}: the array has the shape {predicted.shape}, expected (people, joints, 2)"
+            )
+        return self.truth(predicted.shape[1], annotation)
 
     @staticmethod
     def _check_shape(predicted: Floats, wanted: tuple[int, ...], source: str) -> None:

@@ -33,6 +33,8 @@ class EvalResult:
     counted : (J,) how many joints were scored.
     hits : (T, J) how many were within the threshold.
     names : of the joints (or limbs).
+    unmeasured : people of whose truth the reference length is missing; none of their joints is
+        counted.
     """
 
     thresholds: Floats
@@ -41,11 +43,19 @@ class EvalResult:
     counted: npt.NDArray[np.int64]
     hits: npt.NDArray[np.int64]
     names: tuple[str, ...]
+    unmeasured: int = 0
 
     @property
     def auc(self) -> float:
-        """Area under the total curve, in percent of the largest possible."""
+        """Area under the total curve, in percent of the largest possible.
+
+        Raises
+        ------
+        CaffeCompatError : a single threshold, which makes no curve.
+        """
         span = self.thresholds[-1] - self.thresholds[0]
+        if not span:
+            raise CaffeCompatError("one threshold has no area under its curve: score at several")
         # numpy's own function is called trapz before numpy 2
         middles = (self.total[1:] + self.total[:-1]) / 2
         return float((np.diff(self.thresholds) * middles).sum() / span)
@@ -95,7 +105,7 @@ def pck(
     ----------
     prediction, truth : (N, J, 2). Joints whose truth is nan are not counted; a nan prediction is a
         miss.
-    reference : (N,) length of each person.
+    reference : (N,) length of each person; where it is nan or 0, every joint is a miss.
     names : of the J joints.
 
     Raises
@@ -154,19 +164,20 @@ def pcp(
     names: Sequence[str],
     sticks: Sequence[Stick],
     thresholds: Floats = WIDE_THRESHOLDS,
-) -> Floats:
+) -> EvalResult:
     """Strict PCP: both ends of a stick within ``threshold × length`` of the true stick's.
 
     Parameters
     ----------
-    prediction, truth : (N, J, 2). A stick whose truth has a nan is not counted.
+    prediction, truth : (N, J, 2). A stick whose truth has a nan is not counted; one
+        whose ends are a single point is a miss, as in the comparison kit.
     names : of the J joints.
 
     Returns
     -------
-    (T, S + 1) percent: the sticks, then their mean.
+    The curve of each stick; in total their mean.
     """
-    columns = []
+    found = []
     for stick in sticks:
         pa, pb, ga, gb = (
             points[:, [names.index(joint) for joint in end]].mean(1)
@@ -179,7 +190,11 @@ def pcp(
                 np.maximum(np.linalg.norm(pa - ga, axis=1), np.linalg.norm(pb - gb, axis=1))
                 / length
             )
-        known = np.isfinite(length)
-        columns.append([100 * np.mean(worst[known] <= t) for t in thresholds])
-    table = np.array(columns).T
-    return np.concatenate([table, table.mean(1, keepdims=True)], 1)
+        found.append(worst[np.isfinite(length)])
+    counted = np.array([len(worst) for worst in found])
+    hits = np.array([[(worst <= t).sum() for worst in found] for t in thresholds])
+    with np.errstate(invalid="ignore"):
+        table = 100 * hits / counted
+    limbs = tuple(stick.name for stick in sticks)
+    grid = np.asarray(thresholds, np.float64)
+    return EvalResult(grid, table, table.mean(1), counted, hits, limbs)

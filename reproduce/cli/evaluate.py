@@ -75,9 +75,7 @@ def _warn_other_annotation(
 @click.option(
     "--annotation",
     type=click.Choice(["pc", "oc"]),
-    default="pc",
-    show_default=True,
-    help="LSP: person- or observer-centric truth.",
+    help="LSP: person- or observer-centric truth (default: pc).",
 )
 @click.option(
     "--protocol",
@@ -123,7 +121,7 @@ def main(
     predictions: tuple[str, ...],
     dataset: str,
     data: str,
-    annotation: str,
+    annotation: str | None,
     protocol: str,
     measure: Measure,
     norm: str | None,
@@ -145,18 +143,19 @@ def main(
     import numpy as np
 
     from reproduce.benchmarks.registry import open_benchmark
-    from reproduce.benchmarks.scoring import chosen_norm, score
+    from reproduce.benchmarks.scoring import chosen_annotation, chosen_norm, score
     from reproduce.people.matlab_pixels import to_matlab
     from reproduce.predict import joint_files
 
     benchmark = open_benchmark(dataset, data)
     limbs = measure == "pcp"
     by = chosen_norm(benchmark, norm or "", measure, of_script=protocol == "release")
+    kind = chosen_annotation(benchmark, annotation or "")
     thresholds = np.array(at or [0.5 if limbs else benchmark.threshold])
     groups = benchmark.stick_groups if limbs else benchmark.groups
 
     def scored(predicted: Floats, path: str, grid: Floats | None) -> EvalResult:
-        return score(benchmark, predicted, measure, by, annotation, grid, path)
+        return score(benchmark, predicted, measure, by, kind, grid, path)
 
     results: dict[str, EvalResult] = {}
     rows: list[dict[str, object]] = []
@@ -165,9 +164,15 @@ def main(
         if base == "0":  # the file was read as if it counted from 1
             predicted = to_matlab(predicted)
         result, of_table = scored(predicted, path, None), scored(predicted, path, thresholds)
+        if result.unmeasured:
+            click.echo(
+                f"{path}: {result.unmeasured} of {len(predicted)} people are not counted: the "
+                f"truth has no length '{by}' of them",
+                err=True,
+            )
         results[Path(path).stem if Path(path).stem not in results else path] = result
-        if annotation in benchmark.annotations:
-            _warn_other_annotation(path, annotation, predicted, benchmark)
+        if len(benchmark.annotations) > 1:
+            _warn_other_annotation(path, kind, predicted, benchmark)
         for threshold in thresholds.tolist():
             rows.append(
                 {

@@ -66,28 +66,29 @@ def json_(
     from reproduce.people import coco_files, flic_files, lsp_files, mpii_files
     from reproduce.people.annotation import write_json
 
+    if own_keypoints and dataset != "coco":
+        raise DataError(f"--own-keypoints goes with coco, {dataset} has its own joints")
     check_target(out)
-
+    left_out: list[str] = []
+    missing: dict[str, Any] = {"skip_missing": skip_missing, "left_out": left_out}
     # each gives the people and MPII's trailing record, which the other data sets have not
     readers: dict[str, Callable[[], tuple[list[Annotation], bool | None]]] = {
-        "mpi": lambda: mpii_files.read_folder(data, skip_missing=skip_missing),
-        "leeds": lambda: (lsp_files.read_training(data, skip_missing=skip_missing), None),
-        "flic": lambda: (flic_files.read_folder(data, skip_missing=skip_missing), None),
-        "coco": lambda: (
-            coco_files.read(data, own=own_keypoints, skip_missing=skip_missing),
-            None,
-        ),
+        "mpi": lambda: mpii_files.read_folder(data, **missing),
+        "leeds": lambda: (lsp_files.read_training(data, **missing), None),
+        "flic": lambda: (flic_files.read_folder(data, **missing), None),
+        "coco": lambda: (coco_files.read(data, own=own_keypoints, **missing), None),
     }
     found, stub = readers[dataset]()
     if not found:
         raise DataError(f"{data}: no people found (with --skip-missing: are the images there?)")
+    names = coco_files.keypoint_names(data) if own_keypoints else ()
     if format_ == "coco":
-        coco_files.write(out, found)
+        coco_files.write(out, found, names=names)
     else:
         write_json(out, found, stub=stub)
-    click.echo(f"{len(found)} people written to {out}")
+    without = f", {len(left_out)} left out: image not there" if left_out else ""
+    click.echo(f"{len(found)} people written to {out}{without}")
     if own_keypoints:
-        names = coco_files.keypoint_names(data)
         listed = shlex.quote(printable(",".join(names)))
         click.echo("for cpm-export proto:")
         click.echo(f"--np-in-lmdb {len(names)} --part-names {listed}")
@@ -133,7 +134,10 @@ def lmdb(
     allow_outside: bool,
     workers: int,
 ) -> None:
-    """Write records as the original script did, from its JSON files."""
+    """Write records as the original script did, from its JSON files.
+
+    They grow in OUT.partial; where the export is stopped, the same command goes on from there.
+    """
     from reproduce.people.annotation import read_json
     from reproduce.records import store
     from reproduce.runtime.progress import progress
@@ -278,7 +282,7 @@ def preview(
     """Draw a contact sheet of augmented samples, joints, centre and labels over them."""
     from reproduce.people.part_names import check_count, in_name
     from reproduce.records.opening import open_store
-    from reproduce.samples.augment import Settings
+    from reproduce.samples.augment import Settings, open_records
     from reproduce.samples.preview import contact_sheet
 
     settings = Settings(
@@ -301,7 +305,7 @@ def preview(
         if names := in_name(net.name):
             check_count(names, settings.num_parts, prototxt)
             settings = replace(settings, parts=names)
-        store = open_store(file, settings.np_in_lmdb)
+        store = open_records(file, settings)
     else:
         store = open_store(file, joints)
         found = len(store.record(0).annotation.joints)

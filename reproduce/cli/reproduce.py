@@ -29,6 +29,7 @@ from reproduce.cli.common import (
 
 if TYPE_CHECKING:
     from reproduce.benchmarks.check import Outcome
+    from reproduce.experiments.plans import Experiment, Profile
 
 _FIGURES = {"fig8": "fig08", "fig9": "fig09", "fig10": "fig10", "fig12": "fig12"}
 
@@ -301,8 +302,8 @@ def _training_command(name: str, module: str, plan: str) -> None:
         from reproduce.runtime.provenance import provenance
         from reproduce.runtime.side_by_side import run_side_by_side
 
-        if stored and results is not None:
-            raise CaffeCompatError("--stored and --results exclude each other")
+        given = {"--results": results, "--train-only": train_only, "--dry-run": dry_run}
+        _alone(stored, [option for option, value in given.items() if value])
         chosen = plans.PROFILES[profile]
         wanted = getattr(plans, plan)(chosen, stages, seeds)
         if only is not None:
@@ -312,28 +313,6 @@ def _training_command(name: str, module: str, plan: str) -> None:
                 raise CaffeCompatError(
                     f"--only {only}: no experiment is called so; there are {names}"
                 )
-        if dry_run:
-            rows = plans.estimates(chosen, wanted)
-            lines = [
-                (
-                    row.experiment,
-                    row.scheme,
-                    str(row.iterations),
-                    f"{row.operations / 1e12:.1f}",
-                    f"{row.memory / 1e6:.0f}",
-                    _hours(row.seconds),
-                )
-                for row in rows
-            ]
-            click.echo(f"profile {profile}: {chosen.about}")
-            click.echo(table(lines, ("experiment", "scheme", "iterations", "TFLOP", "MB", "time")))
-            total = _hours(sum(row.seconds for row in rows))
-            click.echo(
-                f"in all {total} at {chosen.operations:.1e} operations/s; one after the other"
-            )
-            return
-        if not train_only:
-            make_folder(out)
         folder = (
             stored_folder(profile)
             if stored
@@ -341,6 +320,11 @@ def _training_command(name: str, module: str, plan: str) -> None:
             if results
             else Path(work) / profile / "results"
         )
+        if dry_run:
+            _print_plan(chosen, wanted, folder)
+            return
+        if not train_only:
+            make_folder(out)
         if not stored and jobs > 1:
             where = ("--data", data, "--work", work, "--results", str(folder), "--device", device)
             how = ("--stages", stages, "--seeds", seeds, "--workers", workers, "--train-only")
@@ -389,6 +373,43 @@ def _training_command(name: str, module: str, plan: str) -> None:
     figure.help = (
         f"Figure {name.removeprefix('fig')} by training: runs what has no result yet, "
         "goes on where it was stopped."
+    )
+
+
+def _alone(stored: bool, others: Sequence[str]) -> None:
+    """Refuse options that ``--stored``, which only draws, leaves without effect."""
+    if stored and others:
+        raise CaffeCompatError(f"--stored and {others[0]} exclude each other")
+
+
+def _print_plan(profile: Profile, wanted: Sequence[Experiment], folder: Path) -> None:
+    """What each experiment will take, by the trainings that are done or else by the stored ones."""
+    from reproduce.experiments import plans
+    from reproduce.experiments.results import read_results, stored_folder
+
+    own = read_results(folder)
+    measured = own or read_results(stored_folder(profile.name))
+    rate = plans.measured_rate(measured.values())
+    rows = plans.estimates(profile, wanted, rate)
+    lines = [
+        (
+            row.experiment,
+            row.scheme,
+            str(row.iterations),
+            f"{row.operations / 1e12:.1f}",
+            f"{row.memory / 1e6:.0f}",
+            _hours(row.seconds),
+        )
+        for row in rows
+    ]
+    click.echo(f"profile {profile.name}: {profile.about}")
+    click.echo(table(lines, ("experiment", "scheme", "iterations", "TFLOP", "MB", "time")))
+    origin = "are assumed, not measured"
+    if rate:
+        origin = f"the trainings in {folder} made" if own else "the stored trainings made"
+    click.echo(
+        f"in all {_hours(sum(row.seconds for row in rows))}, one after the other, at the "
+        f"{rate or profile.operations:.1e} operations/s that {origin}"
     )
 
 

@@ -6,11 +6,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from reproduce.experiments.pose_machine import PoseMachineConfig
+from reproduce.experiments.results import Result
 from reproduce.network import netgen
 from reproduce.predict.protocol import SEARCH
 
@@ -37,7 +38,8 @@ class Profile:
     amp : "bf16" or "".
     warmup : iterations over which the learning rate rises linearly.
     snapshot : iterations between two snapshots; the last two are both tested.
-    operations : floating point operations per second that estimates assume.
+    operations : floating point operations per second that estimates assume where no training was
+        measured.
     baseline : the Pose Machine that Figure 6a compares with.
     """
 
@@ -54,7 +56,7 @@ class Profile:
     amp: str = ""
     warmup: int = 0
     snapshot: int = 1000
-    operations: float = 1.5e11
+    operations: float = 5e10
     baseline: PoseMachineConfig = field(default_factory=PoseMachineConfig)
 
 
@@ -104,7 +106,6 @@ _CPU = Profile(
     solver={**_ADAM, "base_lr": 2e-3},
     amp="bf16",
     warmup=200,
-    operations=4.5e11,
 )
 _PAPER = Profile(
     name="paper",
@@ -290,7 +291,7 @@ class Estimate:
     iterations : of each training; rounds of the trees.
     operations : floating point operations of the whole training; 0 where they are not counted.
     memory : bytes of the activations and gradients of a batch; 0 where they are not counted.
-    seconds : at the rate that the profile assumes.
+    seconds : at the rate of the measured trainings, or else at the one that the profile assumes.
     """
 
     experiment: str
@@ -302,18 +303,39 @@ class Estimate:
 
 
 # seconds that a tree takes on two cores, about
-_TREE = 0.25
+_TREE = 0.4
 
 
-def estimates(profile: Profile, experiments: Sequence[Experiment]) -> list[Estimate]:
+def measured_rate(results: Iterable[Result]) -> float:
+    """Floating point operations per second of trainings as they ran; 0 where none was measured."""
+    trained = [r for r in results if r.seconds and r.machine is None]
+    counts = [_operations(r.config, r.scheme, r.iterations, r.batch) for r in trained]
+    return sum(counts) / sum(r.seconds for r in trained) if trained else 0.0
+
+
+def estimates(
+    profile: Profile, experiments: Sequence[Experiment], rate: float = 0.0
+) -> list[Estimate]:
     """What each experiment will take, for ``--dry-run``.
 
-    Forward and backward count as three forwards; the time is at the profile's assumed rate.
+    Parameters
+    ----------
+    rate : floating point operations per second (:func:`measured_rate`); 0: the profile's.
     """
-    return [_estimate(profile, experiment) for experiment in experiments]
+    speed = rate or profile.operations
+    return [_estimate(profile, experiment, speed) for experiment in experiments]
 
 
-def _estimate(profile: Profile, e: Experiment) -> Estimate:
+def _operations(config: netgen.CPMConfig, scheme: str, iterations: int, batch: int) -> float:
+    """Floating point operations of a training; forward and backward count as three forwards."""
+    operations = 3 * Experiment("", config).operations * iterations * batch
+    if scheme == "stage-wise":
+        # a training a stage; those of the first stages have smaller networks
+        operations *= (config.stages + 1) / 2
+    return operations
+
+
+def _estimate(profile: Profile, e: Experiment, rate: float) -> Estimate:
     if e.kind == "pose-machine":
         rounds = profile.baseline.trees
         # a tree per class, half and round
@@ -326,15 +348,12 @@ def _estimate(profile: Profile, e: Experiment) -> Estimate:
             memory=0.0,
             seconds=_TREE * trees,
         )
-    operations = 3 * e.operations * e.iterations * profile.batch
-    if e.scheme == "stage-wise":
-        # a training a stage; those of the first stages have smaller networks
-        operations *= (e.config.stages + 1) / 2
+    operations = _operations(e.config, e.scheme, e.iterations, profile.batch)
     return Estimate(
         experiment=e.name,
         scheme=e.scheme,
         iterations=e.iterations,
         operations=operations,
         memory=e.memory * profile.batch,
-        seconds=operations / profile.operations,
+        seconds=operations / rate,
     )

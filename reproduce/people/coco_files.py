@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from caffe_compat import foreign
 from caffe_compat.errors import DataError
@@ -22,7 +23,7 @@ from caffe_compat.files import write_json
 from reproduce.people.annotation import Annotation, Floats, Other
 from reproduce.people.imagesize import image_size
 from reproduce.people.matlab_pixels import ABSENT, annotated
-from reproduce.people.skeletons import MPII_JOINTS
+from reproduce.people.skeletons import MPII_JOINTS, joint_names
 
 _WHAT = "COCO key-point file"
 _FAR = 1e7  # pixels; nothing is further away in a picture
@@ -205,6 +206,7 @@ def read(
     validation: bool = False,
     own: bool = False,
     skip_missing: bool = False,
+    left_out: list[str] | None = None,
 ) -> list[Annotation]:
     """People with keypoints; crowds and other categories than people are left out.
 
@@ -216,6 +218,7 @@ def read(
     own : keep the file's own key points, whatever they are, instead of the 16 joints made of COCO's
         17.
     skip_missing : leave out people whose image is not there, below the file's folder.
+    left_out : takes the image of each person left out.
 
     Raises
     ------
@@ -244,6 +247,8 @@ def read(
                 raise foreign.Unfit(f"its image {image!r} has no file_name")
             folder = Path(path).parent
             if skip_missing and not (folder / images[image]["file_name"]).exists():
+                if left_out is not None:
+                    left_out.append(images[image]["file_name"])
                 continue
             people.append((image, _person(entry, count)))
             if image not in sizes:
@@ -272,11 +277,29 @@ def read(
     return found
 
 
-def write(path: str | os.PathLike[str], annotations: Sequence[Annotation]) -> None:
-    """Write people as COCO keypoints JSON; joints that COCO does not have (pelvis, neck, head top)
-    are left out."""
+def write(
+    path: str | os.PathLike[str],
+    annotations: Sequence[Annotation],
+    *,
+    names: tuple[str, ...] = (),
+) -> None:
+    """Write people as COCO keypoints JSON.
+
+    Joints that COCO does not have (pelvis, neck, head top) are left out; those outside of their
+    picture, where LSPET puts what nobody saw, are not labelled (v = 0).
+
+    Parameters
+    ----------
+    names : of the joints, where they are key points of the user's own (``read(own=True)``): they
+        become the category's key points. Without them the joints get COCO's 17 names.
+
+    Raises
+    ------
+    DataError : people whose joints have no names, or have not these.
+    """
     images: dict[str, int] = {}
     records, entries = [], []
+    keypoints = names or KEYPOINTS
     for number, a in enumerate(annotations, 1):
         if a.image not in images:
             images[a.image] = len(images) + 1
@@ -288,16 +311,13 @@ def write(path: str | os.PathLike[str], annotations: Sequence[Annotation]) -> No
                     "height": a.size[1],
                 }
             )
-        points = np.zeros((17, 3))
-        known = annotated(a.joints)
-        if len(a.joints) == len(MPII_JOINTS):
-            for row, name in enumerate(MPII_JOINTS):
-                source = _SOURCES[name]
-                if len(source) == 1 and name != "head" and known[row]:
-                    points[KEYPOINTS.index(source[0])] = [
-                        *a.joints[row, :2],
-                        2 if a.joints[row, 2] else 1,
-                    ]
+        rows = _rows(len(a.joints), names)
+        points = np.zeros((len(keypoints), 3))
+        there = annotated(a.joints) & _inside(a)
+        for row, name in rows.items():
+            if there[row]:
+                v = 2 if a.joints[row, 2] else 1
+                points[keypoints.index(name)] = [*a.joints[row, :2], v]
         side = a.scale * 200
         box = [float(a.objpos[0] - side / 2), float(a.objpos[1] - side / 2), side, side]
         entries.append(
@@ -312,6 +332,33 @@ def write(path: str | os.PathLike[str], annotations: Sequence[Annotation]) -> No
                 "num_keypoints": int((points[:, 2] > 0).sum()),
             }
         )
-    category = {"id": 1, "name": "person", "keypoints": list(KEYPOINTS), "skeleton": []}
+    category = {"id": 1, "name": "person", "keypoints": list(keypoints), "skeleton": []}
     content = {"images": records, "annotations": entries, "categories": [category]}
     write_json(path, content, indent=None)
+
+
+def _rows(count: int, names: tuple[str, ...]) -> dict[int, str]:
+    """The key point that each of a person's joints is, for those that are one.
+
+    Parameters
+    ----------
+    names : of the user's own key points; without them the joints have the authors' order.
+    """
+    if names:
+        if len(names) != count:
+            raise DataError(f"a person has {count} joints, {len(names)} names are given")
+        return dict(enumerate(names))
+    found = {}
+    for row, joint in enumerate(joint_names(count)):
+        source = _SOURCES.get(joint, ())
+        if len(source) == 1 and joint != "head":  # COCO's nose is no head
+            found[row] = source[0]
+    if not found:
+        raise DataError(f"people of {count} joints: COCO's names of the joints are not known")
+    return found
+
+
+def _inside(a: Annotation) -> npt.NDArray[np.bool_]:
+    """Which joints lie in the picture."""
+    places = a.joints[:, :2]
+    return np.asarray(((places >= 0) & (places < a.size)).all(1))

@@ -68,9 +68,20 @@ def read_examples(mat: str | os.PathLike[str]) -> list[Any]:
 
 
 def read_training(
-    mat: str | os.PathLike[str], images: str | os.PathLike[str], *, skip_missing: bool = False
+    mat: str | os.PathLike[str],
+    images: str | os.PathLike[str],
+    *,
+    skip_missing: bool = False,
+    left_out: list[str] | None = None,
 ) -> list[Annotation]:
     """The training examples; other examples of the same image are the other people.
+
+    Parameters
+    ----------
+    mat : the list of examples.
+    images : folder of the images.
+    skip_missing : leave out people whose image is not there.
+    left_out : takes the image of each person left out.
 
     Raises
     ------
@@ -92,6 +103,8 @@ def read_training(
     for i, (name, person) in enumerate(people):
         path = Path(images) / name
         if skip_missing and not path.exists():
+            if left_out is not None:
+                left_out.append(name)
             continue
         others = tuple(people[j][1] for j in by_image[name] if j != i)
         found.append(
@@ -112,10 +125,15 @@ def read_training(
     return found
 
 
-def read_folder(root: str | os.PathLike[str], *, skip_missing: bool = False) -> list[Annotation]:
-    """Read a folder with ``examples.mat`` and ``images/``."""
+def read_folder(
+    root: str | os.PathLike[str],
+    *,
+    skip_missing: bool = False,
+    left_out: list[str] | None = None,
+) -> list[Annotation]:
+    """Read a folder with ``examples.mat`` and ``images/``; see :func:`read_training`."""
     mats = sorted(Path(root).rglob("*examples.mat"))
     if not mats:
         raise DataError(f"{os.fspath(root)}: no examples.mat in it (FLIC download)")
     images = matfile.images_of(mats[0], root)
-    return read_training(mats[0], images, skip_missing=skip_missing)
+    return read_training(mats[0], images, skip_missing=skip_missing, left_out=left_out)

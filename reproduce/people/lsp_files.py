@@ -203,7 +203,12 @@ def annotate(
     return found
 
 
-def read_training(root: str | os.PathLike[str], *, skip_missing: bool = False) -> list[Annotation]:
+def read_training(
+    root: str | os.PathLike[str],
+    *,
+    skip_missing: bool = False,
+    left_out: list[str] | None = None,
+) -> list[Annotation]:
     """The training annotations: LSPET, then LSP 1 to 1000.
 
     Scales are computed over all people of the joints files, as the authors did, whether or not
@@ -213,6 +218,7 @@ def read_training(root: str | os.PathLike[str], *, skip_missing: bool = False) -
     ----------
     root : folder that holds the two data sets.
     skip_missing : leave out people whose image file is missing (default: an error that names it).
+    left_out : takes the image of each person left out.
 
     Returns
     -------
@@ -228,4 +234,6 @@ def read_training(root: str | os.PathLike[str], *, skip_missing: bool = False) -
             path = Path(root) / (pattern % number)
             sizes.append((0, 0) if skip_missing and not path.exists() else image_size(path))
     found = annotate(lspet, lsp, sizes, patterns)
+    if left_out is not None:
+        left_out.extend(a.image for a in found if a.size == (0, 0))
     return [a for a in found if a.size != (0, 0)]

@@ -87,6 +87,7 @@ def read(
     split: set[tuple[int, int]],
     *,
     skip_missing: bool = False,
+    left_out: list[str] | None = None,
 ) -> tuple[list[Annotation], bool | None]:
     """The training people, as the authors' script took them.
 
@@ -96,6 +97,7 @@ def read(
     images : folder of the images.
     split : which (image, person) belong to the validation split.
     skip_missing : leave out images whose file is missing.
+    left_out : takes the image of each person left out.
 
     Returns
     -------
@@ -108,7 +110,7 @@ def read(
     """
     (release,) = matfile.load(mat, "RELEASE")
     with foreign.reading(mat, "annotation file of MPII"):
-        return _read_release(release, images, split, skip_missing)
+        return _read_release(release, images, split, skip_missing, left_out)
 
 
 def _read_release(
@@ -116,6 +118,7 @@ def _read_release(
     images: str | os.PathLike[str],
     split: set[tuple[int, int]],
     skip_missing: bool,
+    left_out: list[str] | None,
 ) -> tuple[list[Annotation], bool | None]:
     root = release.reshape(-1)[0]
     found: list[Annotation] = []
@@ -135,6 +138,8 @@ def _read_release(
             if size == (0, 0):
                 path = Path(images) / name
                 if skip_missing and not path.exists():
+                    if left_out is not None:
+                        left_out.extend(name for one in made if one is not None)
                     break
                 size = image_size(path)
             joints = np.zeros((JOINTS, 3))
@@ -162,10 +167,13 @@ def _read_release(
 
 
 def read_folder(
-    root: str | os.PathLike[str], *, skip_missing: bool = False
+    root: str | os.PathLike[str],
+    *,
+    skip_missing: bool = False,
+    left_out: list[str] | None = None,
 ) -> tuple[list[Annotation], bool | None]:
-    """Read a folder with the annotation file, ``images/`` and ``detections.mat`` somewhere in
-    it."""
+    """Read a folder with the annotation file, ``images/`` and ``detections.mat`` somewhere in it;
+    see :func:`read`."""
     mats = sorted(Path(root).rglob(MAT)) or sorted(Path(root).rglob("mpii*release*.mat"))
     splits = sorted(Path(root).rglob("detections.mat"))
     if not mats:
@@ -173,4 +181,5 @@ def read_folder(
     if not splits:
         raise DataError(f"{os.fspath(root)}: no detections.mat in it (Tompson's validation split)")
     images = matfile.images_of(mats[0], root)
-    return read(mats[0], images, read_split(splits[0]), skip_missing=skip_missing)
+    split = read_split(splits[0])
+    return read(mats[0], images, split, skip_missing=skip_missing, left_out=left_out)

@@ -124,7 +124,12 @@ def _numbers_of(value: Any) -> Floats:
     """
     array = np.asarray(value)
     if array.dtype.kind == "O":
-        array = np.array(array.tolist(), np.float64)  # None becomes nan, anything else raises
+        try:
+            array = np.array(array.tolist(), np.float64)  # None becomes nan, anything else raises
+        except (TypeError, ValueError):
+            raise Unfit(
+                "it holds no array of real numbers (a sparse matrix is saved as full(...))"
+            ) from None
     if array.dtype.kind == "c" and not array.imag.any():
         array = array.real
     if array.dtype.kind not in "fiu":

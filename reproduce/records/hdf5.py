@@ -23,7 +23,7 @@ from caffe_compat.foreign import Unfit, open_hdf5, reading, take
 from reproduce.people.annotation import Annotation, Other, counted_from_0, counted_from_1
 from reproduce.records import layout
 from reproduce.records.layout import Record
-from reproduce.records.store import LMDBStore
+from reproduce.records.store import LMDBStore, check_number
 
 FORMAT = "cpm records 1"
 Progress = Callable[[int, int], None]
@@ -105,7 +105,7 @@ class HDF5Store:
                 )
             self._columns = _columns(file)
             self._count = len(self._columns["key"])
-            self.joints = self._columns["joints"].shape[1]
+            self.joints = self.joints_shown = self._columns["joints"].shape[1]
             images = file["images"]
             if images.shape != (self._count,):
                 raise Unfit(f"'images' has the shape {images.shape}, expected {self._count}")
@@ -168,8 +168,9 @@ class HDF5Store:
 
         Raises
         ------
-        DataError : a damaged image.
+        DataError : no record with this number, or a damaged image.
         """
+        check_number(self.path, index, len(self))
         raw = self.raw(index)
         height, width = (int(v) for v in self._columns["size"][index])
         if self.encoded:

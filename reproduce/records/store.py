@@ -40,12 +40,26 @@ Progress = Callable[[int, int], None]
 
 
 class Store(Protocol):
-    """Records by index."""
+    """Records by index.
+
+    Attributes
+    ----------
+    joints : joints per person, as they are read.
+    joints_shown : joints per person that the records show to have; 0 where they do not tell.
+    """
+
+    joints: int
+    joints_shown: int
 
     def __len__(self) -> int: ...
 
     def record(self, index: int) -> Record:
-        """The i-th record in key order."""
+        """The i-th record in key order.
+
+        Raises
+        ------
+        DataError : no record with this number, or a damaged one.
+        """
         ...
 
     def close(self) -> None:
@@ -70,15 +84,15 @@ class LMDBStore:
         self.reader = LMDBReader(path)
         if not len(self.reader):
             raise DataError(f"{os.fspath(path)}: holds no records")
-        shown = self._joints_shown()
-        if joints is not None and shown > joints:
+        self.joints_shown = self._most_joints()
+        if joints is not None and self.joints_shown > joints:
             raise DataError(
-                f"{os.fspath(path)}: its records have {shown} joints per person, more than "
-                f"{joints} (--joints, or np_in_lmdb of the definition): some would be dropped"
+                f"{os.fspath(path)}: its records have {self.joints_shown} joints per person, more "
+                f"than {joints} (--joints, or np_in_lmdb of the definition): some would be dropped"
             )
-        self.joints = joints if joints is not None else _usual(shown)
+        self.joints = joints if joints is not None else usual_joints(self.joints_shown)
 
-    def _joints_shown(self) -> int:
+    def _most_joints(self) -> int:
         """The most joints in a sample of the records; damaged ones are met when they are read."""
         step = max(1, len(self.reader) // _LOOKED_AT)
         most = 0
@@ -99,8 +113,9 @@ class LMDBStore:
 
         Raises
         ------
-        DataError : names the key.
+        DataError : no record with this number, or a damaged one; names the key.
         """
+        check_number(self.reader.path, index, len(self))
         key = self.reader.keys[index].decode("ascii", "backslashreplace")
         where = f"{self.reader.path}: record {key}"
         try:
@@ -114,7 +129,20 @@ class LMDBStore:
             raise DataError(text if text.startswith(where) else f"{where}: {text}") from None
 
 
-def _usual(shown: int) -> int:
+def check_number(path: str | os.PathLike[str], index: int, count: int) -> None:
+    """Raise where a file has no record with this number.
+
+    Raises
+    ------
+    DataError : says how many there are.
+    """
+    if not 0 <= index < count:
+        raise DataError(
+            f"{os.fspath(path)}: has no record {index}; its {count} records count from 0"
+        )
+
+
+def usual_joints(shown: int) -> int:
     """Joints per person where so many show: MPII's 16 may end with some that are never labelled."""
     return 16 if 14 <= shown <= 16 or not shown else shown
 
@@ -234,7 +262,8 @@ def export_lmdb(
     """Write an LMDB; an interrupted one goes on where it was committed last.
 
     The database grows in ``OUT.partial`` and gets its name when it is complete: nothing that is
-    called ``OUT`` is ever half-written.
+    called ``OUT`` is ever half-written. Where a bad image stops it, the records before it stay
+    there for the next run.
 
     Parameters
     ----------
@@ -274,8 +303,12 @@ def _export(
         raise DataError(f"{target}: exists already; remove it or choose another name with -o")
     about = {"people": made.digest, "jpeg": jpeg, "skip_bad": skip_bad}
     made, done, skipped = _begin(partial, made, about)
-    paths = [image_path(root, a, outside=outside) for a in made.annotations]
-    need = _check_space(made, paths, target, jpeg, done)
+    try:
+        paths = [image_path(root, a, outside=outside) for a in made.annotations]
+        need = _check_space(made, paths, target, jpeg, done)
+    except DataError:
+        _left(partial, done)
+        raise
     jobs = [
         (str(paths[i]), a, i, made.total, jpeg) for i, a in enumerate(made.annotations) if i >= done
     ]
@@ -285,16 +318,15 @@ def _export(
     # a killed process loses nothing without sync; the disk is synced once, before the database gets
     # its name
     env = lmdb.open(str(partial), map_size=size, sync=False, metasync=False)
+    bad = ""
     try:
         transaction = env.begin(write=True)
         for number, value, error in _results(jobs, workers):
+            if error and not skip_bad:
+                bad = f"record {number} of {made.total}: {error}"
+                done = number
+                break
             if error:
-                if not skip_bad:
-                    transaction.commit()
-                    raise DataError(
-                        f"record {number} of {made.total}: {error} (--skip-bad leaves such records "
-                        "out)"
-                    )
                 skipped.append(f"record {number}: {error}")
             else:
                 _append(transaction, b"%07d" % number, value)
@@ -305,14 +337,28 @@ def _export(
                 transaction.commit()
                 transaction = env.begin(write=True)
             progress(number + 1, made.total)
-        _commit(transaction, partial, made.total, skipped)
+        _commit(transaction, partial, done if bad else made.total, skipped)
         env.sync(True)
     except lmdb.Error as error:
         raise DataError(f"{partial}: cannot be written: {error}") from None
     finally:
         env.close()
+    if bad:
+        raise DataError(f"{bad} (--skip-bad leaves such records out){_left(partial, done)}")
     _finish(partial, target)
     return skipped
+
+
+def _left(partial: Path, done: int) -> str:
+    """Words for the records that a failed export leaves; where there are none, its folder goes."""
+    if done:
+        return (
+            f"; the {done} records before it stay in {partial}, and the same command goes on "
+            "from them"
+        )
+    _clear(partial)
+    partial.rmdir()
+    return ""
 
 
 def _names(out: str | os.PathLike[str]) -> tuple[Path, Path]:

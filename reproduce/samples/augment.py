@@ -16,6 +16,7 @@ golden data) and ``imgwarp.cpp`` of OpenCV 4 (coordinate precision: 10 bits, rou
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -27,7 +28,9 @@ import numpy.typing as npt
 from caffe_compat.errors import DataError
 from caffe_compat.picturesize import pixel_limit
 from reproduce.people.annotation import Annotation
-from reproduce.people.skeletons import Skeleton, named, skeleton
+from reproduce.people.skeletons import Skeleton, known, named, skeleton
+from reproduce.records.opening import open_store
+from reproduce.records.store import Store, usual_joints
 from reproduce.runtime.plain_opencv import use_plain_opencv
 from reproduce.samples import labels
 from reproduce.samples.dice import Dice
@@ -94,6 +97,12 @@ class Settings:
         if self.parts:
             return named(self.parts, mirrored=self.flip_prob > 0)
         return skeleton(self.num_parts)
+
+    def sources(self, joints: int) -> tuple[tuple[int, int], ...]:
+        """For each part, the two of a record's joints that it is the mean of."""
+        if self.transform_body_joint:
+            return self.skeleton.sources
+        return tuple((joint, joint) for joint in range(joints))
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -178,18 +187,44 @@ class Sample:
     choice: Augmentation
 
 
+def open_records(path: str | os.PathLike[str], settings: Settings) -> Store:
+    """The record file that samples are made of, if its joints are those that the settings expect.
+
+    Raises
+    ------
+    DataError : no such records, or records of other joints: the labels would be of other parts.
+    """
+    store = open_store(path, settings.np_in_lmdb)
+    shown = store.joints_shown
+    sources = settings.sources(settings.np_in_lmdb)
+    expected = 1 + max((joint for pair in sources for joint in pair), default=-1)
+    in_order = sources == tuple((part, part) for part in range(expected))
+    # Joints that stay in their order may end with some that are never labelled, and 16 is what
+    # np_in_lmdb is where nobody set it.
+    declared = in_order and settings.np_in_lmdb == expected
+    fits = shown == expected if in_order else usual_joints(shown) >= expected
+    if not shown or not expected or declared or fits:
+        return store
+    if usual_joints(shown) == 16:
+        advice = "--parts 14"
+    elif known(shown):
+        advice = f"--parts {shown} --np-in-lmdb {shown}"
+    else:
+        advice = "--part-names and --np-in-lmdb, one for each joint"
+    raise DataError(
+        f"{os.fspath(path)}: its records have {shown} joints per person, {expected} are expected "
+        f"for {settings.num_parts} parts: correct num_parts and np_in_lmdb of the definition "
+        f"(cpm-export proto {advice})"
+    )
+
+
 def read_scene(annotation: Annotation, settings: Settings) -> Scene:
     """Joints become the network's parts in single precision, visibility 0, 1 or 2."""
     width, height = annotation.size
     count = len(annotation.joints)
     if any(len(other.joints) < count for other in annotation.others):
         raise DataError("another person in the record has fewer joints than its own")
-    sources = np.array(
-        settings.skeleton.sources
-        if settings.transform_body_joint
-        else [(i, i) for i in range(count)],
-        np.intp,
-    ).reshape(-1, 2)
+    sources = np.array(settings.sources(count), np.intp).reshape(-1, 2)
     if sources.max(initial=0) >= count or len(sources) != settings.num_parts:
         raise DataError(
             f"the record has {count} joints per person, which cannot give the network's "

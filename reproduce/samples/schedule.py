@@ -27,10 +27,9 @@ from caffe_compat.layers.base import Layer
 from caffe_compat.training.draws import Draws
 from caffe_compat.training.sources import Batch, find_file, register_source
 from reproduce.people.skeletons import known
-from reproduce.records.opening import open_store
 from reproduce.records.store import Store
 from reproduce.runtime.processes import end_with_parent
-from reproduce.samples.augment import Augmentation, Sample, Settings, augment, roll
+from reproduce.samples.augment import Augmentation, Sample, Settings, augment, open_records, roll
 from reproduce.samples.dice import CaffeDice, SampleDice
 
 DiceKind = Literal["numpy", "caffe"]
@@ -189,7 +188,7 @@ class CPMDataset:
     """
 
     def __init__(self, path: str | os.PathLike[str], settings: Settings, *, seed: int = 1) -> None:
-        self._maker = SampleMaker(open_store(path, settings.np_in_lmdb), settings, seed)
+        self._maker = SampleMaker(open_records(path, settings), settings, seed)
         self._count = len(self._maker.store)
         self._maker.store.close()
         self.epoch = 0
@@ -389,7 +388,7 @@ def source_for(
     path = (
         Path(data) if data else find_file(layer.options.source, root, f"layer '{layer.name}': LMDB")
     )
-    store = open_store(path, settings.np_in_lmdb)
+    store = open_records(path, settings)
     tables = None
     if settings.aug_way == "table":
         tables = Tables(root / ".." / "..", settings.num_total_augs, len(store))

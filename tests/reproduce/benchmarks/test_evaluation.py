@@ -117,7 +117,9 @@ def test_flic_pcp_and_pdj(case: dict[str, Any]) -> None:
     )
     prediction, points = joint_files.read_mat(path), from_matlab(truth[:, :11])
     found = measures.pcp(prediction, points, FLIC_POINTS, Flic.sticks)
-    np.testing.assert_allclose(found, np.array(case["pcp"]), atol=1e-7)
+    recorded = np.array(case["pcp"])
+    np.testing.assert_allclose(found.per_joint, recorded[:, :-1], atol=1e-7)
+    np.testing.assert_allclose(found.total, recorded[:, -1], atol=1e-7)
     reference = np.linalg.norm(truth[:, 3] - truth[:, 6], axis=1)
     wide = measures.pck(prediction, points, reference, FLIC_POINTS, measures.WIDE_THRESHOLDS)
     groups = (("Leye", "Reye"), ("nose",), *Flic.groups.values())
@@ -216,6 +218,38 @@ def test_published_lsp_numbers(name: str, hits: int, total: float, row: list[flo
     assert [round(found[part], 2) for part in BODY_GROUPS] == row
 
 
+@needs_data
+def test_people_whom_the_truth_does_not_measure_are_not_counted() -> None:
+    """83 people of MPII's split have no torso; perfect predictions find every joint all the same."""
+    mpii = MpiiValidation(DATA)
+    perfect = mpii.truth(len(mpii.joints))[0]
+    result = mpii.score(perfect, norm="torso")
+    assert result.total.min() == 100
+    assert result.unmeasured == 83
+    everybody = mpii.score(perfect)
+    assert everybody.unmeasured == 0
+    assert everybody.counted.sum() - result.counted.sum() == 673
+    file = DATA / "mpii" / "newell.h5"
+    scored = _evaluate(file, "--dataset", "mpi", "--norm", "torso", "--data", DATA, "--json")
+    assert json.loads(scored.stdout)[0]["total"] == 95.9
+    assert "83 of 2958 people are not counted" in scored.stderr
+    # a prediction without its own length has missed its joints
+    lsp = Lsp(DATA)
+    nothing = np.full_like(lsp.truth(len(lsp.joints))[0], np.nan)
+    missed = lsp.score(nothing, norm="prediction")
+    assert (missed.total.max(), missed.counted.sum(), missed.unmeasured) == (0, 14000, 0)
+
+
+@needs_data
+def test_limbs_count_where_they_are_annotated() -> None:
+    mpii = MpiiValidation(DATA)
+    limbs = mpii.score_limbs(mpii.truth(len(mpii.joints))[0])
+    leg = limbs.names.index("R lower leg")
+    # one of them has no length: its two ends are one point, which nothing can find
+    assert (limbs.counted[leg], limbs.hits[0, leg]) == (2114, 2113)
+    np.testing.assert_allclose(limbs.per_joint, 100 * limbs.hits / limbs.counted)
+
+
 def test_pck_by_eye() -> None:
     truth = np.array([[[0.0, 0], [10, 0], [np.nan, np.nan]]])
     guess = np.array([[[0.0, 2], [10, 6], [5, 5]]])
@@ -235,6 +269,12 @@ def test_mat_round_trip(tmp_path: Path) -> None:
     (tmp_path / "bad.mat").write_bytes(b"nothing")
     with pytest.raises(DataError):
         joint_files.read_mat(tmp_path / "bad.mat")
+    from scipy.io import savemat
+    from scipy.sparse import csc_array
+
+    savemat(tmp_path / "sparse.mat", {"prediction_all": csc_array(np.eye(3))})
+    with pytest.raises(DataError, match=r"no array of real numbers \(a sparse"):
+        joint_files.read_mat(tmp_path / "sparse.mat")
 
 
 def _evaluate(*args: object) -> Any:
@@ -324,6 +364,46 @@ def test_evaluate_measures_and_norms(tmp_path: Path) -> None:
         ).exit_code
         == 2
     )
+
+
+@needs_data
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ("--dataset lsp --protocol release", "--protocol release chooses the norm of PCK on flic"),
+        ("--dataset flic --protocol release --measure pcp", "not with --measure pcp"),
+        ("--dataset flic --protocol release --norm torso", "with no --norm"),
+        ("--dataset flic --annotation pc", "--annotation pc: flic has oc"),
+        ("--dataset mpi --annotation oc", "--annotation oc: mpi has pc"),
+    ],
+)
+def test_options_without_effect_are_refused(arguments: str, says: str) -> None:
+    file = DATA / "release" / "LSP_prediction_model_LSP_6s.mat"
+    result = _evaluate(file, *arguments.split(), "--data", DATA)
+    assert result.exit_code == 2
+    assert says in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+@needs_data
+def test_the_door_refuses_what_there_is_not() -> None:
+    truth = Lsp(DATA).truth(14)[0]
+    wrong: list[tuple[dict[str, Any], str]] = [
+        ({"measure": "pcx"}, "no measure 'pcx'; there are pck, pcp"),
+        ({"annotation": "xx"}, "--annotation xx: lsp has pc, oc"),
+        ({"thresholds": []}, r"thresholds \[\]: expected one number or several"),
+        ({"thresholds": [[0.1]]}, "expected one number or several"),
+    ]
+    for options, says in wrong:
+        with pytest.raises(CaffeCompatError, match=says):
+            evaluate(truth, "lsp", DATA, **options)
+    for measure in ("pck", "pcp"):
+        with pytest.raises(CaffeCompatError, match=r"shape \(1000, 14, 3\), expected \(people"):
+            evaluate(np.zeros((1000, 14, 3)), "lsp", DATA, measure=measure)
+    one = evaluate(truth, "lsp", DATA, thresholds=0.2)
+    assert one.total.tolist() == [100]
+    with pytest.raises(CaffeCompatError, match="one threshold has no area"):
+        _ = one.auc
 
 
 @needs_data

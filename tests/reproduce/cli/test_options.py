@@ -204,6 +204,8 @@ def test_names_of_devices(name: str) -> None:
     [
         (["check", "--prototxt", "x"], "--prototxt goes with --model"),
         (["fig4", "--stored", "--results", "x"], "--stored and --results exclude each other"),
+        (["fig6", "--stored", "--train-only"], "--stored and --train-only exclude each other"),
+        (["fig5", "--stored", "--dry-run"], "--stored and --dry-run exclude each other"),
         (["fig5", "--only", "nobody*"], "no experiment is called so; there are joint-"),
     ],
 )

@@ -94,6 +94,24 @@ def test_dry_run_trains_nothing(tmp_path: Path) -> None:
         assert "in all" in result.output
     assert "no-supervision-3-seed2" in result.output
     assert not (tmp_path / "w").exists()
+    assert "are assumed, not measured" in result.output
+
+
+def test_planned_times_are_those_of_the_stored_trainings() -> None:
+    """All together take as long as they took; each by itself a few times more or less, since not
+    all ran alone."""
+    stored = read_results(stored_folder("cpu"))
+    profile = plans.PROFILES["cpu"]
+    planned = plans.estimates(
+        profile, plans.stages_of_fig6(profile, 3, 1), plans.measured_rate(stored.values())
+    )
+    assert {row.experiment for row in planned} <= stored.keys()
+    for row in planned:
+        assert 1 / 3 < row.seconds / stored[row.experiment].seconds < 3
+    whole = sum(stored[row.experiment].seconds for row in planned)
+    assert sum(row.seconds for row in planned) == pytest.approx(whole, rel=0.25)
+    output = str(_run("fig6", "--profile", "cpu", "--dry-run").output)
+    assert "operations/s that the stored trainings made" in output
 
 
 @pytest.mark.slow

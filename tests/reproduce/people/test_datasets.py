@@ -5,17 +5,20 @@ from __future__ import annotations
 import contextlib
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from caffe_compat.errors import CaffeCompatError, DataError
+from reproduce.cli import export
 from reproduce.people import annotation, coco_files, flic_files, lsp_files, matfile, mpii_files
 from reproduce.people.imagesize import image_size
-from reproduce.people.skeletons import MPII_JOINTS
+from reproduce.people.skeletons import MPII_JOINTS, PARTS_9
 from tests.paths import DATA, GOLDEN, needs_data
 
 _SETS = GOLDEN / "matlab" / "datasets"
@@ -31,6 +34,12 @@ def test_mpii_equals_the_original() -> None:
     assert len(split) == 2958
     people, stub = mpii_files.read(_SETS / "mpii_release.mat", DATA / "mpii" / "images", split)
     assert annotation.to_json(people, stub=stub) == (_JSON / "mpi.json").read_text()
+    left_out: list[str] = []
+    nowhere = _SETS / "none"
+    found, _ = mpii_files.read(
+        _SETS / "mpii_release.mat", nowhere, split, skip_missing=True, left_out=left_out
+    )
+    assert (found, left_out) == ([], [person.image for person in people])
 
 
 @needs_data
@@ -44,17 +53,21 @@ def test_flic_equals_the_original() -> None:
 
 @needs_data
 def test_the_whole_flic_file() -> None:
-    people = flic_files.read_folder(DATA / "flic", skip_missing=True)
+    left_out: list[str] = []
+    people = flic_files.read_folder(DATA / "flic", skip_missing=True, left_out=left_out)
     examples = flic_files.read_examples(DATA / "flic" / "examples.mat")
     assert len(examples) == 5003
     assert sum(bool(matfile.number(e.istrain)) for e in examples) == 3987
     assert people
+    assert len(people) + len(left_out) == 3987
     assert all(np.isfinite(a.joints).all() for a in people)
 
 
 @needs_data
 def test_the_whole_leeds_set() -> None:
-    people = lsp_files.read_training(DATA, skip_missing=True)
+    left_out: list[str] = []
+    people = lsp_files.read_training(DATA, skip_missing=True, left_out=left_out)
+    assert len(people) + len(left_out) == 11000
     assert sum(a.image.startswith("lsp/") for a in people) == 1000
     assert not any(a.image >= "lsp/images/im1001.jpg" for a in people if a.image.startswith("lsp/"))
     with pytest.raises(DataError, match="im0"):
@@ -128,7 +141,21 @@ def test_people_of_a_coco_file_without_their_image(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "a.jpg"), np.zeros((150, 100, 3), np.uint8))
     with pytest.raises(DataError, match=r"gone\.jpg.*--skip-missing"):
         coco_files.read(tmp_path / "c.json")
-    assert len(coco_files.read(tmp_path / "c.json", skip_missing=True)) == 2
+    left_out: list[str] = []
+    found = coco_files.read(tmp_path / "c.json", skip_missing=True, left_out=left_out)
+    assert (len(found), left_out) == (2, ["gone.jpg"])
+    command = ["json", "coco", "--data", str(tmp_path / "c.json"), "-o", str(tmp_path / "o.json")]
+    result = CliRunner().invoke(export.main, [*command, "--skip-missing"])
+    assert "2 people written to" in result.stdout
+    assert "o.json, 1 left out: image not there" in result.stdout
+
+
+def test_own_key_points_are_of_coco_files_alone(tmp_path: Path) -> None:
+    command = ["json", "flic", "--data", str(tmp_path), "-o", str(tmp_path / "o.json")]
+    result = CliRunner().invoke(export.main, [*command, "--own-keypoints"])
+    assert result.exit_code == 2
+    assert "--own-keypoints goes with coco" in result.stderr
+    assert not (tmp_path / "o.json").exists()
 
 
 @pytest.mark.parametrize("images", ["", "mpii", "mpii/mpii_human_pose_v1_u12_2"])
@@ -153,6 +180,31 @@ def test_coco_out_and_in(tmp_path: Path) -> None:
     for a, b in zip(people, again, strict=True):
         np.testing.assert_allclose(a.joints[limbs], b.joints[limbs])
         np.testing.assert_allclose([a.scale, *a.objpos], [b.scale, *b.objpos])
+
+
+def test_coco_out_of_nine_parts_and_of_own_key_points(tmp_path: Path) -> None:
+    (tmp_path / "c.json").write_text(json.dumps(_coco()))
+    person = coco_files.read(tmp_path / "c.json")[0]
+    nine = np.array([(10.0 + part, 20.0, part % 2) for part in range(len(PARTS_9))])
+    nine[PARTS_9.index("Lwri"), 0] = -27.1  # as LSPET marks what nobody saw
+    coco_files.write(tmp_path / "d.json", [replace(person, joints=nine)])
+    (entry,) = json.loads((tmp_path / "d.json").read_text())["annotations"]
+    points = np.array(entry["keypoints"]).reshape(17, 3)
+    found = dict(zip(coco_files.KEYPOINTS, points.tolist(), strict=True))
+    assert found["left_elbow"] == [11, 20, 2]
+    assert found["right_hip"] == [17, 20, 2]
+    assert found["left_wrist"] == [0, 0, 0]
+    assert entry["num_keypoints"] == 7  # not the head, not the wrist
+
+    own = np.array([[1.0, 2.0, 1.0], [3.0, 4.0, 0.0]])
+    dog = replace(person, joints=own, others=())
+    coco_files.write(tmp_path / "e.json", [dog], names=("tail", "paw"))
+    assert coco_files.keypoint_names(tmp_path / "e.json") == ("tail", "paw")
+    (again,) = coco_files.read(tmp_path / "e.json", own=True)
+    np.testing.assert_array_equal(again.joints, own)
+    with pytest.raises(DataError, match="people of 2 joints"):
+        coco_files.write(tmp_path / "f.json", [dog])
+    assert not (tmp_path / "f.json").exists()
 
 
 @pytest.mark.parametrize(

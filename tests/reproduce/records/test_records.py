@@ -138,6 +138,36 @@ def test_bad_images(tmp_path: Path) -> None:
     assert len(LMDBReader(tmp_path / "out")) == 4
 
 
+@pytest.mark.parametrize("bad", [0, 3])
+def test_a_bad_image_keeps_the_records_before_it(tmp_path: Path, bad: int) -> None:
+    """The message says where they are, and the next run goes on from them; no records, no
+    folder."""
+    plan = store.plan(dataset(tmp_path, 6), seed=0)
+    image = tmp_path / "MPI" / "images" / plan.annotations[bad].image
+    aside = image.rename(tmp_path / "aside")
+    partial = tmp_path / "out.partial"
+    with pytest.raises(DataError, match=r"record \d of 6") as caught:
+        store.export_lmdb(plan, tmp_path, tmp_path / "out")
+    said = f"the {bad} records before it stay in {partial}" in str(caught.value)
+    assert said == partial.exists() == bool(bad)
+    aside.rename(image)
+    begun: list[int] = []
+    store.export_lmdb(
+        plan, tmp_path, tmp_path / "out", progress=lambda done, total: begun.append(done)
+    )
+    assert begun == list(range(bad + 1, 7))
+    assert len(LMDBReader(tmp_path / "out")) == 6
+
+
+def test_a_number_that_no_record_has(tmp_path: Path) -> None:
+    store.export_lmdb(store.plan(dataset(tmp_path, 2), seed=0), tmp_path, tmp_path / "out")
+    records = store.LMDBStore(tmp_path / "out")
+    hdf5.from_lmdb(records, tmp_path / "out.h5")
+    for opened in (records, hdf5.HDF5Store(tmp_path / "out.h5")):
+        with pytest.raises(DataError, match="has no record 99; its 2 records count from 0"):
+            opened.record(99)
+
+
 def test_existing_target_and_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = store.plan(dataset(tmp_path, 3), seed=0)
     store.export_lmdb(plan, tmp_path, tmp_path / "out")
@@ -146,6 +176,7 @@ def test_existing_target_and_full_disk(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1000})())
     with pytest.raises(DataError, match="MB free"):
         store.export_lmdb(plan, tmp_path, tmp_path / "other")
+    assert not (tmp_path / "other.partial").exists()
 
 
 def test_commands(tmp_path: Path) -> None:

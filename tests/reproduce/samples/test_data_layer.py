@@ -5,7 +5,9 @@ from __future__ import annotations
 import ctypes
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -17,7 +19,7 @@ from caffe_compat.errors import DataError
 from caffe_compat.training.draws import glibc_rand
 from reproduce.people.annotation import Annotation
 from reproduce.records import store
-from reproduce.samples.augment import Augmentation, Settings, augment, roll
+from reproduce.samples.augment import Augmentation, Settings, augment, open_records, roll
 from reproduce.samples.dice import CaffeDice, SampleDice
 from reproduce.samples.schedule import CPMSource, Order, SampleMaker, Schedule
 from tests import tolerances
@@ -189,6 +191,44 @@ def test_another_opencv_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         augment(
             np.zeros((90, 110, 3), np.uint8), who, _SETTINGS, Augmentation(1.0, 0.0, 0, 0, False)
         )
+
+
+def _records_of(folder: Path, joints: int) -> Path:
+    """Records of people with this number of joints."""
+    people = []
+    for one in dataset(folder, 2):
+        others = tuple(replace(other, joints=other.joints[:joints]) for other in one.others)
+        people.append(replace(one, joints=one.joints[:joints], others=others))
+    store.export_lmdb(store.plan(people, seed=4), folder, folder / "out")
+    return folder / "out"
+
+
+_NAMES_5 = ("nose", "left_hand", "right_hand", "left_foot", "right_foot")
+
+
+@pytest.mark.parametrize(
+    ("joints", "fields", "says"),
+    [
+        (16, {}, ""),
+        (9, {"num_parts": 9}, ""),
+        (9, {"num_parts": 9, "np_in_lmdb": 9}, ""),
+        (9, {"num_parts": 0}, ""),
+        (4, {"num_parts": 5, "np_in_lmdb": 5, "parts": _NAMES_5}, ""),  # the last never labelled
+        (9, {}, "have 9 joints per person, 16 are expected for 14 parts.*--parts 9 --np-in-lmdb 9"),
+        (16, {"num_parts": 9}, "have 16 joints per person, 9 are expected for 9 parts.*--parts 14"),
+        (7, {"num_parts": 5, "parts": _NAMES_5}, "have 7 joints per person, 5 are expected"),
+    ],
+)
+def test_records_of_other_joints_are_refused(
+    joints: int, fields: dict[str, Any], says: str, tmp_path: Path
+) -> None:
+    """Their labels would be of other parts than those that the definition names."""
+    records, settings = _records_of(tmp_path, joints), replace(_SETTINGS, **fields)
+    if not says:
+        assert len(open_records(records, settings)) == 2
+        return
+    with pytest.raises(DataError, match=says):
+        open_records(records, settings)
 
 
 @pytest.mark.long
