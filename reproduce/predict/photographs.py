@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from caffe_compat.errors import CaffeCompatError, DataError
-from caffe_compat.files import write_json
+from caffe_compat.files import TargetError, write_json
 from reproduce.drawing.pictures import draw_people, draw_skeleton, montage, save_png
 from reproduce.drawing.viewer import ViewedPerson, ViewedPicture, picture_data, write_page
 from reproduce.predict.boxes import Box
@@ -45,7 +45,7 @@ def photographs(run: Run, tasks: Sequence[Task], *, page: bool = False) -> Done:
     """
     names = [*run.predictor.skeleton.parts, "background"]
     done = Done()
-    with _Writer() as writer, run.bar(len(tasks), "images") as bar:
+    with _Writer(done) as writer, run.bar(len(tasks), "images") as bar:
         jobs = prefetch(prepare, _jobs(run, tasks, writer), run.workers)
         for task, job in zip(tasks, jobs, strict=True):
             path = task.target.path
@@ -64,9 +64,8 @@ def photographs(run: Run, tasks: Sequence[Task], *, page: bool = False) -> Done:
                 run.say(f"{path}: " + (f"mean score {scores}" if found else "no person found"))
                 if page:
                     shown = [(visible(one, run.min_score), one) for one in found]
-                    part = task.target.page_part
-                    writer.submit(_write_page_part, part, path.name, job.pixels, shown)
-                writer.submit(_write_image, run, task.target, job, found, names, made, page)
+                    writer.submit(task.target, _write_page_part, job.pixels, shown)
+                writer.submit(task.target, _write_image, run, job, found, names, made, page)
                 done.add(means)
             bar.update()
     return done
@@ -108,34 +107,51 @@ def _jobs(run: Run, tasks: Sequence[Task], writer: _Writer) -> Iterator[Job]:
         if seen is not None and isinstance(job.image, np.ndarray):
             boxes = [person.box for person in seen.people]
             centers = [person.center for person in seen.people]
-            file = Path(f"{task.target.prefix}_people.png")
-            writer.submit(_write_people, file, job.image, seen.belief, centers, boxes)
+            writer.submit(task.target, _write_people, job.image, seen.belief, centers, boxes)
         yield job
 
 
 def _write_people(
-    file: Path,
+    target: Target,
     image: Image,
     belief: Maps,
     centers: Sequence[tuple[float, float]],
     boxes: Sequence[Box],
 ) -> None:
-    save_png(draw_people(image, belief, centers, boxes), file)
+    save_png(draw_people(image, belief, centers, boxes), Path(f"{target.prefix}_people.png"))
 
 
 class _Writer:
     """Draws and writes in one other thread (OpenCV releases the interpreter's lock), a few images
-    behind at most."""
+    behind at most.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    done : takes in the images that cannot be drawn.
+    """
+
+    def __init__(self, done: Done) -> None:
+        self._done = done
         self._pool = ThreadPoolExecutor(1)
-        self._waiting: deque[Future[None]] = deque()
+        self._waiting: deque[tuple[Target, Future[None]]] = deque()
 
-    def submit(self, work: Callable[..., None], *args: Any) -> None:
-        """Do ``work(*args)`` later; an earlier error is raised here."""
-        self._waiting.append(self._pool.submit(work, *args))
+    def submit(self, target: Target, work: Callable[..., None], *args: Any) -> None:
+        """Do ``work(target, *args)`` later; an earlier file that cannot be written is raised
+        here."""
+        self._waiting.append((target, self._pool.submit(work, target, *args)))
         if len(self._waiting) > 4:
-            self._waiting.popleft().result()
+            self._finish_one()
+
+    def _finish_one(self) -> None:
+        target, future = self._waiting.popleft()
+        try:
+            future.result()
+        except (TargetError, OSError):  # a full disk, for example: the others would fail, too
+            raise
+        except Exception as error:  # OpenCV and numpy raise many kinds; the other images go on
+            if target.prefix not in self._done.failed:
+                line = f"{target.path}: its results cannot be drawn: {first_line(error)}"
+                self._done.fail(target.prefix, line)
 
     def __enter__(self) -> _Writer:
         return self
@@ -144,12 +160,12 @@ class _Writer:
         with contextlib.ExitStack() as stack:
             stack.callback(self._pool.shutdown)
             while self._waiting:
-                self._waiting.popleft().result()
+                self._finish_one()
 
 
 def _write_image(
-    run: Run,
     target: Target,
+    run: Run,
     job: Job,
     found: Sequence[Prediction],
     names: Sequence[str],
@@ -202,14 +218,15 @@ def _remove_older(run: Run, target: Target, people: int, page: bool) -> None:
 
 
 def _write_page_part(
-    path: Path, title: str, image: Image, found: Sequence[tuple[Floats, Prediction]]
+    target: Target, image: Image, found: Sequence[tuple[Floats, Prediction]]
 ) -> None:
     people = []
     for joints, person in found:
         assert person.small is not None
         people.append(ViewedPerson(joints, person.scores, person.small))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, picture_data(ViewedPicture(title, image, tuple(people))))
+    target.page_part.parent.mkdir(parents=True, exist_ok=True)
+    title = target.path.name
+    write_json(target.page_part, picture_data(ViewedPicture(title, image, tuple(people))))
 
 
 def _write_page(run: Run, targets: Sequence[Target]) -> None:

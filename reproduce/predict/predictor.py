@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from caffe_compat.errors import CaffeCompatError
 from caffe_compat.lazy import lazy_import
+from reproduce.drawing.pictures import reduced_height
 from reproduce.people.skeletons import Skeleton, skeleton
 from reproduce.predict.belief import find_in_crop, find_maximum, to_image
 from reproduce.predict.boxes import Box
@@ -446,7 +447,7 @@ class Predictor:
                 joints, best = (np.concatenate(c) for c in zip(*chunks, strict=True))
             small = None
             if shown is not None:
-                reduced = (max(1, round(shown * size[0] / size[1])), shown)
+                reduced = (reduced_height(size, shown), shown)
                 small = self._total(stages, inputs, size, reduced).cpu().numpy()
                 if self.protocol.combination == "benchmark":
                     small /= len(inputs)

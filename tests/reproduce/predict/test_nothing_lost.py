@@ -24,6 +24,7 @@ from caffe_compat.errors import CaffeCompatError
 from reproduce.cli import predict
 from reproduce.network import netgen
 from reproduce.people.skeletons import skeleton
+from reproduce.predict import photographs
 from reproduce.predict.predictor import Predictor
 from reproduce.predict.result_files import write_all
 from reproduce.predict.result_names import result_names
@@ -698,3 +699,33 @@ def test_a_models_own_part_names_are_used(tmp_path: Path) -> None:
     assert "OpenCV's detector (the network has no head and neck)" in result.output
     written = json.loads((tmp_path / "out" / "predictions_coco.json").read_text())
     assert written["categories"][0]["keypoints"] == list(parts)
+
+
+def test_extreme_pictures_cost_nobody(models: tuple[Path, Path], tmp_path: Path) -> None:
+    """A strip of a few pixels' height or width: drawn, and not as a picture of 90,000 rows."""
+    for name, shape in (("a", (60, 50, 3)), ("wide", (9, 3000, 3)), ("tall", (3000, 9, 3))):
+        cv2.imwrite(str(tmp_path / f"{name}.png"), np.full(shape, 90, np.uint8))
+    result = _run(tmp_path, "--model", models[0], "--scales", "1", "--page", "--out", tmp_path)
+    assert result.exit_code == 0, result.output
+    assert set(_results(tmp_path)) == {"a", "wide", "tall"}
+    assert len(read_picture(tmp_path / "tall_belief.png")) < 2000
+
+
+def test_what_cannot_be_drawn_costs_one_picture(
+    models: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pictures = [_picture(tmp_path / f"{i}.png", i) for i in range(3)]
+    draw = photographs.draw_skeleton
+
+    def failing(image: Any, *words: Any) -> Any:
+        if (image == read_picture(pictures[0])).all():
+            raise cv2.error("Assertion failed")
+        return draw(image, *words)
+
+    monkeypatch.setattr(photographs, "draw_skeleton", failing)
+    result = _run(*pictures, "--model", models[0], "--scales", "1", "--out", tmp_path / "out")
+    assert result.exit_code == 1
+    assert "0.png: its results cannot be drawn: Assertion failed\n" in result.stderr
+    assert set(_results(tmp_path / "out")) == {"1", "2"}
+    with np.load(tmp_path / "out" / "predictions.npz") as found:
+        assert len(found["image"]) == 2
