@@ -88,7 +88,10 @@ def gather(run: Run, targets: Sequence[Target], failed: Container[Path], *, page
         with run.bar(len(whole), "results put together") as bar:
             for target in whole:
                 try:
-                    yield read_result(target.result, run.predictor.parts)
+                    result = read_result(target.result, run.predictor.parts)
+                    # told here, so that a run that keeps the result tells them, too
+                    done.bad += [f"{target.path}: {line}" for line in result.get("left_out", ())]
+                    yield result
                 except DataError as error:
                     done.fail(target.prefix, str(error))
                 bar.update()
@@ -193,6 +196,8 @@ def _write_image(
         "people": people_rows(job, found, run.min_score),
         "made_by": made,
     }
+    if job.left_out:
+        content["left_out"] = job.left_out
     # This file is written last: where --resume finds it, the pictures are there, too.
     write_json(target.result, content)
 

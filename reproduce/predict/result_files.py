@@ -269,6 +269,8 @@ def read_result(path: Path, parts: int) -> dict[str, Any]:
         width, height = content["size"]
         if type(width) is not int or type(height) is not int or min(width, height) < 1:
             raise foreign.Unfit("its size is no width and height")
+        if not all(isinstance(line, str) for line in content.get("left_out", ())):
+            raise foreign.Unfit("its left_out is no list of lines")
         for person in content["people"]:
             for name in ("pose_keypoints_2d", "all_keypoints_2d"):
                 row = np.array(person.get(name, person["pose_keypoints_2d"]), np.float64)
