@@ -27,6 +27,7 @@ from reproduce.cli.common import (
     device_option,
     engine_option,
     pixels_option,
+    say_line,
 )
 
 if TYPE_CHECKING:
@@ -266,7 +267,7 @@ def main(
     with contextlib.ExitStack() as stack:
         group = stack.enter_context(processes.group(choose(device)))
         _hold(folder, group, stack)
-        say: Callable[[str], None] = click.echo if group.first else _silent
+        say: Callable[[str], None] = say_line if group.first else _silent
         if note := bf16_note(amp or "", group.device):
             say(note)
         weights = model if model is not None else _embedded(say)
@@ -573,14 +574,14 @@ def _tell_bad(folder: Path, bad: list[str], rank: int) -> None:
     from caffe_compat.files import atomic_write
 
     for line in bad[:_LISTED]:
-        click.echo(f"not done: {line}", err=True)
+        say_line(f"not done: {line}", err=True)
     # a list for each process: they would overwrite each other's
     listed = folder / (f"not_done_{rank}.txt" if rank else "not_done.txt")
     listed.unlink(missing_ok=True)  # of an earlier run
     if len(bad) > _LISTED:
         with atomic_write(listed) as stream:
-            stream.write(("\n".join(bad) + "\n").encode("utf-8", "backslashreplace"))
-        click.echo(f"not done: {len(bad) - _LISTED} more; all in {listed}", err=True)
+            stream.write("".join(f"{printable(line)}\n" for line in bad).encode())
+        say_line(f"not done: {len(bad) - _LISTED} more; all in {listed}", err=True)
     if bad:
         sys.exit(FAILED_CHECK)
 

@@ -21,7 +21,7 @@ from reproduce.drawing.viewer import ViewedPerson, ViewedPicture, picture_data, 
 from reproduce.predict.boxes import Box
 from reproduce.predict.job import Job, first_line, prepare
 from reproduce.predict.predictor import Prediction
-from reproduce.predict.result_files import read_result, write_all
+from reproduce.predict.result_files import gathered_files, read_result, write_all
 from reproduce.predict.runs import Done, Run, people_rows, visible
 from reproduce.predict.tasks import Target, Task
 from reproduce.runtime.prefetch import prefetch
@@ -29,7 +29,10 @@ from reproduce.runtime.prefetch import prefetch
 Image = npt.NDArray[np.uint8]
 Maps = npt.NDArray[np.float32]
 Floats = npt.NDArray[np.float64]
-IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+IMAGES = (
+    *(".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".dib", ".webp", ".tif", ".tiff", ".gif", ".avif"),
+    *(".jp2", ".pbm", ".pgm", ".ppm", ".pnm", ".ras", ".sr"),
+)
 TILE = 96  # width of a belief map in the montage, pixels
 PAGE_TILE = 184  # the same in the page
 PAGE_PICTURES = 60  # a page of more pictures is too large for a browser
@@ -96,7 +99,14 @@ def gather(run: Run, targets: Sequence[Target], failed: Container[Path], *, page
                     done.fail(target.prefix, str(error))
                 bar.update()
 
-    write_all(run.out / "predictions", results(), run.predictor.skeleton)
+    together = run.out / "predictions"
+    older = [file for file in gathered_files(together) if file.exists()]
+    write_all(together, results(), run.predictor.skeleton)
+    if older and not older[0].exists():
+        run.say(
+            f"{together}*: those of an earlier run are removed, because no picture of this run is "
+            "done; the pictures' own results stay, and --resume puts them together again"
+        )
     if page:
         _write_page(run, whole)
     return done
@@ -211,8 +221,8 @@ def _remove_older(run: Run, target: Target, people: int, page: bool) -> None:
     older = [Path(f"{prefix}_belief.png")] if people != 1 else []
     if run.find is None:
         older.append(Path(f"{prefix}_people.png"))
-    if not page:
-        older.append(target.page_part)
+    if not page and target.page_part.exists():
+        older += [target.page_part, run.out / "page.html"]  # the page shows what is no more
     for number in itertools.count(people + 1 if people > 1 else 1):
         numbered = Path(f"{prefix}_belief_{number}.png")
         if not numbered.exists():
@@ -236,8 +246,10 @@ def _write_page_part(
 
 def _write_page(run: Run, targets: Sequence[Target]) -> None:
     """The page of all images, as far as they were predicted."""
+    path = run.out / "page.html"
     parts = [target.page_part for target in targets if target.page_part.exists()]
     if not parts:
+        path.unlink(missing_ok=True)  # of an earlier run
         return
     shown = parts[:PAGE_PICTURES]
     pictures = [json.loads(part.read_text(encoding="utf-8")) for part in shown]
@@ -248,6 +260,5 @@ def _write_page(run: Run, targets: Sequence[Target]) -> None:
     )
     stages = len(run.predictor.outputs)
     about += f", a network of {stages} stage{'s' if stages > 1 else ''}. Choose a part and a stage."
-    path = run.out / "page.html"
     write_page(path, "What the network believes", about, pictures, run.predictor.skeleton)
     run.say(f"{path}: {about.split('.')[0]}")

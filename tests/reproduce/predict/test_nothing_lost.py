@@ -229,6 +229,30 @@ def test_older_results_are_not_mixed_in(models: tuple[Path, Path], tmp_path: Pat
     assert (tmp_path / "out" / "b_keypoints.json").exists()
 
 
+def test_a_run_without_results_leaves_no_older_ones_together(
+    models: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """What was put together of an earlier run is not taken for this one's, and is not lost: the
+    pictures' own results stay, and are put together again."""
+    args = [_picture(tmp_path / "a.png"), "--model", models[0], "--scales", "1", "--page"]
+    args += ["--out", tmp_path / "out"]
+    assert _run(*args).exit_code == 0
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").glob("p*.*")}
+    assert set(before) == {
+        "page.html",
+        *(f"predictions{end}" for end in ("_coco.json", "_coco_results.json", ".npz", ".mat")),
+    }
+    failed = _run(*args, "--box", "500,1,30,40")
+    assert failed.exit_code == 1
+    assert "predictions*: those of an earlier run are removed" in failed.stdout
+    assert not list((tmp_path / "out").glob("p*.*"))
+    assert _run(*args, "--resume").exit_code == 0
+    names = [name for name in before if name not in ("predictions.npz", "predictions.mat")]
+    assert {n: (tmp_path / "out" / n).read_bytes() for n in names} == {n: before[n] for n in names}
+    assert _run(*(word for word in args if word != "--page"), "--stages", "1").exit_code == 0
+    assert not (tmp_path / "out" / "page.html").exists()  # it showed two stages
+
+
 def test_a_page_shows_results_of_one_model(models: tuple[Path, Path], tmp_path: Path) -> None:
     """Parts of the page that another model made are not taken for this one's."""
     args = [_picture(tmp_path / "a.png"), "--scales", "1", "--out", tmp_path / "out"]
@@ -726,6 +750,23 @@ def test_a_models_own_part_names_are_used(tmp_path: Path) -> None:
     assert "OpenCV's detector (the network has no head and neck)" in result.output
     written = json.loads((tmp_path / "out" / "predictions_coco.json").read_text())
     assert written["categories"][0]["keypoints"] == list(parts)
+
+
+def test_control_characters_in_names_are_escaped(models: tuple[Path, Path], tmp_path: Path) -> None:
+    """A name cannot begin a line of its own, wherever it is told."""
+    good, bad = _picture(tmp_path / "in" / "a\nb\x1b[2J.png"), tmp_path / "in" / "c\nd.png"
+    bad.write_bytes(b"")
+    (tmp_path / "b\n.csv").write_text('"a\nb\x1b[2J.png",1,2,30,40\n"c\nd.png",1,2,30,0\n')
+    for boxes in ([], ["--boxes", tmp_path / "b\n.csv"]):
+        for page in ([], ["--page"]):
+            args = ["--model", models[0], "--scales", "1", "--out", tmp_path / "out\n", *page]
+            result = _run(good, bad, *args, *boxes)
+            assert result.exit_code == 1
+            lines = result.output.splitlines()
+            first_words = ("1 people", "1 of 1", "not done:", "note:")
+            own = (str(tmp_path), *first_words)
+            assert [line for line in lines if not line.startswith(own)] == []
+            assert "\x1b" not in result.output
 
 
 def test_extreme_pictures_cost_nobody(models: tuple[Path, Path], tmp_path: Path) -> None:

@@ -161,6 +161,9 @@ def test_every_kind_of_picture(model: Path, tmp_path: Path) -> None:
     turned[0x0112] = 6  # shown a quarter turn clockwise
     pixels.save(folder / "turned.jpg", exif=turned)
     cv2.imwrite(str(folder / "dot.png"), np.zeros((1, 1, 3), np.uint8))
+    pixels.save(folder / "moving.gif")
+    for name in ("phone.heic", "notes.txt", ".hidden"):
+        (folder / name).write_bytes(b"")
     result = _run(folder, "--model", model, "--out", tmp_path / "out")
     assert result.exit_code == 1
     assert {p.name.split("_")[0] for p in (tmp_path / "out").glob("*_keypoints.json")} == {
@@ -170,7 +173,9 @@ def test_every_kind_of_picture(model: Path, tmp_path: Path) -> None:
         "plain",
         "print",
         "turned",
+        "moving",
     }
+    assert "2 files with other endings are left out (.heic, .txt)" in result.stderr
     assert read_picture(tmp_path / "out" / "turned_skeleton.png").shape == (60, 50, 3)
     assert json.loads((tmp_path / "out" / "turned_keypoints.json").read_text())["size"] == [50, 60]
     for name in ("broken.jpg", "empty.png"):
@@ -460,13 +465,20 @@ def test_video_goes_on(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert both[0] == both[1]
 
 
+_VIDEOS = ("broken.mp4", "text.mp4", "empty.mp4", "missing.avi", "good.mp4")
+
+
 def test_bad_videos(model: Path, tmp_path: Path) -> None:
-    (tmp_path / "broken.mp4").write_bytes(b"no film")
+    (tmp_path / "broken.mp4").write_bytes(b"\0\1 no film")
+    (tmp_path / "text.mp4").write_bytes(b"no film")
+    (tmp_path / "empty.mp4").write_bytes(b"")
     _film(tmp_path / "good.mp4", 0.2)
-    inputs = [tmp_path / n for n in ("broken.mp4", "missing.avi", "good.mp4")]
+    inputs = [tmp_path / n for n in _VIDEOS]
     result = _run(*inputs, "--model", model, "--scales", "1", "--out", tmp_path / "out")
     assert result.exit_code == 1
     assert "broken.mp4: cannot be opened as a video" in result.stderr
+    assert "text.mp4: is text, not a video" in result.stderr
+    assert "empty.mp4: is empty (0 bytes)" in result.stderr
     assert "missing.avi: no such file" in result.stderr
     assert (tmp_path / "out" / "good_skeleton.mp4").exists()
 
