@@ -25,7 +25,14 @@ def _numbers(value: str) -> tuple[float, ...]:
 def box(
     context: click.Context, parameter: click.Parameter, value: str | None
 ) -> tuple[float, ...] | None:
-    """``--box``: x, y, width and height in pixels."""
+    """``--box``: x, y, width and height in pixels.
+
+    Raises
+    ------
+    CaffeCompatError : a box that no picture can have.
+    """
+    from reproduce.predict.boxes import checked_box
+
     if value is None:
         return None
     numbers = _numbers(value)
@@ -33,7 +40,7 @@ def box(
         raise click.BadParameter(
             f"'{value}': expected x,y,width,height in pixels, for example 120,40,200,420"
         )
-    return numbers
+    return checked_box(numbers)
 
 
 def scales(

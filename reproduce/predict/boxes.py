@@ -98,15 +98,24 @@ def _box(values: Any) -> Box:
     return x, y, w, h
 
 
-def check_box(box: Box) -> None:
-    """Refuse a box that is given in fractions of the picture, or too small for a person.
+def checked_box(given: Any) -> Box:
+    """Four numbers as a box; refuse one that is given in fractions of the picture, or too small
+    for a person.
 
     Raises
     ------
     CaffeCompatError : says that boxes are in pixels.
     """
-    if not all(np.isfinite(box)) or max(map(abs, box)) > 1e7:
-        raise CaffeCompatError(f"box {box}: expected x, y, width, height in pixels")
+    try:
+        numbers = np.asarray(given, np.float64)
+    except (TypeError, ValueError, OverflowError):
+        numbers = np.empty(0)
+    if numbers.shape != (4,) or not np.isfinite(numbers).all() or np.abs(numbers).max() > 1e7:
+        raise CaffeCompatError(
+            f"box {given!r:.100}: expected four numbers x, y, width, height in pixels"
+        )
+    x, y, width, height = numbers.tolist()
+    box = (x, y, width, height)
     if all(0 <= value <= 1 for value in box):
         raise CaffeCompatError(
             f"box {box}: looks like fractions of the picture; give x, y, width, height in pixels"
@@ -115,6 +124,7 @@ def check_box(box: Box) -> None:
         raise CaffeCompatError(
             f"box {box}: is smaller than {MIN_SIDE:g} pixels; give x, y, width, height in pixels"
         )
+    return box
 
 
 def _json_rows(text: str) -> Iterator[_Row]:

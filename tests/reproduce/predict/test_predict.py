@@ -205,6 +205,12 @@ def test_bad_requests(model: Path, tmp_path: Path) -> None:
 def test_box_outside_the_image() -> None:
     from caffe_compat.errors import CaffeCompatError
 
+    for box in ((1, 2, 3), "a", "1234", [1, 2, None, 4], 7, (1, 2, 3, 10**400)):
+        with pytest.raises(CaffeCompatError, match=r"^box .*: expected four numbers x, y, width"):
+            DEMO.placement((40, 30), box)  # type: ignore[arg-type]
+    assert DEMO.placement((40, 30), np.array([1, 2, 9, 9])) == DEMO.placement(
+        (40, 30), (1, 2, 9, 9)
+    )
     with pytest.raises(CaffeCompatError, match="no part of it lies inside the 30×40 image"):
         DEMO.placement((40, 30), (100, 100, 10, 10))
 
@@ -366,7 +372,7 @@ def test_protocols_and_scales(model: Path, tmp_path: Path) -> None:
         (["--protocol", "flic", "--box", "300,300,50,50"], "no part of it lies inside"),
         (["--scales", "0.5,x"], "expected multiples"),
         (["--protocol", "flic"], "needs the torso's box"),
-        (["--box", "1,2,3,4", "--detect"], "exclude each other"),
+        (["--box", "1,2,30,40", "--detect"], "exclude each other"),
     ):
         result = _run(tmp_path / "a.png", *common, *args)
         assert result.exit_code in (1, 2)
