@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from caffe_compat import Net, write_weights
-from reproduce.cli import predict
+from reproduce.cli import evaluate, predict
 from reproduce.network import netgen
 from reproduce.predict.predictor import Predictor
 from reproduce.predict.protocol import DEMO, PROTOCOLS, Standing
@@ -739,3 +739,7 @@ def test_lsp_benchmark(model: Path, tmp_path: Path) -> None:
     assert joint_files.read_mat(tmp_path / "LSP_prediction_model_small.mat").shape == (3, 14, 2)
     score = json.loads((tmp_path / "LSP_score_small.json").read_text())
     assert score["counted"] == 42
+    words = [str(tmp_path / "LSP_prediction_model_small.mat"), "--dataset", "lsp", "--data"]
+    compared = CliRunner().invoke(evaluate.main, [*words, str(DATA)])
+    assert compared.exit_code == 2
+    assert "cpm-predict --limit writes the score of its people" in compared.stderr
