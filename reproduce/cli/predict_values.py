@@ -134,7 +134,7 @@ def _say_others(folder: str, others: Iterable[Path]) -> None:
         endings = sorted({p.suffix.lower() or "none" for p in files})
         shown = ", ".join([*endings[:5], *(["..."] if len(endings) > 5 else [])])
         say_line(
-            f"note: {folder}: {len(files)} files with other endings are left out ({shown})",
+            f"note: {folder}: files with other endings are left out ({len(files)}: {shown})",
             err=True,
         )
 

@@ -159,8 +159,8 @@ def test_a_row_that_is_no_box_costs_itself(tmp_path: Path) -> None:
 
     from reproduce.predict.boxes import read_boxes
 
-    good = {"img_paths": "a.jpg", "objpos": [101, 201], "scale_provided": 0.5}
-    bad = [{"scale_provided": None}, {"objpos": []}, {"objpos": [1, "x"]}]
+    good: dict[str, Any] = {"img_paths": "a.jpg", "objpos": [101, 201], "scale_provided": 0.5}
+    bad: list[dict[str, Any]] = [{"scale_provided": None}, {"objpos": []}, {"objpos": [1, "x"]}]
     files = {
         "nan.csv": ("a.jpg,nan,20,200,400\na.jpg,1,2,3,4\na.jpg,x,2,3,4", ["line 1", "line 3"]),
         "none.csv": ("a.jpg,,,,\na.jpg,1,2,3,4", ["line 1"]),

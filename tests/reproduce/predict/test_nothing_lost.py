@@ -22,6 +22,7 @@ from scipy.io import loadmat
 from caffe_compat import Net, write_weights
 from caffe_compat.errors import CaffeCompatError
 from reproduce.cli import predict
+from reproduce.drawing.pictures import draw_skeleton
 from reproduce.network import netgen
 from reproduce.people.skeletons import skeleton
 from reproduce.predict import photographs
@@ -783,12 +784,11 @@ def test_what_cannot_be_drawn_costs_one_picture(
     models: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pictures = [_picture(tmp_path / f"{i}.png", i) for i in range(3)]
-    draw = photographs.draw_skeleton
 
     def failing(image: Any, *words: Any) -> Any:
         if (image == read_picture(pictures[0])).all():
             raise cv2.error("Assertion failed")
-        return draw(image, *words)
+        return draw_skeleton(image, *words)
 
     monkeypatch.setattr(photographs, "draw_skeleton", failing)
     result = _run(*pictures, "--model", models[0], "--scales", "1", "--out", tmp_path / "out")
