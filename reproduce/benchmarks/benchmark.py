@@ -394,9 +394,15 @@ class Benchmark(ABC):
     @staticmethod
     def _check_shape(predicted: Floats, wanted: tuple[int, ...], source: str) -> None:
         if predicted.shape != wanted:
+            advice = ""
+            if predicted.shape[0] != wanted[0]:
+                advice = (
+                    "; a file of all people is compared here, with nan where nothing was predicted "
+                    "(cpm-predict --limit writes the score of its people beside its file)"
+                )
             raise CaffeCompatError(
                 f"{source}: holds {predicted.shape[0]} people with {predicted.shape[1]} joints, "
-                f"the benchmark has {wanted[0]} with {wanted[1]}"
+                f"the benchmark has {wanted[0]} with {wanted[1]}{advice}"
             )
 
 

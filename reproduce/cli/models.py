@@ -120,6 +120,11 @@ def random(
         raise CaffeCompatError(f"--like {model}: the released models are {known}")
     if parts is not None and not like.parts:
         raise CaffeCompatError(f"--parts: the network '{like.name}' has one map and no parts")
+    if stages == 1 and not like.parts:
+        raise CaffeCompatError(
+            "--stages 1: a network of one map is known by its stages handing the map on; give 2 or "
+            "more"
+        )
     changes = {"stages": stages, "parts": parts}
     config = like.config(size, **{k: v for k, v in changes.items() if v is not None})
     made = Net(deploy(config), seed=seed)

@@ -6,7 +6,7 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,7 @@ from reproduce.cli.common import (
     device_option,
     engine_option,
     pixels_option,
+    say_line,
 )
 
 if TYPE_CHECKING:
@@ -112,8 +113,7 @@ _DETECTORS = ("auto", "heads", "hog", "person")
 @click.option(
     "--person-threshold",
     type=click.FloatRange(0, 1),
-    default=0.5,
-    show_default=True,
+    show_default="0.5",
     help="Beliefs of the person network above this are people.",
 )
 @click.option(
@@ -211,8 +211,8 @@ def main(
     person_model: str | None,
     person_prototxt: str | None,
     person_scales: tuple[float, ...] | None,
-    person_threshold: float,
-    protocol: Any,
+    person_threshold: float | None,
+    protocol: str,
     scales: tuple[float, ...] | None,
     demo_range: tuple[float, float] | None,
     octave: float | None,
@@ -243,30 +243,27 @@ def main(
     from caffe_compat.files import make_folder
     from reproduce.benchmarks.registry import open_for_testing
     from reproduce.predict.origin import digest
+    from reproduce.predict.person_finder import THRESHOLD
     from reproduce.predict.predictor import Predictor
     from reproduce.predict.protocol import PROTOCOLS
     from reproduce.predict.runs import Run
     from reproduce.runtime import processes
     from reproduce.runtime.device import bf16_note, choose
 
-    given_boxes = [given for given in (box, boxes, detect) if given is not None]
-    _check_what(inputs, dataset, data, protocol, given_boxes, min_score)
-    by_network = detect == "person" or (protocol == "python" and not given_boxes)
-    _check_person_model(by_network, detect, person_model)
-    if (demo_range or octave) and (protocol != "demo" or dataset or scales):
-        raise CaffeCompatError("--range and --octave are of --protocol demo, without --scales")
+    _check_options(click.get_current_context().params)
     images, videos, cameras = predict_values.inputs(inputs)
-    if page and not images:
-        raise CaffeCompatError("--page shows photographs: name some")
+    _check_inputs(images, [*videos, *cameras], page, limit)
     where, lost = _where(boxes, box, [*images, *videos])
     test = open_for_testing(dataset, str(data)) if dataset else None
+    if test is not None:
+        test.people()  # says what is missing in --data before a folder is made
     chosen = test.protocol if test is not None else PROTOCOLS[protocol]
     folder = Path(out)
     make_folder(folder)
     with contextlib.ExitStack() as stack:
         group = stack.enter_context(processes.group(choose(device)))
         _hold(folder, group, stack)
-        say: Callable[[str], None] = click.echo if group.first else _silent
+        say: Callable[[str], None] = say_line if group.first else _silent
         if note := bf16_note(amp or "", group.device):
             say(note)
         weights = model if model is not None else _embedded(say)
@@ -296,9 +293,10 @@ def main(
         find: Find | None = None
         if person_model is not None:
             about["person_model"] = digest(person_model)
-            about["person"] = [detect, person_scales, person_threshold]
+            threshold = THRESHOLD if person_threshold is None else person_threshold
+            about["person"] = [detect, person_scales, threshold]
             finder = _person_finder(
-                person_model, person_prototxt, person_scales, person_threshold, group.device, engine
+                person_model, person_prototxt, person_scales, threshold, group.device, engine
             )
             find = finder.search if detect == "person" else finder.at_one_scale
         elif detect is not None:
@@ -331,7 +329,7 @@ def main(
         speed = f"{count} people in {seconds:.1f} s ({count / seconds:.2f} people/s)"
         click.echo(f"{speed}; results in {printable(out)}")
         if test is None:
-            _tell_low(done.scores, given_boxes, say)
+            _tell_low(done.scores, (box, boxes, detect) != (None, None, None), say)
         _tell_bad(folder, [*(lost if group.first else []), *done.bad], group.rank)
 
 
@@ -404,55 +402,107 @@ def _detector(
 _LOW_SCORE = 0.25
 
 
-def _tell_low(
-    scores: Sequence[float], given_boxes: Sequence[Any], say: Callable[[str], None]
-) -> None:
-    """Say what to try where people were predicted with little belief."""
+def _tell_low(scores: Sequence[float], placed: bool, say: Callable[[str], None]) -> None:
+    """Say what to try where people were predicted with little belief; ``placed``: somebody or
+    something said where they are."""
     low = sum(score < _LOW_SCORE for score in scores)
     if low:
         advice = "another --box, or --min-score to hide guesses"
-        if not given_boxes:
+        if not placed:
             advice = (
                 "--box x,y,width,height around the person, or --detect; --min-score hides guesses"
             )
         say(f"{low} of {len(scores)} people have a mean score below {_LOW_SCORE}: try {advice}")
 
 
-def _check_what(
-    inputs: Sequence[str],
-    dataset: str | None,
-    data: str | None,
-    protocol: str,
-    given_boxes: Sequence[Any],
-    min_score: float | None,
-) -> None:
+def _check_options(given: Mapping[str, Any]) -> None:
+    """Raise where options say two things, miss one that they need, or would do nothing.
+
+    Parameters
+    ----------
+    given : all options by the names of :func:`main`'s parameters.
+    """
+    from caffe_compat.picturesize import pixel_limit
+
+    pixel_limit()  # says what is wrong with CPM_MAX_PIXELS
+    boxes = [name for name in ("box", "boxes", "detect") if given[name] is not None]
+    _check_what(given, boxes)
+    _check_person_model(given, boxes)
+    _check_protocol(given, boxes)
+
+
+def _refuse(given: Mapping[str, Any], names: Sequence[str], why: str) -> None:
+    """Raise where one of these options is given, though it would do nothing."""
+    for name in names:
+        if given[name] is not None:
+            raise CaffeCompatError(f"--{name.replace('_', '-')} {why}")
+
+
+def _check_what(given: Mapping[str, Any], boxes: Sequence[str]) -> None:
     """Raise where options say two things of what is to be predicted."""
-    if bool(inputs) == bool(dataset):
+    dataset = given["dataset"]
+    if bool(given["inputs"]) == bool(dataset):
         raise CaffeCompatError("give images or folders, or --dataset with --data")
-    if len(given_boxes) > 1 or (dataset and given_boxes):
+    if len(boxes) > 1 or (dataset and boxes):
         raise CaffeCompatError(
             "--box, --boxes and --detect exclude each other, and --dataset has its own boxes"
         )
-    if dataset and (data is None or protocol != "demo"):
+    if not dataset:
+        _refuse(given, ["data"], "is the folder of a --dataset: name one")
+        return
+    if given["data"] is None or given["protocol"] != "demo":
         raise CaffeCompatError(
             "--dataset needs --data, the folder that holds it, and has its own protocol"
         )
-    if dataset and min_score is not None:
-        raise CaffeCompatError(
-            "--min-score hides joints in pictures; a --dataset's score needs all"
-        )
+    _refuse(given, ["min_score"], "hides joints in pictures; a --dataset's score needs all")
 
 
-def _check_person_model(by_network: bool, detect: str | None, person_model: str | None) -> None:
+def _check_person_model(given: Mapping[str, Any], boxes: Sequence[str]) -> None:
     """Raise where the person network is missing or has nothing to do."""
-    if by_network and person_model is None:
-        what = "--detect person" if detect == "person" else "--protocol python"
+    several_scales = given["detect"] == "person"
+    if several_scales or (given["protocol"] == "python" and not boxes):
+        if given["person_model"] is None:
+            what = "--detect person" if several_scales else "--protocol python"
+            raise CaffeCompatError(
+                f"{what} needs --person-model, the network that finds people "
+                "(cpm-models info person)"
+            )
+    else:
+        advice = "goes with --detect person, or with --protocol python without boxes"
+        names = ["person_model", "person_prototxt", "person_scales", "person_threshold"]
+        _refuse(given, names, advice)
+    if not several_scales:
+        _refuse(given, ["person_scales"], "is of --detect person; --protocol python looks at one")
+
+
+_NEEDED = {"mpi": "a box around the person", "flic": "the torso's box"}
+
+
+def _check_protocol(given: Mapping[str, Any], boxes: Sequence[str]) -> None:
+    """Raise where a protocol misses its boxes, or is given what it does not use."""
+    protocol = given["protocol"]
+    if protocol == "python":
+        _refuse(given, ["scales"], "has no meaning with --protocol python: it tests one scale")
+    if protocol == "lsp" and given["detect"] in (None, "hog"):
+        _refuse(given, boxes, "has no meaning with --protocol lsp: it tests the whole image")
+    if protocol in _NEEDED and not boxes:
         raise CaffeCompatError(
-            f"{what} needs --person-model, the network that finds people (cpm-models info person)"
+            f"--protocol {protocol} needs {_NEEDED[protocol]}: give --box, --boxes or --detect"
         )
-    if person_model is not None and not by_network:
+    of_demo = protocol == "demo" and not given["dataset"] and not given["scales"]
+    if (given["demo_range"] or given["octave"]) and not of_demo:
+        raise CaffeCompatError("--range and --octave are of --protocol demo, without --scales")
+
+
+def _check_inputs(
+    images: Sequence[Path], films: Sequence[Any], page: bool, limit: int | None
+) -> None:
+    """Raise where an option has nothing to do with what is predicted."""
+    if page and not images:
+        raise CaffeCompatError("--page shows photographs: name some")
+    if limit is not None and images and not films:
         raise CaffeCompatError(
-            "--person-model goes with --detect person, or with --protocol python without boxes"
+            "--limit is of a --dataset's people or of frames; name fewer photographs"
         )
 
 
@@ -573,14 +623,14 @@ def _tell_bad(folder: Path, bad: list[str], rank: int) -> None:
     from caffe_compat.files import atomic_write
 
     for line in bad[:_LISTED]:
-        click.echo(f"not done: {line}", err=True)
+        say_line(f"not done: {line}", err=True)
     # a list for each process: they would overwrite each other's
     listed = folder / (f"not_done_{rank}.txt" if rank else "not_done.txt")
     listed.unlink(missing_ok=True)  # of an earlier run
     if len(bad) > _LISTED:
         with atomic_write(listed) as stream:
-            stream.write(("\n".join(bad) + "\n").encode("utf-8", "backslashreplace"))
-        click.echo(f"not done: {len(bad) - _LISTED} more; all in {listed}", err=True)
+            stream.write("".join(f"{printable(line)}\n" for line in bad).encode())
+        say_line(f"not done: {len(bad) - _LISTED} more; all in {listed}", err=True)
     if bad:
         sys.exit(FAILED_CHECK)
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import glob
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import click
 
 from caffe_compat.errors import CaffeCompatError
+from reproduce.cli.common import say_line
 
 
 def _numbers(value: str) -> tuple[float, ...]:
@@ -24,7 +25,14 @@ def _numbers(value: str) -> tuple[float, ...]:
 def box(
     context: click.Context, parameter: click.Parameter, value: str | None
 ) -> tuple[float, ...] | None:
-    """``--box``: x, y, width and height in pixels."""
+    """``--box``: x, y, width and height in pixels.
+
+    Raises
+    ------
+    CaffeCompatError : a box that no picture can have.
+    """
+    from reproduce.predict.boxes import checked_box
+
     if value is None:
         return None
     numbers = _numbers(value)
@@ -32,7 +40,7 @@ def box(
         raise click.BadParameter(
             f"'{value}': expected x,y,width,height in pixels, for example 120,40,200,420"
         )
-    return numbers
+    return checked_box(numbers)
 
 
 def scales(
@@ -70,7 +78,8 @@ def inputs(inputs: tuple[str, ...]) -> tuple[list[Path], list[Path], list[int | 
     """Images, videos, and cameras or streams that the arguments name; each once.
 
     Of folders and patterns the pictures and videos are left out that an earlier run has made, and
-    their number is said: photographs may lie in the folder of their own results.
+    their number is said: photographs may lie in the folder of their own results. So is the number
+    of files with other endings.
 
     Raises
     ------
@@ -92,12 +101,14 @@ def inputs(inputs: tuple[str, ...]) -> tuple[list[Path], list[Path], list[int | 
                 raise CaffeCompatError(f"{name}: is a picture on a server; download it first")
             cameras.append(name)
         elif path.is_dir():
-            there = [p for p in path.iterdir() if p.suffix.lower() in (*IMAGES, *VIDEOS)]
+            inside = list(path.iterdir())
+            there = [p for p in inside if p.suffix.lower() in (*IMAGES, *VIDEOS)]
             found = [p for p in there if not _is_result(p)]
             made += len(there) - len(found)
             if not found:
                 ours = " but what cpm-predict has made" if there else ""
                 raise CaffeCompatError(f"{name}: no image or video files in there{ours}")
+            _say_others(name, set(inside) - set(there))
             images += sorted(p for p in found if p.suffix.lower() in IMAGES)
             videos += sorted(p for p in found if p.suffix.lower() in VIDEOS)
         else:
@@ -113,6 +124,19 @@ def inputs(inputs: tuple[str, ...]) -> tuple[list[Path], list[Path], list[int | 
         note = f"note: pictures and videos that cpm-predict has made are left out ({made})"
         click.echo(f"{note}; name one to take it all the same", err=True)
     return _once(images), _once(videos), list(dict.fromkeys(cameras))
+
+
+def _say_others(folder: str, others: Iterable[Path]) -> None:
+    """Say how many files of a folder are not taken: a photograph of an unknown format may be
+    among them."""
+    files = [p for p in others if p.is_file() and not p.name.startswith(".")]
+    if files:
+        endings = sorted({p.suffix.lower() or "none" for p in files})
+        shown = ", ".join([*endings[:5], *(["..."] if len(endings) > 5 else [])])
+        say_line(
+            f"note: {folder}: files with other endings are left out ({len(files)}: {shown})",
+            err=True,
+        )
 
 
 _RESULT = re.compile(r"(.+)_(skeleton|people|belief(_[0-9]+)?)\.(png|mp4)")

@@ -53,6 +53,15 @@ def overlay(
     return np.asarray(cv2.addWeighted(grey, 0.4, heat, 0.6, 0), np.uint8)
 
 
+_TALLEST = 4  # times its width a reduced picture is high at most
+
+
+def reduced_height(size: tuple[int, int], width: int) -> int:
+    """The height of a picture of ``size`` (rows, columns) that is reduced to ``width``: in
+    proportion, but at least one pixel and at most four times the width."""
+    return min(max(1, round(width * size[0] / size[1])), _TALLEST * width)
+
+
 def montage(
     image: Image, stages: Sequence[Maps], names: Sequence[str], *, tile: int = 120
 ) -> Image:
@@ -66,7 +75,7 @@ def montage(
     """
     import cv2
 
-    height = round(tile * image.shape[0] / image.shape[1])
+    height = reduced_height((image.shape[0], image.shape[1]), tile)
     small = np.asarray(cv2.resize(image, (tile, height), interpolation=cv2.INTER_AREA), np.uint8)
     margin, head = 64, 22
     out = np.full(

@@ -156,15 +156,8 @@ def is_person(entry: dict[str, Any], people: set[Any] | None) -> bool:
 
 
 def _person(entry: dict[str, Any], own: int | None) -> Other:
-    values = [0.0 if v is None else float(v) for v in entry["keypoints"]]
     count = len(KEYPOINTS) if own is None else own
-    if len(values) != 3 * count:
-        raise foreign.Unfit(
-            f"its keypoints are {len(values)} numbers, expected x, y and visibility of {count}"
-        )
-    points = np.array(values).reshape(-1, 3)
-    wrong = ~np.isfinite(points).all(1) | (np.abs(points) > _FAR).any(1)
-    points[wrong] = 0  # no number, or none of this world: not labelled
+    points = _points(entry, count)
     flat = points.ravel().tolist()
     joints = to_joints(flat) if own is None else own_joints(flat, own)
     x, y, width, height = _box(entry, points)
@@ -175,6 +168,19 @@ def _person(entry: dict[str, Any], own: int | None) -> Other:
     )
 
 
+def _points(entry: dict[str, Any], count: int) -> Floats:
+    """(count, 3) key points: x, y and visibility, as COCO counts it."""
+    values = [0.0 if v is None else float(v) for v in entry["keypoints"]]
+    if len(values) != 3 * count:
+        raise foreign.Unfit(
+            f"its keypoints are {len(values)} numbers, expected x, y and visibility of {count}"
+        )
+    points = np.array(values).reshape(-1, 3)
+    wrong = ~np.isfinite(points).all(1) | (np.abs(points) > _FAR).any(1)
+    points[wrong] = 0  # no number, or none of this world: not labelled
+    return points
+
+
 def _box(entry: dict[str, Any], points: Floats) -> tuple[float, float, float, float]:
     """x, y, width, height; around the labelled key points where the file has no box."""
     box = entry.get("bbox")
@@ -183,7 +189,23 @@ def _box(entry: dict[str, Any], points: Floats) -> tuple[float, float, float, fl
         if not (0 < width < _FAR and 0 < height < _FAR and abs(x) < _FAR and abs(y) < _FAR):
             raise foreign.Unfit(f"bbox {box} has no area")
         return x, y, width, height
+    return _box_around(points)
+
+
+def box_around(entry: dict[str, Any]) -> tuple[float, float, float, float]:
+    """x, y, width, height around the labelled key points of an annotation, of any number.
+
+    Raises
+    ------
+    TypeError, ValueError : they are too few, or no numbers.
+    """
+    return _box_around(_points(entry, len(entry["keypoints"]) // 3))
+
+
+def _box_around(points: Floats) -> tuple[float, float, float, float]:
     labelled = points[points[:, 2] > 0, :2]
+    if not len(labelled):
+        raise foreign.Unfit("it has no bbox, and no key points to make one")
     (x, y), (right, bottom) = labelled.min(0), labelled.max(0)
     if right <= x or bottom <= y:
         raise foreign.Unfit("it has no bbox, and too few key points to make one")

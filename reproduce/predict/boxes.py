@@ -6,10 +6,12 @@ A box is x, y, width, height in 0-based pixels.
 from __future__ import annotations
 
 import csv
+import io
 import os
+import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from functools import cached_property
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ import numpy as np
 from caffe_compat import foreign
 from caffe_compat.errors import CaffeCompatError, DataError
 from caffe_compat.foreign import Unfit
-from reproduce.people.coco_files import is_person, people_categories
+from reproduce.people.coco_files import box_around, is_person, people_categories
 
 Box = tuple[float, float, float, float]
 
@@ -27,7 +29,10 @@ UNIT_HEIGHT = 200.0
 MIN_SIDE = 8.0  # pixels; the networks see nothing of a person that is smaller
 _FORM = "expected four numbers x, y, width, height with a positive size"
 _WHAT = "file of boxes"
-_Row = tuple[str, str, Any]  # where it stands, image, box
+# What a CSV file's heading may call x, y, width and height, in small letters alone.
+_HEADING = (("x", "xmin", "left"), ("y", "ymin", "top"), ("w", "width"), ("h", "height"))
+# Where a row stands, its image, and what makes its box or says what is wrong with it.
+_Row = tuple[str, str, Callable[[], "Box"]]
 
 
 class BoxFile(dict[str, list[Box]]):
@@ -52,9 +57,10 @@ def read_boxes(path: str | os.PathLike[str]) -> BoxFile:
     """People's boxes of each image, by the name that the file gives it.
 
     Four forms: JSON ``{"photo.jpg": [[x, y, w, h], ...]}``; CSV with a line ``photo.jpg,x,y,w,h``
-    per person (commas, semicolons or tabs; with or without a heading, comments after ``#``, and a
-    score behind the box); the authors' annotation JSON (``cpm-export json``: a square of 200 scales
-    around objpos); COCO's annotation JSON (``bbox`` of people who are no crowd).
+    per person (commas, semicolons or tabs; with or without a heading, and a score behind the box;
+    a line that begins with ``#`` is a comment, and a name that does so is quoted); the authors'
+    annotation JSON (``cpm-export json``: a square of 200 scales around objpos); COCO's annotation
+    JSON (``bbox`` of people who are no crowd, or the box around their key points).
 
     Returns
     -------
@@ -70,10 +76,10 @@ def read_boxes(path: str | os.PathLike[str]) -> BoxFile:
     with foreign.reading(path, _WHAT):
         json_ = name.lower().endswith(".json") or text.lstrip()[:1] in ("{", "[")
         rows = _json_rows(text) if json_ else _csv_rows(text)
-        for where, image, values in rows:
+        for where, image, make_box in rows:
             try:
-                box = _box(values)
-            except Unfit as error:
+                box = make_box()
+            except (TypeError, ValueError) as error:  # Unfit is one, with words of ours
                 found.skipped.append(f"{name}: {where}: {error}")
             else:
                 found.setdefault(image, []).append(box)
@@ -92,15 +98,24 @@ def _box(values: Any) -> Box:
     return x, y, w, h
 
 
-def check_box(box: Box) -> None:
-    """Refuse a box that is given in fractions of the picture, or too small for a person.
+def checked_box(given: Any) -> Box:
+    """Four numbers as a box; refuse one that is given in fractions of the picture, or too small
+    for a person.
 
     Raises
     ------
     CaffeCompatError : says that boxes are in pixels.
     """
-    if not all(np.isfinite(box)) or max(map(abs, box)) > 1e7:
-        raise CaffeCompatError(f"box {box}: expected x, y, width, height in pixels")
+    try:
+        numbers = np.asarray(given, np.float64)
+    except (TypeError, ValueError, OverflowError):
+        numbers = np.empty(0)
+    if numbers.shape != (4,) or not np.isfinite(numbers).all() or np.abs(numbers).max() > 1e7:
+        raise CaffeCompatError(
+            f"box {given!r:.100}: expected four numbers x, y, width, height in pixels"
+        )
+    x, y, width, height = numbers.tolist()
+    box = (x, y, width, height)
     if all(0 <= value <= 1 for value in box):
         raise CaffeCompatError(
             f"box {box}: looks like fractions of the picture; give x, y, width, height in pixels"
@@ -109,27 +124,27 @@ def check_box(box: Box) -> None:
         raise CaffeCompatError(
             f"box {box}: is smaller than {MIN_SIDE:g} pixels; give x, y, width, height in pixels"
         )
+    return box
 
 
 def _json_rows(text: str) -> Iterator[_Row]:
     found = foreign.parse_json(text, nan=True)
     if isinstance(found, dict) and isinstance(found.get("root"), list):
         for i, record in enumerate(found["root"]):
-            if record.get("img_paths"):  # the last entries of the authors' file may be empty
-                (x, y), side = record["objpos"], UNIT_HEIGHT * float(record["scale_provided"])
-                box = [float(x) - 1 - side / 2, float(y) - 1 - side / 2, side, side]
-                yield f"record {i + 1}", str(record["img_paths"]), box
+            image = record.get("img_paths")
+            if image and not isinstance(image, dict):  # the authors' file may end with empty ones
+                yield f"record {i + 1}", str(image), partial(_square, record)
         return
     if isinstance(found, dict) and "annotations" in found and "images" in found:
         names = {image["id"]: str(image["file_name"]) for image in found["images"]}
         people = people_categories(found)
         for annotation in found["annotations"]:
-            if is_person(annotation, people) and "bbox" in annotation:
+            if is_person(annotation, people):
                 where = f"annotation {annotation.get('id')}"
                 image = annotation.get("image_id")
                 if image not in names:
                     raise Unfit(f"{where}: its image_id {image!r} is not among the images")
-                yield where, names[image], annotation["bbox"]
+                yield where, names[image], partial(_coco_box, annotation)
         return
     if isinstance(found, list):
         raise Unfit(
@@ -141,29 +156,75 @@ def _json_rows(text: str) -> Iterator[_Row]:
     for image, boxes in found.items():
         flat = len(boxes) == 4 and all(_number(v) for v in boxes)
         for i, box in enumerate([boxes] if flat else boxes):
-            yield f"{image}, person {i + 1}", image, box
+            yield f"{image}, person {i + 1}", image, partial(_box, box)
+
+
+def _square(record: dict[str, Any]) -> Box:
+    """The square of 200 scales around a person of the authors' JSON, whose pixels count from 1."""
+    scale, center = record.get("scale_provided"), record.get("objpos")
+    if not (_number(scale) and isinstance(center, list) and len(center) == 2):
+        raise Unfit(
+            "expected a number scale_provided and two numbers objpos, found "
+            f"{str(scale)[:50]} and {str(center)[:50]}"
+        )
+    side = UNIT_HEIGHT * _float(scale)
+    return _box([*(_float(c) - 1 - side / 2 if _number(c) else c for c in center), side, side])
+
+
+def _coco_box(annotation: dict[str, Any]) -> Box:
+    """The ``bbox`` of a COCO annotation; around the labelled key points where it has none."""
+    box = annotation.get("bbox")
+    if box in (None, [], [0, 0, 0, 0]) and annotation.get("keypoints"):
+        return box_around(annotation)
+    return _box(box)
 
 
 def _csv_rows(text: str) -> Iterator[_Row]:
-    lines = [line for line in text.splitlines() if not line.lstrip().startswith("#")]
+    # empty lines take the place of comments, so that lines are counted as in the file
+    lines = [
+        "\n" if line.lstrip().startswith("#") else line for line in io.StringIO(text, newline="")
+    ]
     first = next((line for line in lines if line.strip()), "")
-    delimiter = max(",;\t", key=first.count)
-    heading = True
-    for i, row in enumerate(csv.reader(text.splitlines(), delimiter=delimiter)):
+    reader = csv.reader(lines, delimiter=max(",;\t", key=first.count))
+    first_row = True
+    for row in reader:
         cells = [cell.strip() for cell in row]
-        if not any(cells) or cells[0].startswith("#"):
+        if not any(cells):
             continue
-        if heading and cells[1:] and not _number(cells[1]):
-            heading = False
-            continue
-        heading = False
-        # a fifth number is the score of a detector
-        numbers = cells[1:5] if len(cells) == 6 and _number(cells[5]) else cells[1:]
-        yield f"line {i + 1}", cells[0], numbers
+        if first_row and _is_heading(cells):
+            _check_heading(cells, reader.line_num)
+        else:
+            # a fifth number is the score of a detector
+            numbers = cells[1:5] if len(cells) == 6 and _number(cells[5]) else cells[1:]
+            yield f"line {reader.line_num}", cells[0], partial(_box, numbers)
+        first_row = False
+
+
+def _is_heading(cells: list[str]) -> bool:
+    """Is there text behind the image, and none of it a number (not even ``nan``)?"""
+    return any(cells[1:]) and not any(_parses(cell) for cell in cells[1:])
+
+
+def _check_heading(cells: list[str], line: int) -> None:
+    """Refuse columns that are not x, y, width and height: the numbers would be taken for them."""
+    names = [re.sub("[^a-z]", "", cell.lower()).removeprefix("bbox") for cell in cells[1:5]]
+    if len(names) < 4 or any(n not in known for n, known in zip(names, _HEADING, strict=True)):
+        raise Unfit(
+            f"line {line}: its columns are {', '.join(cells)[:100]}; expected image, x, y, width, "
+            "height, where x, y is the upper left corner"
+        )
 
 
 def _float(value: Any) -> float:
     return float(value.replace(",", ".") if isinstance(value, str) else value)
+
+
+def _parses(text: str) -> bool:
+    try:
+        _float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _number(value: object) -> bool:

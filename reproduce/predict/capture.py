@@ -17,6 +17,7 @@ import numpy.typing as npt
 from caffe_compat.errors import DataError
 from caffe_compat.files import check_target
 from caffe_compat.foreign import check_file, reading
+from reproduce.records.images import kind_in_words
 
 Image = npt.NDArray[np.uint8]
 
@@ -41,7 +42,8 @@ def open_capture(source: str | int) -> Iterator[Any]:
     import cv2
 
     if isinstance(source, str) and "://" not in source:
-        check_file(source)
+        if not check_file(source):
+            raise DataError(f"{source}: is empty (0 bytes)")
         try:
             source.encode()
         except UnicodeEncodeError:
@@ -56,6 +58,10 @@ def open_capture(source: str | int) -> Iterator[Any]:
             elif "://" in source:
                 what, missing = f"{called}: cannot be opened as a stream", "no such server"
             else:
+                with open(source, "rb") as stream:
+                    kind = kind_in_words(stream.read(1024), "a video")
+                if kind:
+                    raise DataError(f"{source}: is {kind}")
                 what, missing = f"{called}: cannot be opened as a video", "missing"
             raise DataError(
                 f"{what} ({missing}, no permission, or a format that this OpenCV cannot decode)"

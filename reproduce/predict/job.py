@@ -40,6 +40,8 @@ class Job:
     keep : whether the image's pixels come back.
     size : rows and columns of the image; made by :func:`prepare`.
     inputs : for each person the network's inputs, one a scale; made by :func:`prepare`.
+    left_out : what is wrong with people who cannot be tested; made by :func:`prepare`, which keeps
+        the others.
     error : what is wrong with this image; made by :func:`prepare`, or by who looked for people.
     """
 
@@ -52,6 +54,7 @@ class Job:
     keep: bool = False
     size: tuple[int, int] = (0, 0)
     inputs: tuple[tuple[ScaledInput, ...], ...] = ()
+    left_out: tuple[str, ...] = ()
     error: CaffeCompatError | None = None
 
     @property
@@ -128,7 +131,23 @@ def _prepared(job: Job) -> Job:
         people = tuple(detect_people(image)) or (None,)
     rgb = np.ascontiguousarray(image[:, :, ::-1])
     size = (image.shape[0], image.shape[1])
-    inputs = tuple(
-        scale_person(rgb, job.protocol.placement(size, person), job.protocol) for person in people
+    kept: list[Person] = []
+    inputs: list[tuple[ScaledInput, ...]] = []
+    left_out: list[str] = []
+    for number, person in enumerate(people, 1):
+        try:
+            placement = job.protocol.placement(size, person)
+            inputs.append(scale_person(rgb, placement, job.protocol))
+            kept.append(person)
+        except CaffeCompatError as error:
+            left_out.append(f"person {number}: {error}" if len(people) > 1 else str(error))
+    if left_out and not kept:
+        raise CaffeCompatError("; ".join(left_out))
+    return replace(
+        job,
+        image=image if job.keep else None,
+        people=tuple(kept),
+        size=size,
+        inputs=tuple(inputs),
+        left_out=tuple(left_out),
     )
-    return replace(job, image=image if job.keep else None, people=people, size=size, inputs=inputs)

@@ -15,13 +15,13 @@ import numpy as np
 import numpy.typing as npt
 
 from caffe_compat.errors import CaffeCompatError, DataError
-from caffe_compat.files import write_json
+from caffe_compat.files import TargetError, write_json
 from reproduce.drawing.pictures import draw_people, draw_skeleton, montage, save_png
 from reproduce.drawing.viewer import ViewedPerson, ViewedPicture, picture_data, write_page
 from reproduce.predict.boxes import Box
 from reproduce.predict.job import Job, first_line, prepare
 from reproduce.predict.predictor import Prediction
-from reproduce.predict.result_files import read_result, write_all
+from reproduce.predict.result_files import gathered_files, read_result, write_all
 from reproduce.predict.runs import Done, Run, people_rows, visible
 from reproduce.predict.tasks import Target, Task
 from reproduce.runtime.prefetch import prefetch
@@ -29,7 +29,10 @@ from reproduce.runtime.prefetch import prefetch
 Image = npt.NDArray[np.uint8]
 Maps = npt.NDArray[np.float32]
 Floats = npt.NDArray[np.float64]
-IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+IMAGES = (
+    *(".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".dib", ".webp", ".tif", ".tiff", ".gif", ".avif"),
+    *(".jp2", ".pbm", ".pgm", ".ppm", ".pnm", ".ras", ".sr"),
+)
 TILE = 96  # width of a belief map in the montage, pixels
 PAGE_TILE = 184  # the same in the page
 PAGE_PICTURES = 60  # a page of more pictures is too large for a browser
@@ -45,7 +48,7 @@ def photographs(run: Run, tasks: Sequence[Task], *, page: bool = False) -> Done:
     """
     names = [*run.predictor.skeleton.parts, "background"]
     done = Done()
-    with _Writer() as writer, run.bar(len(tasks), "images") as bar:
+    with _Writer(done) as writer, run.bar(len(tasks), "images") as bar:
         jobs = prefetch(prepare, _jobs(run, tasks, writer), run.workers)
         for task, job in zip(tasks, jobs, strict=True):
             path = task.target.path
@@ -64,9 +67,8 @@ def photographs(run: Run, tasks: Sequence[Task], *, page: bool = False) -> Done:
                 run.say(f"{path}: " + (f"mean score {scores}" if found else "no person found"))
                 if page:
                     shown = [(visible(one, run.min_score), one) for one in found]
-                    part = task.target.page_part
-                    writer.submit(_write_page_part, part, path.name, job.pixels, shown)
-                writer.submit(_write_image, run, task.target, job, found, names, made, page)
+                    writer.submit(task.target, _write_page_part, job.pixels, shown)
+                writer.submit(task.target, _write_image, run, job, found, names, made, page)
                 done.add(means)
             bar.update()
     return done
@@ -89,12 +91,22 @@ def gather(run: Run, targets: Sequence[Target], failed: Container[Path], *, page
         with run.bar(len(whole), "results put together") as bar:
             for target in whole:
                 try:
-                    yield read_result(target.result, run.predictor.parts)
+                    result = read_result(target.result, run.predictor.parts)
+                    # told here, so that a run that keeps the result tells them, too
+                    done.bad += [f"{target.path}: {line}" for line in result.get("left_out", ())]
+                    yield result
                 except DataError as error:
                     done.fail(target.prefix, str(error))
                 bar.update()
 
-    write_all(run.out / "predictions", results(), run.predictor.skeleton)
+    together = run.out / "predictions"
+    older = [file for file in gathered_files(together) if file.exists()]
+    write_all(together, results(), run.predictor.skeleton)
+    if older and not older[0].exists():
+        run.say(
+            f"{together}*: those of an earlier run are removed, because no picture of this run is "
+            "done; the pictures' own results stay, and --resume puts them together again"
+        )
     if page:
         _write_page(run, whole)
     return done
@@ -108,34 +120,51 @@ def _jobs(run: Run, tasks: Sequence[Task], writer: _Writer) -> Iterator[Job]:
         if seen is not None and isinstance(job.image, np.ndarray):
             boxes = [person.box for person in seen.people]
             centers = [person.center for person in seen.people]
-            file = Path(f"{task.target.prefix}_people.png")
-            writer.submit(_write_people, file, job.image, seen.belief, centers, boxes)
+            writer.submit(task.target, _write_people, job.image, seen.belief, centers, boxes)
         yield job
 
 
 def _write_people(
-    file: Path,
+    target: Target,
     image: Image,
     belief: Maps,
     centers: Sequence[tuple[float, float]],
     boxes: Sequence[Box],
 ) -> None:
-    save_png(draw_people(image, belief, centers, boxes), file)
+    save_png(draw_people(image, belief, centers, boxes), Path(f"{target.prefix}_people.png"))
 
 
 class _Writer:
     """Draws and writes in one other thread (OpenCV releases the interpreter's lock), a few images
-    behind at most."""
+    behind at most.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    done : takes in the images that cannot be drawn.
+    """
+
+    def __init__(self, done: Done) -> None:
+        self._done = done
         self._pool = ThreadPoolExecutor(1)
-        self._waiting: deque[Future[None]] = deque()
+        self._waiting: deque[tuple[Target, Future[None]]] = deque()
 
-    def submit(self, work: Callable[..., None], *args: Any) -> None:
-        """Do ``work(*args)`` later; an earlier error is raised here."""
-        self._waiting.append(self._pool.submit(work, *args))
+    def submit(self, target: Target, work: Callable[..., None], *args: Any) -> None:
+        """Do ``work(target, *args)`` later; an earlier file that cannot be written is raised
+        here."""
+        self._waiting.append((target, self._pool.submit(work, target, *args)))
         if len(self._waiting) > 4:
-            self._waiting.popleft().result()
+            self._finish_one()
+
+    def _finish_one(self) -> None:
+        target, future = self._waiting.popleft()
+        try:
+            future.result()
+        except (TargetError, OSError):  # a full disk, for example: the others would fail, too
+            raise
+        except Exception as error:  # OpenCV and numpy raise many kinds; the other images go on
+            if target.prefix not in self._done.failed:
+                line = f"{target.path}: its results cannot be drawn: {first_line(error)}"
+                self._done.fail(target.prefix, line)
 
     def __enter__(self) -> _Writer:
         return self
@@ -144,12 +173,12 @@ class _Writer:
         with contextlib.ExitStack() as stack:
             stack.callback(self._pool.shutdown)
             while self._waiting:
-                self._waiting.popleft().result()
+                self._finish_one()
 
 
 def _write_image(
-    run: Run,
     target: Target,
+    run: Run,
     job: Job,
     found: Sequence[Prediction],
     names: Sequence[str],
@@ -177,6 +206,8 @@ def _write_image(
         "people": people_rows(job, found, run.min_score),
         "made_by": made,
     }
+    if job.left_out:
+        content["left_out"] = job.left_out
     # This file is written last: where --resume finds it, the pictures are there, too.
     write_json(target.result, content)
 
@@ -190,8 +221,8 @@ def _remove_older(run: Run, target: Target, people: int, page: bool) -> None:
     older = [Path(f"{prefix}_belief.png")] if people != 1 else []
     if run.find is None:
         older.append(Path(f"{prefix}_people.png"))
-    if not page:
-        older.append(target.page_part)
+    if not page and target.page_part.exists():
+        older += [target.page_part, run.out / "page.html"]  # the page shows what is no more
     for number in itertools.count(people + 1 if people > 1 else 1):
         numbered = Path(f"{prefix}_belief_{number}.png")
         if not numbered.exists():
@@ -202,20 +233,23 @@ def _remove_older(run: Run, target: Target, people: int, page: bool) -> None:
 
 
 def _write_page_part(
-    path: Path, title: str, image: Image, found: Sequence[tuple[Floats, Prediction]]
+    target: Target, image: Image, found: Sequence[tuple[Floats, Prediction]]
 ) -> None:
     people = []
     for joints, person in found:
         assert person.small is not None
         people.append(ViewedPerson(joints, person.scores, person.small))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, picture_data(ViewedPicture(title, image, tuple(people))))
+    target.page_part.parent.mkdir(parents=True, exist_ok=True)
+    title = target.path.name
+    write_json(target.page_part, picture_data(ViewedPicture(title, image, tuple(people))))
 
 
 def _write_page(run: Run, targets: Sequence[Target]) -> None:
     """The page of all images, as far as they were predicted."""
+    path = run.out / "page.html"
     parts = [target.page_part for target in targets if target.page_part.exists()]
     if not parts:
+        path.unlink(missing_ok=True)  # of an earlier run
         return
     shown = parts[:PAGE_PICTURES]
     pictures = [json.loads(part.read_text(encoding="utf-8")) for part in shown]
@@ -226,6 +260,5 @@ def _write_page(run: Run, targets: Sequence[Target]) -> None:
     )
     stages = len(run.predictor.outputs)
     about += f", a network of {stages} stage{'s' if stages > 1 else ''}. Choose a part and a stage."
-    path = run.out / "page.html"
     write_page(path, "What the network believes", about, pictures, run.predictor.skeleton)
     run.say(f"{path}: {about.split('.')[0]}")

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from caffe_compat.errors import CaffeCompatError
+from caffe_compat.errors import CaffeCompatError, DataError
 from caffe_compat.lazy import lazy_import
+from reproduce.drawing.pictures import reduced_height
 from reproduce.people.skeletons import Skeleton, skeleton
 from reproduce.predict.belief import find_in_crop, find_maximum, to_image
 from reproduce.predict.boxes import Box
@@ -271,14 +272,25 @@ class Predictor:
     def _prepared(
         self, name: str, image: Path | Image, boxes: Sequence[Box] | None, detect: bool
     ) -> Job:
-        """An image's job with the network's inputs, its people found if that is asked for."""
-        if not detect or self.heads is None:
-            return prepare(self.job(name, image, boxes, detect=detect))
-        pixels = (
-            read_image(image, upright=self.protocol.upright) if isinstance(image, Path) else image
-        )
-        people = self.heads.search(pixels).people or (None,)
-        return prepare(replace(self.job(name, pixels, people), sought=True))
+        """An image's job with the network's inputs, its people found if that is asked for.
+
+        Raises
+        ------
+        DataError : somebody cannot be tested: predictions come in the order of the boxes.
+        """
+        job = self.job(name, image, boxes, detect=detect and self.heads is None)
+        if detect and self.heads is not None:
+            pixels = (
+                read_image(image, upright=self.protocol.upright)
+                if isinstance(image, Path)
+                else image
+            )
+            people = self.heads.search(pixels).people or (None,)
+            job = replace(self.job(name, pixels, people), sought=True)
+        prepared = prepare(job)
+        if prepared.left_out:
+            raise DataError(f"{name}: {prepared.left_out[0]}")
+        return prepared
 
     # ------------------------------------------------------------ the way of a job
 
@@ -446,7 +458,7 @@ class Predictor:
                 joints, best = (np.concatenate(c) for c in zip(*chunks, strict=True))
             small = None
             if shown is not None:
-                reduced = (max(1, round(shown * size[0] / size[1])), shown)
+                reduced = (reduced_height(size, shown), shown)
                 small = self._total(stages, inputs, size, reduced).cpu().numpy()
                 if self.protocol.combination == "benchmark":
                     small /= len(inputs)

@@ -27,7 +27,7 @@ from typing import Literal
 import numpy as np
 
 from caffe_compat.errors import CaffeCompatError
-from reproduce.predict.boxes import UNIT_HEIGHT, Box, check_box
+from reproduce.predict.boxes import UNIT_HEIGHT, Box, checked_box
 
 Combination = Literal["benchmark", "demo", "python"]
 Size = tuple[int, int]  # rows and columns of an image
@@ -135,15 +135,15 @@ class Protocol:
         ------
         CaffeCompatError : a box that is missing, not wanted, or outside the image.
         """
-        if isinstance(person, tuple):
-            check_box(person)
-        elif isinstance(person, Standing):
+        if isinstance(person, Standing):
             center_x, center_y = person.center
             if not (1e-3 < person.scale < 1e4 and abs(center_x) < 1e7 and abs(center_y) < 1e7):
                 raise CaffeCompatError(
                     f"a person at {person.center} of scale {person.scale:g}: the annotation is "
                     "damaged"
                 )
+        elif person is not None:
+            person = checked_box(person)
         return self.place(self, size, person)
 
 

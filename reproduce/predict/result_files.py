@@ -53,6 +53,12 @@ def all_keypoints(person: Mapping[str, Any]) -> Floats:
     return np.array(row, np.float64).reshape(-1, 3)
 
 
+def gathered_files(path: Path) -> list[Path]:
+    """The files of :func:`write_all`."""
+    endings = ("_coco.json", "_coco_results.json", ".npz", ".mat")
+    return [path.with_name(path.name + ending) for ending in endings]
+
+
 def write_all(path: Path, images: Iterable[Mapping[str, Any]], skeletal: Skeleton) -> int:
     """People of many images: ``PATH_coco.json``, ``PATH_coco_results.json`` (the list that COCO's
     ``loadRes`` takes), ``PATH.npz`` and ``PATH.mat``.
@@ -70,7 +76,8 @@ def write_all(path: Path, images: Iterable[Mapping[str, Any]], skeletal: Skeleto
 
     Returns
     -------
-    How many people there are. Without any image no file is written; without people, empty lists.
+    How many people there are. Without people the files hold empty lists; without any image there
+    are no files: those of an earlier run, whose images may be others, are removed.
 
     Raises
     ------
@@ -85,6 +92,8 @@ def write_all(path: Path, images: Iterable[Mapping[str, Any]], skeletal: Skeleto
                 people.add(image["image"], all_keypoints(person))
                 annotations.add(coco_person(people.count, number, person))
         if not pictures.count:
+            for older in gathered_files(path):
+                older.unlink(missing_ok=True)
             return 0
         category = json.dumps([coco_category(skeletal)])
         with atomic_write(path.with_name(path.name + "_coco.json")) as stream:
@@ -269,6 +278,8 @@ def read_result(path: Path, parts: int) -> dict[str, Any]:
         width, height = content["size"]
         if type(width) is not int or type(height) is not int or min(width, height) < 1:
             raise foreign.Unfit("its size is no width and height")
+        if not all(isinstance(line, str) for line in content.get("left_out", ())):
+            raise foreign.Unfit("its left_out is no list of lines")
         for person in content["people"]:
             for name in ("pose_keypoints_2d", "all_keypoints_2d"):
                 row = np.array(person.get(name, person["pose_keypoints_2d"]), np.float64)

@@ -50,6 +50,7 @@ def video(run: Run, task: Task) -> Done:
         raise DataError(f"{path}: no such file")
     made = run.made_by(path, task.boxes)
     done = Done()
+    left_out: dict[str, None] = {}  # each reason once, in the order of the frames
     with (
         open_capture(str(path)) as capture,
         Journal(prefix, made, resume=run.resume) as journal,
@@ -73,6 +74,7 @@ def video(run: Run, task: Task) -> Done:
         with run.bar(max(0, total - start) or None, "frames") as bar:
             for number, job in enumerate(prefetch(prepare, jobs, run.workers), start):
                 journal.add(number, _frame_people(run, job))
+                left_out.update(dict.fromkeys(job.left_out))
                 done.add(person["score"] for person in journal.done[number])
                 bar.update()
         read = len(journal.done) if run.limit is None else min(run.limit, len(journal.done))
@@ -82,6 +84,7 @@ def video(run: Run, task: Task) -> Done:
         done.bad.append(
             f"{path}: {read} of {total} frames can be decoded, the rest is damaged or missing"
         )
+    done.bad += [f"{path}: {reason}" for reason in left_out]
     frames = [{"frame": i, "people": journal.done[i]} for i in range(read)]
     _draw_video(run, path, Path(f"{prefix}_skeleton.mp4"), rate, frames)
     content = {"version": 1.0, "video": str(path), "rate": rate, "frames": frames}
@@ -158,6 +161,7 @@ def camera(run: Run, source: int | str, prefix: Path, box: Box | None) -> Done:
     skeletal = run.predictor.skeleton
     own = None if box is None else (box,)
     frames: list[dict[str, Any]] = []
+    left_out: dict[str, None] = {}  # each reason once
     waiting: list[Image] = []  # drawn frames until the pace is known, which is the video's rate
     drawn: VideoFile | None = None
     try:
@@ -170,6 +174,7 @@ def camera(run: Run, source: int | str, prefix: Path, box: Box | None) -> Done:
             for i, frame in enumerate(frames_of(capture, run.limit)):
                 job = prepare(run.job(f"{called}, frame {i}", frame, own)[0])
                 people = _frame_people(run, job)
+                left_out.update(dict.fromkeys(job.left_out))
                 seconds = round(time.monotonic() - start, 3)
                 frames.append({"frame": i, "time": seconds, "people": people})
                 done.add(person["score"] for person in people)
@@ -196,4 +201,5 @@ def camera(run: Run, source: int | str, prefix: Path, box: Box | None) -> Done:
     shown = source if isinstance(source, int) else called
     write_json(result, {"version": 1.0, "camera": shown, "frames": frames, "made_by": made})
     run.say(f"{called}: {len(frames)} frames")
+    done.bad += [f"{called}: {reason}" for reason in left_out]
     return done

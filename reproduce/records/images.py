@@ -63,8 +63,7 @@ def decode(data: bytes, *, upright: bool = False) -> Image:
     except cv2.error as error:
         raise DataError(f"cannot be decoded as an image: {_last(error)}") from None
     if image is None:
-        text = not any(byte < 9 or 13 < byte < 32 for byte in data[:1024])
-        kind = kind_of(data[:1024]) or ("text, not a picture" if text else "")
+        kind = kind_in_words(data[:1024], "a picture")
         raise DataError(
             f"is {kind}" if kind else "cannot be decoded as an image (damaged, or not an image)"
         )
@@ -76,6 +75,13 @@ def decode(data: bytes, *, upright: bool = False) -> Image:
             "bits per channel"
         )
     return np.asarray(image, np.uint8)
+
+
+def kind_in_words(head: bytes, expected: str) -> str:
+    """What a file is by its first bytes, if it is not what was expected; "" where they tell
+    nothing."""
+    text = not any(byte < 9 or 13 < byte < 32 for byte in head)
+    return kind_of(head) or (f"text, not {expected}" if text else "")
 
 
 def _last(error: Exception) -> str:

@@ -127,6 +127,7 @@ def test_coco_people_alone_are_taken(tmp_path: Path) -> None:
         "a.jpg\t1\t2\t30\t40\n",
         "# boxes\nimage,x,y,w,h\n\na.jpg, 1, 2, 30, 40\n",
         "a.jpg,1,2,30,40,0.9\n",
+        "File Name,bbox_left,bbox_top,Width,Height,score\na.jpg,1,2,30,40,1\n",
         '{"a.jpg": [1, 2, 30, 40]}',
     ],
 )
@@ -137,6 +138,73 @@ def test_forms_of_boxes(tmp_path: Path, text: str, encoding: str) -> None:
     path = tmp_path / ("b.json" if text.startswith("{") else "b.csv")
     path.write_text(text, encoding=encoding)
     assert dict(read_boxes(path)) == {"a.jpg": [(1.0, 2.0, 30.0, 40.0)]}
+
+
+@pytest.mark.parametrize(
+    "columns", ["xmin,ymin,xmax,ymax", "x1,y1,x2,y2", "left,top,right,bottom", "cx,cy,w,h", "box"]
+)
+def test_a_heading_with_other_columns_is_refused(tmp_path: Path, columns: str) -> None:
+    from caffe_compat.errors import DataError
+    from reproduce.predict.boxes import read_boxes
+
+    path = tmp_path / "b.csv"
+    path.write_text(f"image,{columns}\na.jpg,10,20,210,420\n")
+    with pytest.raises(DataError, match=f"line 1: its columns are image, {columns[:2]}.*expected"):
+        read_boxes(path)
+
+
+def test_a_row_that_is_no_box_costs_itself(tmp_path: Path) -> None:
+    """In every form of the file, the first row among them; each is told with its place."""
+    import json
+
+    from reproduce.predict.boxes import read_boxes
+
+    good: dict[str, Any] = {"img_paths": "a.jpg", "objpos": [101, 201], "scale_provided": 0.5}
+    bad: list[dict[str, Any]] = [{"scale_provided": None}, {"objpos": []}, {"objpos": [1, "x"]}]
+    files = {
+        "nan.csv": ("a.jpg,nan,20,200,400\na.jpg,1,2,3,4\na.jpg,x,2,3,4", ["line 1", "line 3"]),
+        "none.csv": ("a.jpg,,,,\na.jpg,1,2,3,4", ["line 1"]),
+        "own.json": (
+            json.dumps({"root": [good, *({**good, **one} for one in bad)]}),
+            ["record 2", "record 3", "record 4"],
+        ),
+    }
+    for name, (text, places) in files.items():
+        (tmp_path / name).write_text(text)
+        found = read_boxes(tmp_path / name)
+        assert len(found["a.jpg"]) == 1
+        assert [line.split(": ")[1] for line in found.skipped] == places
+
+
+def test_names_in_a_csv_file_of_boxes(tmp_path: Path) -> None:
+    """A quoted name may hold a line's end or begin as a comment does; lines count as in the file."""
+    from reproduce.predict.boxes import read_boxes
+
+    path = tmp_path / "b.csv"
+    path.write_text('# x\n"a\nb.jpg",1,2,3,4\n"#1.jpg",1,2,3,4\n#2.jpg,1,2,3,4\nc.jpg,1,2,3,0\n')
+    found = read_boxes(path)
+    assert list(found) == ["a\nb.jpg", "#1.jpg"]
+    assert "line 6:" in found.skipped[0]
+
+
+def test_coco_people_without_a_box(tmp_path: Path) -> None:
+    """Their box is around the labelled key points, as where people are read for training."""
+    from reproduce.people import coco_files
+    from reproduce.predict.boxes import read_boxes
+
+    keypoints = [10, 20, 2, 0, 0, 0, 40, 80, 1]
+    rows = [
+        {"id": 1, "image_id": 1, "keypoints": keypoints},
+        {"id": 2, "image_id": 1, "keypoints": keypoints, "bbox": None},
+        {"id": 3, "image_id": 1},
+        {"id": 4, "image_id": 1, "keypoints": [1, 2, 0]},
+        {"id": 5, "image_id": 1, "keypoints": "none"},
+    ]
+    found = read_boxes(_coco(tmp_path, annotations=rows))
+    assert found["a.jpg"] == [(10, 20, 30, 60)] * 2
+    assert [line.split(": ")[1] for line in found.skipped] == [f"annotation {i}" for i in (3, 4, 5)]
+    (person,) = coco_files.read(_coco(tmp_path, person={"bbox": None}))
+    assert person.scale == 80 / 200
 
 
 def test_boxes_are_in_pixels() -> None:

@@ -22,8 +22,10 @@ from scipy.io import loadmat
 from caffe_compat import Net, write_weights
 from caffe_compat.errors import CaffeCompatError
 from reproduce.cli import predict
+from reproduce.drawing.pictures import draw_skeleton
 from reproduce.network import netgen
 from reproduce.people.skeletons import skeleton
+from reproduce.predict import photographs
 from reproduce.predict.predictor import Predictor
 from reproduce.predict.result_files import write_all
 from reproduce.predict.result_names import result_names
@@ -226,6 +228,30 @@ def test_older_results_are_not_mixed_in(models: tuple[Path, Path], tmp_path: Pat
         assert [Path(name).name for name in found["image"]] == ["a.png"]
     assert not list((tmp_path / "out").glob("a_belief_*.png"))
     assert (tmp_path / "out" / "b_keypoints.json").exists()
+
+
+def test_a_run_without_results_leaves_no_older_ones_together(
+    models: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """What was put together of an earlier run is not taken for this one's, and is not lost: the
+    pictures' own results stay, and are put together again."""
+    args = [_picture(tmp_path / "a.png"), "--model", models[0], "--scales", "1", "--page"]
+    args += ["--out", tmp_path / "out"]
+    assert _run(*args).exit_code == 0
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").glob("p*.*")}
+    assert set(before) == {
+        "page.html",
+        *(f"predictions{end}" for end in ("_coco.json", "_coco_results.json", ".npz", ".mat")),
+    }
+    failed = _run(*args, "--box", "500,1,30,40")
+    assert failed.exit_code == 1
+    assert "predictions*: those of an earlier run are removed" in failed.stdout
+    assert not list((tmp_path / "out").glob("p*.*"))
+    assert _run(*args, "--resume").exit_code == 0
+    names = [name for name in before if name not in ("predictions.npz", "predictions.mat")]
+    assert {n: (tmp_path / "out" / n).read_bytes() for n in names} == {n: before[n] for n in names}
+    assert _run(*(word for word in args if word != "--page"), "--stages", "1").exit_code == 0
+    assert not (tmp_path / "out" / "page.html").exists()  # it showed two stages
 
 
 def test_a_page_shows_results_of_one_model(models: tuple[Path, Path], tmp_path: Path) -> None:
@@ -437,6 +463,33 @@ def test_boxes_without_a_picture_are_said(models: tuple[Path, Path], tmp_path: P
     assert "1 of its 4 images stand for several inputs" in result.stderr
     assert "not done: " in result.stderr
     assert "line 5: expected four numbers" in result.stderr
+
+
+def test_a_box_that_cannot_be_used_costs_that_person(
+    models: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """The others of the picture and of the video stay; every bad one is told, in a run that keeps
+    the picture's result, too. From Python it is an error: predictions come in the boxes' order."""
+    picture, film = _picture(tmp_path / "a.png"), _film(tmp_path / "walk.avi")
+    boxes = [(500, 1, 30, 40), (1, 2, 30, 40), (1, 1, 5, 5)]
+    rows = [",".join(map(str, (name, *box))) for box in boxes for name in ("a.png", "walk.avi")]
+    (tmp_path / "b.csv").write_text("\n".join(rows))
+    args = ["--model", models[0], "--scales", "1", "--boxes", tmp_path / "b.csv"]
+    for more, count in (([film], 2), ([], 0)):
+        result = _run(picture, *more, *args, "--out", tmp_path / "out", "--resume")
+        assert result.exit_code == 1
+        assert "a.png: person 1: box (500.0, 1.0, 30.0, 40.0): no part of it" in result.stderr
+        assert "a.png: person 3: box (1.0, 1.0, 5.0, 5.0): is smaller than" in result.stderr
+        assert result.stderr.count("walk.avi: person") == count
+    with np.load(tmp_path / "out" / "predictions.npz") as found:
+        assert len(found["joints"]) == 1
+    frames = json.loads((tmp_path / "out" / "walk_keypoints.json").read_text())["frames"]
+    assert [[person["box"] for person in frame["people"]] for frame in frames] == [
+        [[1, 2, 30, 40]]
+    ] * 4
+    predictor = Predictor.load(str(models[0]), device="cpu")
+    with pytest.raises(CaffeCompatError, match=r"a\.png: person 1: .* no part of it"):
+        predictor.predict_file(picture, boxes)
 
 
 # ---------------------------------------------------------------- pictures
@@ -698,3 +751,49 @@ def test_a_models_own_part_names_are_used(tmp_path: Path) -> None:
     assert "OpenCV's detector (the network has no head and neck)" in result.output
     written = json.loads((tmp_path / "out" / "predictions_coco.json").read_text())
     assert written["categories"][0]["keypoints"] == list(parts)
+
+
+def test_control_characters_in_names_are_escaped(models: tuple[Path, Path], tmp_path: Path) -> None:
+    """A name cannot begin a line of its own, wherever it is told."""
+    good, bad = _picture(tmp_path / "in" / "a\nb\x1b[2J.png"), tmp_path / "in" / "c\nd.png"
+    bad.write_bytes(b"")
+    (tmp_path / "b\n.csv").write_text('"a\nb\x1b[2J.png",1,2,30,40\n"c\nd.png",1,2,30,0\n')
+    for boxes in ([], ["--boxes", tmp_path / "b\n.csv"]):
+        for page in ([], ["--page"]):
+            args = ["--model", models[0], "--scales", "1", "--out", tmp_path / "out\n", *page]
+            result = _run(good, bad, *args, *boxes)
+            assert result.exit_code == 1
+            lines = result.output.splitlines()
+            first_words = ("1 people", "1 of 1", "not done:", "note:")
+            own = (str(tmp_path), *first_words)
+            assert [line for line in lines if not line.startswith(own)] == []
+            assert "\x1b" not in result.output
+
+
+def test_extreme_pictures_cost_nobody(models: tuple[Path, Path], tmp_path: Path) -> None:
+    """A strip of a few pixels' height or width: drawn, and not as a picture of 90,000 rows."""
+    for name, shape in (("a", (60, 50, 3)), ("wide", (9, 3000, 3)), ("tall", (3000, 9, 3))):
+        cv2.imwrite(str(tmp_path / f"{name}.png"), np.full(shape, 90, np.uint8))
+    result = _run(tmp_path, "--model", models[0], "--scales", "1", "--page", "--out", tmp_path)
+    assert result.exit_code == 0, result.output
+    assert set(_results(tmp_path)) == {"a", "wide", "tall"}
+    assert len(read_picture(tmp_path / "tall_belief.png")) < 2000
+
+
+def test_what_cannot_be_drawn_costs_one_picture(
+    models: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pictures = [_picture(tmp_path / f"{i}.png", i) for i in range(3)]
+
+    def failing(image: Any, *words: Any) -> Any:
+        if (image == read_picture(pictures[0])).all():
+            raise cv2.error("Assertion failed")
+        return draw_skeleton(image, *words)
+
+    monkeypatch.setattr(photographs, "draw_skeleton", failing)
+    result = _run(*pictures, "--model", models[0], "--scales", "1", "--out", tmp_path / "out")
+    assert result.exit_code == 1
+    assert "0.png: its results cannot be drawn: Assertion failed\n" in result.stderr
+    assert set(_results(tmp_path / "out")) == {"1", "2"}
+    with np.load(tmp_path / "out" / "predictions.npz") as found:
+        assert len(found["image"]) == 2

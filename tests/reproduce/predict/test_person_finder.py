@@ -330,7 +330,25 @@ def test_the_model_chooses_the_range(tmp_path: Path, pose: Path) -> None:
         ("--range 1.2,0.8", "smallest"),
         ("--range 0.8,1.2 --scales 1", "--scales"),
         ("--octave 3 --protocol lsp", "--protocol demo"),
-        ("--detect --box 1,2,3,4", "exclude"),
+        ("--detect --box 1,2,30,40", "exclude"),
+        ("--limit 3", "--limit is of"),
+        ("--data /no/such/folder", "--data is the folder of a --dataset"),
+        ("--person-scales 1", "--person-scales goes with --detect person"),
+        ("--person-threshold 0.5", "--person-threshold goes with --detect person"),
+        ("--person-prototxt x.prototxt", "--person-prototxt goes with --detect person"),
+        (
+            "--person-model x.caffemodel --protocol python --person-scales 1",
+            "--person-scales is of --detect person",
+        ),
+        ("--protocol python --box 1,2,30,40 --scales 1", "--scales has no meaning"),
+        ("--protocol lsp --box 1,2,30,40", "--box has no meaning"),
+        ("--protocol lsp --boxes x.csv", "--boxes has no meaning"),
+        ("--protocol lsp --detect hog", "--detect has no meaning"),
+        ("--protocol mpi", "needs a box around the person"),
+        ("--protocol flic", "needs the torso's box"),
+        ("--box 1,2,3,nan", "expected four numbers"),
+        ("--box nan,2,30,40", "expected four numbers"),
+        ("--box 1,2,3,4", "is smaller than 8 pixels"),
     ],
 )
 def test_options_that_do_not_go_together(options: str, said: str, tmp_path: Path) -> None:
@@ -338,6 +356,21 @@ def test_options_that_do_not_go_together(options: str, said: str, tmp_path: Path
     result = _run(tmp_path / "a.png", *options.split(), "--out", tmp_path / "out")
     assert result.exit_code == 2
     assert said in result.output
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_is_wrong_with_every_picture_is_said_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A limit that is no number, and a data set that is not there: no folder is made for them."""
+    cv2.imwrite(str(tmp_path / "a.png"), _street())
+    missing = _run("--dataset", "lsp", "--data", tmp_path, "--out", tmp_path / "out")
+    monkeypatch.setenv("CPM_MAX_PIXELS", "abc")
+    limit = _run(tmp_path / "a.png", "--out", tmp_path / "out")
+    for result, said in ((missing, "joints.mat"), (limit, "CPM_MAX_PIXELS=abc: expected")):
+        assert result.exit_code == 2
+        assert said in result.stderr
+        assert not (tmp_path / "out").exists()
 
 
 def test_networks_in_the_wrong_place(lights: Path, pose: Path, tmp_path: Path) -> None:

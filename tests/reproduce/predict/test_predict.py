@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -13,7 +14,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from caffe_compat import Net, write_weights
-from reproduce.cli import predict
+from reproduce.cli import evaluate, predict
 from reproduce.network import netgen
 from reproduce.predict.predictor import Predictor
 from reproduce.predict.protocol import DEMO, PROTOCOLS, Standing
@@ -161,6 +162,9 @@ def test_every_kind_of_picture(model: Path, tmp_path: Path) -> None:
     turned[0x0112] = 6  # shown a quarter turn clockwise
     pixels.save(folder / "turned.jpg", exif=turned)
     cv2.imwrite(str(folder / "dot.png"), np.zeros((1, 1, 3), np.uint8))
+    pixels.save(folder / "moving.gif")
+    for name in ("phone.heic", "notes.txt", ".hidden"):
+        (folder / name).write_bytes(b"")
     result = _run(folder, "--model", model, "--out", tmp_path / "out")
     assert result.exit_code == 1
     assert {p.name.split("_")[0] for p in (tmp_path / "out").glob("*_keypoints.json")} == {
@@ -170,7 +174,9 @@ def test_every_kind_of_picture(model: Path, tmp_path: Path) -> None:
         "plain",
         "print",
         "turned",
+        "moving",
     }
+    assert "files with other endings are left out (2: .heic, .txt)" in result.stderr
     assert read_picture(tmp_path / "out" / "turned_skeleton.png").shape == (60, 50, 3)
     assert json.loads((tmp_path / "out" / "turned_keypoints.json").read_text())["size"] == [50, 60]
     for name in ("broken.jpg", "empty.png"):
@@ -200,6 +206,12 @@ def test_bad_requests(model: Path, tmp_path: Path) -> None:
 def test_box_outside_the_image() -> None:
     from caffe_compat.errors import CaffeCompatError
 
+    strange: list[Any] = [(1, 2, 3), "a", "1234", [1, 2, None, 4], 7, (1, 2, 3, 10**400)]
+    for box in strange:
+        with pytest.raises(CaffeCompatError, match=r"^box .*: expected four numbers x, y, width"):
+            DEMO.placement((40, 30), box)
+    placed = DEMO.placement((40, 30), np.array([1, 2, 9, 9]))  # type: ignore[arg-type]
+    assert placed == DEMO.placement((40, 30), (1, 2, 9, 9))
     with pytest.raises(CaffeCompatError, match="no part of it lies inside the 30×40 image"):
         DEMO.placement((40, 30), (100, 100, 10, 10))
 
@@ -361,7 +373,7 @@ def test_protocols_and_scales(model: Path, tmp_path: Path) -> None:
         (["--protocol", "flic", "--box", "300,300,50,50"], "no part of it lies inside"),
         (["--scales", "0.5,x"], "expected multiples"),
         (["--protocol", "flic"], "needs the torso's box"),
-        (["--box", "1,2,3,4", "--detect"], "exclude each other"),
+        (["--box", "1,2,30,40", "--detect"], "exclude each other"),
     ):
         result = _run(tmp_path / "a.png", *common, *args)
         assert result.exit_code in (1, 2)
@@ -460,13 +472,20 @@ def test_video_goes_on(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert both[0] == both[1]
 
 
+_VIDEOS = ("broken.mp4", "text.mp4", "empty.mp4", "missing.avi", "good.mp4")
+
+
 def test_bad_videos(model: Path, tmp_path: Path) -> None:
-    (tmp_path / "broken.mp4").write_bytes(b"no film")
+    (tmp_path / "broken.mp4").write_bytes(b"\0\1 no film")
+    (tmp_path / "text.mp4").write_bytes(b"no film")
+    (tmp_path / "empty.mp4").write_bytes(b"")
     _film(tmp_path / "good.mp4", 0.2)
-    inputs = [tmp_path / n for n in ("broken.mp4", "missing.avi", "good.mp4")]
+    inputs = [tmp_path / n for n in _VIDEOS]
     result = _run(*inputs, "--model", model, "--scales", "1", "--out", tmp_path / "out")
     assert result.exit_code == 1
     assert "broken.mp4: cannot be opened as a video" in result.stderr
+    assert "text.mp4: is text, not a video" in result.stderr
+    assert "empty.mp4: is empty (0 bytes)" in result.stderr
     assert "missing.avi: no such file" in result.stderr
     assert (tmp_path / "out" / "good_skeleton.mp4").exists()
 
@@ -721,3 +740,7 @@ def test_lsp_benchmark(model: Path, tmp_path: Path) -> None:
     assert joint_files.read_mat(tmp_path / "LSP_prediction_model_small.mat").shape == (3, 14, 2)
     score = json.loads((tmp_path / "LSP_score_small.json").read_text())
     assert score["counted"] == 42
+    words = [str(tmp_path / "LSP_prediction_model_small.mat"), "--dataset", "lsp", "--data"]
+    compared = CliRunner().invoke(evaluate.main, [*words, str(DATA)])
+    assert compared.exit_code == 2
+    assert "cpm-predict --limit writes the score of its people" in compared.stderr

@@ -126,6 +126,15 @@ def test_random_weights_of_both(tmp_path: Path) -> None:
         assert read_weights(out).layers[0].name == "conv1_1"
 
 
+def test_a_person_network_of_one_stage_is_not_made(tmp_path: Path) -> None:
+    """Nothing would take it for one: its only map is handed on to no stage."""
+    words = ["random", "--like", "person", "--stages", "1", "-o", str(tmp_path / "p.caffemodel")]
+    result = CliRunner().invoke(models.main, words)
+    assert result.exit_code == 2
+    assert "--stages 1" in result.stderr
+    assert not (tmp_path / "p.caffemodel").exists()
+
+
 # ---------------------------------------------------------------- labels of the person network
 
 
