@@ -480,11 +480,14 @@ _NEEDED = {"mpi": "a box around the person", "flic": "the torso's box"}
 
 def _check_protocol(given: Mapping[str, Any], boxes: Sequence[str]) -> None:
     """Raise where a protocol misses its boxes, or is given what it does not use."""
+    from reproduce.predict.protocol import PROTOCOLS, place_whole_image
+
     protocol = given["protocol"]
+    whole_image = PROTOCOLS[protocol].place is place_whole_image
     if protocol == "python":
         _refuse(given, ["scales"], "has no meaning with --protocol python: it tests one scale")
-    if protocol == "lsp" and given["detect"] in (None, "hog"):
-        _refuse(given, boxes, "has no meaning with --protocol lsp: it tests the whole image")
+    if whole_image and given["detect"] in (None, "hog"):
+        _refuse(given, boxes, f"has no meaning with --protocol {protocol}: it tests whole images")
     if protocol in _NEEDED and not boxes:
         raise CaffeCompatError(
             f"--protocol {protocol} needs {_NEEDED[protocol]}: give --box, --boxes or --detect"
