@@ -54,7 +54,8 @@ def _losses(layers: Sequence[LayerSpec], trained: set[str]) -> set[int]:
         ):
             found.add(place)
         read.difference_update(layer.tops)
-        read.update(layer.bottoms)
+        if place not in found and layer.tops:  # what only ends there is not used
+            read.update(layer.bottoms)
     return found
 
 
@@ -160,10 +161,11 @@ def derive(
     """
     given = dict(input_shapes or {})
     kept_in_test = net.filter(TEST).layers
+    kept_places = set(map(id, kept_in_test))
     report = [
         Dropped(layer.name, layer.type, "not in the TEST phase")
         for layer in net.layers
-        if layer not in kept_in_test
+        if id(layer) not in kept_places
     ]
     layers = list(net.layers)
     trained = (

@@ -178,8 +178,7 @@ def _v0_to_v1(net: Any, file: str) -> None:
     """Unfold the nested ``layer`` of every V0 connection and fold padding layers into their
     readers."""
     old = [type(item).FromString(item.SerializeToString()) for item in net.layers]
-    padding: dict[str, Any] = {}  # top of a padding layer -> its connection
-    produced: dict[str, Any] = {}
+    padding: dict[str, Any] = {}  # blobs whose last maker is a padding layer -> its connection
     del net.layers[:]
     for item in old:
         if not item.HasField("layer"):
@@ -198,7 +197,7 @@ def _v0_to_v1(net: Any, file: str) -> None:
         made.top.extend(item.top)
         for bottom in item.bottom:
             pad = padding.get(bottom)
-            if pad is None or produced.get(bottom):
+            if pad is None:
                 made.bottom.append(bottom)
                 continue
             if v0.type not in ("conv", "pool"):
@@ -208,7 +207,7 @@ def _v0_to_v1(net: Any, file: str) -> None:
             v0.pad = pad.layer.pad
             made.bottom.append(pad.bottom[0])
         for top in item.top:
-            produced[top] = True
+            padding.pop(top, None)
         made.name = v0.name
         if v0.HasField("type"):
             if v0.type not in _V0_TYPES:

@@ -24,6 +24,7 @@ from typing import Any, Literal, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn.grad import conv2d_input, conv2d_weight
 
 from caffe_compat.engine.costs import ConvolutionShape, Way, direct_seconds, seconds_of
@@ -262,6 +263,7 @@ class _Tiled(torch.autograd.Function):
         return Kernel(weight, tiling).convolve(x, bias)
 
     @staticmethod
+    @once_differentiable
     @whole_operations()
     def backward(
         ctx: Any, gradient: Tensor
@@ -295,6 +297,7 @@ class _Minimal(torch.autograd.Function):
         return way.prepare(weight).convolve(x, bias)
 
     @staticmethod
+    @once_differentiable
     @whole_operations()
     def backward(
         ctx: Any, gradient: Tensor

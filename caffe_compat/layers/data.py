@@ -3,11 +3,14 @@ shapes."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from caffe_compat.definition import schema
 from caffe_compat.layers.base import Layer, Shape, register
+
+_LARGEST = 10_000  # of a CPMData layer's lengths, factors and angles; more is a slip of the pen
 
 
 class DataLayer(Layer):
@@ -178,10 +181,19 @@ class CPMData(DataLayer):
                     f"transform_param.{field.name}",
                 )
         part, t = self.transform()
-        positive = ["stride", *(["clahe_tile_size"] if t.do_clahe else [])]
-        for name in positive:
-            if getattr(t, name) < 1:
-                raise self.spec.error("must be at least 1", f"{part}.{name}")
+        for name in ("stride", *(["clahe_tile_size"] if t.do_clahe else [])):
+            if not 1 <= getattr(t, name) <= _LARGEST:
+                raise self.spec.error(f"must be from 1 to {_LARGEST}", f"{part}.{name}")
+        for name in ("sigma", "sigma_center"):
+            if not 0 < getattr(t, name) < math.inf:
+                raise self.spec.error("must be above 0", f"{part}.{name}")
+        for name in ("scale_min", "scale_max", "max_rotate_degree", "center_perterb_max"):
+            if not abs(getattr(t, name)) <= _LARGEST:
+                raise self.spec.error(f"must be at most {_LARGEST}", f"{part}.{name}")
+        if t.aug_way not in ("rand", "table"):
+            raise self.spec.error(
+                f"unknown way '{t.aug_way}'; known: rand, table", f"{part}.aug_way"
+            )
         if not t.put_gaussian:
             raise self.spec.error(
                 "label maps without Gaussian peaks are not supported: leave it out",
@@ -203,6 +215,10 @@ class CPMData(DataLayer):
         height, width = t.crop_size_y, t.crop_size_x
         if part == "cpm_transform_param" and t.crop_size:
             height = width = t.crop_size
+        if min(height, width) < t.stride:
+            raise self.spec.error(
+                f"{width} × {height} is smaller than the stride {t.stride}", f"{part}.crop_size_x"
+            )
         label: Shape = (batch, 2 * (t.num_parts + 1), height // t.stride, width // t.stride)
         data: Shape = (batch, 4, height, width)
         return [data, label][: len(self.spec.tops)]

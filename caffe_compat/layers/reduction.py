@@ -85,9 +85,11 @@ class Eltwise(Layer):
 
     def backward_overwritten(self, blobs: Overwritten) -> tuple[Tensor, ...] | None:
         diff = blobs.diffs[0]
-        if self._loses_first:  # the first bottom's gradient is written over the top's
+        if self._loses_first:
             first = diff * self.coefficients[0]
-            return (first, *(first * coefficient for coefficient in self.coefficients[1:]))
+            # the first bottom's gradient, where it is asked for, is written over the top's
+            rest = first if blobs.seen[0].requires_grad else diff
+            return (first, *(rest * coefficient for coefficient in self.coefficients[1:]))
         if "top" not in self.reads:
             return None
         return tuple(diff * (blobs.tops[0] / bottom) for bottom in blobs.bottoms)

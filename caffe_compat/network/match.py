@@ -85,7 +85,7 @@ def _with_shared(
             continue
         if i == len(blobs):
             blobs.append(ELSEWHERE)
-        if i < len(blobs) and not blobs[i].data.size:
+        if i < len(blobs) and blobs[i].is_elsewhere:
             place, number = param.owner
             owners = blobs if place == node.index else found.get(place, ())
             if owners and owners[number].data.size == count(param.shape):
@@ -119,11 +119,13 @@ def _one(
         return LayerMatch(name, kind, shapes, "mismatch", detail), ()
     status: Status = "matched"
     for i, (blob, param) in enumerate(zip(blobs, node.params, strict=True)):
-        if _is_shared(param) and not blob.data.size:
-            continue  # its owner is missing, and is reported
+        if _is_shared(param) and blob.is_elsewhere:
+            continue  # the layer that keeps it is missing; that layer's row says so
         fit = _fits(blob, param.shape)
         if fit == "mismatch":
-            found_here = f"has shape {shape_text(blob.shape)}" if blob.data.size else "is missing"
+            found_here = (
+                f"has shape {shape_text(blob.shape)}" if not blob.is_elsewhere else "is missing"
+            )
             detail = (
                 f"blob {i} ({param.name}) {found_here}, the network needs {shape_text(param.shape)}"
             )

@@ -105,7 +105,7 @@ class Net(nn.Module):
         self.tf32 = False
         self._is_packed = False
         self._checked: set[tuple[tuple[str, Shape], ...]] = set()
-        # gradients that the latest backward pass left at losses, by a layer that reads them
+        # gradients that the latest backward pass wrote over the weights of losses
         self.reread: dict[str, Tensor] = {}
         self._modules_of: dict[int, _Blobs] = {}
         found: Match | None = None
@@ -147,6 +147,8 @@ class Net(nn.Module):
             module = _Blobs()
             stored = found.blobs.get(node.index) if found else None
             for i, param in enumerate(node.params):
+                # nothing is stored, too, where the layer that keeps a shared one is missing
+                blob = stored[i] if stored and not stored[i].is_elsewhere else None
                 if param.owner in made:
                     tensor = made[param.owner]
                     if (
@@ -155,11 +157,11 @@ class Net(nn.Module):
                         raise node.layer.error(
                             "sharing a param under another shape is not supported", "param"
                         )
-                    if stored is not None:  # Caffe copies each layer's; the last one stays
-                        data = np.asarray(stored[i].data, np.float32).reshape(param.shape)
-                        tensor.detach().copy_(torch.from_numpy(np.array(data)))
-                elif stored is not None:
-                    data = np.asarray(stored[i].data, np.float32).reshape(param.shape)
+                    if blob is not None:  # Caffe copies each layer's; the last one stays
+                        data = np.array(blob.data, np.float32).reshape(param.shape)
+                        tensor.detach().copy_(torch.from_numpy(data))
+                elif blob is not None:
+                    data = np.asarray(blob.data, np.float32).reshape(param.shape)
                     tensor = torch.from_numpy(data if data.flags.writeable else data.copy())
                 else:
                     tensor = torch.empty(param.shape)

@@ -560,11 +560,15 @@ class Net:
         self._finish()
         self._take_params()
         places = {layer.name: place for place, layer in enumerate(weights.layers)}
-        nodes = [self._graph.nodes[index] for index in found.blobs]
+        stored = [node for node in self._graph.nodes if node.index in found.blobs]
+        # a layer that the file does not have only shares what another one brings
+        nodes = [node for node in stored if node.layer.name in places]
         with torch.no_grad():
             # of layers that share a parameter the file's last one counts
             for node in sorted(nodes, key=lambda node: places[node.layer.name]):
                 for param, blob in zip(node.params, found.blobs[node.index], strict=True):
+                    if blob.is_elsewhere:
+                        continue
                     values = np.array(blob.data, np.float32).reshape(param.shape)
                     self._net.param(param).copy_(torch.from_numpy(values))
         self._give_params()

@@ -112,6 +112,8 @@ class SGDSolver:
         _ = self.test_nets  # their latest passes are finished before they get other parameters
         for line in self._solver.test_lines():
             log(line)
+        for net in self._tests:
+            net._give_params()
 
     def _call_back(self) -> None:
         """Let scripts look at the gradients, and change them."""

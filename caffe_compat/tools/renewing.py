@@ -35,7 +35,7 @@ def upgrade_net(source: str, target: str) -> None:
             raise CaffeCompatError(f"{source}: holds no definition; only binary models do")
         write_weights(target, weights, weights.net)
         for note in weights.source.notes:
-            click.echo(printable(f"note: not written: {note}"), err=True)
+            click.echo(printable(f"note: {note}"), err=True)
     click.echo(f"wrote {target}")
 
 

@@ -158,8 +158,7 @@ class ImageDataSource(PictureSource):
             )
         self._new = options.new_width, options.new_height
         self._color: Color = "color" if options.is_color else "gray"
-        # Caffe puts root_folder before the name as it is, without a slash
-        self._folder = os.path.join(root, options.root_folder)
+        self._root, self._folder = root, options.root_folder
         listing = find_file(options.source, root, f"layer '{layer.name}': list of pictures")
         self._lines = _read_list(listing)
         self._transformer.seed(draws)
@@ -202,7 +201,8 @@ class ImageDataSource(PictureSource):
         import cv2
 
         name, label = self._line(number)
-        path = f"{self._folder}{name}"
+        # Caffe puts root_folder before the name as it is, without a slash
+        path = os.path.join(self._root, f"{self._folder}{name}")
         data = read_bytes(path)
         picture = decode_picture(data, self._color, path)
         if self._new[0]:

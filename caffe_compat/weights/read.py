@@ -250,7 +250,7 @@ def parse_weights(
     notes: list[str] = []
     if strange:
         fields = ", ".join(strange[:5])
-        notes.append(f"unknown field(s) of the network, of another Caffe fork: {fields}")
+        notes.append(f"unknown field(s) of the network, of another Caffe fork, left out: {fields}")
     if dialect is None:
         found, evidence = detect_dialect((kind, layer.rest) for layer in raw)
     else:
@@ -284,8 +284,9 @@ def parse_weights(
                     "model was written with another one; leave --dialect out to detect it"
                 )
             if wrong:
+                fields = ", ".join(wrong[:5])
                 notes.append(
-                    f"layer '{name}': unknown field(s) {', '.join(wrong[:5])} of another Caffe fork"
+                    f"layer '{name}': unknown field(s) {fields} of another Caffe fork, left out"
                 )
     except (DecodeError, SchemaError) as error:
         raise WeightError(

@@ -119,6 +119,11 @@ class Blob:
         """The dimensions, as stored."""
         return tuple(self.data.shape)
 
+    @property
+    def is_elsewhere(self) -> bool:
+        """Does it stand in for a parameter that another layer keeps? It has no values then."""
+        return not self.data.size
+
 
 def read_floats(
     buffer: memoryview, field: Field, load: Loader, stop: int, kind: str

@@ -15,7 +15,7 @@ from caffe_compat.definition.schema import Dialect
 from caffe_compat.definition.spec import LayerSpec, NetSpec
 from caffe_compat.errors import SchemaError, WeightError
 from caffe_compat.files import atomic_write, write_hdf5
-from caffe_compat.weights.model import ELSEWHERE, HDF5_NAME, LayerBlobs, Weights
+from caffe_compat.weights.model import HDF5_NAME, LayerBlobs, Weights
 from caffe_compat.weights.wire import encode_blob, encode_bytes
 
 
@@ -28,7 +28,7 @@ def _chunks(weights: Weights, net: NetSpec, dialect: Dialect) -> Iterator[bytes 
         # definition first, blobs inside it: Caffe reads fields in any order
         body: list[bytes | memoryview] = [message.SerializeToString()]
         for blob in entries[place].blobs if place in entries else ():
-            if blob is ELSEWHERE:
+            if blob.is_elsewhere:
                 raise WeightError(
                     f"layer '{layer.name}' shares a blob that the HDF5 model keeps with another "
                     "layer: convert the HDF5 model with its definition (cpm-convert --prototxt)"
@@ -165,7 +165,7 @@ def _write_h5(name: str, weights: Weights, net: NetSpec) -> None:
                 data.require_group(layer.name)
         for entry in weights.layers:
             for index, blob in enumerate(entry.blobs):
-                if blob is not ELSEWHERE and owned.get((entry.name, index), True):
+                if not blob.is_elsewhere and owned.get((entry.name, index), True):
                     data.create_dataset(f"{entry.name}/{index}", data=blob.data)
 
 

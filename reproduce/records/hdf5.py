@@ -55,6 +55,8 @@ _COLUMNS = {
     "others_joints": ("f", 3),
 }
 _WHAT = "file of CPM records"
+# bytes that a text column has at least: the authors' keys and names need no more
+_TEXT_BYTES = {"key": 7, "dataset": 16}
 
 
 def _columns(file: Any) -> dict[str, Any]:
@@ -267,11 +269,11 @@ def from_lmdb(
             "scale": "f4",
             "joints": "f4",
             "validation": "u1",
-            "key": "S7",
-            "dataset": "S16",
         }
         for name, values in rows.items():
             kind = kinds.get(name.removeprefix("others_"), "i4")
+            if name in _TEXT_BYTES:
+                kind = f"S{max([_TEXT_BYTES[name], *map(len, values)])}"
             empty = {"others_objpos": (0, 2), "others_joints": (0, store.joints, 3)}.get(
                 name, (len(values),)
             )

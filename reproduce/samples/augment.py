@@ -47,7 +47,8 @@ class Settings:
     """Fields of ``transform_param``; lengths in pixels of the network's input, angles in degrees.
 
     The defaults are those of the fork's schema. ``num_parts`` 0 asks for the labels of the person
-    network, one map of body centres (Caffe's own layer has no such thing).
+    network, one map of body centres (Caffe's own layer has no such thing). ``in_training`` is the
+    layer's phase: in a test the image is taken as it is, and must have the crop's size.
     """
 
     stride: int = 4
@@ -74,6 +75,7 @@ class Settings:
     parts: tuple[
         str, ...
     ] = ()  # names of the user's own; empty: the authors' skeleton of this size
+    in_training: bool = True
 
     @classmethod
     def of(cls, message: Any) -> Settings:
@@ -279,7 +281,8 @@ def clahe(image: Image, settings: Settings) -> Image:
     """Contrast-limited equalisation of the lightness."""
     lab = cv2.cvtColor(image, cv2.COLOR_BGR2LAB)
     tiles = int(settings.clahe_tile_size)
-    lab[:, :, 0] = cv2.createCLAHE(settings.clahe_clip_limit, (tiles, tiles)).apply(lab[:, :, 0])
+    limit = int(settings.clahe_clip_limit)  # whole numbers, as in Caffe
+    lab[:, :, 0] = cv2.createCLAHE(limit, (tiles, tiles)).apply(lab[:, :, 0])
     return np.asarray(cv2.cvtColor(lab, cv2.COLOR_LAB2BGR), np.uint8)
 
 
@@ -381,6 +384,9 @@ def augment(
         image = np.asarray(
             cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR), np.uint8
         )
+    if not settings.in_training:
+        _check_whole(image, settings)
+        return _finish(image, scene, settings, Augmentation(1.0, 0.0, 0, 0, flip=False))
     scale = float(_F(_F(settings.target_dist) / _F(scene.scale)) * _F(choice.scale_multiplier))
     _check_size(image, scale)
     image = resize(image, scale)
@@ -391,10 +397,22 @@ def augment(
     return _finish(pixels, scene, settings, choice)
 
 
+def _check_whole(image: Image, settings: Settings) -> None:
+    """Refuse an image of another size in a test, where Caffe would write beyond its blob."""
+    height, width = image.shape[:2]
+    if (height, width) != (settings.crop_size_y, settings.crop_size_x):
+        raise DataError(
+            f"a CPMData layer of phase TEST takes images as they are: this one is {width} × "
+            f"{height}, its crop {settings.crop_size_x} × {settings.crop_size_y}; give it records "
+            "of that size, or test with cpm-predict"
+        )
+
+
 def _check_size(image: Image, scale: float) -> None:
     """Refuse a person whose scale would make the image vanish, or fill the memory."""
     height, width = (side * scale for side in image.shape[:2])
-    if min(height, width) < 1 or height * width > pixel_limit() or max(height, width) > _MAX_SIDE:
+    fits = min(height, width) >= 1 and max(height, width) <= _MAX_SIDE
+    if not (fits and height * width <= pixel_limit()):  # also where a size is no number
         raise DataError(
             f"the person's scale makes the {image.shape[1]} × {image.shape[0]} image "
             f"{width:.0f} × {height:.0f}: scale_provided or target_dist is wrong"

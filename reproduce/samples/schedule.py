@@ -21,6 +21,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from caffe_compat.definition.spec import TRAIN
 from caffe_compat.errors import CaffeCompatError, DataError
 from caffe_compat.foreign import read_text, reading
 from caffe_compat.layers.base import Layer
@@ -128,7 +129,17 @@ class Tables:
         return table
 
     def entry(self, write_number: int, epoch: int) -> tuple[float, bool]:
-        """(degree, flip) of a record in an epoch."""
+        """(degree, flip) of a record in an epoch.
+
+        Raises
+        ------
+        DataError : the record's number is beyond the tables.
+        """
+        if write_number >= len(self.degrees):
+            raise DataError(
+                f"a record has the write number {write_number}, the tables of aug_way 'table' have "
+                f"{len(self.degrees)} rows, counted from 0"
+            )
         column = epoch % self.degrees.shape[1]
         return float(self.degrees[write_number, column]), bool(self.flips[write_number, column])
 
@@ -382,7 +393,7 @@ def source_for(
             "(cpm-train --parts left_shoulder,right_shoulder,...) or set flip_prob: 0",
             "flip_prob",
         )
-    settings = replace(settings, parts=parts)
+    settings = replace(settings, parts=parts, in_training=layer.phase == TRAIN)
     if layer.options.backend == 0 and layer.options.HasField("backend") and data is None:
         raise layer.error("LEVELDB is not supported: write the records as LMDB", "backend")
     path = (

@@ -27,7 +27,6 @@ from caffe_compat.training.snapshots import learned_weights, read_state
 from caffe_compat.training.solver import Solver, Step, train_definition
 from caffe_compat.training.sources import BatchSource
 from caffe_compat.weights.model import Weights
-from caffe_compat.weights.write import check_hdf5_names
 from reproduce.people import part_names
 from reproduce.runtime.processes import Group
 from reproduce.samples.schedule import Order, source_for
@@ -164,8 +163,6 @@ def make_solver(
         share=(options.order.rank, options.order.world),
     )
     made.network = network
-    if spec.message.snapshot_format == 0:  # HDF5
-        check_hdf5_names([node.layer.name for node in made.net.graph.nodes if node.params])
     if options.warmup:
         made.rate_scale = lambda iteration: min(1.0, (iteration + 1) / options.warmup)
     if options.compile:

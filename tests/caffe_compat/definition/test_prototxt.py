@@ -101,6 +101,23 @@ def test_layer_errors_after_parsing_have_lines() -> None:
     assert str(caught.value).startswith("deploy.prototxt:10: layer 'c': group: ")
 
 
+def test_v0_padding_in_place() -> None:
+    """The last layer that makes a blob counts."""
+    pad = 'layers { layer { name: "pad" type: "padding" pad: 2 } bottom: "x" top: "x" } '
+    relu = 'layers { layer { name: "relu" type: "relu" } bottom: "x" top: "x" } '
+    conv = (
+        'layers { layer { name: "conv" type: "conv" num_output: 4 kernelsize: 5 } '
+        'bottom: "x" top: "y" }'
+    )
+    head = 'input: "x" input_dim: 1 input_dim: 3 input_dim: 8 input_dim: 8 '
+    again = conv.replace('"y"', '"z"')
+    for text, padded in ((relu + pad + conv, [2]), (conv + pad + again, [2]), (relu + conv, [])):
+        message = parse_net(head + text).layers[-1].message
+        assert list(message.convolution_param.pad) == padded
+    with pytest.raises(PrototxtError, match="only a conv or pool layer"):
+        parse_net(head + pad + relu + conv)
+
+
 def test_v0() -> None:
     """The oldest format: nested layers, padding layers folded into the convolution that follows."""
     spec = parse_net("""

@@ -76,6 +76,18 @@ def test_gradients() -> None:
         )
 
 
+@pytest.mark.parametrize("mode", ["tiled", "minimal"])
+def test_a_gradient_of_a_gradient_is_refused(mode: plan.Mode) -> None:
+    """Only torch's own convolutions have one (engine "direct")."""
+    x = torch.randn(1, 16, 24, 24, requires_grad=True)
+    weight = torch.randn(16, 16, 3, 3, requires_grad=True)
+    with plan.using(plan.Engine(mode)):
+        top = plan.convolve(x, weight, None, (1, 1), (1, 1), (1, 1), 1)
+    (gradient,) = torch.autograd.grad((top * top).sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.sum().backward()
+
+
 def test_gradients_of_a_training_net() -> None:
     """Every parameter's gradient, tiled against direct; several blocks of images."""
     spec = netgen.train_test(_SMALL, netgen.DataConfig(batch_size=3))

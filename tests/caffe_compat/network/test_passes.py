@@ -325,9 +325,28 @@ def test_weights_that_are_stored_with_a_layer_that_shares_them() -> None:
     values = {"a": 3.0, "b": 7.0}
     for entry in stored.layers:
         entry.blobs[0].data[...] = values[entry.name]
-    for layers in (stored.layers, stored.layers[1:]):
-        net = Net(spec, Weights(layers, spec), strict=False)
-        assert {float(t.detach().max()) for _, _, t in net.owned_params()} == {7.0}
+    for layers, value in ((stored.layers, 7.0), (stored.layers[1:], 7.0), ((), 1.0)):
+        net = Net(spec, Weights(tuple(layers), spec), strict=False)
+        assert {float(t.detach().max()) for _, _, t in net.owned_params()} == {value}
+
+
+@pytest.mark.parametrize("ending", ["caffemodel", "h5"])
+def test_scripts_read_weights_of_layers_that_share_all_of_theirs(
+    ending: str, tmp_path: Path
+) -> None:
+    text = X
+    for name in "ab":
+        text += layer("InnerProduct", "x", name, f'param {{ name: "w" }} {FULL}')
+    net = face(tmp_path, text)
+    net.params["b"][0].data[...] = 3
+    net.save(str(tmp_path / f"w.{ending}"))
+    net.params["b"][0].data[...] = 0
+    net.copy_from(str(tmp_path / f"w.{ending}"))
+    assert (net.params["a"][0].data == 3).all()
+    other = face(tmp_path, X + layer("InnerProduct", "x", "other", FULL))
+    other.save(str(tmp_path / f"other.{ending}"))
+    net.copy_from(str(tmp_path / f"other.{ending}"))
+    assert (net.params["a"][0].data == 3).all()
 
 
 @pytest.mark.parametrize(
@@ -361,6 +380,16 @@ def test_a_sum_in_place_loses_its_first_bottom(tmp_path: Path) -> None:
     assert passes(net, [7, 8, 9], "y") == [2, 2, 2]
     assert net.blobs["p"].data.ravel().tolist() == [5, 10, 15]
     assert net.blobs["t"].diff.ravel().tolist() == [10, 10, 10]
+
+
+def test_a_sum_in_place_whose_first_bottom_takes_no_gradient(tmp_path: Path) -> None:
+    text = X + T + layer("Bias", "t", "b", "bias_param { axis: 0 num_axes: -1 }")
+    options = "eltwise_param { coeff: 2 coeff: 5 }"
+    text += layer("Eltwise", "x b", "x", options, "sum")
+    net = face(tmp_path, text + layer("Reduction", "x", "l", "loss_weight: 1"))
+    net.forward()
+    net.backward()
+    assert net.params["b"][0].diff.ravel().tolist() == [5, 5, 5]
 
 
 def test_the_coefficient_of_a_scale_in_place_is_read_as_it_is(tmp_path: Path) -> None:
@@ -399,7 +428,10 @@ def test_a_phase_of_its_own(phase: str) -> None:
         assert (net(x=x)["y"].max() == 2) == (own == "TRAIN")
 
 
-@pytest.mark.parametrize("data", ["", layer("EuclideanLoss", "y x", "l")])
+PENALTY = layer("Reduction", "y", "penalty", "loss_weight: 1") + layer("Silence", "penalty", "")
+
+
+@pytest.mark.parametrize("data", ["", layer("EuclideanLoss", "y x", "l"), PENALTY])
 def test_a_deploy_net_forgets_the_phase_of_its_training(data: str) -> None:
     """Caffe writes the phase into every layer of a snapshot."""
     text = X + layer("BatchNorm", "x", "y", "phase: TRAIN")

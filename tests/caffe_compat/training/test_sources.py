@@ -91,6 +91,17 @@ def test_shuffled_pictures(tmp_path: Path) -> None:
     np.testing.assert_array_equal(feed.batch(1, "cpu")["data"][:, 0, 0, 0].numpy(), labels[3:6])
 
 
+@pytest.mark.parametrize("folder", ["", 'root_folder: "a"'])
+def test_names_of_pictures_from_the_root(tmp_path: Path, folder: str) -> None:
+    """Caffe puts ``root_folder`` before the name, without a slash; a whole path stays one."""
+    _pictures(tmp_path)
+    lines = (tmp_path / "list.txt").read_text().splitlines(keepends=True)
+    begin = "" if folder else f"{tmp_path}/a"
+    (tmp_path / "list.txt").write_text("".join(f"{begin}{line[1:]}" for line in lines))
+    feed = _feed(IMAGES % folder, tmp_path)
+    assert feed.batch(0, "cpu")["label"].tolist() == [0, 1, 2]
+
+
 def test_pictures_are_skipped_at_the_start(tmp_path: Path) -> None:
     _pictures(tmp_path)
     starts = set()

@@ -159,6 +159,26 @@ def test_a_bad_image_keeps_the_records_before_it(tmp_path: Path, bad: int) -> No
     assert len(LMDBReader(tmp_path / "out")) == 6
 
 
+def test_long_keys_and_names_come_back_from_hdf5(tmp_path: Path) -> None:
+    from lmdb import open as open_lmdb
+
+    plan = store.plan(dataset(tmp_path, 2), seed=0)
+    store.export_lmdb(plan, tmp_path, tmp_path / "short")
+    keys = []
+    with (
+        open_lmdb(str(tmp_path / "short")) as short,
+        open_lmdb(str(tmp_path / "long")) as long,
+        short.begin() as read,
+        long.begin(write=True) as write,
+    ):
+        for key, value in read.cursor():
+            keys.append(b"person_" + key)
+            write.put(keys[-1], value)
+    hdf5.from_lmdb(store.LMDBStore(tmp_path / "long"), tmp_path / "out.h5")
+    opened = hdf5.HDF5Store(tmp_path / "out.h5")
+    assert [opened.key(i) for i in range(2)] == keys
+
+
 def test_a_number_that_no_record_has(tmp_path: Path) -> None:
     store.export_lmdb(store.plan(dataset(tmp_path, 2), seed=0), tmp_path, tmp_path / "out")
     records = store.LMDBStore(tmp_path / "out")

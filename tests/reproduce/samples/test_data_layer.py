@@ -15,11 +15,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from caffe_compat import PrototxtError, parse_net
 from caffe_compat.errors import DataError
+from caffe_compat.network.graph import build
 from caffe_compat.training.draws import glibc_rand
 from reproduce.people.annotation import Annotation
 from reproduce.records import store
-from reproduce.samples.augment import Augmentation, Settings, augment, open_records, roll
+from reproduce.samples.augment import Augmentation, Settings, augment, clahe, open_records, roll
 from reproduce.samples.dice import CaffeDice, SampleDice
 from reproduce.samples.schedule import CPMSource, Order, SampleMaker, Schedule
 from tests import tolerances
@@ -92,6 +94,48 @@ def test_one_white_pixel(choice: Augmentation) -> None:
     peak = np.unravel_index(sample.label[0].argmax(), sample.label[0].shape)
     assert abs(peak[1] * 8 + 3.5 - joint[0]) <= 4.01
     assert abs(peak[0] * 8 + 3.5 - joint[1]) <= 4.01
+
+
+def test_a_test_takes_the_image_as_it_is() -> None:
+    """Caffe throws no dice in phase TEST and crops nothing."""
+    rng = np.random.default_rng(3)
+    image = rng.integers(0, 256, (80, 96, 3)).astype(np.uint8)
+    who = annotation(rng, "x", 96, 80)
+    config = replace(_SETTINGS, in_training=False)
+    choice = Augmentation(1.2, 30.0, 5, 5, True)
+    sample = augment(image, who, config, choice)
+    np.testing.assert_array_equal(sample.pixels, image)
+    np.testing.assert_allclose(sample.scene.objpos, who.objpos - 1, atol=1.01)
+    with pytest.raises(DataError, match="this one is 96 × 79, its crop 96 × 80"):
+        augment(image[:-1], who, config, choice)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        "sigma: 0",
+        "sigma_center: 0",
+        "scale_min: nan",
+        "max_rotate_degree: inf",
+        "center_perterb_max: inf",
+        "do_clahe: true clahe_tile_size: 1e9",
+        'aug_way: "foo"',
+        "crop_size_x: 4",
+    ],
+)
+def test_settings_that_make_no_sample(settings: str) -> None:
+    text = f"""layer {{ name: "d" type: "CPMData" top: "data" top: "label"
+        transform_param {{ stride: 8 {settings} }} cpmdata_param {{ batch_size: 1 }} }}"""
+    with pytest.raises(PrototxtError, match=settings.split(":")[-2].split()[-1]):
+        build(parse_net(text))
+
+
+def test_the_clip_limit_is_a_whole_number() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)
+    one, other = (
+        clahe(image, Settings(clahe_tile_size=2, clahe_clip_limit=limit)) for limit in (2, 2.9)
+    )
+    np.testing.assert_array_equal(one, other)
 
 
 def test_flip_exchanges_sides() -> None:
