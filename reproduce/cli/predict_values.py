@@ -129,7 +129,8 @@ def inputs(inputs: tuple[str, ...]) -> tuple[list[Path], list[Path], list[int | 
 def _say_others(folder: str, others: Iterable[Path]) -> None:
     """Say how many files of a folder are not taken: a photograph of an unknown format may be
     among them."""
-    files = [p for p in others if p.is_file() and not p.name.startswith(".")]
+    visible = [p for p in others if p.is_file() and not p.name.startswith(".")]
+    files = [p for p in visible if not _OWN.fullmatch(p.name)]
     if files:
         endings = sorted({p.suffix.lower() or "none" for p in files})
         shown = ", ".join([*endings[:5], *(["..."] if len(endings) > 5 else [])])
@@ -139,6 +140,11 @@ def _say_others(folder: str, others: Iterable[Path]) -> None:
         )
 
 
+# files of an earlier run that are no pictures
+_OWN = re.compile(
+    r".+_keypoints\.json|predictions(_coco(_results)?\.json|\.npz|\.mat)"
+    r"|not_done(_[0-9]+)?\.txt|page\.html"
+)
 _RESULT = re.compile(r"(.+)_(skeleton|people|belief(_[0-9]+)?)\.(png|mp4)")
 
 

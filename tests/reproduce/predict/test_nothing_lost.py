@@ -406,6 +406,7 @@ def test_photographs_in_the_folder_of_their_results(
             }
             assert names == {"a", "my_skeleton"}
         assert "has made are left out" in result.stderr
+        assert "other endings" not in result.stderr
     drawing = folder / "a_skeleton.png"
     result = _run(drawing, "--model", models[0], "--scales", "1", "--out", tmp_path / "out")
     assert result.exit_code == 0, result.output
