@@ -18,7 +18,7 @@ from caffe_compat.definition.spec import NetSpec
 from caffe_compat.errors import UnknownInput, WeightError, shape_text
 from caffe_compat.layers import Shape, registry
 from caffe_compat.network.graph import Graph, build
-from caffe_compat.network.match import Match, match, require
+from caffe_compat.network.match import BAD, MISSHAPED, Match, match, require
 from caffe_compat.weights import containers
 from caffe_compat.weights.model import LayerBlobs, Weights
 from caffe_compat.weights.wire import Blob
@@ -196,10 +196,7 @@ def convert(
     if prototxt:
         left_out |= _side_branches(weights, graph)
     found = match(graph, weights, left_out)
-    if strict:
-        require(found, weights.source.path)
-    elif wrong := [f"layer '{r.name}': {r.detail}" for r in found.rows if r.status == "mismatch"]:
-        raise WeightError(f"{weights.source.path}: the weights do not fit the network", wrong)
+    require(found, weights.source.path, BAD if strict else MISSHAPED)
     if strict and weights.count and not found.blobs:
         raise WeightError(
             f"{weights.source.path}: {origin} has none of the layers that hold its parameters; is "

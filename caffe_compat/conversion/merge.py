@@ -42,7 +42,9 @@ def merge_batch_norm(made: Conversion) -> Conversion:
     blobs are those of ``made``, up to rounding; blobs between the merged layers are gone.
     """
     wiring = _Wiring(made.graph)
-    blobs = dict(match(made.graph, made.weights).blobs)
+    trained = [node for node in made.graph.nodes if node.params]
+    stored = zip(trained, made.weights.layers, strict=True)
+    blobs: Blobs = {node.index: entry.blobs for node, entry in stored}
     layers = {node.index: node.layer.spec for node in made.graph.nodes}
     dropped, notes = list(made.dropped), list(made.notes)
     norms = [node for node in made.graph.nodes if isinstance(node.layer, BatchNorm)]

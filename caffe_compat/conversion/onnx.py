@@ -26,11 +26,11 @@ from caffe_compat.conversion.onnx_steps import (
     OnnxGraph,
     fixed,
 )
-from caffe_compat.errors import CaffeCompatError, WeightError
+from caffe_compat.errors import CaffeCompatError
 from caffe_compat.files import atomic_write
 from caffe_compat.layers.base import Shape
 from caffe_compat.network.graph import Graph, build
-from caffe_compat.network.match import match
+from caffe_compat.network.match import match, require
 from caffe_compat.weights.model import Weights
 
 
@@ -115,16 +115,7 @@ def to_onnx(
             "the package onnx is not installed: pip install 'convolutional-pose-machines[onnx]'"
         ) from None
     fit = match(graph, weights)
-    problems_of_weights = [
-        f"layer '{row.name}': {row.detail}"
-        for row in fit.rows
-        if row.status in ("missing", "mismatch")
-    ]
-    if problems_of_weights:
-        raise WeightError(
-            "an ONNX model holds every parameter, and the weights do not fit the network",
-            problems_of_weights,
-        )
+    require(fit, weights.source.path or "weights", ("missing", "mismatch"))
     found = fit.blobs
     # an input that nothing reads is an output in Caffe, such as the labels of a data layer
     written = {name for node in graph.nodes if not node.layer.data for name in node.tops}

@@ -6,7 +6,7 @@ Source: ``Net::CopyTrainedLayersFrom`` and ``Blob::ShapeEquals`` of BVLC Caffe.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -19,7 +19,11 @@ from caffe_compat.weights.wire import Blob
 Status = Literal[
     "matched", "reshaped", "shared", "missing", "mismatch", "unused", "left out", "no parameters"
 ]
-_BAD = ("missing", "mismatch", "unused")
+# What is wrong where all must fit.
+BAD: tuple[Status, ...] = ("missing", "mismatch", "unused")
+# What is wrong where layers may be missing on either side.
+MISSHAPED: tuple[Status, ...] = ("mismatch",)
+Key = tuple[int, int]  # of a parameter
 
 
 @dataclass(frozen=True)
@@ -51,10 +55,14 @@ class Match:
     @property
     def problems(self) -> list[str]:
         """Every missing, mis-shaped and unexpected parameter."""
+        return self.lines(BAD)
+
+    def lines(self, among: Collection[Status]) -> list[str]:
+        """What is wrong with each layer of one of these statuses."""
         return [
             f"layer '{r.name}' ({r.type or 'type unknown'}): {r.detail}"
             for r in self.rows
-            if r.status in _BAD
+            if r.status in among
         ]
 
     def totals(self) -> dict[str, int]:
@@ -74,23 +82,27 @@ def _fits(stored: Blob, needed: Shape) -> Status:
     return "mismatch"
 
 
-def _with_shared(
-    node: Node, stored: tuple[Blob, ...], found: Mapping[int, tuple[Blob, ...]]
-) -> tuple[Blob, ...]:
-    """The stored blobs, completed by those of other layers that share them: HDF5 files keep a
-    shared blob with its first layer only."""
-    blobs = list(stored)
+def _completed(node: Node, entry: LayerBlobs | None, kept: Mapping[Key, Blob]) -> tuple[Blob, ...]:
+    """A layer's stored blobs; where it has none, those of the layers that share the parameter: HDF5
+    files keep a shared blob with its first layer only."""
+    stored = entry.blobs if entry else ()
+    blobs = []
     for i, param in enumerate(node.params):
-        if not _is_shared(param):
-            continue
-        if i == len(blobs):
-            blobs.append(ELSEWHERE)
-        if i < len(blobs) and blobs[i].is_elsewhere:
-            place, number = param.owner
-            owners = blobs if place == node.index else found.get(place, ())
-            if owners and owners[number].data.size == count(param.shape):
-                blobs[i] = Blob(owners[number].data.reshape(param.shape))
+        blob = stored[i] if i < len(stored) else ELSEWHERE
+        if blob.is_elsewhere and param.owner in kept:
+            blob = Blob(kept[param.owner].data.reshape(param.shape))
+        blobs.append(blob)
     return tuple(blobs)
+
+
+def _kept(entries: Iterable[tuple[Node, LayerBlobs | None]]) -> dict[Key, Blob]:
+    """The stored blob of each parameter, by the key of its owner, whichever layer it is with."""
+    kept: dict[Key, Blob] = {}
+    for node, entry in entries:
+        for param, blob in zip(node.params, entry.blobs if entry else (), strict=False):
+            if not blob.is_elsewhere and blob.data.size == count(param.shape):
+                kept.setdefault(param.owner, blob)
+    return kept
 
 
 def _is_shared(param: Param) -> bool:
@@ -98,37 +110,30 @@ def _is_shared(param: Param) -> bool:
 
 
 def _one(
-    node: Node, entry: LayerBlobs | None, found: Mapping[int, tuple[Blob, ...]]
+    node: Node, entry: LayerBlobs | None, kept: Mapping[Key, Blob]
 ) -> tuple[LayerMatch, tuple[Blob, ...]]:
-    """What is done about a layer, and its blobs; ``found`` has those of the layers before it."""
+    """What is done about a layer, and its blobs; ``kept`` has what other layers may share."""
     shapes = tuple(p.shape for p in node.params)
     name, kind = node.layer.name, node.layer.type
-    blobs = _with_shared(node, entry.blobs if entry else (), found)
+    blobs = _completed(node, entry, kept)
     if entry is None:
-        if all(map(_is_shared, node.params)):
+        # where nobody has what it shares, the row of the layer that owns it says so
+        if all(map(_is_shared, node.params)) or not any(blob.is_elsewhere for blob in blobs):
             return LayerMatch(name, kind, shapes, "shared"), blobs
-        return LayerMatch(
-            name,
-            kind,
-            shapes,
-            "missing",
-            f"not in the file; needs {', '.join(map(shape_text, shapes))}",
-        ), ()
-    if len(blobs) != len(shapes):
+        detail = f"not in the file; needs {', '.join(map(shape_text, shapes))}"
+        return LayerMatch(name, kind, shapes, "missing", detail), ()
+    beyond = blobs[len(entry.blobs) :]
+    if len(entry.blobs) > len(shapes) or any(blob.is_elsewhere for blob in beyond):
         detail = f"the file has {len(entry.blobs)} blob(s), the network needs {len(shapes)}"
         return LayerMatch(name, kind, shapes, "mismatch", detail), ()
     status: Status = "matched"
     for i, (blob, param) in enumerate(zip(blobs, node.params, strict=True)):
-        if _is_shared(param) and blob.is_elsewhere:
-            continue  # the layer that keeps it is missing; that layer's row says so
+        if blob.is_elsewhere and _is_shared(param):
+            continue
         fit = _fits(blob, param.shape)
         if fit == "mismatch":
-            found_here = (
-                f"has shape {shape_text(blob.shape)}" if not blob.is_elsewhere else "is missing"
-            )
-            detail = (
-                f"blob {i} ({param.name}) {found_here}, the network needs {shape_text(param.shape)}"
-            )
+            has = "is missing" if blob.is_elsewhere else f"has shape {shape_text(blob.shape)}"
+            detail = f"blob {i} ({param.name}) {has}, the network needs {shape_text(param.shape)}"
             return LayerMatch(name, kind, shapes, "mismatch", detail), ()
         status = "reshaped" if fit == "reshaped" else status
     return LayerMatch(name, kind, shapes, status), blobs
@@ -150,16 +155,21 @@ def match(graph: Graph, weights: Weights, left_out: frozenset[str] = frozenset()
         if entry.blobs:
             entries.setdefault(entry.name, []).append(entry)
     taken: Counter[str] = Counter()
+    entry_of: dict[int, LayerBlobs | None] = {}
+    for node in graph.nodes:
+        if node.params:
+            name = node.layer.name
+            here = entries.get(name, [])
+            entry_of[node.index] = here[taken[name]] if taken[name] < len(here) else None
+            taken[name] += 1
+    kept = _kept((graph.nodes[index], entry) for index, entry in entry_of.items())
     rows: list[LayerMatch] = []
     found: dict[int, tuple[Blob, ...]] = {}
     for node in graph.nodes:
         if not node.params:
             rows.append(LayerMatch(node.layer.name, node.layer.type, (), "no parameters"))
             continue
-        here = entries.get(node.layer.name, [])
-        entry_here = here[taken[node.layer.name]] if taken[node.layer.name] < len(here) else None
-        taken[node.layer.name] += 1
-        row, blobs = _one(node, entry_here, found)
+        row, blobs = _one(node, entry_of[node.index], kept)
         rows.append(row)
         if blobs:
             found[node.index] = blobs
@@ -175,15 +185,19 @@ def match(graph: Graph, weights: Weights, left_out: frozenset[str] = frozenset()
     return Match(tuple(rows), found)
 
 
-def require(result: Match, what: str) -> None:
+def require(result: Match, what: str, among: Collection[Status] = BAD) -> None:
     """Raise if anything does not fit.
+
+    Parameters
+    ----------
+    what : the file, or the weights in other words.
+    among : statuses that must not be.
 
     Raises
     ------
     WeightError : lists every problem at once.
     """
-    if result.problems:
+    if problems := result.lines(among):
         raise WeightError(
-            f"{what}: the weights do not fit the network ({len(result.problems)} problem(s))",
-            result.problems,
+            f"{what}: the weights do not fit the network ({len(problems)} problem(s))", problems
         )

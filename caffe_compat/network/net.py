@@ -18,14 +18,14 @@ from caffe_compat.definition.prototxt import read_net
 from caffe_compat.definition.spec import TEST, NetSpec
 from caffe_compat.engine.plan import Engine, Mode, using
 from caffe_compat.engine.threads import on_one_core
-from caffe_compat.errors import CaffeCompatError, WeightError
+from caffe_compat.errors import CaffeCompatError
 from caffe_compat.layers.base import Shape
 from caffe_compat.network import fuse
 from caffe_compat.network.bound import check_network
-from caffe_compat.network.fillers import fill
 from caffe_compat.network.graph import Graph, Node, Param, build
 from caffe_compat.network.light import is_light
-from caffe_compat.network.match import LayerMatch, Match, match, require
+from caffe_compat.network.match import BAD, MISSHAPED, LayerMatch, Match, match, require
+from caffe_compat.network.parameters import first_values
 from caffe_compat.network.passes import Pass, Whole
 from caffe_compat.network.patches import Background, Patch, Rect, cut, start
 from caffe_compat.network.patches import step as run_patch
@@ -112,13 +112,7 @@ class Net(nn.Module):
         if weights is not None:
             found = match(graph, weights)
             self.loaded = found.rows
-            if strict:
-                require(found, weights.source.path or "weights")
-            elif broken := [r for r in found.rows if r.status == "mismatch"]:
-                raise WeightError(
-                    "the weights do not fit the network",
-                    [f"layer '{r.name}': {r.detail}" for r in broken],
-                )
+            require(found, weights.source.path or "weights", BAD if strict else MISSHAPED)
         with torch.inference_mode(False):
             self._make_params(found, torch.Generator().manual_seed(seed))
 
@@ -140,44 +134,20 @@ class Net(nn.Module):
     # ------------------------------------------------------------ parameters
 
     def _make_params(self, found: Match | None, generator: torch.Generator) -> None:
-        made: dict[tuple[int, int], Tensor] = {}
+        values = first_values(self.graph, found, generator)
+        learned: dict[tuple[int, int], nn.Parameter] = {}
         for node in self.graph.nodes:
             if not node.params:
                 continue
             module = _Blobs()
-            stored = found.blobs.get(node.index) if found else None
             for i, param in enumerate(node.params):
-                # nothing is stored, too, where the layer that keeps a shared one is missing
-                blob = stored[i] if stored and not stored[i].is_elsewhere else None
-                if param.owner in made:
-                    tensor = made[param.owner]
-                    if (
-                        tuple(tensor.shape) != param.shape
-                    ):  # permissive sharing: same count, another shape
-                        raise node.layer.error(
-                            "sharing a param under another shape is not supported", "param"
-                        )
-                    if blob is not None:  # Caffe copies each layer's; the last one stays
-                        data = np.array(blob.data, np.float32).reshape(param.shape)
-                        tensor.detach().copy_(torch.from_numpy(data))
-                elif blob is not None:
-                    data = np.asarray(blob.data, np.float32).reshape(param.shape)
-                    tensor = torch.from_numpy(data if data.flags.writeable else data.copy())
-                else:
-                    tensor = torch.empty(param.shape)
-                    if (first := node.layer.initial()) is not None:
-                        tensor.copy_(torch.from_numpy(first[i]))
-                    else:
-                        fill(tensor, node.layer.fillers()[i], generator)
                 if not node.layer.learned(i):
-                    module.register_buffer(param.name, tensor)
-                elif param.owner in made:
-                    module.register_parameter(param.name, made[param.owner])  # type: ignore[arg-type]
-                else:
+                    module.register_buffer(param.name, values[param.owner])
+                    continue
+                if param.owner not in learned:
                     wanted = param.learns or self.graph.spec.force_backward
-                    tensor = nn.Parameter(tensor, requires_grad=wanted)
-                    module.register_parameter(param.name, tensor)
-                made.setdefault(param.owner, tensor)
+                    learned[param.owner] = nn.Parameter(values[param.owner], requires_grad=wanted)
+                module.register_parameter(param.name, learned[param.owner])
             self._modules_of[node.index] = module
             self.add_module(self._free_name(node.layer.name), module)
 

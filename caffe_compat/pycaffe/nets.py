@@ -6,7 +6,7 @@ import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,13 +16,14 @@ from torch import Tensor
 from caffe_compat.definition.prototxt import read_net
 from caffe_compat.definition.spec import TEST as _TEST
 from caffe_compat.definition.spec import TRAIN as _TRAIN
-from caffe_compat.errors import CaffeCompatError, WeightError
+from caffe_compat.errors import CaffeCompatError
 from caffe_compat.files import atomic_write
-from caffe_compat.network.graph import Graph, Node
-from caffe_compat.network.match import match
+from caffe_compat.network.graph import Node
+from caffe_compat.network.match import MISSHAPED, match, require
 from caffe_compat.network.net import Net as _Net
 from caffe_compat.pycaffe.blobs import Array, Blob, Blobs, ParamBlob, take_all
 from caffe_compat.pycaffe.mode import current_device, current_draws
+from caffe_compat.pycaffe.naming import LayerView, Named
 from caffe_compat.pycaffe.paths import existing
 from caffe_compat.pycaffe.running import Running
 from caffe_compat.training.feed import DataFeed
@@ -50,14 +51,7 @@ class _Rows:
         return {name: a[:rows] if rows >= 0 else a for name, a in joined.items()}
 
 
-class LayerView(NamedTuple):
-    """A layer of a net: its type, and its parameter blobs."""
-
-    type: str
-    blobs: list[ParamBlob]
-
-
-class Net:
+class Net(Named):
     """A network with its blobs.
 
     ``Net(network, phase, weights=None)`` or, as old scripts write it, ``Net(network, weights,
@@ -172,83 +166,7 @@ class Net:
         """Name, phase and number of parameters, then one line a layer, with the shapes of now."""
         return self._graph.text({name: self.blobs[name].shape for name in self._graph.blobs})
 
-    # ------------------------------------------------------------ names
-
-    @property
-    def _graph(self) -> Graph:
-        return self._net.graph
-
-    @property
-    def inputs(self) -> list[str]:
-        """Names of the input blobs."""
-        return [t for n in self._graph.nodes if n.layer.type == "Input" for t in n.tops]
-
-    @property
-    def outputs(self) -> list[str]:
-        """Names of the blobs that no layer reads."""
-        return list(self._graph.outputs)
-
-    @property
-    def bottom_names(self) -> OrderedDict[str, list[str]]:
-        """Bottoms of each layer."""
-        return OrderedDict((n.layer.name, list(n.bottoms)) for n in self._graph.nodes)
-
-    @property
-    def top_names(self) -> OrderedDict[str, list[str]]:
-        """Tops of each layer."""
-        return OrderedDict((n.layer.name, list(n.tops)) for n in self._graph.nodes)
-
-    @property
-    def layer_dict(self) -> OrderedDict[str, LayerView]:
-        """Layers by name; of several with one name the last."""
-        return OrderedDict(zip(self._layer_names, self.layers, strict=True))
-
-    @property
-    def _layer_names(self) -> list[str]:
-        return [n.layer.name for n in self._graph.nodes]
-
-    @property
-    def _blob_names(self) -> list[str]:
-        return list(self.blobs)
-
-    @property
-    def _blobs(self) -> list[Blob]:
-        return list(self.blobs.values())
-
-    @property
-    def _inputs(self) -> list[int]:
-        return [self._blob_names.index(name) for name in self.inputs]
-
-    @property
-    def _outputs(self) -> list[int]:
-        return [self._blob_names.index(n) for n in self.outputs if n in self.blobs]
-
-    def _bottom_ids(self, layer: int) -> list[int]:
-        return [self._blob_names.index(name) for name in self._graph.nodes[layer].bottoms]
-
-    def _top_ids(self, layer: int) -> list[int]:
-        return [self._blob_names.index(name) for name in self._graph.nodes[layer].tops]
-
-    @property
-    def blob_loss_weights(self) -> OrderedDict[str, float]:
-        """Weight of each blob in the loss."""
-        found = OrderedDict((name, 0.0) for name in self.blobs)
-        for node in self._graph.nodes:
-            for name, weight in zip(node.tops, node.loss_weights, strict=True):
-                if name in found:
-                    found[name] += weight
-        return found
-
-    @property
-    def _blob_loss_weights(self) -> list[float]:
-        return list(self.blob_loss_weights.values())
-
-    def _place(self, layer: str) -> int:
-        if layer not in self._layer_names:
-            raise CaffeCompatError(
-                f"no layer is called '{layer}'; layers: {', '.join(self._layer_names)}"
-            )
-        return self._layer_names.index(layer)
+    # ------------------------------------------------------------ running
 
     def set_input_arrays(self, data: npt.ArrayLike, labels: npt.ArrayLike) -> None:
         """Give a MemoryData layer, which must be the first layer, its rows.
@@ -269,8 +187,6 @@ class Net:
                 f"set_input_arrays: the first layer must be of type MemoryData, it is {first.type}"
             )
         source.give(data, labels)
-
-    # ------------------------------------------------------------ running
 
     def reshape(self) -> None:
         """Give all blobs the shapes that follow from the inputs'."""
@@ -553,10 +469,7 @@ class Net:
         """
         weights = read_weights(existing(path, "weights"))
         found = match(self._graph, weights)
-        if problems := [
-            f"layer '{r.name}': {r.detail}" for r in found.rows if r.status == "mismatch"
-        ]:
-            raise WeightError(f"{os.fspath(path)}: the weights do not fit the network", problems)
+        require(found, os.fspath(path), MISSHAPED)
         self._finish()
         self._take_params()
         places = {layer.name: place for place, layer in enumerate(weights.layers)}

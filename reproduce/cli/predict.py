@@ -6,14 +6,14 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from caffe_compat.errors import CaffeCompatError, printable
-from reproduce.cli import predict_values
+from reproduce.cli import predict_checks, predict_values
 from reproduce.cli.common import (
     BAD_INPUT,
     BENCHMARK_NAME,
@@ -113,8 +113,7 @@ _DETECTORS = ("auto", "heads", "hog", "person")
 @click.option(
     "--person-threshold",
     type=click.FloatRange(0, 1),
-    show_default="0.5",
-    help="Beliefs of the person network above this are people.",
+    help="Beliefs of the person network above this are people (default: the authors' 0.5).",
 )
 @click.option(
     "--protocol",
@@ -250,9 +249,9 @@ def main(
     from reproduce.runtime import processes
     from reproduce.runtime.device import bf16_note, choose
 
-    _check_options(click.get_current_context().params)
+    options = predict_checks.check(click.get_current_context().params)
     images, videos, cameras = predict_values.inputs(inputs)
-    _check_inputs(images, [*videos, *cameras], page, limit)
+    predict_checks.check_inputs(images, [*videos, *cameras], page, limit)
     where, lost = _where(boxes, box, [*images, *videos])
     test = open_for_testing(dataset, str(data)) if dataset else None
     if test is not None:
@@ -286,7 +285,7 @@ def main(
         }
         if prototxt is not None:
             about["prototxt"] = digest(prototxt)
-        if protocol == "demo" and not dataset and not scales:
+        if options.searches_range:
             about["range"] = _range_used(
                 predictor.protocol, "--range" if demo_range else "default of this model", say
             )
@@ -329,7 +328,7 @@ def main(
         speed = f"{count} people in {seconds:.1f} s ({count / seconds:.2f} people/s)"
         click.echo(f"{speed}; results in {printable(out)}")
         if test is None:
-            _tell_low(done.scores, (box, boxes, detect) != (None, None, None), say)
+            _tell_low(done.scores, bool(options.boxes), say)
         _tell_bad(folder, [*(lost if group.first else []), *done.bad], group.rank)
 
 
@@ -413,100 +412,6 @@ def _tell_low(scores: Sequence[float], placed: bool, say: Callable[[str], None])
                 "--box x,y,width,height around the person, or --detect; --min-score hides guesses"
             )
         say(f"{low} of {len(scores)} people have a mean score below {_LOW_SCORE}: try {advice}")
-
-
-def _check_options(given: Mapping[str, Any]) -> None:
-    """Raise where options say two things, miss one that they need, or would do nothing.
-
-    Parameters
-    ----------
-    given : all options by the names of :func:`main`'s parameters.
-    """
-    from caffe_compat.picturesize import pixel_limit
-
-    pixel_limit()  # says what is wrong with CPM_MAX_PIXELS
-    boxes = [name for name in ("box", "boxes", "detect") if given[name] is not None]
-    _check_what(given, boxes)
-    _check_person_model(given, boxes)
-    _check_protocol(given, boxes)
-
-
-def _refuse(given: Mapping[str, Any], names: Sequence[str], why: str) -> None:
-    """Raise where one of these options is given, though it would do nothing."""
-    for name in names:
-        if given[name] is not None:
-            raise CaffeCompatError(f"--{name.replace('_', '-')} {why}")
-
-
-def _check_what(given: Mapping[str, Any], boxes: Sequence[str]) -> None:
-    """Raise where options say two things of what is to be predicted."""
-    dataset = given["dataset"]
-    if bool(given["inputs"]) == bool(dataset):
-        raise CaffeCompatError("give images or folders, or --dataset with --data")
-    if len(boxes) > 1 or (dataset and boxes):
-        raise CaffeCompatError(
-            "--box, --boxes and --detect exclude each other, and --dataset has its own boxes"
-        )
-    if not dataset:
-        _refuse(given, ["data"], "is the folder of a --dataset: name one")
-        return
-    if given["data"] is None or given["protocol"] != "demo":
-        raise CaffeCompatError(
-            "--dataset needs --data, the folder that holds it, and has its own protocol"
-        )
-    _refuse(given, ["min_score"], "hides joints in pictures; a --dataset's score needs all")
-
-
-def _check_person_model(given: Mapping[str, Any], boxes: Sequence[str]) -> None:
-    """Raise where the person network is missing or has nothing to do."""
-    several_scales = given["detect"] == "person"
-    if several_scales or (given["protocol"] == "python" and not boxes):
-        if given["person_model"] is None:
-            what = "--detect person" if several_scales else "--protocol python"
-            raise CaffeCompatError(
-                f"{what} needs --person-model, the network that finds people "
-                "(cpm-models info person)"
-            )
-    else:
-        advice = "goes with --detect person, or with --protocol python without boxes"
-        names = ["person_model", "person_prototxt", "person_scales", "person_threshold"]
-        _refuse(given, names, advice)
-    if not several_scales:
-        _refuse(given, ["person_scales"], "is of --detect person; --protocol python looks at one")
-
-
-_NEEDED = {"mpi": "a box around the person", "flic": "the torso's box"}
-
-
-def _check_protocol(given: Mapping[str, Any], boxes: Sequence[str]) -> None:
-    """Raise where a protocol misses its boxes, or is given what it does not use."""
-    from reproduce.predict.protocol import PROTOCOLS, place_whole_image
-
-    protocol = given["protocol"]
-    whole_image = PROTOCOLS[protocol].place is place_whole_image
-    if protocol == "python":
-        _refuse(given, ["scales"], "has no meaning with --protocol python: it tests one scale")
-    if whole_image and given["detect"] in (None, "hog"):
-        _refuse(given, boxes, f"has no meaning with --protocol {protocol}: it tests whole images")
-    if protocol in _NEEDED and not boxes:
-        raise CaffeCompatError(
-            f"--protocol {protocol} needs {_NEEDED[protocol]}: give --box, --boxes or --detect"
-        )
-    of_demo = protocol == "demo" and not given["dataset"] and not given["scales"]
-    if (given["demo_range"] or given["octave"]) and not of_demo:
-        raise CaffeCompatError("--range and --octave are of --protocol demo, without --scales")
-
-
-def _check_inputs(
-    images: Sequence[Path], films: Sequence[Any], page: bool, limit: int | None
-) -> None:
-    """Raise where an option has nothing to do with what is predicted."""
-    if page and not images:
-        raise CaffeCompatError("--page shows photographs: name some")
-    if limit is not None and images and not films:
-        raise CaffeCompatError(
-            "--limit is of a --dataset's people or of frames; name fewer photographs"
-        )
 
 
 def _embedded(say: Callable[[str], None]) -> str:

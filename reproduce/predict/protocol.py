@@ -100,6 +100,7 @@ class Protocol:
     target_dist : scale that the network was trained to see people at (1: 200 pixels high).
     upright : whether a photograph is turned as its EXIF data say; data sets are annotated on the
         pixels as stored.
+    needs : what must be known of a person, in words; "" where the whole image will do.
     """
 
     place: Callable[[Protocol, Size, Person], Placement]
@@ -111,6 +112,7 @@ class Protocol:
     sigma: float = RELEASED_SIGMA
     target_dist: float = TARGET_DIST
     upright: bool = True
+    needs: str = ""
 
     def at(self, boxsize: int) -> Protocol:
         """This protocol for a network of another input size, everything shrunk alike."""
@@ -277,7 +279,7 @@ PYTHON_DEMO = Protocol(place_peak, "python")
 PROTOCOLS: dict[str, Protocol] = {
     "demo": DEMO,
     "lsp": Protocol(place_whole_image),
-    "flic": Protocol(place_torso),
-    "mpi": Protocol(place_annotated),
+    "flic": Protocol(place_torso, needs="the torso's box"),
+    "mpi": Protocol(place_annotated, needs="a box around the person"),
     "python": PYTHON_DEMO,
 }

@@ -1,0 +1,108 @@
+"""What scripts ask a net about the names and places of its layers and blobs."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import NamedTuple
+
+from caffe_compat.errors import CaffeCompatError
+from caffe_compat.network.graph import Graph
+from caffe_compat.network.net import Net as _Net
+from caffe_compat.pycaffe.blobs import Blob, Blobs, ParamBlob
+
+
+class LayerView(NamedTuple):
+    """A layer of a net: its type, and its parameter blobs."""
+
+    type: str
+    blobs: list[ParamBlob]
+
+
+class Named:
+    """Names of a net's layers and blobs, as pycaffe gives them.
+
+    Attributes
+    ----------
+    blobs : by name.
+    layers : all layers in order.
+    """
+
+    _net: _Net
+    blobs: Blobs
+    layers: list[LayerView]
+
+    @property
+    def _graph(self) -> Graph:
+        return self._net.graph
+
+    @property
+    def inputs(self) -> list[str]:
+        """Names of the input blobs."""
+        return [t for n in self._graph.nodes if n.layer.type == "Input" for t in n.tops]
+
+    @property
+    def outputs(self) -> list[str]:
+        """Names of the blobs that no layer reads."""
+        return list(self._graph.outputs)
+
+    @property
+    def bottom_names(self) -> OrderedDict[str, list[str]]:
+        """Bottoms of each layer."""
+        return OrderedDict((n.layer.name, list(n.bottoms)) for n in self._graph.nodes)
+
+    @property
+    def top_names(self) -> OrderedDict[str, list[str]]:
+        """Tops of each layer."""
+        return OrderedDict((n.layer.name, list(n.tops)) for n in self._graph.nodes)
+
+    @property
+    def layer_dict(self) -> OrderedDict[str, LayerView]:
+        """Layers by name; of several with one name the last."""
+        return OrderedDict(zip(self._layer_names, self.layers, strict=True))
+
+    @property
+    def _layer_names(self) -> list[str]:
+        return [n.layer.name for n in self._graph.nodes]
+
+    @property
+    def _blob_names(self) -> list[str]:
+        return list(self.blobs)
+
+    @property
+    def _blobs(self) -> list[Blob]:
+        return list(self.blobs.values())
+
+    @property
+    def _inputs(self) -> list[int]:
+        return [self._blob_names.index(name) for name in self.inputs]
+
+    @property
+    def _outputs(self) -> list[int]:
+        return [self._blob_names.index(n) for n in self.outputs if n in self.blobs]
+
+    def _bottom_ids(self, layer: int) -> list[int]:
+        return [self._blob_names.index(name) for name in self._graph.nodes[layer].bottoms]
+
+    def _top_ids(self, layer: int) -> list[int]:
+        return [self._blob_names.index(name) for name in self._graph.nodes[layer].tops]
+
+    @property
+    def blob_loss_weights(self) -> OrderedDict[str, float]:
+        """Weight of each blob in the loss."""
+        found = OrderedDict((name, 0.0) for name in self.blobs)
+        for node in self._graph.nodes:
+            for name, weight in zip(node.tops, node.loss_weights, strict=True):
+                if name in found:
+                    found[name] += weight
+        return found
+
+    @property
+    def _blob_loss_weights(self) -> list[float]:
+        return list(self.blob_loss_weights.values())
+
+    def _place(self, layer: str) -> int:
+        if layer not in self._layer_names:
+            raise CaffeCompatError(
+                f"no layer is called '{layer}'; layers: {', '.join(self._layer_names)}"
+            )
+        return self._layer_names.index(layer)
