@@ -62,6 +62,27 @@ def _layer_lines(lines: Lines, field: str, shift: int) -> dict[int, dict[str, in
     return found
 
 
+def _parsed(kind: str, text: str, file: str) -> tuple[Any, Lines]:
+    """A definition's message and the lines of its fields.
+
+    Raises
+    ------
+    PrototxtError : weights in the text. Caffe takes them; here they would be lost.
+    """
+    message = schema.new(kind)
+    lines = parse(text, message, file)
+    for path, line in lines.items():
+        if "blobs" in path:
+            raise PrototxtError(
+                "weights in the text of a definition are not read: keep them in a .caffemodel and "
+                "leave them out here",
+                file=file,
+                line=line,
+                field="blobs",
+            )
+    return message, lines
+
+
 def net_from_message(message: Any, lines: Lines | None = None, file: str = "") -> NetSpec:
     """Upgrade a merged ``NetParameter`` (changed in place) and wrap it."""
     field = "layers" if message.layers else "layer"
@@ -73,8 +94,7 @@ def net_from_message(message: Any, lines: Lines | None = None, file: str = "") -
 
 def parse_net(text: str, file: str = "") -> NetSpec:
     """Read a network definition of any age from text; see :func:`read_net`."""
-    message = schema.new("NetParameter")
-    lines = parse(text, message, file)
+    message, lines = _parsed("NetParameter", text, file)
     return net_from_message(message, lines, file)
 
 
@@ -98,8 +118,7 @@ def read_net(path: str | os.PathLike[str]) -> NetSpec:
 
 def parse_solver(text: str, file: str = "") -> SolverSpec:
     """Read a solver definition from text; see :func:`read_solver`."""
-    message = schema.new("SolverParameter")
-    lines = parse(text, message, file)
+    message, lines = _parsed("SolverParameter", text, file)
     upgrade_solver(message, file)
     flat = {str(path[0]): line for path, line in lines.items() if len(path) == 1}
     return SolverSpec(message, file, flat)

@@ -44,3 +44,12 @@ class _Scratch(threading.local):
 
 
 scratch = _Scratch()
+
+
+def maps_like(x: Tensor, outputs: int, high: int, wide: int) -> Tensor:
+    """Room for a layer's maps, N×outputs×high×wide, channels last in memory.
+
+    It is no view of another tensor, so that torch lets whoever gets the maps change them in place.
+    """
+    size = (len(x), outputs, high, wide)
+    return torch.empty(size, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)

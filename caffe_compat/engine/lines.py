@@ -25,7 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from caffe_compat.engine.buffers import scratch
+from caffe_compat.engine.buffers import maps_like, scratch
 from caffe_compat.engine.threads import for_each, sharing
 
 # numbers of a band's products that are worked on at once: more would leave a core's cache
@@ -124,7 +124,8 @@ class LineKernel:
         relu : cut off what is below 0.
         """
         high, wide = self.tiling.output((x.shape[2], x.shape[3]))
-        out = x.new_empty(len(x), high, wide, self.outputs)
+        made = maps_like(x, self.outputs, high, wide)
+        out = made.permute(0, 2, 3, 1)
 
         def keep(image: int, first: int, found: Tensor) -> None:
             target = out[image, first : first + len(found)]
@@ -134,7 +135,7 @@ class LineKernel:
                 target.copy_(found)
 
         self.each_band(x, bias, self.bands(high, wide), keep)
-        return out.permute(0, 3, 1, 2)
+        return made
 
     def bands(self, high: int, wide: int, stride: int = 1) -> list[tuple[int, int]]:
         """Rows from the first one to before the last one of bands that stay in a core's cache, at

@@ -31,7 +31,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from caffe_compat.engine.buffers import PACK, as_image, scratch
+from caffe_compat.engine.buffers import PACK, as_image, maps_like, scratch
 from caffe_compat.engine.threads import for_each, sharing
 
 SIDE = 6
@@ -196,7 +196,8 @@ class MinimalKernel:
         """
         size = (x.shape[2], x.shape[3])
         high, wide = self.tiling.output(size)
-        out = x.new_empty(len(x), -(-high // pool), -(-wide // pool), self.outputs)
+        made = maps_like(x, self.outputs, -(-high // pool), -(-wide // pool))
+        out = made.permute(0, 2, 3, 1)
         images = x.detach().permute(0, 2, 3, 1)
         pieces = [(i, *band) for i in range(len(x)) for band in self._bands(size)]
 
@@ -205,7 +206,7 @@ class MinimalKernel:
             self._band(images[i], first, rows, bias, relu, pool, out[i])
 
         for_each(pieces, work)
-        return out.permute(0, 3, 1, 2)
+        return made
 
     def pools(self, kernel: int, stride: int) -> bool:
         """Whether a pooling can be part of :meth:`convolve`."""

@@ -24,6 +24,7 @@ from typing import Any, Literal, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.autograd.function import once_differentiable
 from torch.nn.grad import conv2d_input, conv2d_weight
 
@@ -318,6 +319,16 @@ class _Minimal(torch.autograd.Function):
         if ctx.bias and ctx.needs_input_grad[2]:
             db = gradient.sum((0, 2, 3))
         return dx, dw, db, None
+
+
+def transforming() -> bool:
+    """Does a transform of ``torch.func``, or a derivative taken forwards, go on?
+
+    Its tensors have no memory that a kernel could be compared in, and the tiled ways have no
+    derivative of that kind. torch has no public word for it.
+    """
+    forwards = getattr(forward_ad, "_current_level", -1) >= 0
+    return forwards or torch._C._functorch.peek_interpreter_stack() is not None
 
 
 _active: ContextVar[Engine] = ContextVar("engine", default=Engine("direct"))  # noqa: B039 - has no state in this mode

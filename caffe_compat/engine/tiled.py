@@ -27,7 +27,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from caffe_compat.engine.buffers import PACK, as_image, scratch
+from caffe_compat.engine.buffers import PACK, as_image, maps_like, scratch
 from caffe_compat.engine.threads import for_each, sharing
 
 # The frequencies along the width from the first one to before the last one.
@@ -242,7 +242,8 @@ class Kernel:
         """
         tiling = self.tiling
         th, tw = tiling.tiles((x.shape[2], x.shape[3]))
-        out = x.new_empty(len(x), *tiling.output((x.shape[2], x.shape[3])), self.outputs)
+        made = maps_like(x, self.outputs, *tiling.output((x.shape[2], x.shape[3])))
+        out = made.permute(0, 2, 3, 1)
         # as many images at once as stay in the cache: one for large maps, several share the
         # kernel's transform for small ones
         each = th * tw * 2 * tiling.frequencies * (2 * self.inputs + self.outputs)
@@ -250,7 +251,7 @@ class Kernel:
         with torch.no_grad():
             for i in range(0, len(x), count):
                 self._convolve(x.detach()[i : i + count], bias, out[i : i + count], relu)
-        return out.permute(0, 3, 1, 2)
+        return made
 
     def _convolve(self, x: Tensor, bias: Tensor | None, out: Tensor, relu: bool) -> None:
         """Some images at once, each block of frequencies on a thread of its own.

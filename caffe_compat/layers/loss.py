@@ -342,7 +342,7 @@ class ContrastiveLoss(_Loss):
         a = self.classes(bottoms[0])
         difference = a - bottoms[1].reshape(a.shape)
         square = (difference * difference).sum(1)
-        similar = bottoms[2].detach().reshape(-1)[: len(a)].long() != 0  # Caffe: whole numbers
+        similar = bottoms[2].detach().reshape(-1)[: len(a)].long() != 0  # 0.5 counts as 0
         margin = self.options.margin
         if self.options.legacy_version:
             apart = torch.relu(margin - square)

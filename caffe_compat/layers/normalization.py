@@ -294,7 +294,7 @@ class _Broadcast(Layer):
     def output_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
         self._axis(bottoms[0], self._coefficient_shape(bottoms))
         if self.type == "Scale" and self.options.bias_term:
-            self.axis(self.options.axis, len(bottoms[0]))  # the bias minds it for a scalar, too
+            self.axis(self.options.axis, len(bottoms[0]))  # Caffe checks it for the bias
         return [bottoms[0]]
 
     def _spread(self, x: Tensor, coefficient: Tensor) -> Tensor:

@@ -132,7 +132,7 @@ class Pooling(Layer):
         if o.global_pooling:
             if any(sizes):
                 raise self.error("with global_pooling no kernel size may be given", "kernel_size")
-        elif sizes[0] == all(sizes[1:]):  # Caffe minds no single part beside kernel_size
+        elif sizes[0] == all(sizes[1:]):  # one part alone beside kernel_size is let pass
             raise self.error(
                 "give kernel_size, or kernel_h and kernel_w, not both and not one of them",
                 "kernel_size",

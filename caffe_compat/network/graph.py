@@ -342,18 +342,18 @@ def _with_gradients(steps: Sequence[Node], force: bool) -> list[Node]:
     made = []
     for step, found in zip(steps, gradients(places, force), strict=True):
         backward = found.layer and not step.layer.data
-        grads, params = found.bottoms, found.params
-        if backward:
-            grads = list(step.layer.writes_gradient(grads))
-            params = [goes or step.layer.always_learns for goes in params]
-        reaches = [g and goes_on[name] for g, name in zip(grads, step.bottoms, strict=True)]
+        bottoms, params = tuple(found.bottoms), tuple(found.params)
+        if backward:  # Caffe writes some that nobody asked for
+            bottoms = tuple(step.layer.writes_gradient(found.bottoms))
+            params = tuple(asked or step.layer.always_learns for asked in found.params)
+        reaches = tuple(g and goes_on[name] for g, name in zip(bottoms, step.bottoms, strict=True))
         goes_on.update(dict.fromkeys(step.tops, backward or step.layer.data))
         made.append(
             replace(
                 step,
-                bottom_grad=tuple(grads),
-                param_grad=tuple(params),
-                reaches=tuple(reaches),
+                bottom_grad=bottoms,
+                param_grad=params,
+                reaches=reaches,
                 backward=backward,
             )
         )

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from caffe_compat.definition.prototxt import read_net
 from caffe_compat.definition.spec import TEST, NetSpec
-from caffe_compat.engine.plan import Engine, Mode, using
+from caffe_compat.engine.plan import Engine, Mode, transforming, using
 from caffe_compat.engine.threads import on_one_core
 from caffe_compat.errors import CaffeCompatError
 from caffe_compat.layers.base import Shape
@@ -106,7 +106,7 @@ class Net(nn.Module):
         self._is_packed = False
         self._checked: set[tuple[tuple[str, Shape], ...]] = set()
         # gradients that the latest backward pass wrote over the weights of losses
-        self.reread: dict[str, Tensor] = {}
+        self.left_at_losses: dict[str, Tensor] = {}
         self._modules_of: dict[int, _Blobs] = {}
         found: Match | None = None
         if weights is not None:
@@ -274,7 +274,7 @@ class Net(nn.Module):
             for name, weight in zip(step.tops, step.loss_weights, strict=True):
                 if weight:
                     value = found[self.graph.aliases.get(name, name)]
-                    memory, left = self.graph.memory, self.reread.get(name)
+                    memory, left = self.graph.memory, self.left_at_losses.get(name)
                     if name in memory.reread:
                         value = value.detach()
                     part = value.sum() * weight if left is None else (value * left).sum()
@@ -352,8 +352,10 @@ class Net(nn.Module):
 
     @property
     def _now(self) -> Engine:
-        """How convolutions run in this pass: a program that is exported has torch's own only."""
-        return Engine("direct") if torch.compiler.is_exporting() else self.engine
+        """How convolutions run in this pass: a program that is exported, and a derivative that is
+        taken forwards or by ``torch.func``, have torch's own only."""
+        own = torch.compiler.is_exporting() or transforming()
+        return Engine("direct") if own else self.engine
 
     def _plan(
         self, given: Mapping[str, Tensor], wanted: tuple[str, ...], whole: bool = False

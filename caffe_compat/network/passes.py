@@ -31,11 +31,11 @@ class Owner(Protocol):
     Attributes
     ----------
     graph : the checked graph.
-    reread : gradients that the latest pass left in blobs which a loss reads again.
+    left_at_losses : gradients that the latest pass wrote over the weights of losses.
     """
 
     graph: Graph
-    reread: dict[str, Tensor]
+    left_at_losses: dict[str, Tensor]
 
     def param(self, param: Param) -> Tensor:
         """A parameter's tensor."""
@@ -329,8 +329,8 @@ class Whole(torch.autograd.Function):
             if gradient is not None:
                 run.diffs[run.memory.diff[moved.get(name, name)]] = gradient
         changed = run.backward(run.net.graph.steps)
-        left = run.memory.reread | run.memory.kept
-        run.net.reread.update({name: run.diff(name) for name in left})
+        written = run.memory.reread | run.memory.kept
+        run.net.left_at_losses.update({name: run.diff(name) for name in written})
         inputs = [run.diff(n) if run.memory.diff[n] in changed else None for n in ctx.names]
         params = [run.param_diffs.get(owner) for owner in ctx.owners]
         return (None, None, None, None, *inputs, *params)

@@ -68,6 +68,11 @@ class SGDSolver:
     @property
     def test_nets(self) -> list[Net]:
         """The test nets, with the training net's present weights."""
+        self._share_weights()
+        return self._tests
+
+    def _share_weights(self) -> None:
+        """Give the test nets the training net's weights, where these have changed."""
         self.net._take_params()
         now = [tensor._version for _, _, tensor in self._solver.net.owned_params()]
         if now != self._shared:
@@ -76,7 +81,6 @@ class SGDSolver:
                 self._solver._share(net._net)
                 net._give_params()
         self._shared = now
-        return self._tests
 
     def step(self, count: int) -> None:
         """Make some updates, with the definition's tests before and its snapshots after them."""
@@ -109,7 +113,7 @@ class SGDSolver:
 
     def _test(self) -> None:
         """Run the test nets; the results are messages of the log."""
-        _ = self.test_nets  # their latest passes are finished before they get other parameters
+        self._share_weights()  # finishes their latest passes before they get other parameters
         for line in self._solver.test_lines():
             log(line)
         for net in self._tests:

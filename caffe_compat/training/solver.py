@@ -337,12 +337,13 @@ class Solver:
             test_node = test_nodes.get(node.layer.name)
             if test_node is None:
                 continue
-            needed, given = [[param.shape for param in n.params] for n in (test_node, node)]
+            needed = [param.shape for param in test_node.params]
+            given = [param.shape for param in node.params]
             if needed != given:
                 raise SolverError(
                     f"layer '{node.layer.name}': the test net needs {_shapes(needed)}, the "
-                    f"training net has {_shapes(given)}: give both nets the same layer, or two "
-                    "names"
+                    f"training net has {_shapes(given)}: give both nets the same layer, or each "
+                    "layer a name of its own"
                 )
             with torch.no_grad():
                 for mine, theirs in zip(node.params, test_node.params, strict=True):

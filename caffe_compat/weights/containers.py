@@ -25,7 +25,7 @@ from caffe_compat.foreign import Unfit, check_file, parse_json, read_npz, readin
 from caffe_compat.weights.model import LayerBlobs, Source, Weights, overlaid
 from caffe_compat.weights.read import read_weights
 from caffe_compat.weights.wire import Array, Blob
-from caffe_compat.weights.write import write_weights
+from caffe_compat.weights.write import check_whole, write_weights
 
 FORMATS = ("safetensors", "pth", "npz", "caffemodel", "h5")
 _FORMAT, _ABOUT = "caffe_compat weights 1", "__metadata__"
@@ -90,6 +90,7 @@ def write(
         return
     if to not in FORMATS:
         raise CaffeCompatError(f"unknown format '{to}'; known: {', '.join(FORMATS)}")
+    check_whole(weights)
     arrays, order = _arrays(weights, blob_names or {})
     about = {
         "format": _FORMAT,

@@ -23,16 +23,12 @@ def _chunks(weights: Weights, net: NetSpec, dialect: Dialect) -> Iterator[bytes 
     head = schema.message_class("NetParameter", dialect)(name=net.name)
     yield head.SerializeToString()
     entries = _placed(weights, net)
+    check_whole(weights)
     for place, layer in enumerate(net.layers):
         message = _binary(layer, dialect)
         # definition first, blobs inside it: Caffe reads fields in any order
         body: list[bytes | memoryview] = [message.SerializeToString()]
         for blob in entries[place].blobs if place in entries else ():
-            if blob.is_elsewhere:
-                raise WeightError(
-                    f"layer '{layer.name}' shares a blob that the HDF5 model keeps with another "
-                    "layer: convert the HDF5 model with its definition (cpm-convert --prototxt)"
-                )
             encoded = encode_blob(blob)
             body += [encode_bytes(7, sum(_nbytes(c) for c in encoded)), *encoded]
         yield encode_bytes(100, sum(_nbytes(c) for c in body))
@@ -118,6 +114,21 @@ def write_weights(
     with atomic_write(name) as stream:
         for chunk in _chunks(weights, net, chosen):
             stream.write(chunk)
+
+
+def check_whole(weights: Weights) -> None:
+    """See that every blob is with its layer, as all formats but HDF5 want it.
+
+    Raises
+    ------
+    WeightError : a blob of an HDF5 model that stands with another layer only, which shares it.
+    """
+    for entry in weights.layers:
+        if any(blob.is_elsewhere for blob in entry.blobs):
+            raise WeightError(
+                f"layer '{entry.name}' shares a blob that the HDF5 model keeps with another "
+                "layer: convert the HDF5 model with its definition (cpm-convert --prototxt)"
+            )
 
 
 def check_hdf5_names(names: Sequence[str]) -> None:

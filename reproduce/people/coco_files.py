@@ -170,7 +170,10 @@ def _person(entry: dict[str, Any], own: int | None) -> Other:
 
 def _points(entry: dict[str, Any], count: int) -> Floats:
     """(count, 3) key points: x, y and visibility, as COCO counts it."""
-    values = [0.0 if v is None else float(v) for v in entry["keypoints"]]
+    try:
+        values = [0.0 if v is None else float(v) for v in entry["keypoints"]]
+    except (TypeError, ValueError):
+        raise foreign.Unfit("its keypoints are no list of numbers") from None
     if len(values) != 3 * count:
         raise foreign.Unfit(
             f"its keypoints are {len(values)} numbers, expected x, y and visibility of {count}"

@@ -31,8 +31,8 @@ _FORM = "expected four numbers x, y, width, height with a positive size"
 _WHAT = "file of boxes"
 # What a CSV file's heading may call x, y, width and height, in small letters alone.
 _HEADING = (("x", "xmin", "left"), ("y", "ymin", "top"), ("w", "width"), ("h", "height"))
-# Where a row stands, its image, and what makes its box or says what is wrong with it.
-_Row = tuple[str, str, Callable[[], "Box"]]
+# Where a row stands, its image, and a call that gives its box or raises what is wrong with it.
+_Row = tuple[str, str, Callable[[], Box]]
 
 
 class BoxFile(dict[str, list[Box]]):
@@ -131,9 +131,13 @@ def _json_rows(text: str) -> Iterator[_Row]:
     found = foreign.parse_json(text, nan=True)
     if isinstance(found, dict) and isinstance(found.get("root"), list):
         for i, record in enumerate(found["root"]):
-            image = record.get("img_paths")
-            if image and not isinstance(image, dict):  # the authors' file may end with empty ones
-                yield f"record {i + 1}", str(image), partial(_square, record)
+            where = f"record {i + 1}"
+            image = record.get("img_paths") if isinstance(record, dict) else record
+            if image and isinstance(image, str):
+                yield where, image, partial(_square, record)
+            elif image or not isinstance(image, dict | list):
+                # the authors' file may end with empty ones
+                yield where, "", partial(_unfit, f"its img_paths is {image!r:.100}, no name")
         return
     if isinstance(found, dict) and "annotations" in found and "images" in found:
         names = {image["id"]: str(image["file_name"]) for image in found["images"]}
@@ -142,9 +146,11 @@ def _json_rows(text: str) -> Iterator[_Row]:
             if is_person(annotation, people):
                 where = f"annotation {annotation.get('id')}"
                 image = annotation.get("image_id")
-                if image not in names:
-                    raise Unfit(f"{where}: its image_id {image!r} is not among the images")
-                yield where, names[image], partial(_coco_box, annotation)
+                if image in names:
+                    yield where, names[image], partial(_coco_box, annotation)
+                else:
+                    why = f"its image_id {image!r:.100} is not among the images"
+                    yield where, "", partial(_unfit, why)
         return
     if isinstance(found, list):
         raise Unfit(
@@ -157,6 +163,11 @@ def _json_rows(text: str) -> Iterator[_Row]:
         flat = len(boxes) == 4 and all(_number(v) for v in boxes)
         for i, box in enumerate([boxes] if flat else boxes):
             yield f"{image}, person {i + 1}", image, partial(_box, box)
+
+
+def _unfit(why: str) -> Box:
+    """The box of a row that has none."""
+    raise Unfit(why)
 
 
 def _square(record: dict[str, Any]) -> Box:
@@ -207,7 +218,7 @@ def _is_heading(cells: list[str]) -> bool:
 
 def _check_heading(cells: list[str], line: int) -> None:
     """Refuse columns that are not x, y, width and height: the numbers would be taken for them."""
-    names = [re.sub("[^a-z]", "", cell.lower()).removeprefix("bbox") for cell in cells[1:5]]
+    names = [re.sub(r"\(.*\)|[^a-z]", "", cell.lower()).removeprefix("bbox") for cell in cells[1:5]]
     if len(names) < 4 or any(n not in known for n, known in zip(names, _HEADING, strict=True)):
         raise Unfit(
             f"line {line}: its columns are {', '.join(cells)[:100]}; expected image, x, y, width, "

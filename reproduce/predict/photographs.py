@@ -29,9 +29,26 @@ from reproduce.runtime.prefetch import prefetch
 Image = npt.NDArray[np.uint8]
 Maps = npt.NDArray[np.float32]
 Floats = npt.NDArray[np.float64]
+# What OpenCV may decode; GIF and AVIF where it was built with them.
 IMAGES = (
-    *(".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".dib", ".webp", ".tif", ".tiff", ".gif", ".avif"),
-    *(".jp2", ".pbm", ".pgm", ".ppm", ".pnm", ".ras", ".sr"),
+    ".jpg",
+    ".jpeg",
+    ".jpe",
+    ".png",
+    ".bmp",
+    ".dib",
+    ".webp",
+    ".tif",
+    ".tiff",
+    ".gif",
+    ".avif",
+    ".jp2",
+    ".pbm",
+    ".pgm",
+    ".ppm",
+    ".pnm",
+    ".ras",
+    ".sr",
 )
 TILE = 96  # width of a belief map in the montage, pixels
 PAGE_TILE = 184  # the same in the page

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from caffe_compat.errors import DataError
+from caffe_compat.foreign import read_json
 from reproduce.predict.origin import Resumption, made_by
 from reproduce.predict.protocol import Person
 from reproduce.predict.runs import Boxes, Done, Run, boxes_of
@@ -61,7 +62,8 @@ def tasks_of(
 
     Parameters
     ----------
-    done : takes in the targets of which the file of boxes says nothing.
+    done : takes in the targets of which the file of boxes says nothing, and the people whom a kept
+        video leaves out.
     page : a picture is done only where its part of the page is there, too.
     """
     tasks: list[Task] = []
@@ -74,6 +76,9 @@ def tasks_of(
                 task = Task(target, boxes_of(boxes, target.path))
                 if not (run.resume and _is_done(run, task, resumption, page)):
                     tasks.append(task)
+                elif target.film:  # those of pictures are told when their results are gathered
+                    there = read_json(target.result, "result of cpm-predict", nan=True)
+                    done.bad += [f"{target.path}: {why}" for why in there.get("left_out", ())]
             except DataError as error:
                 done.fail(target.prefix, str(error))
             bar.update()

@@ -88,6 +88,8 @@ def video(run: Run, task: Task) -> Done:
     frames = [{"frame": i, "people": journal.done[i]} for i in range(read)]
     _draw_video(run, path, Path(f"{prefix}_skeleton.mp4"), rate, frames)
     content = {"version": 1.0, "video": str(path), "rate": rate, "frames": frames}
+    if left_out:
+        content["left_out"] = list(left_out)
     write_json(task.target.result, {**content, "made_by": {**made, "limit": run.limit}})
     Journal.remove(prefix)
     run.say(f"{path}: {read} frames, {sum(len(f['people']) for f in frames)} people")

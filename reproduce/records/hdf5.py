@@ -240,6 +240,11 @@ def from_lmdb(
         )
         for i in range(count):
             datum = store.reader[i]
+            if i and datum.encoded != encoded:
+                raise DataError(
+                    f"{store.reader.path}: holds raw and encoded images, an HDF5 file one kind: "
+                    "export the records again (cpm-export lmdb, with or without --jpeg)"
+                )
             encoded = datum.encoded
             record = store.record(i)
             a, total = counted_from_1(record.annotation), record.total

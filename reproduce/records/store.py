@@ -307,7 +307,7 @@ def _export(
         paths = [image_path(root, a, outside=outside) for a in made.annotations]
         need = _check_space(made, paths, target, jpeg, done)
     except DataError:
-        _left(partial, done)
+        _remove_empty(partial, done)
         raise
     jobs = [
         (str(paths[i]), a, i, made.total, jpeg) for i, a in enumerate(made.annotations) if i >= done
@@ -344,21 +344,21 @@ def _export(
     finally:
         env.close()
     if bad:
-        raise DataError(f"{bad} (--skip-bad leaves such records out){_left(partial, done)}")
+        _remove_empty(partial, done)
+        why = f"{bad} (--skip-bad leaves such records out)"
+        if done:
+            why += f"; the {done} records before it stay in {partial}, and the same command goes "
+            why += "on from them"
+        raise DataError(why)
     _finish(partial, target)
     return skipped
 
 
-def _left(partial: Path, done: int) -> str:
-    """Words for the records that a failed export leaves; where there are none, its folder goes."""
-    if done:
-        return (
-            f"; the {done} records before it stay in {partial}, and the same command goes on "
-            "from them"
-        )
-    _clear(partial)
-    partial.rmdir()
-    return ""
+def _remove_empty(partial: Path, done: int) -> None:
+    """Take away the folder of an export that has written nothing."""
+    if not done:
+        _clear(partial)
+        partial.rmdir()
 
 
 def _names(out: str | os.PathLike[str]) -> tuple[Path, Path]:

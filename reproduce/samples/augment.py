@@ -107,6 +107,18 @@ class Settings:
         return tuple((joint, joint) for joint in range(joints))
 
     @property
+    def joints_needed(self) -> int:
+        """How many of a record's joints there must be for the parts."""
+        used = [joint for pair in self.sources(self.np_in_lmdb) for joint in pair]
+        return 1 + max(used, default=-1)
+
+    @property
+    def keeps_order(self) -> bool:
+        """Is each part the record's joint of the same number?"""
+        sources = self.sources(self.np_in_lmdb)
+        return all(pair == (part, part) for part, pair in enumerate(sources))
+
+    @property
     def grid(self) -> tuple[int, int]:
         """Height and width of the label maps."""
         return self.crop_size_y // self.stride, self.crop_size_x // self.stride
@@ -198,26 +210,32 @@ def open_records(path: str | os.PathLike[str], settings: Settings) -> Store:
     """
     store = open_store(path, settings.np_in_lmdb)
     shown = store.joints_shown
-    sources = settings.sources(settings.np_in_lmdb)
-    expected = 1 + max((joint for pair in sources for joint in pair), default=-1)
-    in_order = sources == tuple((part, part) for part in range(expected))
-    # Joints that stay in their order may end with some that are never labelled, and 16 is what
-    # np_in_lmdb is where nobody set it.
-    declared = in_order and settings.np_in_lmdb == expected
-    fits = shown == expected if in_order else usual_joints(shown) >= expected
-    if not shown or not expected or declared or fits:
+    if not shown or _fit(shown, settings):
         return store
-    if usual_joints(shown) == 16:
-        advice = "--parts 14"
-    elif known(shown):
-        advice = f"--parts {shown} --np-in-lmdb {shown}"
-    else:
-        advice = "--part-names and --np-in-lmdb, one for each joint"
     raise DataError(
-        f"{os.fspath(path)}: its records have {shown} joints per person, {expected} are expected "
-        f"for {settings.num_parts} parts: correct num_parts and np_in_lmdb of the definition "
-        f"(cpm-export proto {advice})"
+        f"{os.fspath(path)}: its records have {shown} joints per person, {settings.joints_needed} "
+        f"are expected for {settings.num_parts} parts: correct num_parts and np_in_lmdb of the "
+        f"definition (cpm-export proto {_advice(shown)})"
     )
+
+
+def _fit(shown: int, settings: Settings) -> bool:
+    """Can records that show so many joints be those that the settings are for?"""
+    needed = settings.joints_needed
+    if not needed:
+        return True
+    if settings.keeps_order:  # the last ones may never be labelled: np_in_lmdb counts them, too
+        return needed in (shown, settings.np_in_lmdb)
+    return usual_joints(shown) >= needed
+
+
+def _advice(shown: int) -> str:
+    """Options of ``cpm-export proto`` for records that show so many joints."""
+    if usual_joints(shown) == 16:
+        return "--parts 14"
+    if known(shown):
+        return f"--parts {shown} --np-in-lmdb {shown}"
+    return "--part-names and --np-in-lmdb, one for each joint"
 
 
 def read_scene(annotation: Annotation, settings: Settings) -> Scene:

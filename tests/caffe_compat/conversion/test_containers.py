@@ -13,7 +13,7 @@ from caffe_compat.conversion.convert import convert
 from caffe_compat.network.graph import build
 from caffe_compat.network.match import match
 from caffe_compat.weights import containers
-from caffe_compat.weights.model import LayerBlobs, Weights
+from caffe_compat.weights.model import ELSEWHERE, LayerBlobs, Weights
 from caffe_compat.weights.wire import Blob
 from tests.nets import TEXT, model_file, same_blobs, small
 
@@ -140,6 +140,16 @@ def test_python_layers_are_not_imported() -> None:
     with pytest.raises(UnsupportedLayer, match="never imports a module"):
         build(parse_net(text))
     assert "antigravity" not in sys.modules
+
+
+@pytest.mark.parametrize("to", ["caffemodel", "safetensors", "npz", "pth"])
+def test_a_blob_that_is_kept_elsewhere_is_not_written_empty(to: str, tmp_path: Path) -> None:
+    net = small()
+    layers = list(net.weights().layers)
+    layers[0] = LayerBlobs(layers[0].name, layers[0].type, (layers[0].blobs[0], ELSEWHERE))
+    with pytest.raises(WeightError, match="keeps with another layer"):
+        containers.write(tmp_path / f"w.{to}", Weights(tuple(layers)), net.graph.spec, to)
+    assert not list(tmp_path.iterdir())
 
 
 def test_all_problems_at_once() -> None:

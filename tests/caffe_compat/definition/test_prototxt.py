@@ -101,6 +101,14 @@ def test_layer_errors_after_parsing_have_lines() -> None:
     assert str(caught.value).startswith("deploy.prototxt:10: layer 'c': group: ")
 
 
+@pytest.mark.parametrize("layer", ["layer { %s }", "layers { %s }", "layers { layer { %s } }"])
+def test_weights_in_a_text_are_not_lost(layer: str) -> None:
+    text = "\n" + layer % 'name: "c" blobs { num: 1 data: 3 }'
+    for read, body in ((parse_net, text), (parse_solver, f"net_param {{ {text} }}")):
+        with pytest.raises(PrototxtError, match=r"s.prototxt:2: blobs: weights .* are not read"):
+            read(body, "s.prototxt")
+
+
 def test_v0_padding_in_place() -> None:
     """The last layer that makes a blob counts."""
     pad = 'layers { layer { name: "pad" type: "padding" pad: 2 } bottom: "x" top: "x" } '

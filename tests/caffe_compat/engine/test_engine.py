@@ -12,8 +12,9 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.autograd import forward_ad
 
-from caffe_compat import Net
+from caffe_compat import Net, parse_net
 from caffe_compat.engine import plan, tiled
 from caffe_compat.engine.costs import ConvolutionShape
 from caffe_compat.engine.fingerprint import fingerprint, fingerprints
@@ -74,6 +75,33 @@ def test_gradients() -> None:
         assert torch.autograd.gradcheck(
             lambda x, w, b, t=tiling: plan._Tiled.apply(x, w, b, t), (x, weight, bias)
         )
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning")  # torch's own
+@pytest.mark.parametrize("mode", ["tiled", "minimal", "lines"])
+def test_other_derivatives_are_torchs_own(mode: plan.Mode) -> None:
+    """Forwards, by torch.func, and of an output that was changed in place."""
+    text = """input: "x" input_shape { dim: 1 dim: 16 dim: 24 dim: 24 }
+        layer { name: "c" type: "Convolution" bottom: "x" top: "y" convolution_param {
+            num_output: 16 kernel_size: 3 pad: 1 weight_filler { type: "xavier" } } }"""
+    direct = Net(parse_net(text), engine="direct")
+    other = Net(direct.graph, direct.weights(), engine=mode)
+    torch.manual_seed(0)
+    x, tangent = torch.randn(2, 1, 16, 24, 24)
+
+    def found(net: Net) -> list[Tensor]:
+        top = net(x=x)["y"].add_(1)
+        top.sum().backward()
+        grad = torch.func.grad(lambda z: (net(x=z)["y"] ** 2).sum())(x)
+        moved = torch.func.jvp(lambda z: net(x=z)["y"], (x,), (tangent,))[1]
+        with forward_ad.dual_level():
+            dual = net(x=forward_ad.make_dual(x, tangent))["y"]
+            forwards = forward_ad.unpack_dual(dual).tangent
+        assert forwards is not None
+        return [grad, moved, forwards, *(p.grad for p in net.parameters() if p.grad is not None)]
+
+    for a, b in zip(found(direct), found(other), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-4 * float(a.detach().abs().max()))
 
 
 @pytest.mark.parametrize("mode", ["tiled", "minimal"])

@@ -61,7 +61,7 @@ def test_boxes_file(model: Path, tmp_path: Path) -> None:
     boxes: list[list[float]] = [[10, 10, 40, 90], [30.5, 20, 50, 70]]
     (tmp_path / "b.json").write_text(json.dumps({"two.png": boxes}))
     (tmp_path / "b.csv").write_text(
-        "image,x,y,w,h\n" + "".join(f"two.png,{x},{y},{w},{h}\n" for x, y, w, h in boxes)
+        "image,x (px),y (px),w,h\n" + "".join(f"two.png,{x},{y},{w},{h}\n" for x, y, w, h in boxes)
     )
     found = []
     for kind in ("json", "csv"):
@@ -337,12 +337,25 @@ def test_annotation_files_as_boxes(tmp_path: Path) -> None:
         json.dumps({"root": [record, {"dataset": "MPI", "isValidation": 0}]})
     )
     assert read_boxes(tmp_path / "own.json") == {"images/a.jpg": [(50.0, 150.0, 100.0, 100.0)]}
+    (tmp_path / "own.json").write_text(
+        json.dumps({"root": [None, {**record, "img_paths": ["a.jpg"]}, {"img_paths": {}}, record]})
+    )
+    found = read_boxes(tmp_path / "own.json")
+    assert list(found) == ["images/a.jpg"]
+    assert ["record 1" in found.skipped[0], "record 2" in found.skipped[1]] == [True, True]
+    assert len(found.skipped) == 2
     coco = {
         "images": [{"id": 7, "file_name": "a.jpg"}],
-        "annotations": [{"id": 1, "image_id": 7, "bbox": [1, 2, 3, 4]}],
+        "annotations": [
+            {"id": 1, "image_id": 7, "bbox": [1, 2, 3, 4]},
+            {"id": 2, "image_id": 8, "bbox": [1, 2, 3, 4]},
+            {"id": 3, "image_id": 7, "keypoints": [[1, 2, 2]]},
+        ],
     }
     (tmp_path / "coco.json").write_text(json.dumps(coco))
     boxes = read_boxes(tmp_path / "coco.json")
+    assert "annotation 2: its image_id 8 is not among the images" in boxes.skipped[0]
+    assert "annotation 3: its keypoints are no list of numbers" in boxes.skipped[1]
     assert boxes == {"a.jpg": [(1.0, 2.0, 3.0, 4.0)]}
     assert of_image(boxes, "/photos/a.jpg") == boxes["a.jpg"]
     assert (

@@ -159,6 +159,24 @@ def test_a_bad_image_keeps_the_records_before_it(tmp_path: Path, bad: int) -> No
     assert len(LMDBReader(tmp_path / "out")) == 6
 
 
+def test_raw_and_encoded_records_make_no_hdf5_file(tmp_path: Path) -> None:
+    from lmdb import open as open_lmdb
+
+    plan = store.plan(dataset(tmp_path, 2), seed=0)
+    for name, jpeg in (("raw", False), ("jpeg", True)):
+        store.export_lmdb(plan, tmp_path, tmp_path / name, jpeg=jpeg)
+    with (
+        open_lmdb(str(tmp_path / "raw")) as raw,
+        open_lmdb(str(tmp_path / "jpeg")) as encoded,
+        raw.begin(write=True) as write,
+        encoded.begin() as read,
+    ):
+        write.put(b"9999999", next(value for _, value in read.cursor()))
+    with pytest.raises(DataError, match="holds raw and encoded images"):
+        hdf5.from_lmdb(store.LMDBStore(tmp_path / "raw"), tmp_path / "out.h5")
+    assert not (tmp_path / "out.h5").exists()
+
+
 def test_long_keys_and_names_come_back_from_hdf5(tmp_path: Path) -> None:
     from lmdb import open as open_lmdb
 
