@@ -64,6 +64,7 @@ class Layer:
     changes_state : does a forward pass change its parameters?
     truth : what the layer's results are held against: recorded outputs of the real Caffe, OpenCV's
         and our own reference, or that alone.
+    unasked : the bottoms whose gradients Caffe's backward pass writes without being asked.
     always_learns : does Caffe's backward pass write the parameters' gradients without being asked?
     copies_first : does Caffe keep a copy of the first bottom where the layer works in place?
 
@@ -89,6 +90,7 @@ class Layer:
     reads: tuple[str, ...] = ("bottom",)
     keeps_sign: bool = False
     changes_state: bool = False
+    unasked: tuple[int, ...] = ()
     always_learns: bool = False
     copies_first: bool = False
 
@@ -270,7 +272,7 @@ class Layer:
     def writes_gradient(self, asked: Sequence[bool]) -> Sequence[bool]:
         """Which bottoms' gradients does Caffe's backward pass write, where it is asked for
         these?"""
-        return asked
+        return [goes or number in self.unasked for number, goes in enumerate(asked)]
 
     def shares_data(self) -> bool:
         """Are the tops the first bottom's own memory, so that writing to one changes the other?"""

@@ -317,9 +317,7 @@ class Im2col(Windowed):
     """
 
     reads = ()
-
-    def writes_gradient(self, asked: Sequence[bool]) -> Sequence[bool]:
-        return (True,)
+    unasked = (0,)
 
     def output_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
         bottom = bottoms[0]

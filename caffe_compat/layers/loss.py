@@ -390,9 +390,9 @@ class Accuracy(Layer):
         classes = rows.shape[-1]
         rows = rows.reshape(-1, classes)
         ignored = self.options.ignore_label if self.has("ignore_label") else None
-        label = bottoms[1].detach().reshape(-1).long()
-        if len(self.spec.tops) > 1:
-            label = self.indices(1, bottoms[1].reshape(-1), classes, ignored)
+        given = bottoms[1].detach().reshape(-1)
+        by_class = len(self.spec.tops) > 1
+        label = self.indices(1, given, classes, ignored) if by_class else given.long()
         valid = torch.ones_like(label, dtype=torch.bool) if ignored is None else label != ignored
         rows, label = rows[valid], label[valid]
         known = (label >= 0) & (label < classes)
@@ -401,7 +401,7 @@ class Accuracy(Layer):
         ahead = ((rows > own) | ((rows == own) & later)).sum(1)
         hit = (known & (ahead < self.options.top_k)).to(x.dtype)
         tops = [hit.sum() / max(1, len(hit)) if len(hit) else hit.sum() / 0.0]
-        if len(self.spec.tops) > 1:
+        if by_class:
             total = torch.bincount(label, minlength=classes).to(x.dtype)
             tops.append(torch.bincount(label, hit, classes).to(x.dtype) / total.clamp_min(1))
         return tuple(tops)

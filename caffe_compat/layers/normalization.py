@@ -38,9 +38,7 @@ class LRN(Layer):
         if self.size % 2 != 1:
             raise self.error(f"must be odd, found {self.size}", "local_size")
         self.within = schema.enum_name(self.options, "norm_region") == "WITHIN_CHANNEL"
-
-    def writes_gradient(self, asked: Sequence[bool]) -> Sequence[bool]:
-        return asked if self.within else (True,)
+        self.unasked = () if self.within else (0,)
 
     def output_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
         if len(bottoms[0]) != 4:
@@ -106,12 +104,10 @@ class MVN(Layer):
     """
 
     option = "mvn_param"
+    unasked = (0,)
 
     def setup(self) -> None:
         self.reads = ("diff", "top") if self.options.normalize_variance else ()
-
-    def writes_gradient(self, asked: Sequence[bool]) -> Sequence[bool]:
-        return (True,)
 
     def output_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
         if len(bottoms[0]) > 4:
@@ -170,6 +166,7 @@ class BatchNorm(Layer):
     blob_names = ("mean", "variance", "scale_factor")
     trainable = False
     reads = ()  # Caffe keeps the normalised values
+    unasked = (0,)
 
     def setup(self) -> None:
         o = self.options
@@ -183,9 +180,6 @@ class BatchNorm(Layer):
                     "the statistics cannot have a learning rate: lr_mult must be 0 or left out",
                     "param",
                 )
-
-    def writes_gradient(self, asked: Sequence[bool]) -> Sequence[bool]:
-        return (True,)
 
     def param_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
         if len(bottoms[0]) < 2:
@@ -293,8 +287,6 @@ class _Broadcast(Layer):
 
     def output_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
         self._axis(bottoms[0], self._coefficient_shape(bottoms))
-        if self.type == "Scale" and self.options.bias_term:
-            self.axis(self.options.axis, len(bottoms[0]))  # Caffe checks it for the bias
         return [bottoms[0]]
 
     def _spread(self, x: Tensor, coefficient: Tensor) -> Tensor:
@@ -319,6 +311,11 @@ class Scale(_Broadcast):
     def setup(self) -> None:
         if self.works_in_place and len(self.spec.bottoms) == 1:
             self.reads = ()
+
+    def output_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
+        if self.options.bias_term:  # which has the axis even where the coefficient is a scalar
+            self.axis(self.options.axis, len(bottoms[0]))
+        return super().output_shapes(bottoms)
 
     def replaces_gradient(self, index: int, bottoms: Sequence[Shape]) -> bool:
         if index or len(bottoms) > 1:

@@ -113,6 +113,7 @@ class Recurrent(Layer, ABC):
         self._check_count("bottom", len(self.spec.bottoms), (2 + exposed, 3 + exposed))
         self._check_count("top", len(self.spec.tops), (1 + exposed, 1 + exposed))
         self.static = len(self.spec.bottoms) == 3 + exposed
+        self.unasked = (0, 2) if self.static else (0,)
 
     def fresh(self) -> Layer:
         other = copy.copy(self)
@@ -145,10 +146,6 @@ class Recurrent(Layer, ABC):
 
     def gradient_to(self, index: int) -> bool:
         return index != 1
-
-    def writes_gradient(self, asked: Sequence[bool]) -> Sequence[bool]:
-        inputs = (0, 2) if self.static else (0,)
-        return [goes or number in inputs for number, goes in enumerate(asked)]
 
     def _filler_list(self, biases: Sequence[bool]) -> list[Any]:
         o = self.options

@@ -132,9 +132,7 @@ class Softmax(Layer):
 
     option = "softmax_param"
     reads = ("top",)
-
-    def writes_gradient(self, asked: Sequence[bool]) -> Sequence[bool]:
-        return (True,)
+    unasked = (0,)
 
     def output_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
         self.axis(self.options.axis, len(bottoms[0]))

@@ -54,12 +54,13 @@ def overlay(
 
 
 _TALLEST = 4  # times its width a reduced picture is high at most
+_WIDEST = 6  # times its height it is wide at most, so that the rows' names have room
 
 
 def reduced_height(size: tuple[int, int], width: int) -> int:
     """The height of a picture of ``size`` (rows, columns) that is reduced to ``width``: in
-    proportion, but at least one pixel and at most four times the width."""
-    return min(max(1, round(width * size[0] / size[1])), _TALLEST * width)
+    proportion, but at least a sixth of the width and at most four times of it."""
+    return min(max(width // _WIDEST, round(width * size[0] / size[1])), _TALLEST * width)
 
 
 def montage(

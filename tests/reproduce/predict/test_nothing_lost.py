@@ -779,6 +779,8 @@ def test_extreme_pictures_cost_nobody(models: tuple[Path, Path], tmp_path: Path)
     assert result.exit_code == 0, result.output
     assert set(_results(tmp_path)) == {"a", "wide", "tall"}
     assert len(read_picture(tmp_path / "tall_belief.png")) < 2000
+    # two stages, each as high as its name is written
+    assert len(read_picture(tmp_path / "wide_belief.png")) >= 22 + 2 * 16
 
 
 def test_what_cannot_be_drawn_costs_one_picture(
