@@ -83,6 +83,11 @@ def group(device: str) -> Iterator[Group]:
     import torch
     import torch.distributed as dist
 
+    # Its functions take the group of all as a default value. Imported later, by
+    # DistributedDataParallel, they would keep that group, and gloo's threads, beyond the end:
+    # now and then such a thread aborts a process that is done.
+    import torch.distributed.nn
+
     if device.startswith("cuda"):
         device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
         torch.cuda.set_device(device)
