@@ -128,9 +128,10 @@ class MVN(Layer):
         # in double precision a constant row becomes 0, not its mean's rounding error
         y = rows - rows.mean(1, keepdim=True, dtype=torch.float64).to(rows.dtype)
         if self.options.normalize_variance:
-            with torch.no_grad():
-                divisor = self._divisor(y)
-                normalised = y / divisor
+            # torch.no_grad would not stop a derivative that is taken forwards
+            still = y.detach()
+            divisor = self._divisor(still)
+            normalised = still / divisor
             # its value is 0; its gradient makes Caffe's formula out of the quotient's
             tie = (normalised * y).mean(1, keepdim=True)
             y = y / (divisor + (tie - tie.detach()))

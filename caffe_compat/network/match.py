@@ -82,6 +82,12 @@ def _fits(stored: Blob, needed: Shape) -> Status:
     return "mismatch"
 
 
+def _that_counts(blob: Blob, param: Param, kept: Mapping[Key, Blob]) -> Blob:
+    """A layer's own blob, or another layer's that shares the parameter and has the last word."""
+    last = kept.get(param.owner, blob)
+    return blob if last is blob else Blob(last.data.reshape(param.shape))
+
+
 def _completed(node: Node, entry: LayerBlobs | None, kept: Mapping[Key, Blob]) -> tuple[Blob, ...]:
     """A layer's stored blobs; where it has none, those of the layers that share the parameter: HDF5
     files keep a shared blob with its first layer only."""
@@ -89,19 +95,23 @@ def _completed(node: Node, entry: LayerBlobs | None, kept: Mapping[Key, Blob]) -
     blobs = []
     for i, param in enumerate(node.params):
         blob = stored[i] if i < len(stored) else ELSEWHERE
-        if blob.is_elsewhere and param.owner in kept:
-            blob = Blob(kept[param.owner].data.reshape(param.shape))
-        blobs.append(blob)
+        blobs.append(_that_counts(blob, param, kept) if blob.is_elsewhere else blob)
     return tuple(blobs)
 
 
-def _kept(entries: Iterable[tuple[Node, LayerBlobs | None]]) -> dict[Key, Blob]:
-    """The stored blob of each parameter, by the key of its owner, whichever layer it is with."""
+def _kept(entries: Iterable[tuple[Node, LayerBlobs]]) -> dict[Key, Blob]:
+    """The stored blob of each parameter, by the key of its owner, whichever layer it is with: of
+    several the last one, as Caffe copies one after the other.
+
+    Parameters
+    ----------
+    entries : in the order of the file.
+    """
     kept: dict[Key, Blob] = {}
     for node, entry in entries:
-        for param, blob in zip(node.params, entry.blobs if entry else (), strict=False):
+        for param, blob in zip(node.params, entry.blobs, strict=False):
             if not blob.is_elsewhere and blob.data.size == count(param.shape):
-                kept.setdefault(param.owner, blob)
+                kept[param.owner] = blob
     return kept
 
 
@@ -122,8 +132,12 @@ def _one(
             return LayerMatch(name, kind, shapes, "shared"), blobs
         detail = f"not in the file; needs {', '.join(map(shape_text, shapes))}"
         return LayerMatch(name, kind, shapes, "missing", detail), ()
-    beyond = blobs[len(entry.blobs) :]
-    if len(entry.blobs) > len(shapes) or any(blob.is_elsewhere for blob in beyond):
+    # what nobody has stored and this layer owns; the row of an owner tells of what is shared
+    lacking = [
+        blob.is_elsewhere and not _is_shared(param)
+        for blob, param in zip(blobs, node.params, strict=True)
+    ]
+    if len(entry.blobs) > len(shapes) or any(lacking[len(entry.blobs) :]):
         detail = f"the file has {len(entry.blobs)} blob(s), the network needs {len(shapes)}"
         return LayerMatch(name, kind, shapes, "mismatch", detail), ()
     status: Status = "matched"
@@ -136,7 +150,8 @@ def _one(
             detail = f"blob {i} ({param.name}) {has}, the network needs {shape_text(param.shape)}"
             return LayerMatch(name, kind, shapes, "mismatch", detail), ()
         status = "reshaped" if fit == "reshaped" else status
-    return LayerMatch(name, kind, shapes, status), blobs
+    values = tuple(_that_counts(b, p, kept) for b, p in zip(blobs, node.params, strict=True))
+    return LayerMatch(name, kind, shapes, status), values
 
 
 def match(graph: Graph, weights: Weights, left_out: frozenset[str] = frozenset()) -> Match:
@@ -162,7 +177,9 @@ def match(graph: Graph, weights: Weights, left_out: frozenset[str] = frozenset()
             here = entries.get(name, [])
             entry_of[node.index] = here[taken[name]] if taken[name] < len(here) else None
             taken[name] += 1
-    kept = _kept((graph.nodes[index], entry) for index, entry in entry_of.items())
+    place = {id(entry): number for number, entry in enumerate(weights.layers)}
+    stored = [(graph.nodes[index], entry) for index, entry in entry_of.items() if entry]
+    kept = _kept(sorted(stored, key=lambda pair: place[id(pair[1])]))
     rows: list[LayerMatch] = []
     found: dict[int, tuple[Blob, ...]] = {}
     for node in graph.nodes:

@@ -166,7 +166,7 @@ class Net(nn.Module):
         Values and shapes stay. Call it before keeping references to ``parameters()``' memory, as an
         optimizer does.
         """
-        if not self._is_packed and not torch.compiler.is_exporting():
+        if not (self._is_packed or torch.compiler.is_exporting() or transforming()):
             with torch.inference_mode(
                 False
             ):  # tensors made in inference mode have no version: changes would go unseen
@@ -570,7 +570,7 @@ def _own_layers(graph: Graph) -> Graph:
 
 def _packed(tensor: Tensor) -> Tensor:
     """Channels last in memory, the layout that convolutions are fastest in; values and shape
-    stay."""
-    if tensor.dim() == 4 and tensor.is_floating_point():
+    stay. The transformations of torch.func know no layouts."""
+    if tensor.dim() == 4 and tensor.is_floating_point() and not transforming():
         return tensor.contiguous(memory_format=torch.channels_last)
     return tensor

@@ -19,8 +19,7 @@ def first_values(
 
     Parameters
     ----------
-    found : the stored blobs; of layers that share a parameter the last stored one counts, as in
-        Caffe, which copies each layer's.
+    found : the stored blobs; layers that share a parameter have the same values there.
     generator : what the fillers draw from.
 
     Returns
@@ -48,8 +47,8 @@ def first_values(
 
 
 def _of_blob(blob: Blob, shape: tuple[int, ...]) -> Tensor:
-    data = np.asarray(blob.data, np.float32).reshape(shape)
-    return torch.from_numpy(data if data.flags.writeable else data.copy())
+    # a copy: a network that learns changes neither the weights that it was given nor their file
+    return torch.from_numpy(np.array(blob.data, np.float32).reshape(shape))
 
 
 def _filled(node: Node, number: int, generator: torch.Generator) -> Tensor:

@@ -15,7 +15,7 @@ from caffe_compat.definition.schema import Dialect
 from caffe_compat.definition.spec import LayerSpec, NetSpec
 from caffe_compat.errors import SchemaError, WeightError
 from caffe_compat.files import atomic_write, write_hdf5
-from caffe_compat.weights.model import HDF5_NAME, LayerBlobs, Weights
+from caffe_compat.weights.model import ELSEWHERE, HDF5_NAME, LayerBlobs, Weights
 from caffe_compat.weights.wire import encode_blob, encode_bytes
 
 
@@ -124,7 +124,8 @@ def check_whole(weights: Weights) -> None:
     WeightError : a blob of an HDF5 model that stands with another layer only, which shares it.
     """
     for entry in weights.layers:
-        if any(blob.is_elsewhere for blob in entry.blobs):
+        # that very blob: one without values may be stored, too
+        if any(blob is ELSEWHERE for blob in entry.blobs):
             raise WeightError(
                 f"layer '{entry.name}' shares a blob that the HDF5 model keeps with another "
                 "layer: convert the HDF5 model with its definition (cpm-convert --prototxt)"

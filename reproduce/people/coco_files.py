@@ -202,7 +202,8 @@ def box_around(entry: dict[str, Any]) -> tuple[float, float, float, float]:
     ------
     TypeError, ValueError : they are too few, or no numbers.
     """
-    return _box_around(_points(entry, len(entry["keypoints"]) // 3))
+    points = entry["keypoints"]
+    return _box_around(_points(entry, len(points) // 3 if isinstance(points, list) else 1))
 
 
 def _box_around(points: Floats) -> tuple[float, float, float, float]:

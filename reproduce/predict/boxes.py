@@ -30,6 +30,7 @@ MIN_SIDE = 8.0  # pixels; the networks see nothing of a person that is smaller
 _FORM = "expected four numbers x, y, width, height with a positive size"
 _WHAT = "file of boxes"
 # What a CSV file's heading may call x, y, width and height, in small letters alone.
+_UNIT_OR_MARK = re.compile(r"[(\[]\s*(px|pixels?)\s*[)\]]|[^a-z]")
 _HEADING = (("x", "xmin", "left"), ("y", "ymin", "top"), ("w", "width"), ("h", "height"))
 # Where a row stands, its image, and a call that gives its box or raises what is wrong with it.
 _Row = tuple[str, str, Callable[[], Box]]
@@ -132,21 +133,27 @@ def _json_rows(text: str) -> Iterator[_Row]:
     if isinstance(found, dict) and isinstance(found.get("root"), list):
         for i, record in enumerate(found["root"]):
             where = f"record {i + 1}"
-            image = record.get("img_paths") if isinstance(record, dict) else record
+            if not isinstance(record, dict):
+                yield where, "", partial(_unfit, f"is {record!r:.100}, no record of a person")
+                continue
+            image = record.get("img_paths")
             if image and isinstance(image, str):
                 yield where, image, partial(_square, record)
-            elif image or not isinstance(image, dict | list):
-                # the authors' file may end with empty ones
+            elif not isinstance(image, dict) and image != []:
+                # MATLAB's empty matrix, an object or []: the last record of the authors' file
                 yield where, "", partial(_unfit, f"its img_paths is {image!r:.100}, no name")
         return
     if isinstance(found, dict) and "annotations" in found and "images" in found:
         names = {image["id"]: str(image["file_name"]) for image in found["images"]}
         people = people_categories(found)
-        for annotation in found["annotations"]:
-            if is_person(annotation, people):
+        for i, annotation in enumerate(found["annotations"]):
+            if not isinstance(annotation, dict):
+                why = f"is {annotation!r:.100}, no annotation"
+                yield f"annotation {i + 1} of the list", "", partial(_unfit, why)
+            elif is_person(annotation, people):
                 where = f"annotation {annotation.get('id')}"
                 image = annotation.get("image_id")
-                if image in names:
+                if isinstance(image, int | str) and image in names:
                     yield where, names[image], partial(_coco_box, annotation)
                 else:
                     why = f"its image_id {image!r:.100} is not among the images"
@@ -218,7 +225,7 @@ def _is_heading(cells: list[str]) -> bool:
 
 def _check_heading(cells: list[str], line: int) -> None:
     """Refuse columns that are not x, y, width and height: the numbers would be taken for them."""
-    names = [re.sub(r"\(.*\)|[^a-z]", "", cell.lower()).removeprefix("bbox") for cell in cells[1:5]]
+    names = [_UNIT_OR_MARK.sub("", cell.lower()).removeprefix("bbox") for cell in cells[1:5]]
     if len(names) < 4 or any(n not in known for n, known in zip(names, _HEADING, strict=True)):
         raise Unfit(
             f"line {line}: its columns are {', '.join(cells)[:100]}; expected image, x, y, width, "

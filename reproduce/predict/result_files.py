@@ -259,6 +259,19 @@ def _of_results(line: bytes) -> bytes:
     return json.dumps({name: row[name] for name in _RESULT_FIELDS}).encode()
 
 
+def lines_left_out(result: dict[str, Any]) -> list[str]:
+    """What a result says about people who were left out.
+
+    Raises
+    ------
+    Unfit : it is no list of lines.
+    """
+    lines = result.get("left_out", [])
+    if not isinstance(lines, list) or not all(isinstance(line, str) for line in lines):
+        raise foreign.Unfit("its left_out is no list of lines")
+    return lines
+
+
 def read_result(path: Path, parts: int) -> dict[str, Any]:
     """A ``_keypoints.json`` of :mod:`reproduce.predict.photographs`, checked.
 
@@ -278,8 +291,7 @@ def read_result(path: Path, parts: int) -> dict[str, Any]:
         width, height = content["size"]
         if type(width) is not int or type(height) is not int or min(width, height) < 1:
             raise foreign.Unfit("its size is no width and height")
-        if not all(isinstance(line, str) for line in content.get("left_out", ())):
-            raise foreign.Unfit("its left_out is no list of lines")
+        lines_left_out(content)
         for person in content["people"]:
             for name in ("pose_keypoints_2d", "all_keypoints_2d"):
                 row = np.array(person.get(name, person["pose_keypoints_2d"]), np.float64)

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from caffe_compat import foreign
 from caffe_compat.errors import DataError
-from caffe_compat.foreign import read_json
 from reproduce.predict.origin import Resumption, made_by
 from reproduce.predict.protocol import Person
+from reproduce.predict.result_files import lines_left_out
 from reproduce.predict.runs import Boxes, Done, Run, boxes_of
 
 
@@ -77,8 +78,7 @@ def tasks_of(
                 if not (run.resume and _is_done(run, task, resumption, page)):
                     tasks.append(task)
                 elif target.film:  # those of pictures are told when their results are gathered
-                    there = read_json(target.result, "result of cpm-predict", nan=True)
-                    done.bad += [f"{target.path}: {why}" for why in there.get("left_out", ())]
+                    done.bad += [f"{target.path}: {line}" for line in _left_out(target.result)]
             except DataError as error:
                 done.fail(target.prefix, str(error))
             bar.update()
@@ -88,6 +88,19 @@ def tasks_of(
     if line := str(counted[0]):
         run.say(line)
     return tasks
+
+
+def _left_out(result: Path) -> list[str]:
+    """What the result of a video says about people who were left out.
+
+    Raises
+    ------
+    DataError : damaged.
+    """
+    what, advice = "result of cpm-predict", "remove it to make it again"
+    content = foreign.read_json(result, what, nan=True, advice=advice)
+    with foreign.reading(result, what, advice=advice):
+        return lines_left_out(content)
 
 
 def _is_done(run: Run, task: Task, resumption: Resumption, page: bool) -> bool:

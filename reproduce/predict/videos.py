@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from reproduce.predict.boxes import Box
 from reproduce.predict.capture import VideoFile, frames_of, name_of, open_capture
 from reproduce.predict.job import Job, prepare
 from reproduce.predict.origin import as_stored, in_words, made_by
+from reproduce.predict.protocol import Person
 from reproduce.predict.runs import Done, Run, joints_of, people_rows
 from reproduce.predict.tasks import Task
 from reproduce.runtime.journal import Journal
@@ -64,6 +65,8 @@ def video(run: Run, task: Task) -> Done:
         promised = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
         total = min(promised, run.limit) if run.limit else promised
         start = len(journal.done)
+        if start and task.boxes:
+            left_out.update(dict.fromkeys(_left_out(run, path, task.boxes)))
         for _ in range(start):
             capture.grab()
         rest = None if run.limit is None else max(0, run.limit - start)
@@ -105,6 +108,14 @@ def _take_frames(journal: Journal, result: Path) -> None:
     if isinstance(frames, list) and all(isinstance(f, dict) and "people" in f for f in frames):
         for number, frame in enumerate(frames):
             journal.done.setdefault(number, frame["people"])
+
+
+def _left_out(run: Run, path: Path, boxes: Sequence[Person]) -> tuple[str, ...]:
+    """What is wrong with people of the file of boxes: frames of an earlier run do not say it."""
+    with open_capture(str(path)) as capture:
+        for frame in frames_of(capture, 1):
+            return prepare(run.job(str(path), frame, boxes)[0]).left_out
+    return ()
 
 
 def _draw_video(run: Run, path: Path, out: Path, rate: float, frames: list[dict[str, Any]]) -> None:

@@ -152,6 +152,18 @@ def test_a_blob_that_is_kept_elsewhere_is_not_written_empty(to: str, tmp_path: P
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("to", ["caffemodel", "safetensors", "npz"])
+def test_a_blob_without_values_is_written_as_it_is(to: str, tmp_path: Path) -> None:
+    """As a Python layer may have one: it is no blob that an HDF5 model keeps elsewhere."""
+    net = small()
+    layers = list(net.weights().layers)
+    empty = Blob(np.zeros((0,), np.float32))
+    layers[0] = LayerBlobs(layers[0].name, layers[0].type, (*layers[0].blobs, empty))
+    path = tmp_path / f"w.{to}"
+    containers.write(path, Weights(tuple(layers)), net.graph.spec, to)
+    assert containers.read(path).layers[0].blobs[-1].data.size == 0
+
+
 def test_all_problems_at_once() -> None:
     net = small()
     layers = [entry for entry in net.weights().layers if entry.name != "fc"]

@@ -104,6 +104,25 @@ def test_other_derivatives_are_torchs_own(mode: plan.Mode) -> None:
         torch.testing.assert_close(a, b, rtol=0, atol=1e-4 * float(a.detach().abs().max()))
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning")  # torch's own
+@pytest.mark.parametrize("mode", ["direct", "tiled", "minimal", "auto"])
+def test_a_derivative_may_be_the_first_thing(mode: plan.Mode) -> None:
+    """The weights are brought into another layout at the first run, but not below torch.func."""
+    text = """input: "x" input_shape { dim: 1 dim: 3 dim: 8 dim: 8 }
+        layer { name: "c" type: "Convolution" bottom: "x" top: "y" convolution_param {
+            num_output: 4 kernel_size: 3 weight_filler { type: "xavier" } } }"""
+    net = Net(parse_net(text), engine=mode)
+    x = torch.randn(1, 3, 8, 8)
+    grad = torch.func.grad(lambda z: (net(x=z)["y"] ** 2).sum())(x)
+    jacobian = torch.func.jacfwd(lambda z: net(x=z)["y"].sum())(x)
+    x.requires_grad_()
+    top = net(x=x)["y"]
+    (expected,) = torch.autograd.grad((top**2).sum(), x, retain_graph=True)
+    torch.testing.assert_close(grad, expected, rtol=0, atol=1e-4 * float(expected.abs().max()))
+    (expected,) = torch.autograd.grad(top.sum(), x)
+    torch.testing.assert_close(jacobian, expected, rtol=0, atol=1e-4 * float(expected.abs().max()))
+
+
 @pytest.mark.parametrize("mode", ["tiled", "minimal"])
 def test_a_gradient_of_a_gradient_is_refused(mode: plan.Mode) -> None:
     """Only torch's own convolutions have one (engine "direct")."""

@@ -13,10 +13,12 @@ import caffe_compat.pycaffe as caffe
 from caffe_compat import Net, parse_net
 from caffe_compat.conversion.deploy import derive
 from caffe_compat.definition.prototxt import parse_solver
-from caffe_compat.errors import CaffeCompatError, PrototxtError
+from caffe_compat.errors import CaffeCompatError, PrototxtError, WeightError
 from caffe_compat.network.graph import build
+from caffe_compat.network.match import match
 from caffe_compat.training.solver import Solver
-from caffe_compat.weights.model import Weights
+from caffe_compat.weights.model import LayerBlobs, Weights
+from caffe_compat.weights.wire import Blob
 
 X = 'layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 1 dim: 3 } } } '
 FORCE = "force_backward: true "
@@ -315,19 +317,56 @@ def test_the_first_layer_that_says_how_a_shared_parameter_learns(
     assert _weights(solver, "a") == [weight] * 4
 
 
-def test_weights_that_are_stored_with_a_layer_that_shares_them() -> None:
-    """Caffe copies those of every layer into the one blob: the last ones stay."""
+@pytest.mark.parametrize(
+    ("stored", "value"),
+    [("ab", 2.0), ("ba", 1.0), ("b", 2.0), ("cb", 2.0), ("abc", 3.0), ("", 1.0)],
+)
+def test_weights_that_are_stored_with_a_layer_that_shares_them(stored: str, value: float) -> None:
+    """Caffe copies those of every layer into the one blob: the file's last ones stay, and every way
+    to read them says the same."""
     text = X
-    for name in "ab":
+    for name in "abc":
         text += layer("InnerProduct", "x", name, f'param {{ name: "w" }} {FULL}')
     spec = parse_net(text)
-    stored = Net(spec).weights()
-    values = {"a": 3.0, "b": 7.0}
-    for entry in stored.layers:
-        entry.blobs[0].data[...] = values[entry.name]
-    for layers, value in ((stored.layers, 7.0), (stored.layers[1:], 7.0), ((), 1.0)):
-        net = Net(spec, Weights(tuple(layers), spec), strict=bool(layers))
-        assert {float(t.detach().max()) for _, _, t in net.owned_params()} == {value}
+    values = {"a": 1.0, "b": 2.0, "c": 3.0}
+    weights = Weights(
+        tuple(
+            LayerBlobs(name, "InnerProduct", (Blob(np.full((2, 3), values[name], np.float32)),))
+            for name in stored
+        ),
+        spec,
+    )
+    net = Net(spec, weights, strict=bool(stored))
+    assert {float(t.detach().max()) for _, _, t in net.owned_params()} == {value}
+    matched = match(net.graph, weights).blobs.values()
+    assert not stored or {float(blobs[0].data.max()) for blobs in matched} == {value}
+
+
+def test_a_network_keeps_the_weights_that_it_was_given() -> None:
+    """Learning changes its own copy."""
+    spec = parse_net(X + layer("InnerProduct", "x", "a", FULL))
+    weights = Net(spec).weights()
+    before = weights.layers[0].blobs[0].data.copy()
+    net = Net(spec, weights)
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.add_(1)
+    np.testing.assert_array_equal(weights.layers[0].blobs[0].data, before)
+
+
+def test_a_shared_bias_may_be_missing_where_layers_may() -> None:
+    """As an HDF5 model of Caffe's leaves it once its owner has another name."""
+    full = 'inner_product_param { num_output: 2 weight_filler { type: "constant" value: 1 } }'
+    text = X
+    for name in "ab":
+        text += layer("InnerProduct", "x", name, f'param {{}} param {{ name: "bias" }} {full}')
+    spec = parse_net(text)
+    only = LayerBlobs("b", "InnerProduct", (Blob(np.full((2, 3), 5, np.float32)),))
+    net = Net(spec, Weights((only,), spec), strict=False)
+    assert [float(t.detach().max()) for _, _, t in net.owned_params()] == [1, 0, 5]
+    with pytest.raises(WeightError, match="layer 'a'") as caught:
+        Net(spec, Weights((only,), spec))
+    assert len(caught.value.problems) == 1
 
 
 @pytest.mark.parametrize("ending", ["caffemodel", "h5"])

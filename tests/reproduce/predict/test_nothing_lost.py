@@ -493,6 +493,26 @@ def test_a_box_that_cannot_be_used_costs_that_person(
         predictor.predict_file(picture, boxes)
 
 
+def test_a_longer_run_over_a_video_tells_who_was_left_out(
+    models: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """Where all its frames are there already, too; a damaged note of it is said."""
+    film = _film(tmp_path / "walk.avi", 4)
+    (tmp_path / "b.csv").write_text("walk.avi,500,1,30,40\nwalk.avi,1,2,30,40\n")
+    args = [film, "--model", models[0], "--scales", "1", "--boxes", tmp_path / "b.csv"]
+    for limit in (["--limit", 4], [], []):
+        done = _run(*args, *limit, "--out", tmp_path / "out", "--resume")
+        assert done.exit_code == 1
+        assert done.stderr.count("walk.avi: person 1: box (500.0") == 1
+    result = tmp_path / "out" / "walk_keypoints.json"
+    content = json.loads(result.read_text())
+    assert len(content["left_out"]) == 1
+    result.write_text(json.dumps({**content, "left_out": "abc"}))
+    done = _run(*args, "--out", tmp_path / "out", "--resume")
+    assert done.exit_code == 1
+    assert "its left_out is no list of lines; remove it" in done.stderr
+
+
 # ---------------------------------------------------------------- pictures
 
 

@@ -329,6 +329,14 @@ def test_all_predictions_together(model: Path, tmp_path: Path) -> None:
     }
 
 
+# MATLAB's empty matrices, as the authors' file ends with one
+_WITHOUT_IMAGE: tuple[dict[str, Any], ...] = (
+    {"img_paths": {"_ArrayType_": "double", "_ArraySize_": [0, 0], "_ArrayData_": None}},
+    {"img_paths": {}},
+    {"img_paths": []},
+)
+
+
 def test_annotation_files_as_boxes(tmp_path: Path) -> None:
     from reproduce.predict.boxes import of_image, read_boxes
 
@@ -338,7 +346,7 @@ def test_annotation_files_as_boxes(tmp_path: Path) -> None:
     )
     assert read_boxes(tmp_path / "own.json") == {"images/a.jpg": [(50.0, 150.0, 100.0, 100.0)]}
     (tmp_path / "own.json").write_text(
-        json.dumps({"root": [None, {**record, "img_paths": ["a.jpg"]}, {"img_paths": {}}, record]})
+        json.dumps({"root": [None, {**record, "img_paths": ["a.jpg"]}, record, *_WITHOUT_IMAGE]})
     )
     found = read_boxes(tmp_path / "own.json")
     assert list(found) == ["images/a.jpg"]
@@ -350,12 +358,18 @@ def test_annotation_files_as_boxes(tmp_path: Path) -> None:
             {"id": 1, "image_id": 7, "bbox": [1, 2, 3, 4]},
             {"id": 2, "image_id": 8, "bbox": [1, 2, 3, 4]},
             {"id": 3, "image_id": 7, "keypoints": [[1, 2, 2]]},
+            {"id": 4, "image_id": [7], "bbox": [1, 2, 3, 4]},
+            {"id": 5, "image_id": 7, "keypoints": 5},
+            None,
         ],
     }
     (tmp_path / "coco.json").write_text(json.dumps(coco))
     boxes = read_boxes(tmp_path / "coco.json")
     assert "annotation 2: its image_id 8 is not among the images" in boxes.skipped[0]
     assert "annotation 3: its keypoints are no list of numbers" in boxes.skipped[1]
+    assert "annotation 4: its image_id [7] is not among the images" in boxes.skipped[2]
+    assert "annotation 5: its keypoints are no list of numbers" in boxes.skipped[3]
+    assert "annotation 6 of the list: is None, no annotation" in boxes.skipped[4]
     assert boxes == {"a.jpg": [(1.0, 2.0, 3.0, 4.0)]}
     assert of_image(boxes, "/photos/a.jpg") == boxes["a.jpg"]
     assert (
