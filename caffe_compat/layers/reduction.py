@@ -23,7 +23,8 @@ class Eltwise(Layer):
 
     MAX gradient: of the first two bottoms the second takes it on a tie; later ones must be strictly
     greater. PROD without ``stable_prod_grad`` divides the top by the bottom, which is no number
-    where that is 0. SUM in place loses the first bottom, as in Caffe.
+    where that is 0. In place SUM loses the first bottom, and the first bottom's gradient takes the
+    place of the top's before the others are made of it, as in Caffe.
 
     Source: ``eltwise_layer.cpp`` of BVLC Caffe.
     """
@@ -33,12 +34,12 @@ class Eltwise(Layer):
 
     def setup(self) -> None:
         self.operation = schema.enum_name(self.options, "operation")
-        if self.operation != "PROD":
+        if self.works_in_place:
+            self.reads = ("diff",)
+        elif self.operation != "PROD":
             self.reads = ()
         elif not self.options.stable_prod_grad:
             self.reads = ("bottom", "top")
-        if self._loses_first:
-            self.reads = ("diff",)
         self.coefficients = list(self.options.coeff) or [1.0] * len(self.spec.bottoms)
         if len(self.coefficients) != len(self.spec.bottoms):
             raise self.error(
@@ -85,14 +86,41 @@ class Eltwise(Layer):
 
     def backward_overwritten(self, blobs: Overwritten) -> tuple[Tensor, ...] | None:
         diff = blobs.diffs[0]
-        if self._loses_first:
-            first = diff * self.coefficients[0]
-            # the first bottom's gradient, where it is asked for, is written over the top's
+        slopes = [self._slope(number, blobs) for number in range(len(blobs.bottoms))]
+        if self.works_in_place:
+            # a product's slope is written over the top's gradient before they are multiplied
+            first = slopes[0] * (slopes[0] if self.operation == "PROD" else diff)
             rest = first if blobs.seen[0].requires_grad else diff
-            return (first, *(rest * coefficient for coefficient in self.coefficients[1:]))
+            return (first, *(slope * rest for slope in slopes[1:]))
         if "top" not in self.reads:
             return None
-        return tuple(diff * (blobs.tops[0] / bottom) for bottom in blobs.bottoms)
+        return tuple(slope * diff for slope in slopes)
+
+    def _slope(self, number: int, blobs: Overwritten) -> Tensor:
+        """The top's derivative for one bottom, of what the blobs hold now."""
+        bottom, top = blobs.bottoms[number], blobs.tops[0]
+        if self.operation == "SUM":
+            return torch.full_like(top, self.coefficients[number])
+        if self.operation == "MAX":
+            return (self._winner(blobs.seen) == number).to(top.dtype)
+        if not self.options.stable_prod_grad:
+            return top / bottom
+        product = torch.ones_like(top)
+        for other, values in enumerate(blobs.bottoms):
+            if other != number:
+                product = product * values
+        return product
+
+    @staticmethod
+    def _winner(bottoms: Sequence[Tensor]) -> Tensor:
+        """The number of the bottom that MAX took each value from."""
+        top = bottoms[0]
+        winner = torch.zeros(top.shape, dtype=torch.int64, device=top.device)
+        for number, bottom in enumerate(bottoms[1:], 1):
+            wins = bottom >= top if number == 1 else bottom > top
+            top = torch.where(wins, bottom, top)
+            winner[wins] = number
+        return winner
 
 
 @register("Reduction")

@@ -310,13 +310,14 @@ def preview(
         store = open_store(file, joints)
         found = len(store.record(0).annotation.joints)
         usual = found == 16
+        sided = usual or found == 9
         settings = replace(
             settings,
             num_parts=14 if usual else found,
             np_in_lmdb=found,
             # sides of other joints are not known
-            transform_body_joint=usual,
-            flip_prob=settings.flip_prob if usual or found == 9 else 0.0,
+            transform_body_joint=sided,
+            flip_prob=settings.flip_prob if sided else 0.0,
         )
     contact_sheet(store, settings, count, seed, out)
     click.echo(f"{count} samples drawn in {out}")

@@ -100,6 +100,13 @@ class Settings:
             return named(self.parts, mirrored=self.flip_prob > 0)
         return skeleton(self.num_parts)
 
+    @property
+    def exchanged(self) -> tuple[tuple[int, int], ...]:
+        """Pairs of parts that change places in a mirror image. A definition that transforms no
+        joints leaves the authors' parts where they are, as in Caffe; parts with names of the user's
+        own always change places."""
+        return self.skeleton.flip if self.transform_body_joint or self.parts else ()
+
     def sources(self, joints: int) -> tuple[tuple[int, int], ...]:
         """For each part, the two of a record's joints that it is the mean of."""
         if self.transform_body_joint:
@@ -468,7 +475,7 @@ def _flip(pixels: Image, scene: Scene, settings: Settings) -> tuple[Image, Scene
     last = _F(settings.crop_size_x - 1)
     flipped = scene.map(lambda p: np.stack([last - p[:, 0], p[:, 1]], 1))
     order = np.arange(len(scene.people[0].joints))
-    for a, b in settings.skeleton.flip:
+    for a, b in settings.exchanged:
         order[[a, b]] = b, a
     people = tuple(Person(p.joints[order], p.visible[order]) for p in flipped.people)
     return np.ascontiguousarray(pixels[:, ::-1]), replace(flipped, people=people)

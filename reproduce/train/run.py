@@ -29,7 +29,8 @@ from caffe_compat.training.sources import BatchSource
 from caffe_compat.weights.model import Weights
 from reproduce.people import part_names
 from reproduce.runtime.processes import Group
-from reproduce.samples.schedule import Order, source_for
+from reproduce.samples.augment import Settings
+from reproduce.samples.schedule import CPMSource, Order, source_for
 
 
 @dataclass(frozen=True)
@@ -163,6 +164,12 @@ def make_solver(
         share=(options.order.rank, options.order.world),
     )
     made.network = network
+    made.warnings += [
+        f"layer '{name}': with transform_body_joint: false mirror images keep left parts on the "
+        "left, as in Caffe: set it to true, or flip_prob: 0"
+        for name, source in sources.items()
+        if isinstance(source, CPMSource) and _mixes_sides(source.maker.settings)
+    ]
     if options.warmup:
         made.rate_scale = lambda iteration: min(1.0, (iteration + 1) / options.warmup)
     if options.compile:
@@ -170,6 +177,11 @@ def make_solver(
 
         made.wrap(lambda module: torch.compile(module))  # type: ignore[arg-type, return-value]
     return made
+
+
+def _mixes_sides(settings: Settings) -> bool:
+    """Would a mirror image show parts on the other side?"""
+    return settings.flip_prob > 0 and settings.exchanged != settings.skeleton.flip
 
 
 def without(weights: Weights, patterns: Sequence[str]) -> Weights:

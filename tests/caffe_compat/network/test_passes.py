@@ -421,6 +421,49 @@ def test_a_sum_in_place_loses_its_first_bottom(tmp_path: Path) -> None:
     assert net.blobs["t"].diff.ravel().tolist() == [10, 10, 10]
 
 
+@pytest.mark.parametrize(
+    ("operation", "first", "second"),
+    [
+        # the factor 5, 1, 2 stands where the top's gradient was: its square, then 10, 3, 8 times that
+        ("PROD", [25, 1, 4], [250, 3, 32]),
+        ("PROD stable_prod_grad: false", [1, 1, 1], [2, 3, 4]),
+        ("MAX", [0, 0.25, 0.5], [0, 0, 0]),
+        ("SUM", [0.125, 0.25, 0.5], [0.125, 0.25, 0.5]),
+    ],
+)
+def test_gradients_of_an_eltwise_in_place(
+    operation: str, first: list[float], second: list[float], tmp_path: Path
+) -> None:
+    """The first bottom's gradient takes the place of the top's."""
+    options = f"eltwise_param {{ operation: {operation} }}"
+    net = face(tmp_path, FORCE + X + T + layer("Eltwise", "x t", "x", options, "e"))
+    net.blobs["x"].data[...] = [2, 3, 4]
+    net.blobs["t"].data[...] = [5, 1, 2]
+    net.forward()
+    net.blobs["x"].diff[...] = [0.125, 0.25, 0.5]
+    net.backward()
+    assert net.blobs["x"].diff.ravel().tolist() == first
+    assert net.blobs["t"].diff.ravel().tolist() == second
+
+
+@pytest.mark.parametrize("operation", ["PROD", "MAX"])
+def test_an_eltwise_in_place_whose_first_bottom_takes_no_gradient(
+    operation: str, tmp_path: Path
+) -> None:
+    """Then nothing is written over the top's gradient."""
+    text = X + T + layer("Bias", "t", "b", "bias_param { axis: 0 num_axes: -1 }")
+    options = f"eltwise_param {{ operation: {operation} }}"
+    text += layer("Eltwise", "x b", "x", options, "e")
+    net = face(tmp_path, text + layer("Reduction", "x", "l", "loss_weight: 1"))
+    net.blobs["x"].data[...] = [2, 3, 4]
+    net.blobs["t"].data[...] = [5, 1, 2]
+    net.forward()
+    net.backward()
+    # the product's slope is the top, which stands where the first bottom was
+    expected = [10, 3, 8] if operation == "PROD" else [1, 0, 0]
+    assert net.params["b"][0].diff.ravel().tolist() == expected
+
+
 def test_a_sum_in_place_whose_first_bottom_takes_no_gradient(tmp_path: Path) -> None:
     text = X + T + layer("Bias", "t", "b", "bias_param { axis: 0 num_axes: -1 }")
     options = "eltwise_param { coeff: 2 coeff: 5 }"

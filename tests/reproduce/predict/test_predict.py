@@ -167,15 +167,12 @@ def test_every_kind_of_picture(model: Path, tmp_path: Path) -> None:
         (folder / name).write_bytes(b"")
     result = _run(folder, "--model", model, "--out", tmp_path / "out")
     assert result.exit_code == 1
-    assert {p.name.split("_")[0] for p in (tmp_path / "out").glob("*_keypoints.json")} == {
-        "grey",
-        "deep",
-        "clear",
-        "plain",
-        "print",
-        "turned",
-        "moving",
-    }
+    done = {"grey", "deep", "clear", "plain", "print", "turned"}
+    if cv2.haveImageReader(str(folder / "moving.gif")):  # OpenCV 4.11 and later
+        done.add("moving")
+    else:
+        assert "moving.gif" in result.stderr
+    assert {p.name.split("_")[0] for p in (tmp_path / "out").glob("*_keypoints.json")} == done
     assert "files with other endings are left out (2: .heic, .txt)" in result.stderr
     assert read_picture(tmp_path / "out" / "turned_skeleton.png").shape == (60, 50, 3)
     assert json.loads((tmp_path / "out" / "turned_keypoints.json").read_text())["size"] == [50, 60]

@@ -153,6 +153,25 @@ def test_flip_exchanges_sides() -> None:
         np.testing.assert_allclose(mirror[other], [95 - plain[i, 0], plain[i, 1]], atol=1e-4)
 
 
+def test_flip_without_transformed_joints_leaves_the_parts() -> None:
+    """As in Caffe; parts with names of the user's own change places all the same."""
+    settings = replace(_SETTINGS, num_parts=9, np_in_lmdb=9)
+    assert settings.exchanged == settings.skeleton.flip != ()
+    plain = replace(settings, transform_body_joint=False)
+    assert plain.exchanged == ()
+    named = replace(plain, num_parts=3, parts=("nose", "left_eye", "right_eye"))
+    assert named.exchanged == ((2, 1),)
+    who = annotation(np.random.default_rng(1), "x", 100, 90)
+    who = replace(who, joints=who.joints[:9])
+    image = np.zeros((90, 100, 3), np.uint8)
+    straight, mirror = (
+        augment(image, who, plain, Augmentation(1.0, 0.0, 0, 0, flip)).scene.people[0].joints
+        for flip in (False, True)
+    )
+    expected = np.stack([95 - straight[:, 0], straight[:, 1]], 1)
+    np.testing.assert_allclose(mirror, expected, atol=1e-4)
+
+
 @pytest.mark.parametrize("seed", [0, 1, 42, 2**31 - 1, 2**31, 2**31 + 5, 2**32 - 1])
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs the GNU C library")
 def test_rand_equals_this_machines_library(seed: int) -> None:

@@ -15,6 +15,7 @@ from caffe_compat.definition.prototxt import read_net, read_solver
 from caffe_compat.definition.textformat import dump
 from caffe_compat.training.snapshots import read_state
 from reproduce.cli import train
+from reproduce.train.run import Options, make_solver
 from tests import tolerances
 from tests.paths import cases, reported
 from tests.reproduce.train.test_training import _prepare
@@ -141,3 +142,19 @@ def test_weights_and_snapshot_exclude_each_other(tmp_path: Path) -> None:
     result = _train(_prepare(tmp_path), "--weights", "a.caffemodel", "--snapshot", "latest")
     assert result.exit_code == 2
     assert "not both" in result.output
+
+
+@pytest.mark.parametrize(("flip_prob", "said"), [(0.5, True), (0.0, False)])
+def test_mirror_images_that_mix_sides_are_said(
+    flip_prob: float, said: bool, tmp_path: Path
+) -> None:
+    """Caffe exchanges left and right only where it transforms the joints."""
+    path = _prepare(tmp_path, max_iter=1, snapshot=0)
+    spec = read_solver(path)
+    net = read_net(tmp_path / "net.prototxt").to_message()
+    net.layer[0].transform_param.transform_body_joint = False
+    net.layer[0].transform_param.flip_prob = flip_prob
+    spec.message.net_param.CopyFrom(net)
+    spec.message.ClearField("net")
+    warnings = make_solver(spec, tmp_path, Options()).warnings
+    assert any("mirror images keep left parts on the left" in line for line in warnings) == said
