@@ -67,7 +67,7 @@ def experiments_page() -> str:
     stored = read_results(stored_folder("cpu"))
     claims = [c for figure in (fig04, fig05, fig06) for c in figure.claims(stored, 3)]
     said = _table(
-        ("figure", "claim", "published", "ours", "verdict", "note"),
+        ("figure", "claim", "published", "ours", "verdict", "rule"),
         [
             (c.figure.removeprefix("Figure "), c.text, c.published, c.ours, c.verdict, c.why)
             for c in claims

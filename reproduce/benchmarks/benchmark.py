@@ -201,7 +201,7 @@ class Benchmark(ABC):
         """
         path = self.root / name
         if not path.exists():
-            raise Missing(f"{name} is not in {self.root}")
+            raise Missing(f"{name} is not in {self.root} (--data)")
         return path
 
     @classmethod

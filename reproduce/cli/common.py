@@ -85,7 +85,42 @@ class Real(click.FloatRange):
         return number
 
 
+class AnyReal(click.types.FloatParamType):
+    """The same without a range, so that ``--help`` shows none."""
+
+    name = Real.name
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Refuse nan and infinity."""
+        return Real().convert(value, param, ctx)
+
+
+class DataFolder(FilePath):
+    """A folder of data sets on the command line; without it there is nothing to do."""
+
+    name = "folder"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Refuse a folder that does not exist."""
+        folder = super().convert(value, param, ctx)
+        check_data_folder(os.fspath(folder))
+        return folder
+
+
+def check_data_folder(folder: str) -> None:
+    """See that the folder that ``--data`` names exists.
+
+    Raises
+    ------
+    CaffeCompatError : it does not, or is something else.
+    """
+    if not os.path.isdir(folder):
+        found = "is no folder" if os.path.exists(folder) else "no such folder"
+        raise CaffeCompatError(f"{folder}: {found} (--data)")
+
+
 FILE = FilePath()
+DATA_FOLDER = DataFolder()
 MODEL = ModelName()
 MODELS = ModelNames()
 POSITIVE = click.IntRange(min=1, max=2**31 - 1)
@@ -139,24 +174,58 @@ def _invoke(command: click.Command, run: Callable[[], Any]) -> Any:
         sys.exit(INTERRUPTED)
 
 
+# Raised by a group without a command, where the help is what is wanted; click has it since 8.2.
+_HELP_INSTEAD: type[Exception] | tuple[()] = getattr(click.exceptions, "NoArgsIsHelpError", ())
+
+
+@contextlib.contextmanager
+def _usage_in_one_line() -> Iterator[None]:
+    """What click refuses, which it would say in four lines, becomes one of our exceptions."""
+    try:
+        yield
+    except click.UsageError as error:
+        if isinstance(error, _HELP_INSTEAD):
+            raise
+        said = " ".join(error.format_message().split()).rstrip(".")
+        advice = f"; see {error.ctx.command_path} --help" if error.ctx else ""
+        raise CaffeCompatError(f"{said}{advice}") from error
+
+
 class Command(click.Command):
-    """A click command that turns our exceptions into one line and exit code 2."""
+    """A click command that turns its exceptions and ours into one line and exit code 2."""
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         return run_reporting(lambda: click.Command.main(self, *args, **kwargs))
 
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        """Read the options; what is wrong with them is one line."""
+        with _usage_in_one_line():
+            return super().make_context(*args, **kwargs)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run it; an interruption ends with exit code 130."""
-        return _invoke(self, lambda: click.Command.invoke(self, ctx))
+        with _usage_in_one_line():
+            return _invoke(self, lambda: click.Command.invoke(self, ctx))
 
 
 class CommandGroup(click.Group):
-    """A click group whose commands turn our exceptions into one line and exit code 2."""
+    """A click group whose commands turn click's exceptions and ours into one line and exit code
+    2."""
 
     command_class = Command
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         return run_reporting(lambda: click.Group.main(self, *args, **kwargs))
+
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        """Read the options; what is wrong with them is one line."""
+        with _usage_in_one_line():
+            return super().make_context(*args, **kwargs)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Find the command and run it; an unknown one is one line."""
+        with _usage_in_one_line():
+            return super().invoke(ctx)
 
 
 def run_reporting(call: Callable[[], Any]) -> Any:
@@ -278,7 +347,7 @@ def parse_shapes(
 
 def data_option(what: str) -> Callable[[_F], _F]:
     """``--data``, the folder with data sets, models or predictions; ``what`` it holds."""
-    return click.option("--data", default=".", show_default=True, type=FILE, help=what)
+    return click.option("--data", default=".", show_default=True, type=DATA_FOLDER, help=what)
 
 
 def out_option(what: str, default: str) -> Callable[[_F], _F]:

@@ -153,6 +153,7 @@ def main(
     kind = chosen_annotation(benchmark, annotation or "")
     thresholds = np.array(at or [0.5 if limbs else benchmark.threshold])
     groups = benchmark.stick_groups if limbs else benchmark.groups
+    called = "PCP" if limbs else "PCKh" if by == "head" else "PCK"
 
     def scored(predicted: Floats, path: str, grid: Floats | None) -> EvalResult:
         return score(benchmark, predicted, measure, by, kind, grid, path)
@@ -195,8 +196,7 @@ def main(
         emit_json(rows)
     else:
         head = list(rows[0])
-        name = "PCP" if limbs else "PCKh" if by == "head" else "PCK"
-        click.echo(f"{name}{f'@{thresholds[0]:g}' if len(thresholds) == 1 else ''}, %")
+        click.echo(f"{called}{f'@{thresholds[0]:g}' if len(thresholds) == 1 else ''}, %")
         click.echo(table([[str(row[name]) for name in head] for row in rows], head))
     if out:
         _write(
@@ -205,8 +205,21 @@ def main(
             Path(out),
             float(thresholds[0]),
             f"{dataset}_pcp" if limbs else dataset,
+            _title(benchmark, called, kind, by),
             rows,
         )
+
+
+def _title(benchmark: Benchmark, measure: str, annotation: str, norm: str) -> str:
+    """What the curves are of: measure, data set, kind of truth, and what errors are divided by."""
+    truth = {"pc": "person-centric", "oc": "observer-centric"}.get(annotation, annotation)
+    first = f"{measure} on {benchmark.stem.replace('_', ' ')}, {truth} truth"
+    if measure == "PCP":
+        return f"{first}\nerrors divided by the limb's own length"
+    length = benchmark.norms[norm]
+    ends = " to ".join(length.ends) if length.ends else "annotated"
+    whose = " of the prediction" if length.of_prediction else ""
+    return f"{first}\nerrors divided by: {norm} ({ends}{whose})"
 
 
 def _write(
@@ -215,6 +228,7 @@ def _write(
     out: Path,
     at: float,
     dataset: str,
+    title: str,
     rows: list[dict[str, object]],
 ) -> None:
     from caffe_compat.files import atomic_write, csv_cell
@@ -236,6 +250,7 @@ def _write(
         ylabel="detection rate, %",
         columns=4 if len(panels) > 4 else 2,
         at=at,
+        title=title,
     )
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]))

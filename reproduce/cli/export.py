@@ -207,17 +207,18 @@ def hdf5(source: str, out: str, joints: int | None) -> None:
     type=click.IntRange(1, 255),
     help="Joints per person in an LMDB (default: as many as its records show).",
 )
-@click.option("-o", "--out", type=FILE, help="Also draw the record into this PNG.")
+@click.option("-o", "--out", type=FILE, help="Also draw the record into this PNG or JPEG.")
 @pixels_option
 def show(file: str, key: str | None, joints: int | None, out: str | None) -> None:
     """Print a record's annotation (default: the first) and draw it."""
+    from reproduce.drawing.pictures import check_picture_target
     from reproduce.people.annotation import counted_from_1
     from reproduce.people.skeletons import joint_names
     from reproduce.records.opening import open_store
     from reproduce.samples.preview import draw_record
 
     if out:
-        check_target(out)
+        check_picture_target(out)
     store = open_store(file, joints)
     index = _index(store, key)
     record = store.record(index)
@@ -273,18 +274,20 @@ def _index(store: Any, key: str | None) -> int:
     default="preview.png",
     show_default=True,
     type=FILE,
-    help="The PNG to write.",
+    help="The PNG or JPEG to write.",
 )
 @pixels_option
 def preview(
     file: str, count: int, prototxt: str | None, joints: int | None, seed: int, out: str
 ) -> None:
     """Draw a contact sheet of augmented samples, joints, centre and labels over them."""
+    from reproduce.drawing.pictures import check_picture_target
     from reproduce.people.part_names import check_count, in_name
     from reproduce.records.opening import open_store
     from reproduce.samples.augment import Settings, open_records
     from reproduce.samples.preview import contact_sheet
 
+    check_picture_target(out)
     settings = Settings(
         stride=8,
         target_dist=1.171,

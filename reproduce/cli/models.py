@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -37,9 +36,9 @@ def main() -> None:
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def list_(as_json: bool) -> None:
     """List all known networks."""
-    from reproduce.network.identify import embedded_models, how_to_get, released
+    from reproduce.network.identify import embedded_weights, how_to_get, released
 
-    rows = [(name, "in models/", "", str(p)) for name, p in embedded_models().items()]
+    rows = [(name, "in models/", "", str(file)) for name, file in embedded_weights().items()]
     rows += [(m.name, f"released {m.id}", m.published, m.file) for m in released()]
     if as_json:
         emit_json(
@@ -103,8 +102,15 @@ def path(name: str) -> None:
 @click.option("--input", "size", default=368, show_default=True, help="Input height and width.")
 @click.option("--seed", default=1, show_default=True, type=SEED, help="For Caffe's fillers.")
 @click.option("-o", "--out", required=True, type=FILE, help="The .caffemodel to write.")
+@click.option("--json", "as_json", is_flag=True, help="Say what was written as JSON.")
 def random(
-    model: str, stages: int | None, parts: int | None, size: int, seed: int, out: str
+    model: str,
+    stages: int | None,
+    parts: int | None,
+    size: int,
+    seed: int,
+    out: str,
+    as_json: bool,
 ) -> None:
     """Write a freshly filled (untrained) pose machine as a .caffemodel, definition included."""
     check_input_size(size)
@@ -129,7 +135,10 @@ def random(
     config = like.config(size, **{k: v for k, v in changes.items() if v is not None})
     made = Net(deploy(config), seed=seed)
     write_weights(out, made.weights(), made.graph.spec)
-    click.echo(json.dumps({"written": out, "parameters": made.graph.count}))
+    if as_json:
+        emit_json({"written": out, "parameters": made.graph.count})
+        return
+    say_line(f"{out}: written, {made.graph.count:,} parameters")
 
 
 @main.command()

@@ -21,8 +21,9 @@ from reproduce.cli.common import (
     FILE,
     MODEL,
     PROTOCOL_NAME,
+    AnyReal,
     Command,
-    Real,
+    check_data_folder,
     common,
     device_option,
     engine_option,
@@ -182,7 +183,7 @@ _DETECTORS = ("auto", "heads", "hog", "person")
 )
 @click.option(
     "--min-score",
-    type=Real(),
+    type=AnyReal(),
     help="Hide joints with a smaller score: they are not drawn, and 0, 0, 0 in OpenPose's and "
     "COCO's JSON; .npz and .mat keep all joints with their scores.",
 )
@@ -253,6 +254,8 @@ def main(
     images, videos, cameras = predict_values.inputs(inputs)
     predict_checks.check_inputs(images, [*videos, *cameras], page, limit)
     where, lost = _where(boxes, box, [*images, *videos])
+    if data is not None:
+        check_data_folder(data)
     test = open_for_testing(dataset, str(data)) if dataset else None
     if test is not None:
         test.people()  # says what is missing in --data before a folder is made
@@ -324,9 +327,7 @@ def main(
         else:
             done = _predict(run, images, videos, cameras, where, page)
         seconds = max(time.perf_counter() - start, 1e-9)
-        count = len(done.scores)
-        speed = f"{count} people in {seconds:.1f} s ({count / seconds:.2f} people/s)"
-        click.echo(f"{speed}; results in {printable(out)}")
+        click.echo(f"{_speed(len(done.scores), seconds)}; results in {printable(out)}")
         if test is None:
             _tell_low(done.scores, bool(options.boxes), say)
         _tell_bad(folder, [*(lost if group.first else []), *done.bad], group.rank)
@@ -397,6 +398,12 @@ def _detector(
     return ("hog", None) if finder is None else ("heads", finder.search)
 
 
+def _speed(count: int, seconds: float) -> str:
+    """How many people were predicted in what time; the rate where there were some."""
+    said = f"{count} {'person' if count == 1 else 'people'} in {seconds:.1f} s"
+    return f"{said} ({count / seconds:.2f} people/s)" if count else said
+
+
 # A mean score below this says that the network is not sure of anything.
 _LOW_SCORE = 0.25
 
@@ -411,7 +418,10 @@ def _tell_low(scores: Sequence[float], placed: bool, say: Callable[[str], None])
             advice = (
                 "--box x,y,width,height around the person, or --detect; --min-score hides guesses"
             )
-        say(f"{low} of {len(scores)} people have a mean score below {_LOW_SCORE}: try {advice}")
+        who = f"{low} of {len(scores)} people {'has' if low == 1 else 'have'}"
+        if len(scores) == 1:
+            who = "the person has"
+        say(f"{who} a mean score below {_LOW_SCORE}: try {advice}")
 
 
 def _embedded(say: Callable[[str], None]) -> str:

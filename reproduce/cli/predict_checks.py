@@ -3,6 +3,7 @@ what would do nothing is refused before anything is read."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,7 +117,7 @@ def _check_protocol(given: Mapping[str, Any], boxes: Sequence[str], protocol: Pr
 def check_inputs(
     images: Sequence[Path], films: Sequence[Any], page: bool, limit: int | None
 ) -> None:
-    """See that the options have to do with what is predicted.
+    """See that there is something to be predicted, and that the options have to do with it.
 
     Parameters
     ----------
@@ -124,11 +125,30 @@ def check_inputs(
 
     Raises
     ------
-    CaffeCompatError : ``--page`` without photographs, ``--limit`` with nothing else.
+    CaffeCompatError : none of the files exists; ``--page`` without photographs; ``--limit`` with
+        nothing else.
     """
+    _check_there([*images, *films])
     if page and not images:
         raise CaffeCompatError("--page shows photographs: name some")
     if limit is not None and images and not films:
         raise CaffeCompatError(
-            "--limit is of a --dataset's people or of frames; name fewer photographs"
+            "--limit counts the frames of videos and cameras, or the people of a --dataset; here "
+            "are only photographs: name those that you want"
         )
+
+
+def _check_there(sources: Sequence[Any]) -> None:
+    """Raise where inputs are named and none of them exists: a run that can do nothing would only
+    remove what an earlier one put together."""
+    files = [source for source in sources if isinstance(source, Path)]
+    if not files or len(files) < len(sources) or any(map(os.path.exists, files)):
+        return
+    if len(files) == 1:
+        raise CaffeCompatError(
+            f"{files[0]}: no such file or folder; name images, videos or folders that are there"
+        )
+    raise CaffeCompatError(
+        f"none of the {len(files)} inputs is there ({files[0]} for one); name images, videos or "
+        "folders that are"
+    )

@@ -30,6 +30,7 @@ from reproduce.cli.common import (
 if TYPE_CHECKING:
     from reproduce.benchmarks.check import Outcome
     from reproduce.experiments.plans import Experiment, Profile
+    from reproduce.figures.verdicts import Claim
 
 _FIGURES = {"fig8": "fig08", "fig9": "fig09", "fig10": "fig10", "fig12": "fig12"}
 
@@ -41,13 +42,7 @@ def main() -> None:
 
 
 @main.command()
-@click.option(
-    "--data",
-    default=".",
-    show_default=True,
-    type=FILE,
-    help="Folder with lsp/, flic/, mpii/, release/ ...",
-)
+@data_option("Folder with lsp/, flic/, mpii/, release/ ...")
 @click.option(
     "--model",
     type=MODEL,
@@ -363,17 +358,20 @@ def _training_command(name: str, module: str, plan: str) -> None:
         for path in paths:
             click.echo(str(path))
         for claim in made.claims(found, stages) if profile != "smoke" else ():
-            click.echo(
-                (
-                    f"{claim.text}: {claim.verdict} (published {claim.published}, ours "
-                    f"{claim.ours}) {claim.why}"
-                ).rstrip()
-            )
+            click.echo(_verdict(claim))
 
     figure.help = (
         f"Figure {name.removeprefix('fig')} by training: runs what has no result yet, "
         "goes on where it was stopped."
     )
+
+
+def _verdict(claim: Claim) -> str:
+    """A claim, what our numbers say to it, and by which rule; or why there are none."""
+    said = f"{claim.text}: {claim.verdict} (published {claim.published}, ours {claim.ours})"
+    if not claim.why:
+        return said
+    return f"{said}; {'the rule: ' if claim.tested else ''}{claim.why}"
 
 
 def _alone(stored: bool, others: Sequence[str]) -> None:

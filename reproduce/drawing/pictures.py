@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from caffe_compat.errors import printable
-from caffe_compat.files import atomic_write
+from caffe_compat.files import TargetError, atomic_write, check_target
 from reproduce.drawing.colours import TORSO, limb_colours
+from reproduce.drawing.names import name_corners
 from reproduce.people.skeletons import Skeleton
 
 Maps = npt.NDArray[np.float32]
@@ -118,7 +119,7 @@ def draw_skeleton(
     ----------
     image : (H, W, 3) uint8 B, G, R.
     joints : (P, 2) x, y in 0-based pixels; nan = not drawn.
-    names : write each part's name beside it?
+    names : write each part's name beside it, none over another?
     """
     import cv2
 
@@ -142,25 +143,37 @@ def draw_skeleton(
             cv2.circle(out, place, thick + 1, (255, 255, 255), -1, cv2.LINE_AA)
             cv2.circle(out, place, thick, (30, 30, 30), -1, cv2.LINE_AA)
     if names:
-        for name, place in zip(skeleton.parts, places, strict=True):
-            if place is not None:
-                _write_beside(out, name, place, thick)
+        shown = [
+            (printable(name), place)
+            for name, place in zip(skeleton.parts, places, strict=True)
+            if place is not None
+        ]
+        _write_names(out, shown, thick)
     return out
 
 
-def _write_beside(image: Image, text: str, place: tuple[int, int], thick: int) -> None:
-    """A light text with a dark edge, to the right of a place, or to the left where it would leave
-    the picture."""
+def _write_names(image: Image, shown: Sequence[tuple[str, tuple[int, int]]], thick: int) -> None:
+    """Light texts with a dark edge beside their places; a thin line leads to a text that stands
+    away from its place because there was no room."""
     import cv2
 
     font, scale = cv2.FONT_HERSHEY_SIMPLEX, 0.18 * (thick + 0.2)
-    shown = printable(text)
-    (width, height), _ = cv2.getTextSize(shown, font, scale, 1)
-    x, y = place[0] + 2 * thick + 1, place[1] + height // 2
-    if x + width > image.shape[1]:
-        x = max(0, place[0] - 2 * thick - 1 - width)
-    for colour, weight in (((20, 20, 20), 3), ((255, 255, 255), 1)):
-        cv2.putText(image, shown, (x, y), font, scale, colour, weight, cv2.LINE_AA)
+    sizes, heights = [], []
+    for text, _ in shown:
+        (width, height), below = cv2.getTextSize(text, font, scale, 1)
+        sizes.append((width, height + below // 2))
+        heights.append(height)
+    picture = (image.shape[1], image.shape[0])
+    places = [place for _, place in shown]
+    gap = 2 * thick
+    corners = name_corners(sizes, places, picture, gap)
+    for (x, y), (left, top), (width, height) in zip(places, corners, sizes, strict=True):
+        end = min(max(x, left), left + width), min(max(y, top), top + height)
+        if max(abs(end[0] - x), abs(end[1] - y)) > gap + 1:
+            cv2.line(image, (x, y), end, (255, 255, 255), 1, cv2.LINE_AA)
+    for (text, _), (left, top), height in zip(shown, corners, heights, strict=True):
+        for colour, weight in (((20, 20, 20), 3), ((255, 255, 255), 1)):
+            cv2.putText(image, text, (left, top + height), font, scale, colour, weight, cv2.LINE_AA)
 
 
 def draw_people(
@@ -211,3 +224,35 @@ def save_png(image: Image, path: str | os.PathLike[str]) -> None:
 
     with atomic_write(path) as stream:
         stream.write(cv2.imencode(".png", image)[1].tobytes())
+
+
+_ENDINGS = (".png", ".jpg", ".jpeg")
+
+
+def check_picture_target(path: str | os.PathLike[str]) -> None:
+    """See that :func:`save_picture` can write a file, before the work for it begins.
+
+    Raises
+    ------
+    TargetError : says why not; also where the ending is of no picture that is written here.
+    """
+    check_target(path)
+    if not os.fspath(path).lower().endswith(_ENDINGS):
+        raise TargetError(
+            f"{os.fspath(path)}: expected a name with the ending {', '.join(_ENDINGS[:-1])} or "
+            f"{_ENDINGS[-1]}"
+        )
+
+
+def save_picture(image: Image, path: str | os.PathLike[str]) -> None:
+    """Write a picture (H, W, 3) uint8 B, G, R as its ending says, PNG or JPEG, whole or not at all.
+
+    Raises
+    ------
+    TargetError : another ending, or a file that cannot be written.
+    """
+    import cv2
+
+    check_picture_target(path)
+    with atomic_write(path) as stream:
+        stream.write(cv2.imencode(os.path.splitext(path)[1].lower(), image)[1].tobytes())

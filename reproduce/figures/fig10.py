@@ -1,7 +1,7 @@
 """Figure 10: predictions drawn on test images of LSP and FLIC.
 
-The people are taken at equal distances from the test sets, not by how good they look; the JSON says
-which.
+Every n-th test image that is here is shown, and the choice does not ask how good it looks; the JSON
+says which they are.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def _tile(image: _Image, joints: npt.NDArray[np.float64], skeletal: Skeleton) ->
 
 
 def _spread(items: list[Any], count: int) -> list[Any]:
-    """``count`` items at equal distances."""
+    """``count`` items, every n-th of all."""
     if len(items) <= count:
         return items
     return [items[i] for i in np.linspace(0, len(items) - 1, count).round().astype(int)]
@@ -82,7 +82,7 @@ def _strip(name: str, tiles: list[_Image]) -> _Image:
     width, height = TILE
     lines = -(-len(tiles) // COLUMNS)
     strip = np.full((lines * (height + 4) + HEAD, COLUMNS * (width + 4), 3), 255, np.uint8)
-    text = f"{name}: the authors' released predictions on test images, at equal distances"
+    text = f"{name}: the authors' released predictions on every n-th test image that is here"
     font = cv2.FONT_HERSHEY_SIMPLEX
     cv2.putText(strip, text, (4, HEAD - 8), font, 0.55, (0, 0, 0), 1, cv2.LINE_AA)
     for i, tile in enumerate(tiles):

@@ -46,6 +46,11 @@ class Claim:
     source: str = ""
     again: str = ""
 
+    @property
+    def tested(self) -> bool:
+        """Whether there are numbers of ours; where there are none, ``why`` says what is missing."""
+        return self.ours != "-"
+
 
 def absent(figure: str, text: str, published: str, why: str) -> Claim:
     """A claim without the numbers to test it: undecided."""

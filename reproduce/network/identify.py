@@ -159,6 +159,11 @@ def embedded_models() -> dict[str, Path]:
     return {folder.name: folder for folder in folders}
 
 
+def embedded_weights() -> dict[str, Path]:
+    """Weight files of the networks that come with the package, by name."""
+    return {name: folder / _EMBEDDED_WEIGHTS for name, folder in embedded_models().items()}
+
+
 def released_named(name: str) -> Released | None:
     """The released model of this name, number or file; None where there is none."""
     return next((m for m in released() if name in (m.name, str(m.id), m.file)), None)

@@ -108,10 +108,10 @@ class Resumption:
         self.again.update(other.again)
 
     def __str__(self) -> str:
-        """One line for the user; "" where nothing is made again."""
+        """One line for the user; "" where there were no results."""
         count = sum(self.again.values())
         if not count:
-            return ""
+            return f"--resume: {self.kept} kept, nothing is made again" if self.kept else ""
         why = "; ".join(f"{number} × {reason}" for reason, number in self.again.most_common())
         results = "1 result is" if count == 1 else f"{count} results are"
         return f"--resume: {self.kept} kept, {results} made again ({why})"

@@ -108,6 +108,7 @@ def _is_done(run: Run, task: Task, resumption: Resumption, page: bool) -> bool:
     if not target.result.exists() or not target.path.exists():
         return False
     if page and not target.film and not target.page_part.exists():
+        resumption.again["not in a page yet"] += 1
         return False
     there, ours = made_by(target.result), run.made_by(target.path, task.boxes)
     if target.film:

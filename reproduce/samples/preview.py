@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from reproduce.drawing.pictures import draw_skeleton, save_png
+from reproduce.drawing.pictures import draw_skeleton, save_picture
 from reproduce.people.matlab_pixels import annotated
 from reproduce.people.skeletons import SKELETON_14, skeleton
 from reproduce.records.layout import Record
@@ -45,7 +45,7 @@ def draw_record(record: Record, path: str | os.PathLike[str]) -> None:
     for other in a.others:
         for x, y in place(other.joints[annotated(other.joints)][:, :2]):
             cv2.circle(image, (round(x), round(y)), 3, (255, 128, 0), -1, cv2.LINE_AA)
-    save_png(image, path)
+    save_picture(image, path)
 
 
 def draw_sample(sample: Sample, settings: Settings) -> Image:
@@ -88,4 +88,4 @@ def contact_sheet(
     for i, tile in enumerate(tiles):
         y, x = i // columns * (height + 4), i % columns * (width + 4)
         sheet[y : y + height, x : x + width] = tile
-    save_png(sheet, path)
+    save_picture(sheet, path)

@@ -294,6 +294,9 @@ def test_evaluate_command(tmp_path: Path) -> None:
     assert "90.5" in result.output
     assert "84.32" in result.output
     assert {p.suffix for p in tmp_path.iterdir()} == {".png", ".pdf", ".svg", ".csv", ".json"}
+    drawn = (tmp_path / "lsp_curves.svg").read_text()
+    assert "PCK on LSP, person-centric truth" in drawn
+    assert "errors divided by: torso (Lsho to Rhip)" in drawn
     flic = DATA / "release" / "FLIC_prediction_model_FLIC_4s.mat"
     for protocol, elbow in (("paper", 97.59), ("release", 97.54)):
         rows = json.loads(

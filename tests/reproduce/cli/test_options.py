@@ -4,10 +4,12 @@ for it; never a traceback, never a process that fills the machine."""
 from __future__ import annotations
 
 import importlib
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import click
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
@@ -219,3 +221,92 @@ def test_options_without_effect_are_refused(
     assert result.exit_code == 2
     assert says in result.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_numbers_without_a_range_show_none() -> None:
+    from reproduce.cli import predict
+
+    assert "None" not in CliRunner().invoke(predict.main, ["--help"]).output
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments"),
+    [
+        *(("reproduce", [name]) for name in ("check", "fig4", "fig8", "fig9", "report", "all")),
+        ("reproduce", ["check", "--model", "leeds-small"]),
+        ("evaluate", ["x.npz", "--dataset", "lsp"]),
+        ("predict", ["--dataset", "lsp"]),
+    ],
+)
+def test_a_folder_of_data_that_does_not_exist(
+    module: str, arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One line, before anything is made."""
+    monkeypatch.chdir(tmp_path)
+    main = importlib.import_module(f"reproduce.cli.{module}").main
+    result = CliRunner().invoke(main, [*arguments, "--data", "nosuch"])
+    assert result.exit_code == 2
+    assert result.output == "error: nosuch: no such folder (--data)\n"
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "file").write_text("")
+    result = CliRunner().invoke(main, [*arguments, "--data", "file"])
+    assert result.output == "error: file: is no folder (--data)\n"
+
+
+def test_data_that_are_not_here_name_their_option(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from reproduce.cli import evaluate
+    from reproduce.predict import joint_files
+
+    monkeypatch.chdir(tmp_path)
+    np.savez("mine.npz", joints=np.ones((1000, 14, 2)))
+    assert joint_files.read("mine.npz").shape == (1000, 14, 2)
+    result = CliRunner().invoke(evaluate.main, ["mine.npz", "--dataset", "lsp"])
+    assert result.exit_code == 2
+    assert result.output == "error: lsp/joints.mat is not in . (--data)\n"
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments", "says"),
+    [
+        ("predict", ["a.jpg", "--frob"], "No such option"),
+        ("predict", ["a.jpg", "--batch", "0"], "Invalid value for '--batch'"),
+        ("evaluate", ["x.npz"], "Missing option '--dataset'"),
+        ("convert", [], "Missing argument 'MODEL'"),
+        ("models", ["frob"], "No such command 'frob'"),
+        ("models", ["random"], "Missing option '-o' / '--out'"),
+        ("reproduce", ["check", "a\nb\x1b[2J"], "Got unexpected extra argument"),
+    ],
+)
+def test_what_click_refuses_is_one_line(module: str, arguments: list[str], says: str) -> None:
+    main = importlib.import_module(f"reproduce.cli.{module}").main
+    result = CliRunner().invoke(main, arguments, prog_name=f"cpm-{module}")
+    assert result.exit_code == 2
+    (line,) = result.output.splitlines()
+    assert line.startswith(f"error: {says}")
+    assert line.endswith("--help")
+    assert f"; see cpm-{module}" in line
+    assert "\x1b" not in line
+
+
+def test_a_group_without_a_command_shows_its_help() -> None:
+    from reproduce.cli import models
+
+    result = CliRunner().invoke(models.main, [])
+    assert result.output.startswith("Usage:")
+
+
+def test_what_models_says(tmp_path: Path) -> None:
+    """Words, or JSON where it is asked for; the embedded network's weight file, not its folder."""
+    from reproduce.cli import models
+
+    words = ["random", "--stages", "1", "--input", "8", "-o", str(tmp_path / "x.caffemodel")]
+    said = CliRunner().invoke(models.main, words).output
+    assert said.startswith(f"{tmp_path / 'x.caffemodel'}: written, ")
+    content = json.loads(CliRunner().invoke(models.main, [*words, "--json"]).output)
+    assert content["written"] == str(tmp_path / "x.caffemodel")
+    assert f"{content['parameters']:,} parameters" in said
+    listed = json.loads(CliRunner().invoke(models.main, ["list", "--json"]).output)
+    assert all(Path(row["file"]).suffix for row in listed)
+    assert Path(listed[0]["file"]).is_file()

@@ -178,3 +178,16 @@ def test_names_of_layers_begin_no_lines(
         assert "\\n" in result.output
         started = ("snapshot of a bank", "all is well")
         assert not [line for line in result.output.splitlines() if line.startswith(started)]
+
+
+@pytest.mark.parametrize("words", [["show", "records"], ["preview", "records", "--n", "2"]])
+def test_pictures_of_records_have_the_format_of_their_names(
+    words: list[str], source: Path, tmp_path: Path
+) -> None:
+    command = [words[0], str(source / words[1]), *words[2:], "-o"]
+    assert _run("export", [*command, str(tmp_path / "x.jpg")]).exit_code == 0
+    assert (tmp_path / "x.jpg").read_bytes().startswith(b"\xff\xd8\xff")
+    refused = _run("export", [*command, str(tmp_path / "x.gif")])
+    assert refused.exit_code == 2
+    assert "ending .png, .jpg or .jpeg" in refused.output
+    assert not (tmp_path / "x.gif").exists()

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import colorsys
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 
+from caffe_compat.files import TargetError
 from reproduce.drawing.colours import TORSO, Colour, as_hex, limb_colours
-from reproduce.drawing.pictures import draw_skeleton
+from reproduce.drawing.names import name_corners
+from reproduce.drawing.pictures import draw_skeleton, save_picture
 from reproduce.people.skeletons import (
     SKELETON_9,
     SKELETON_14,
@@ -101,3 +104,33 @@ def test_names_are_written_beside_their_parts() -> None:
         assert len(rows) > 50
         assert abs(rows.mean() - 200) < 8
         assert (columns.mean() > x) == (x == 100)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_names_do_not_cover_each_other(seed: int) -> None:
+    """Joints in a heap, at the edge and outside of the picture."""
+    rng = np.random.default_rng(seed)
+    middle = rng.integers(-30, 400, 2)
+    points = [(int(x), int(y)) for x, y in middle + rng.integers(-25, 26, (14, 2))]
+    sizes = [(int(width), 12) for width in rng.integers(25, 45, 14)]
+    corners = name_corners(sizes, points, (368, 368), 4)
+    covered = np.zeros((368, 368), int)
+    for (left, top), (width, height) in zip(corners, sizes, strict=True):
+        assert 0 <= left <= 368 - width
+        assert 0 <= top <= 368 - height
+        covered[top : top + height, left : left + width] += 1
+    assert covered.max() == 1
+    if not seed:  # where there is room, a name stands to the right of its point
+        assert name_corners([(30, 12)], [(100, 100)], (368, 368), 4) == [(105, 94)]
+        assert name_corners([(500, 12)], [(100, 100)], (368, 368), 4)[0][0] == 0
+
+
+def test_a_picture_is_what_its_ending_says(tmp_path: Path) -> None:
+    beginnings = {"a.png": b"\x89PNG", "b.jpg": b"\xff\xd8\xff", "c.JPEG": b"\xff\xd8\xff"}
+    for name, beginning in beginnings.items():
+        save_picture(_GREY, tmp_path / name)
+        assert (tmp_path / name).read_bytes().startswith(beginning)
+    for name in ("d.gif", "e", "f.png.txt"):
+        with pytest.raises(TargetError, match=r"expected a name with the ending \.png"):
+            save_picture(_GREY, tmp_path / name)
+        assert not (tmp_path / name).exists()

@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
 from reproduce.benchmarks import check
 from reproduce.cli import reproduce
 from reproduce.figures import claims
+from reproduce.figures.verdicts import Claim, absent
 from tests.paths import DATA, needs_data
 from tests.pictures import read_picture
 
@@ -98,6 +101,27 @@ def test_montage_of_predictions(tmp_path: Path) -> None:
     people = json.loads((tmp_path / "fig10.json").read_text())["people"]
     assert {p["person"].split()[0] for p in people} == {"LSP", "FLIC"}
     assert read_picture(tmp_path / "fig10.png").shape[1] > 1000
+
+
+def test_the_choice_of_pictures_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    import cv2
+
+    from reproduce.figures import fig10
+
+    written: list[str] = []
+    monkeypatch.setattr(cv2, "putText", lambda _, text, *others: written.append(text))
+    fig10._strip("LSP", [np.zeros((fig10.TILE[1], fig10.TILE[0], 3), np.uint8)])
+    (said,) = written
+    assert said.endswith("on every n-th test image that is here")
+
+
+def test_verdict_and_rule_are_apart() -> None:
+    claim = Claim("Figure 6", "(b) it leads", "first", "56.3", "contradicted", "confirmed where")
+    said = "(b) it leads: contradicted (published first, ours 56.3)"
+    assert reproduce._verdict(claim) == f"{said}; the rule: confirmed where"
+    assert reproduce._verdict(replace(claim, why="")) == said
+    missing = absent("Figure 6", "it leads", "first", "not trained yet")
+    assert reproduce._verdict(missing).endswith("ours -); not trained yet")
 
 
 @needs_data

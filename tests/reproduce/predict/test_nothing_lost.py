@@ -121,7 +121,7 @@ def test_an_input_that_is_named_twice_is_done_once(
     result = _run(one, tmp_path, one, "--model", models[0], "--out", tmp_path / "out")
     assert result.exit_code == 0, result.output
     assert "done once (2)" in result.stderr
-    assert "1 people" in result.stdout
+    assert "1 person in" in result.stdout
 
 
 _FILES = st.lists(
@@ -254,6 +254,66 @@ def test_a_run_without_results_leaves_no_older_ones_together(
     assert not (tmp_path / "out" / "page.html").exists()  # it showed two stages
 
 
+@pytest.mark.parametrize("names", [["nosuch.png"], ["no*.png"], ["a.pgn", "walk.avi"], ["empty"]])
+def test_inputs_that_are_not_there_cost_no_older_results(
+    names: list[str],
+    models: tuple[Path, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A typing error is one line before the model is read, and nothing is touched."""
+    (tmp_path / "empty").mkdir()
+    out = tmp_path / "out"
+    args = ["--model", models[0], "--scales", "1", "--out", out]
+    assert _run(_picture(tmp_path / "a.png"), *args).exit_code == 0
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+
+    def load(*_: object, **__: object) -> None:
+        raise AssertionError("the model is read")
+
+    monkeypatch.setattr(Predictor, "load", load)
+    result = _run(*(tmp_path / name for name in names), *args)
+    assert result.exit_code == 2, result.output
+    (line,) = result.output.splitlines()
+    assert line.startswith("error: ")
+    assert str(tmp_path / names[0]) in line
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    assert _run(tmp_path / names[0], "--out", tmp_path / "new").exit_code == 2
+    assert not (tmp_path / "new").exists()
+
+
+def test_one_input_that_is_there_is_done(models: tuple[Path, Path], tmp_path: Path) -> None:
+    inputs = [tmp_path / "nosuch.png", _picture(tmp_path / "a.png")]
+    result = _run(*inputs, "--model", models[0], "--scales", "1", "--out", tmp_path / "out")
+    assert result.exit_code == 1
+    assert "nosuch.png: no such image" in result.stderr
+    assert set(_results(tmp_path / "out")) == {"a"}
+
+
+def test_what_is_kept_is_said(models: tuple[Path, Path], tmp_path: Path) -> None:
+    """Also where nothing is made again; a rate is said of people alone."""
+    for i in range(3):
+        _picture(tmp_path / "in" / f"{i}.png", i)
+    args = [tmp_path / "in", "--model", models[0], "--scales", "1", "--out", tmp_path / "out"]
+    assert _made_again(_run(*args, "--resume")) == ""
+    result = _run(*args, "--resume")
+    assert _made_again(result) == "--resume: 3 kept, nothing is made again"
+    assert "0 people in" in result.output
+    assert "people/s" not in result.output
+    paged = _made_again(_run(*args, "--resume", "--page"))
+    assert paged == "--resume: 0 kept, 3 results are made again (3 × not in a page yet)"
+
+
+def test_one_person_is_counted_as_one(models: tuple[Path, Path], tmp_path: Path) -> None:
+    args = ["--model", models[0], "--scales", "1", "--out", tmp_path / "out"]
+    alone = _run(_picture(tmp_path / "a.png"), *args).output
+    assert "1 person in" in alone
+    assert "the person has a mean score below" in alone
+    both = _run(tmp_path / "a.png", _picture(tmp_path / "b.png", 1), *args).output
+    assert "2 people in" in both
+    assert "2 of 2 people have a mean score below" in both
+
+
 def test_a_page_shows_results_of_one_model(models: tuple[Path, Path], tmp_path: Path) -> None:
     """Parts of the page that another model made are not taken for this one's."""
     args = [_picture(tmp_path / "a.png"), "--scales", "1", "--out", tmp_path / "out"]
@@ -360,7 +420,7 @@ def test_a_benchmark_goes_on_with_its_own(models: tuple[Path, Path], tmp_path: P
     assert _made_again(result) == (
         "--resume: 2 kept, 1 result is made again (1 × another file of the same name)"
     )
-    assert "1 people" in result.output
+    assert "1 person in" in result.output
     assert _run(*args, "--scales", "0.9", "--out", tmp_path / "fresh").exit_code == 0
     found = [
         joint_files.read_mat(tmp_path / name / "LSP_prediction_model_one.mat")
@@ -785,7 +845,7 @@ def test_control_characters_in_names_are_escaped(models: tuple[Path, Path], tmp_
             result = _run(good, bad, *args, *boxes)
             assert result.exit_code == 1
             lines = result.output.splitlines()
-            first_words = ("1 people", "1 of 1", "not done:", "note:")
+            first_words = ("1 person in", "the person has", "not done:", "note:")
             own = (str(tmp_path), *first_words)
             assert [line for line in lines if not line.startswith(own)] == []
             assert "\x1b" not in result.output

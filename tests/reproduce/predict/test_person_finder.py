@@ -331,7 +331,7 @@ def test_the_model_chooses_the_range(tmp_path: Path, pose: Path) -> None:
         ("--range 0.8,1.2 --scales 1", "--scales"),
         ("--octave 3 --protocol lsp", "--protocol demo"),
         ("--detect --box 1,2,30,40", "exclude"),
-        ("--limit 3", "--limit is of"),
+        ("--limit 3", "here are only photographs"),
         ("--data /no/such/folder", "--data is the folder of a --dataset"),
         ("--person-scales 1", "--person-scales goes with --detect person"),
         ("--person-threshold 0.5", "--person-threshold goes with --detect person"),

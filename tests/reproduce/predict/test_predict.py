@@ -47,7 +47,7 @@ def test_photograph(model: Path, tmp_path: Path) -> None:
     assert len(found["people"][0]["pose_keypoints_2d"]) == 42
     assert read_picture(tmp_path / "out" / "a_skeleton.png").shape == image.shape
     assert (tmp_path / "out" / "a_belief.png").exists()
-    assert "1 people" in result.output
+    assert "1 person in" in result.output
     assert f"results in {tmp_path / 'out'}" in result.output
     assert "0 people" in _run(*args, "--resume").output
 
