@@ -149,7 +149,10 @@ def _bad_inputs(tmp_path: Path) -> dict[str, tuple[list[object], str]]:
         "model as prototxt": ([path, "--prototxt", path], "binary file"),
         "directory": ([tmp_path], "directory"),
         "missing": ([tmp_path / "none.caffemodel"], "No such file"),
-        "unwritable": ([path, "-o", tmp_path / "no" / "such.safetensors"], "cannot be written"),
+        "unwritable": (
+            [path, "-o", tmp_path / "no" / "such.safetensors"],
+            f"such.safetensors: cannot be written: the folder {tmp_path / 'no'} does not exist",
+        ),
         "target is a directory": ([path, "--to", "pth", "-o", tmp_path], "is a directory"),
         "onto itself": ([path, "-o", path], "model itself"),
         "ending of another format": (
@@ -209,7 +212,7 @@ def test_full_disk(tmp_path: Path) -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (512, 512))
 
-    for to in ("safetensors", "npz", "caffemodel"):
+    for to in ("safetensors", "npz", "caffemodel", "pth"):
         code = "from reproduce.cli.convert import main; main()"
         result = subprocess.run(
             [sys.executable, "-B", "-c", code, str(path), "--to", to],
@@ -218,7 +221,8 @@ def test_full_disk(tmp_path: Path) -> None:
             text=True,
         )
         assert result.returncode == 2, result.stderr
-        assert "cannot be written" in result.stderr
+        assert "cannot be written: File too large" in result.stderr or to == "safetensors"
+        assert result.stderr.count("\n") == 1
         assert os.listdir(tmp_path) == ["small.caffemodel"]
 
 
