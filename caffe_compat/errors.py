@@ -19,6 +19,20 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+# Abbreviations that are spelled aloud and begin with a vowel then: an aitch, an em, an en.
+_SPELLED = ("HDF5", "LMDB", "MPII", "npy", "npz")
+
+
+def with_article(noun: str) -> str:
+    """A noun with the article that it is spoken with.
+
+    >>> with_article("annotation file"), with_article("file of boxes"), with_article("HDF5 file")
+    ('an annotation file', 'a file of boxes', 'an HDF5 file')
+    """
+    vowel = noun[:1].lower() in tuple("aeiou") or noun.startswith(_SPELLED)
+    return f"{'an' if vowel else 'a'} {noun}"
+
+
 def shape_text(shape: Sequence[int]) -> str:
     """A shape for people.
 

@@ -19,6 +19,16 @@ class TargetError(CaffeCompatError):
     """An output file that cannot be written."""
 
 
+def _refusal(name: str, error: Exception) -> TargetError:
+    """What is said where the system refuses to write a file; a folder that is not there is named,
+    since nobody expects the file itself to be there."""
+    reason = getattr(error, "strerror", None) or error
+    folder = os.path.dirname(name)
+    if isinstance(error, FileNotFoundError) and folder and not os.path.exists(folder):
+        reason = f"the folder {folder} does not exist; make it, or choose another one"
+    return TargetError(f"{name}: cannot be written: {reason}")
+
+
 def _create(folder: str, name: str, mode: int) -> tuple[int, str]:
     """A new file beside a target: never one that is there already, nor what a link points to.
 
@@ -40,8 +50,7 @@ def _mode_of(name: str) -> int | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise TargetError(f"{name}: cannot be written: {reason}") from None
+        raise _refusal(name, error) from None
     if stat.S_ISDIR(found.st_mode):
         raise TargetError(f"{name}: is a directory, expected a file name to write to")
     if not stat.S_ISREG(found.st_mode):
@@ -90,7 +99,7 @@ def atomic_write(path: str | os.PathLike[str], *, stream: bool = True) -> Iterat
         os.replace(temporary, name)
         temporary = ""
     except OSError as error:
-        raise TargetError(f"{name}: cannot be written: {error.strerror or error}") from None
+        raise _refusal(name, error) from None
     finally:
         if temporary:
             with contextlib.suppress(OSError):
@@ -125,8 +134,7 @@ def _try(folder: str, base: str, name: str) -> None:
         os.close(handle)
         os.unlink(temporary)
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise TargetError(f"{name}: cannot be written: {reason}") from None
+        raise _refusal(name, error) from None
 
 
 def open_to_append(path: str | os.PathLike[str]) -> IO[str]:
@@ -141,8 +149,7 @@ def open_to_append(path: str | os.PathLike[str]) -> IO[str]:
     try:
         return open(name, "a", encoding="utf-8")
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise TargetError(f"{name}: cannot be written: {reason}") from None
+        raise _refusal(name, error) from None
 
 
 def make_folder(path: str | os.PathLike[str]) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from caffe_compat.errors import CaffeCompatError, DataError
+from caffe_compat.errors import CaffeCompatError, DataError, with_article
 
 Array = npt.NDArray[Any]
 Path_ = str | os.PathLike[str]
@@ -204,16 +204,16 @@ def read_text(
     name = os.fspath(path)
     kind = kind_of(data[:1024])
     if kind and "UTF-16" not in kind:
-        raise error(f"{name}: is {kind}; expected a {what}")
+        raise error(f"{name}: is {kind}; expected {with_article(what)}")
     try:
         text = decode(data)
     except UnicodeDecodeError as problem:
         line = data[: problem.start].count(b"\n") + 1
         raise error(
-            f"{name}:{line}: is not UTF-8 text; save it as UTF-8 (expected a {what})"
+            f"{name}:{line}: is not UTF-8 text; save it as UTF-8 (expected {with_article(what)})"
         ) from None
     if "\0" in text:
-        raise error(f"{name}: is binary, expected a {what}")
+        raise error(f"{name}: is binary, expected {with_article(what)}")
     return text
 
 

@@ -6,6 +6,7 @@ Sources: ``data_layer.cpp``, ``image_data_layer.cpp``, ``io.cpp`` of BVLC Caffe.
 from __future__ import annotations
 
 import os
+import re
 from abc import abstractmethod
 from pathlib import Path
 from typing import Any
@@ -212,6 +213,11 @@ class ImageDataSource(PictureSource):
         return picture, label
 
 
+_LIST_LINE = "a line is NAME LABEL, the label a whole number"
+# Caffe's atoi would take 3.7 for 3, and a word for 0
+_WHOLE_NUMBER = re.compile(r"[+-]?[0-9]{1,100}")
+
+
 def _read_list(path: Path) -> list[tuple[str, int]]:
     """Names and labels; the label stands after the last space, so that names may have spaces."""
     found = []
@@ -219,13 +225,14 @@ def _read_list(path: Path) -> list[tuple[str, int]]:
         if not line.strip():
             continue
         name, _, label = line.rstrip().rpartition(" ")
-        try:
-            found.append((name, int(label)))
-        except ValueError:
+        if not name.strip():
             raise DataError(
-                f"{path}:{count}: '{label}' is no label: a line is NAME LABEL, the label a whole "
-                "number"
-            ) from None
+                f"{path}:{count}: '{line.strip()}' is no name and label: {_LIST_LINE}, with a "
+                "space between them"
+            )
+        if not _WHOLE_NUMBER.fullmatch(label):
+            raise DataError(f"{path}:{count}: '{label}' is no label: {_LIST_LINE}")
+        found.append((name, int(label)))
     if not found:
         raise DataError(f"{path}: lists no pictures")
     return found

@@ -11,7 +11,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import IO, Any
 from urllib.parse import quote, unquote
 
 import numpy as np
@@ -117,7 +117,31 @@ def write(
 
         tensors = {key: torch.from_numpy(np.array(a)) for key, a in arrays.items()}
         with atomic_write(name) as stream:
-            torch.save({"metadata": about, "state_dict": tensors}, stream)
+            sink: Any = _Sink(stream)
+            torch.save({"metadata": about, "state_dict": tensors}, sink)
+            if sink.error is not None:
+                raise sink.error
+
+
+class _Sink:
+    """A stream that takes every write, and remembers the first that the disk refused: torch would
+    cover the system's error by one of its own."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+        self.error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        size = memoryview(data).nbytes
+        if self.error is None:
+            try:
+                self._stream.write(data)
+            except OSError as error:
+                self.error = error
+        return size
+
+    def flush(self) -> None:
+        """Nothing to do: the stream is flushed by who opened it."""
 
 
 def _member(key: str) -> str:

@@ -140,9 +140,12 @@ def lmdb(
     """
     from reproduce.people.annotation import read_json
     from reproduce.records import store
+    from reproduce.records.joints import check_files
     from reproduce.runtime.progress import progress
 
-    people = [a for name in annotations for a in read_json(name)]
+    files = [(name, read_json(name)) for name in annotations]
+    check_files(files)
+    people = [a for _, found in files for a in found]
     made = store.plan(people, validation=validation, seed=seed)
     with progress(made.total, "records") as bar:
 

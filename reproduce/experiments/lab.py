@@ -296,7 +296,7 @@ class Lab:
         final = folder / "snap" / f"pose{suffix}_iter_{experiment.iterations}.caffemodel"
         gradients = folder / "gradients.json"
         if gradients.exists():
-            histograms.update(read_json(gradients, "histograms of gradients"))
+            histograms.update(read_json(gradients, "file of gradients' histograms"))
         if final.exists():
             return True
         weights = None

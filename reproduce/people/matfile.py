@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from caffe_compat import foreign
-from caffe_compat.errors import DataError
+from caffe_compat.errors import DataError, with_article
 from reproduce.people import matcheck
 
 _HDF5 = b"\x89HDF"
@@ -49,7 +49,7 @@ def variables(path: str | os.PathLike[str], *names: str, records: bool = False) 
         )
     kind = foreign.kind_of(data[:1024])
     if kind and "MATLAB" not in kind:
-        raise DataError(f"{os.fspath(path)}: is {kind}; expected a {what}")
+        raise DataError(f"{os.fspath(path)}: is {kind}; expected {with_article(what)}")
     with foreign.reading(path, what):
         if 0 not in data[:4]:  # version 4 begins with a number, later ones with text
             matcheck.check(data, foreign.room(path))

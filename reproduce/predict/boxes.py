@@ -144,7 +144,7 @@ def _json_rows(text: str) -> Iterator[_Row]:
                 yield where, "", partial(_unfit, f"its img_paths is {image!r:.100}, no name")
         return
     if isinstance(found, dict) and "annotations" in found and "images" in found:
-        names = {image["id"]: str(image["file_name"]) for image in found["images"]}
+        names = _names_by_id(found["images"])
         people = people_categories(found)
         for i, annotation in enumerate(found["annotations"]):
             if not isinstance(annotation, dict):
@@ -153,10 +153,12 @@ def _json_rows(text: str) -> Iterator[_Row]:
             elif is_person(annotation, people):
                 where = f"annotation {annotation.get('id')}"
                 image = annotation.get("image_id")
-                if isinstance(image, int | str) and image in names:
-                    yield where, names[image], partial(_coco_box, annotation)
+                name = names.get(image) if isinstance(image, int | str) else None
+                if name:
+                    yield where, name, partial(_coco_box, annotation)
                 else:
-                    why = f"its image_id {image!r:.100} is not among the images"
+                    lack = "not among the images" if name is None else "of one without a file_name"
+                    why = f"its image_id {image!r:.100} is {lack}"
                     yield where, "", partial(_unfit, why)
         return
     if isinstance(found, list):
@@ -170,6 +172,16 @@ def _json_rows(text: str) -> Iterator[_Row]:
         flat = len(boxes) == 4 and all(_number(v) for v in boxes)
         for i, box in enumerate([boxes] if flat else boxes):
             yield f"{image}, person {i + 1}", image, partial(_box, box)
+
+
+def _names_by_id(images: Iterable[Any]) -> dict[Any, str]:
+    """File names of COCO's images by their id; "" for one that has none, which costs its
+    annotations alone."""
+    return {
+        image["id"]: str(image.get("file_name") or "")
+        for image in images
+        if isinstance(image, dict) and isinstance(image.get("id"), int | float | str)
+    }
 
 
 def _unfit(why: str) -> Box:

@@ -22,6 +22,7 @@ from caffe_compat.files import write_hdf5
 from caffe_compat.foreign import Unfit, open_hdf5, reading, take
 from reproduce.people.annotation import Annotation, Other, counted_from_0, counted_from_1
 from reproduce.records import layout
+from reproduce.records.joints import OneNumber, last_marked
 from reproduce.records.layout import Record
 from reproduce.records.store import LMDBStore, check_number
 
@@ -93,7 +94,8 @@ class HDF5Store:
 
     Raises
     ------
-    DataError : missing, damaged, another format.
+    DataError : missing, damaged, another format, or records whose people have different numbers of
+        joints.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -108,6 +110,7 @@ class HDF5Store:
             self._columns = _columns(file)
             self._count = len(self._columns["key"])
             self.joints = self.joints_shown = self._columns["joints"].shape[1]
+            self._check_joints()
             images = file["images"]
             if images.shape != (self._count,):
                 raise Unfit(f"'images' has the shape {images.shape}, expected {self._count}")
@@ -115,6 +118,17 @@ class HDF5Store:
             self.total = int(file.attrs["total"])
         if not self._count:
             raise DataError(f"{self.path}: holds no records")
+
+    def _check_joints(self) -> None:
+        """Refuse records that an earlier version took out of an LMDB of different data sets."""
+        names = [name.decode("ascii", "replace") for name in self._columns["dataset"].tolist()]
+        shown = last_marked((self._columns["joints"] != 0).any(2)).tolist()
+        seen: dict[str, int] = {}
+        for name, count in zip(names, shown, strict=True):
+            seen[name] = max(count, seen.get(name, 0))
+        one_number = OneNumber(seen)
+        for i, (name, count) in enumerate(zip(names, shown, strict=True)):
+            one_number.check(name, count, f"{self.path}: record {i}")
 
     def _open(self) -> Any:
         """This process's handle; the file was checked when the store was made."""

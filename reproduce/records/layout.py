@@ -152,17 +152,24 @@ def read_metadata(plane: Plane, joints: int) -> tuple[Annotation, int, int]:
 
     Raises
     ------
-    DataError : not such a plane.
+    DataError : not such a plane, or one whose people have more joints.
     """
     if plane.shape[0] < 8:
         raise DataError("the record has fewer than 8 rows: no metadata plane")
-    name = plane[0].tobytes().split(b"\0")[0].decode("ascii", "replace")
+    name = _dataset(plane)
     height, width = _row(plane, 1, 2)
     validation, others, people = (int(v) for v in plane[2, :3])
     annolist, number, total = _row(plane, 2, 3, 3)
 
     def person(first: int) -> npt.NDArray[np.float64]:
-        return np.stack([_row(plane, first + c, joints) for c in range(3)], 1).astype(np.float64)
+        rows = [_row(plane, first + c, joints) for c in range(3)]
+        if plane[first : first + 3, 4 * joints :].any():
+            more = _joints_in(plane, first)
+            raise DataError(
+                f"a person in it has {more} joints, {joints} are expected (--joints, or np_in_lmdb "
+                "of the definition); the records of one file have one number of joints"
+            )
+        return np.stack(rows, 1).astype(np.float64)
 
     found = []
     if others:
@@ -293,11 +300,29 @@ def _plane_of(datum: Datum) -> Plane:
     return plane
 
 
-def joints_stored(datum: Datum) -> int:
-    """How many joints a record has at least: up to the last one that is not (0, 0, not visible)."""
-    plane = _plane_of(datum)
-    used = np.flatnonzero(plane[5:8].any(0))
+def _dataset(plane: Plane) -> str:
+    row: bytes = plane[0].tobytes()
+    return row.split(b"\0")[0].decode("ascii", "replace")
+
+
+def _joints_in(plane: Plane, first: int) -> int:
+    """Joints in three rows, up to the last one that is not (0, 0, not visible)."""
+    used = np.flatnonzero(plane[first : first + 3].any(0))
     return int(used[-1]) // 4 + 1 if used.size else 0
+
+
+def stored_of(datum: Datum) -> tuple[str, int]:
+    """A record's data set, and how many joints its person has at least: up to the last one that is
+    not (0, 0, not visible).
+
+    Raises
+    ------
+    DataError : no record.
+    """
+    plane = _plane_of(datum)
+    if plane.shape[0] < 8:
+        raise DataError("the record has fewer than 8 rows: no metadata plane")
+    return _dataset(plane), _joints_in(plane, 5)
 
 
 def decode_encoded(datum: Datum, joints: int = 16) -> Record:

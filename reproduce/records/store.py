@@ -26,6 +26,7 @@ from caffe_compat.training.datum import LMDBReader
 from reproduce.people.annotation import Annotation, Other, counted_from_1
 from reproduce.records import layout
 from reproduce.records.images import read_image as read_image
+from reproduce.records.joints import OneNumber, joints_of, joints_shown
 from reproduce.records.layout import Record
 from reproduce.runtime.locks import hold
 
@@ -77,29 +78,42 @@ class LMDBStore:
 
     Raises
     ------
-    DataError : no records, or records with more joints than ``joints``.
+    DataError : no records, records with more joints than ``joints``, or of different numbers.
     """
 
     def __init__(self, path: str | os.PathLike[str], joints: int | None = None) -> None:
         self.reader = LMDBReader(path)
         if not len(self.reader):
             raise DataError(f"{os.fspath(path)}: holds no records")
-        self.joints_shown = self._most_joints()
+        sample = self._sample()
+        seen: dict[str, int] = {}
+        for _, dataset, shown in sample:
+            seen[dataset] = max(shown, seen.get(dataset, 0))
+        self.joints_shown = max(seen.values(), default=0)
         if joints is not None and self.joints_shown > joints:
             raise DataError(
                 f"{os.fspath(path)}: its records have {self.joints_shown} joints per person, more "
                 f"than {joints} (--joints, or np_in_lmdb of the definition): some would be dropped"
             )
         self.joints = joints if joints is not None else usual_joints(self.joints_shown)
+        self._one_number = OneNumber(seen)
+        for index, dataset, shown in sample:
+            self._one_number.check(dataset, shown, self._where(index))
 
-    def _most_joints(self) -> int:
-        """The most joints in a sample of the records; damaged ones are met when they are read."""
+    def _sample(self) -> list[tuple[int, str, int]]:
+        """Number, data set and joints of a sample of the records; damaged ones are met when they
+        are read."""
         step = max(1, len(self.reader) // _LOOKED_AT)
-        most = 0
+        found = []
         for index in range(0, len(self.reader), step):
             with contextlib.suppress(DataError, IndexError, ValueError):
-                most = max(most, layout.joints_stored(self.reader[index]))
-        return most
+                found.append((index, *layout.stored_of(self.reader[index])))
+        return found
+
+    def _where(self, index: int) -> str:
+        """What a message calls a record."""
+        key = self.reader.keys[index].decode("ascii", "backslashreplace")
+        return f"{self.reader.path}: record {key}"
 
     def __len__(self) -> int:
         return len(self.reader)
@@ -113,17 +127,19 @@ class LMDBStore:
 
         Raises
         ------
-        DataError : no record with this number, or a damaged one; names the key.
+        DataError : no record with this number, a damaged one, or one that has not the joints of the
+            others; names the key.
         """
         check_number(self.reader.path, index, len(self))
-        key = self.reader.keys[index].decode("ascii", "backslashreplace")
-        where = f"{self.reader.path}: record {key}"
+        where = self._where(index)
         try:
             with reading(where, "record"):
                 datum = self.reader[index]
-                if datum.encoded:
-                    return layout.decode_encoded(datum, self.joints)
-                return layout.decode(datum, self.joints)
+                decode = layout.decode_encoded if datum.encoded else layout.decode
+                found = decode(datum, self.joints)
+                shown = joints_shown(found.annotation)
+                self._one_number.check(found.annotation.dataset, shown, where)
+                return found
         except DataError as error:
             text = str(error)
             raise DataError(text if text.startswith(where) else f"{where}: {text}") from None
@@ -197,7 +213,12 @@ def plan(
     Returns
     -------
     The records in writing order.
+
+    Raises
+    ------
+    DataError : people with different numbers of joints.
     """
+    joints_of(annotations)
     state = np.random.RandomState(seed)
     given = state.permutation(len(annotations)).tolist()
     chosen = [i for i, a in enumerate(annotations) if not (validation and a.validation)]

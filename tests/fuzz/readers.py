@@ -161,7 +161,7 @@ class _OneRecord:
         from reproduce.records import layout
 
         found = datum.decode(self._value)
-        layout.joints_stored(found)
+        layout.stored_of(found)
         return layout.decode_encoded(found) if found.encoded else layout.decode(found)
 
 

@@ -183,11 +183,26 @@ def test_records_that_cannot_be_read(tmp_path: Path, record: bytes, says: str) -
             "larger than the limit.*CPM_MAX_PIXELS",
         ),
         ('type: "ImageData" image_data_param { source: "bad.txt" }', "bad.txt:2: 'x' is no label"),
+        (
+            'type: "ImageData" image_data_param { source: "real.txt" }',
+            "real.txt:1: '3.7' is no label",
+        ),
+        (
+            'type: "ImageData" image_data_param { source: "one.txt" }',
+            "one.txt:1: 'a.png' is no name and",
+        ),
+        (
+            'type: "ImageData" image_data_param { source: "tab.txt" }',
+            "no name and label: a line is NAME",
+        ),
         ('type: "ImageData" image_data_param { source: "gone.txt" }', "b.png: cannot be read"),
     ],
 )
 def test_layers_that_are_refused(tmp_path: Path, layer: str, says: str) -> None:
     (tmp_path / "bad.txt").write_text("a.png 1\nb.png x\n")
+    (tmp_path / "real.txt").write_text("a.png 3.7\n")
+    (tmp_path / "one.txt").write_text("a.png \n")
+    (tmp_path / "tab.txt").write_text("a.png\t3\n")
     (tmp_path / "gone.txt").write_text("b.png 1\n")
     (tmp_path / "empty.txt").write_text("\n")
     with pytest.raises(CaffeCompatError, match=says):

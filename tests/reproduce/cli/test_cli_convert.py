@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import io
 import json
 import os
 import resource
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
 from caffe_compat import read_weights
+from caffe_compat.files import atomic_write
+from caffe_compat.weights import containers
 from caffe_compat.weights.containers import read as read_containers
 from reproduce.cli import convert, models
 from tests.nets import TEXT, model_file, same_blobs, small
@@ -150,7 +157,10 @@ def _bad_inputs(tmp_path: Path) -> dict[str, tuple[list[object], str]]:
         "model as prototxt": ([path, "--prototxt", path], "binary file"),
         "directory": ([tmp_path], "directory"),
         "missing": ([tmp_path / "none.caffemodel"], "No such file"),
-        "unwritable": ([path, "-o", tmp_path / "no" / "such.safetensors"], "cannot be written"),
+        "unwritable": (
+            [path, "-o", tmp_path / "no" / "such.safetensors"],
+            f"such.safetensors: cannot be written: the folder {tmp_path / 'no'} does not exist",
+        ),
         "target is a directory": ([path, "--to", "pth", "-o", tmp_path], "is a directory"),
         "onto itself": ([path, "-o", path], "model itself"),
         "ending of another format": (
@@ -210,7 +220,7 @@ def test_full_disk(tmp_path: Path) -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (512, 512))
 
-    for to in ("safetensors", "npz", "caffemodel"):
+    for to in ("safetensors", "npz", "caffemodel", "pth"):
         code = "from reproduce.cli.convert import main; main()"
         result = subprocess.run(
             [sys.executable, "-B", "-c", code, str(path), "--to", to],
@@ -219,8 +229,31 @@ def test_full_disk(tmp_path: Path) -> None:
             text=True,
         )
         assert result.returncode == 2, result.stderr
-        assert "cannot be written" in result.stderr
+        assert "cannot be written: File too large" in result.stderr or to == "safetensors"
+        assert result.stderr.count("\n") == 1
         assert os.listdir(tmp_path) == ["small.caffemodel"]
+
+
+def test_torch_does_not_cover_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A write that fails behind others: torch raises an error of its own about it."""
+    path, _, _ = model_file(tmp_path)
+
+    class Full(io.BytesIO):
+        def write(self, data: Any) -> int:
+            if self.tell() > 1000:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return super().write(data)
+
+    @contextlib.contextmanager
+    def on_a_full_disk(name: str) -> Iterator[Full]:
+        with atomic_write(name):
+            yield Full()
+
+    monkeypatch.setattr(containers, "atomic_write", on_a_full_disk)
+    result = _run(path, "--to", "pth")
+    assert result.exit_code == 2, result.exception
+    assert result.stderr.endswith("small.pth: cannot be written: No space left on device\n")
+    assert os.listdir(tmp_path) == ["small.caffemodel"]
 
 
 @pytest.mark.parametrize("to", ["npz", "onnx"])

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from caffe_compat.files import TargetError, make_folder, open_to_append
+from caffe_compat.files import TargetError, check_target, make_folder, open_to_append, write_text
 from reproduce.cli import common, export, train
 from reproduce.people.annotation import write_json
 from reproduce.records import store
@@ -113,6 +113,21 @@ def test_logs(source: Path, tmp_path: Path) -> None:
         with open_to_append(tmp_path / "log") as log:
             log.write(line)
     assert (tmp_path / "log").read_text() == "one\ntwo\n"
+
+
+def test_a_folder_that_is_not_there_is_named(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is the folder that lacks: nobody expects the target to be there."""
+    says = "nodir/x: cannot be written: the folder nodir does not exist; make it, or choose another"
+    monkeypatch.chdir(tmp_path)
+    for attempt in (check_target, open_to_append, lambda name: write_text(name, "")):
+        with pytest.raises(TargetError, match=says):
+            attempt("nodir/x")
+    result = _run("convert", [str(source / "small.caffemodel"), "-o", "nodir/x.pth"])
+    assert result.exit_code == 2
+    assert "x.pth: cannot be written: the folder nodir does not exist" in result.stderr
+    assert not list(tmp_path.iterdir())
 
 
 def test_folders_of_results_may_hold_anything(tmp_path: Path) -> None:

@@ -238,6 +238,17 @@ def test_missing_downloads_say_what_is_missing(tmp_path: Path) -> None:
         lsp_files.read_joints(tmp_path, "lsp")
 
 
+def test_what_was_expected_is_said_in_good_english(tmp_path: Path) -> None:
+    for data, says in (
+        (b"\x89PNG\r\n", "a PNG image; expected an annotation file"),
+        (b'{"root": \xff\xff}', "expected an annotation file"),
+        (b'{"a": "\0"}', "is binary, expected an annotation file"),
+    ):
+        (tmp_path / "a.json").write_bytes(data)
+        with pytest.raises(DataError, match=says):
+            annotation.read_json(tmp_path / "a.json")
+
+
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.golden
 def test_damaged_mat_files(tmp_path: Path) -> None:

@@ -350,7 +350,7 @@ def test_annotation_files_as_boxes(tmp_path: Path) -> None:
     assert ["record 1" in found.skipped[0], "record 2" in found.skipped[1]] == [True, True]
     assert len(found.skipped) == 2
     coco = {
-        "images": [{"id": 7, "file_name": "a.jpg"}],
+        "images": [{"id": 7, "file_name": "a.jpg"}, {"id": 9}, None, {"file_name": "b.jpg"}],
         "annotations": [
             {"id": 1, "image_id": 7, "bbox": [1, 2, 3, 4]},
             {"id": 2, "image_id": 8, "bbox": [1, 2, 3, 4]},
@@ -358,6 +358,7 @@ def test_annotation_files_as_boxes(tmp_path: Path) -> None:
             {"id": 4, "image_id": [7], "bbox": [1, 2, 3, 4]},
             {"id": 5, "image_id": 7, "keypoints": 5},
             None,
+            {"id": 7, "image_id": 9, "bbox": [1, 2, 3, 4]},
         ],
     }
     (tmp_path / "coco.json").write_text(json.dumps(coco))
@@ -367,6 +368,7 @@ def test_annotation_files_as_boxes(tmp_path: Path) -> None:
     assert "annotation 4: its image_id [7] is not among the images" in boxes.skipped[2]
     assert "annotation 5: its keypoints are no list of numbers" in boxes.skipped[3]
     assert "annotation 6 of the list: is None, no annotation" in boxes.skipped[4]
+    assert "annotation 7: its image_id 9 is of one without a file_name" in boxes.skipped[5]
     assert boxes == {"a.jpg": [(1.0, 2.0, 3.0, 4.0)]}
     assert of_image(boxes, "/photos/a.jpg") == boxes["a.jpg"]
     assert (

@@ -6,14 +6,16 @@ import contextlib
 import multiprocessing
 import os
 import random
+import re
 import shutil
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -22,8 +24,10 @@ from caffe_compat.training import datum
 from caffe_compat.training.datum import LMDBReader
 from reproduce.cli import export
 from reproduce.people import annotation
+from reproduce.people.annotation import Annotation
 from reproduce.people.matlab_pixels import to_matlab
-from reproduce.records import hdf5, layout, store
+from reproduce.records import hdf5, joints, layout, store
+from reproduce.records.opening import open_store
 from tests.paths import DATA, needs_data
 from tests.people import dataset
 
@@ -256,6 +260,150 @@ def test_commands(tmp_path: Path) -> None:
         result = runner.invoke(export.main, [str(a) for a in bad])
         assert result.exit_code == 2, bad
         assert "Traceback" not in result.output
+
+
+def _with_joints(people: list[Annotation], count: int, name: str) -> list[Annotation]:
+    """The same people with the first joints only, as if of another data set."""
+    found = []
+    for one in people:
+        others = tuple(replace(other, joints=other.joints[:count]) for other in one.others)
+        found.append(replace(one, dataset=name, joints=one.joints[:count], others=others))
+    return found
+
+
+def _mixed(
+    folder: Path, counts: tuple[int, int], names: tuple[str, str], *, jpeg: bool = False
+) -> Path:
+    """An LMDB as earlier versions wrote it from two data sets: three records of each."""
+    people = dataset(folder, 6)
+    values: list[tuple[bytes, bytes | bytearray]] = []
+    for half, (count, name) in enumerate(zip(counts, names, strict=True)):
+        for a in _with_joints(people[3 * half : 3 * half + 3], count, name):
+            path, number = folder / "MPI/images" / a.image, len(values)
+            image = layout.pad_narrow(store.read_image(path))
+            value: bytes | bytearray
+            if jpeg:
+                stored, size = path.read_bytes(), (image.shape[0], image.shape[1])
+                value = layout.encode_stored(a, stored, size, number, 6)
+            else:
+                value = layout.encode(a, store.read_image(path), number, 6)
+            values.append((b"%07d" % number, value))
+    store.write_values(values, folder / "mixed")
+    return folder / "mixed"
+
+
+def test_people_of_different_joints_are_not_exported(tmp_path: Path) -> None:
+    """The files have one number of joints each, and all the same."""
+    people = dataset(tmp_path, 6)
+    flic = _with_joints(people[3:], 9, "FLIC")
+    files = {
+        "mpi": people[:3],
+        "leeds": [replace(one, dataset="LEEDS", others=()) for one in people[3:]],
+        "flic": flic,
+        "both": people[:3] + flic,
+        "others": [replace(people[2], others=flic[2].others)],
+    }
+    for name, content in files.items():
+        annotation.write_json(tmp_path / f"{name}.json", content)
+    before = sorted(os.listdir(tmp_path))
+
+    def run(*names: str) -> Result:
+        words = ["lmdb", *(str(tmp_path / f"{name}.json") for name in names)]
+        return CliRunner().invoke(
+            export.main, [*words, "--data", str(tmp_path / "MPI/images"), "-o", str(tmp_path / "l")]
+        )
+
+    for names, says in (
+        (
+            ("mpi", "flic"),
+            r"flic\.json: its people have 9 joints, those of .*mpi\.json 16; .*two files",
+        ),
+        (("flic", "mpi"), r"mpi\.json: its people have 16 joints, those of .*flic\.json 9; "),
+        (
+            ("both",),
+            r"both\.json: im0003\.jpg: a person in it has 9 joints, those before it have 16",
+        ),
+        (("others",), r"others\.json: im0002\.png: a person in it has 9 joints, .* have 16"),
+    ):
+        result = run(*names)
+        assert result.exit_code == 2, result.output
+        assert re.search(says, result.stderr), result.stderr
+        assert sorted(os.listdir(tmp_path)) == before
+    with pytest.raises(DataError, match=r"im0003\.jpg: a person in it has 9 joints"):
+        store.plan(files["both"])
+    assert run("mpi", "leeds").exit_code == 0
+
+
+def test_a_person_without_joints_goes_with_any(tmp_path: Path) -> None:
+    one, two = dataset(tmp_path, 2)
+    nobody = replace(one, joints=np.zeros((0, 3)))
+    assert joints.joints_of([nobody, two]) == joints.joints_of([two, nobody]) == 16
+
+
+@pytest.mark.parametrize("jpeg", [False, True])
+@pytest.mark.parametrize("first", ["LEEDS", "FLIC"])
+def test_mixed_records_are_refused(first: str, jpeg: bool, tmp_path: Path) -> None:
+    """Records of FLIC's 9 joints among others of 16, in either order, by every reader of them."""
+    counts, names = ((16, 9), ("LEEDS", "FLIC")) if first == "LEEDS" else ((9, 16), ("FLIC", "MPI"))
+    path = _mixed(tmp_path, counts, names, jpeg=jpeg)
+    says = {
+        "LEEDS": "mixed: record 0000000: has 16 joints per person, but there are 9 in .* of FLIC; ",
+        "FLIC": "mixed: record 0000000: is of FLIC, whose people have 9 joints, but there are 16 in",
+    }[first]
+    for joints_given in (None, 16):
+        with pytest.raises(DataError, match=says):
+            open_store(path, joints_given)
+    for words in (
+        ["show", path, "1"],
+        ["preview", path, "-o", tmp_path / "p.png"],
+        ["hdf5", path, "-o", tmp_path / "m.h5"],
+    ):
+        result = CliRunner().invoke(export.main, [str(word) for word in words])
+        assert result.exit_code == 2, result.output
+        assert re.search(says, result.stderr), result.stderr
+        assert not {"p.png", "m.h5"} & set(os.listdir(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("counts", "names", "given", "says"),
+    [
+        ((16, 9), ("MPI", "FLIC"), 16, "record 0000003: is of FLIC, whose people have 9 joints"),
+        ((9, 16), ("FLIC", "MPI"), 16, "record 0000003: has 16 joints per person, but there are 9"),
+        ((9, 16), ("own", "more"), 9, "record 0000003: a person in it has 16 joints, 9 are exp"),
+    ],
+)
+def test_records_that_the_sample_missed_are_met_when_read(
+    counts: tuple[int, int],
+    names: tuple[str, str],
+    given: int,
+    says: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(store, "_LOOKED_AT", 1)  # the first record alone
+    opened = store.LMDBStore(_mixed(tmp_path, counts, names), given)
+    for index in range(3):
+        opened.record(index)
+    with pytest.raises(DataError, match=says):
+        opened.record(3)
+
+
+def test_other_data_may_borrow_a_name(tmp_path: Path) -> None:
+    """People called FLIC's who have 16 joints, and MPI's who have 9, as long as all have as many."""
+    for count, names in ((16, ("FLIC", "own")), (9, ("MPI", "FLIC"))):
+        folder = tmp_path / str(count)
+        opened = open_store(_mixed(folder, (count, count), names))
+        assert [len(opened.record(i).annotation.joints) for i in range(6)] == [count] * 6
+
+
+def test_mixed_records_in_hdf5_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that an earlier version made of such an LMDB."""
+    path = _mixed(tmp_path, (16, 9), ("MPI", "FLIC"))
+    with monkeypatch.context() as patched:
+        patched.setattr(joints.OneNumber, "check", lambda *_: None)
+        hdf5.from_lmdb(store.LMDBStore(path), tmp_path / "m.h5")
+    with pytest.raises(DataError, match=r"m\.h5: record 0: has 16 joints per person, but"):
+        open_store(tmp_path / "m.h5")
 
 
 def test_datum_by_bytes() -> None:
