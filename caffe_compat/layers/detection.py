@@ -89,15 +89,18 @@ class PriorBox(Layer):
         return len(self.least) * len(self.ratios) + len(self.largest)
 
     def output_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
-        for bottom in bottoms:
-            if len(bottom) != 4:
-                raise self.error(f"the bottoms must be N×C×H×W, found {bottom}", "bottom")
-        return [(1, 2, 4 * bottoms[0][2] * bottoms[0][3] * self.per_place)]
+        height, width = self.four_axes(bottoms[0])[2:]
+        if self.image is None:  # where the size is given, nothing is asked of the picture's blob
+            self.four_axes(bottoms[1])
+        return [(1, 2, 4 * height * width * self.per_place)]
 
     def boxes(self, bottoms: Sequence[Shape]) -> Array:
         """The top's values, which the bottoms' sizes alone decide."""
-        height, width = bottoms[0][2:]
-        image = self.image or (float(bottoms[1][2]), float(bottoms[1][3]))
+        height, width = self.four_axes(bottoms[0])[2:]
+        image = self.image
+        if image is None:
+            picture = self.four_axes(bottoms[1])
+            image = float(picture[2]), float(picture[3])
         step = self.spacing or (image[0] / height, image[1] / width)
         sizes: list[tuple[float, float]] = []  # (height, width)
         for i, small in enumerate(self.least):
@@ -191,7 +194,7 @@ class DetectionOutput(Layer):
         own = 1 if self.options.share_location else classes
         wanted = {"offsets": boxes * own * 4, "scores": boxes * classes}
         for (what, size), shape in zip(wanted.items(), (offsets, scores), strict=True):
-            if not shape or count(shape[1:]) != size or shape[0] != scores[0]:
+            if self.four_axes(shape)[1:] != (size, 1, 1) or shape[0] != scores[0]:
                 raise self.error(
                     f"{boxes} priors and {classes} classes need {what} of N×{size}, found {shape}",
                     "bottom",
@@ -205,6 +208,11 @@ class DetectionOutput(Layer):
         """Boxes (..., 4) from offsets (..., 4), prior boxes (P×1×4) and their variances."""
         moved: Array = offsets if self.options.variance_encoded_in_target else offsets * variances
         size: Array = priors[..., 2:] - priors[..., :2]
+        if self.code != "CORNER" and not (size > 0).all():
+            raise self.error(
+                f"with code_type {self.code} each prior box needs a width and a height above 0",
+                "code_type",
+            )
         if self.code != "CENTER_SIZE":
             unit: Any = 1 if self.code == "CORNER" else np.concatenate([size, size], -1)
             corners: Array = priors + moved * unit
@@ -437,15 +445,10 @@ class SmoothL1Loss(Layer):
 
     def output_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
         first = bottoms[0]
-        if not first or bottoms[1][:1] != first[:1]:
-            raise self.error(
-                f"both bottoms need the same first dimension, found {first} and {bottoms[1]}",
-                "bottom",
-            )
         for other in bottoms[1:]:
-            if count(other) != count(first):
+            if self.four_axes(other) != self.four_axes(first):
                 raise self.error(
-                    f"all bottoms need the same size, found {first} and {other}", "bottom"
+                    f"all bottoms need the same axes, found {first} and {other}", "bottom"
                 )
         return [()]
 

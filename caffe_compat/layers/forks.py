@@ -83,6 +83,15 @@ class Permute(Layer):
 
     option = "permute_param"
     in_place = False
+    reads = ()
+
+    def shares_data(self) -> bool:
+        """Where nothing changes places the top is the bottom."""
+        order = list(self.options.order)
+        return order == list(range(len(order)))
+
+    def shares_diff(self, backward: bool) -> bool:
+        return backward and self.shares_data()
 
     def order(self, axes: int) -> list[int]:
         """The bottom's axis for each axis of the top."""
@@ -107,13 +116,18 @@ class Normalize(Layer):
     or one per channel.
 
     The fork multiplies the gradient by the scale after the normalisation's part of it, not before;
-    with a scale per channel that is not the derivative, and it is what comes here.
+    with a scale per channel that is not the derivative, and it is what comes here. In place the
+    bottom gets no gradient, as in the fork, which writes over the top's before it is read.
 
     Source: ``normalize_layer.cpp`` of Caffe's branch ssd.
     """
 
     option = "norm_param"
     blob_names = ("weight",)
+
+    def setup(self) -> None:
+        if self.works_in_place:
+            self.reads = ()
 
     def param_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
         return [() if self.options.channel_shared else (bottoms[0][1],)]
@@ -139,6 +153,8 @@ class Normalize(Layer):
         unit = x / ((x * x).sum(axes, keepdim=True) + self.options.eps).sqrt()
         if not torch.is_grad_enabled():
             return (unit * scale,)
+        if self.works_in_place:
+            return (unit.detach() * scale + 0 * (x - x.detach()),)
         return (unit.detach() * scale + (unit - unit.detach()),)
 
 

@@ -195,12 +195,20 @@ _ORDERS = {
         "img_height",
         "objpos",
         "scale_provided",
-        "joint_others",
-        "scale_provided_other",
-        "objpos_other",
     ),
 }
 _OTHERS = ("joint_others", "scale_provided_other", "objpos_other")
+
+
+def _order(dataset: str, people: Sequence[Annotation]) -> tuple[str, ...]:
+    """The fields of a data set's records. MATLAB gives all of them the fields that one has, in the
+    order in which they were first filled in: FLIC's script has the others between two of a
+    person's own."""
+    order = _ORDERS.get(dataset, _ORDERS["MPI"])
+    if dataset != "FLIC" or not any(person.others for person in people):
+        return order
+    behind = order.index("joint_self") + 1 if people[0].others else len(order)
+    return (*order[:behind], *_OTHERS, *order[behind:])
 
 
 def _fields(a: Annotation) -> dict[str, str]:
@@ -253,9 +261,12 @@ def to_json(annotations: Sequence[Annotation], *, stub: bool | None = None) -> s
     Source: recorded output of the original genJSON and its bundled jsonlab.
     """
     records = []
+    orders = {
+        name: _order(name, [a for a in annotations if a.dataset == name])
+        for name in {a.dataset for a in annotations}
+    }
     for a in map(counted_from_1, annotations):
-        order = _ORDERS.get(a.dataset, _ORDERS["MPI"])
-        records.append(_record(_fields(a), order, len(a.others) == 1))
+        records.append(_record(_fields(a), orders[a.dataset], len(a.others) == 1))
     if stub is not None:
         order = _ORDERS["MPI"]
         fields = {name: _empty(3) for name in order}

@@ -55,6 +55,18 @@ def place_of(example: Any) -> tuple[Floats, float]:
     return np.array([float(x), float(y)]), float(kind(0.0110) * (box[3] - box[1]))
 
 
+def _person(example: Any) -> Other:
+    objpos, scale = place_of(example)
+    return Other(joints_of(example)[0], objpos, scale)
+
+
+def _is_for_training(example: Any) -> bool:
+    """As the original script asks: everybody who is not for testing."""
+    if hasattr(example, "istest"):
+        return not matfile.number(example.istest)
+    return bool(matfile.number(getattr(example, "istrain", None)))
+
+
 def read_examples(mat: str | os.PathLike[str]) -> list[Any]:
     """The examples of the file, as structs."""
     (examples,) = matfile.load(mat, "examples")
@@ -74,7 +86,8 @@ def read_training(
     skip_missing: bool = False,
     left_out: list[str] | None = None,
 ) -> list[Annotation]:
-    """The training examples; other examples of the same image are the other people.
+    """The examples that are not for testing; all other examples of the same image, those for
+    testing too, are the other people. Examples are numbered as they stand in the file.
 
     Parameters
     ----------
@@ -88,25 +101,23 @@ def read_training(
     DataError : not such a file, a missing image.
     """
     examples = read_examples(mat)
-    people = []
     with foreign.reading(mat, _WHAT):
-        for example in examples:
-            if matfile.number(getattr(example, "istrain", None)):
-                objpos, scale = place_of(example)
-                people.append(
-                    (matfile.text(example.filepath), Other(joints_of(example)[0], objpos, scale))
-                )
-    by_image: dict[str, list[int]] = {}
-    for i, (name, _) in enumerate(people):
-        by_image.setdefault(name, []).append(i)
+        names = [matfile.text(example.filepath) for example in examples]
+        trained = [i for i, example in enumerate(examples) if _is_for_training(example)]
+        by_image: dict[str, list[int]] = {}
+        for i, name in enumerate(names):
+            by_image.setdefault(name, []).append(i)
+        needed = {j for i in trained for j in by_image[names[i]]}
+        people = {j: _person(examples[j]) for j in sorted(needed)}
     found = []
-    for i, (name, person) in enumerate(people):
+    for i in trained:
+        name, person = names[i], people[i]
         path = Path(images) / name
         if skip_missing and not path.exists():
             if left_out is not None:
                 left_out.append(name)
             continue
-        others = tuple(people[j][1] for j in by_image[name] if j != i)
+        others = tuple(people[j] for j in by_image[name] if j != i)
         found.append(
             counted_from_0(
                 Annotation(

@@ -131,8 +131,8 @@ def scales(joints: Floats) -> Floats:
 
     Limb lengths are divided by the limb's median ratio to the head-neck limb (over the people in
     whom both are visible), the 0.75 quantile of the visible ones is the person's size in head-neck
-    units, / 35 the scale. It is enlarged where the visible joints would not fit into boxsize - 64
-    otherwise.
+    units, / 35 the scale; a limb that is nowhere seen together with the head counts nowhere. The
+    scale is enlarged where the visible joints would not fit into boxsize - 64 otherwise.
     """
     length, seen = _lengths(joints)
     head = LIMBS.index(HEAD)
@@ -143,12 +143,13 @@ def scales(joints: Floats) -> Floats:
     for limb in range(len(LIMBS)):
         valid = ratio[both[:, limb], limb]
         valid = valid[~np.isnan(valid)]
-        sizes[:, limb] = length[:, limb] / (np.median(valid) if valid.size else 1.0)
+        sizes[:, limb] = length[:, limb] / (np.median(valid) if valid.size else np.nan)
     found = np.empty(len(joints))
     for i, (size, ok) in enumerate(zip(sizes, seen, strict=True)):
         visible = joints[i, joints[i, :, 2] == 1, :2]
+        known = size[ok & ~np.isnan(size)]
         # MATLAB's quantile puts the i-th of n sorted values at (i - 0.5) / n
-        scale = np.quantile(size[ok], 0.75, method="hazen") / 35 if ok.any() else 0.0
+        scale = np.quantile(known, 0.75, method="hazen") / 35 if known.size else 0.0
         fit = np.ptp(visible, axis=0).max() * TARGET_DIST / (BOXSIZE - 64) if len(visible) else 0.0
         found[i] = max(scale, fit)
     return found

@@ -43,7 +43,7 @@ def _points(person: Any) -> Floats | None:
                 f"a point has id {number}, x {x}, y {y}; expected an id from 0 to 15 and a place"
             )
         visible = matfile.number(matfile.field(point, "is_visible"))
-        rows[int(number)] = (x, y, 1.0 if visible is None else visible)
+        rows[int(number)] = (x, y, 0.0 if visible == 0 else 1.0)
     joints = np.zeros((max(rows) + 1, 3))
     for row, values in rows.items():
         joints[row] = values
