@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -60,6 +60,7 @@ _INT_RANGE = {
 }
 _INT_RANGE["uint64"] = (0, 2**64 - 1)
 _MAX_DEPTH = 100
+_SHORT = 20  # names that a message lists
 _LAYERS = ("LayerParameter", "V1LayerParameter", "V0LayerParameter")
 _D = schema._Field
 _KIND = {number: name for name, number in schema._SCALARS.items()}
@@ -178,8 +179,6 @@ class _Parser:
                 self.take(",")
 
     def _unknown(self, name: str, target: Any, depth: int) -> PrototxtError:
-        import difflib  # only when something is wrong
-
         if self.inside is not None:
             where = self.now
             kind = self._layer_type(depth - self.inside_depth)
@@ -195,15 +194,58 @@ class _Parser:
                     layer=self.layer,
                     field="type",
                 )
-        known = (
-            schema.known_fields(target.DESCRIPTOR.name) if "." not in target.DESCRIPTOR.name else ()
+        line = self.now.line
+        if depth == 0 and (other := self._other_kind(target)):
+            return PrototxtError(other, file=self.file or "<text>")
+        kind = target.DESCRIPTOR.name
+        known = schema.known_fields(kind) if "." not in kind else ()
+        return PrototxtError(
+            f"{kind} has no field '{name}'{_known_instead(name, known)}",
+            file=self.file,
+            line=line,
+            layer=self.layer,
+            field=name,
         )
-        near = difflib.get_close_matches(name, known, 1, 0.6)
-        hint = f"; did you mean '{near[0]}'?" if near else ""
-        listed = ", ".join(known[:60]) + (", ..." if len(known) > 60 else "")
-        return self.fail(
-            f"{target.DESCRIPTOR.name} has no field '{name}'{hint} Known: {listed}", name
-        )
+
+    def _other_kind(self, target: Any) -> str:
+        """What to do where the whole file is a network given as a solver, or a solver given as a
+        network; empty where it is neither. Reading cannot go on after this.
+
+        Parameters
+        ----------
+        target : the message that the file's own fields were read into.
+        """
+        names = {descriptor.name for descriptor, _ in target.ListFields()}
+        try:
+            names |= self._own_names()
+        except PrototxtError:  # further down the text cannot even be taken apart
+            return ""
+        kind = target.DESCRIPTOR.name
+        if kind == "SolverParameter" and names & {"layer", "layers"}:
+            if names <= set(schema.known_fields("NetParameter")):
+                return (
+                    "is a network's definition, not a solver's; give the solver, whose 'net' names "
+                    "this file"
+                )
+        elif kind == "NetParameter" and names <= set(schema.known_fields("SolverParameter")):
+            return (
+                "is a solver's definition, not a network's; give the network's, which the "
+                "solver's 'net' names"
+            )
+        return ""
+
+    def _own_names(self) -> set[str]:
+        """The names of the fields that the rest of the text has outside of all brackets."""
+        names = set()
+        depth, before = 0, _Token("end", "", 0)
+        while self.now.kind != "end":
+            token = self.step()
+            if token.kind == "symbol":
+                depth += (token.text in "{<[") - (token.text in "}>]")
+            elif depth == 0 and token.kind == "name" and before.text not in (":", "-"):
+                names.add(token.text)
+            before = token
+        return names
 
     def _layer_type(self, depth: int) -> str:
         """The type of the layer that is being read: known already, or found further down.
@@ -373,6 +415,20 @@ class _Parser:
             )
         self.step()
         return number * sign
+
+
+def _known_instead(name: str, known: Sequence[str]) -> str:
+    """The end of a message about an unknown field: near names of a long list, else all of it."""
+    import difflib  # only when something is wrong
+
+    near = difflib.get_close_matches(name, known, 3, 0.6)
+    hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else "."
+    if len(known) <= _SHORT:
+        return f"{hint} Known: {', '.join(known)}" if known else hint.rstrip(".")
+    if near:
+        return f"{hint} There are {len(known) - len(near)} others"
+    shown = ", ".join(known[:_SHORT])
+    return f"{hint} Known: {shown} and {len(known) - _SHORT} others"
 
 
 def _integer(text: str) -> int | None:

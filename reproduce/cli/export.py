@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from caffe_compat.errors import DataError, printable
+from caffe_compat.errors import DataError, PrototxtError, printable
 from caffe_compat.files import check_target, make_folder, write_text
 from reproduce.cli.common import (
     FILE,
@@ -26,6 +28,7 @@ from reproduce.cli.common import (
 )
 
 if TYPE_CHECKING:
+    from caffe_compat.definition.spec import NetSpec
     from reproduce.people.annotation import Annotation
 
 _LARGEST = 100_000  # of a number of channels, a kernel or a side
@@ -442,7 +445,7 @@ def preview(
     "settings",
     multiple=True,
     metavar="FIELD=VALUE",
-    help="Solver fields to set or change.",
+    help="Solver fields to set or change, e.g. base_lr=0.001.",
 )
 def proto(
     out: str,
@@ -465,9 +468,9 @@ def proto(
     """Write pose_train_test, pose_deploy and pose_solver prototxts of any size.
 
     Two architectures: the paper's (--front cpm) and the one that begins as VGG-19 (--front vgg);
-    --person makes the latter one that finds people.
+    --person makes the latter one that finds people. A file that stands in the folder with another
+    text, edited by hand perhaps, is not overwritten.
     """
-    from caffe_compat.definition import schema, textformat
     from reproduce.network import netgen
     from reproduce.people.part_names import named_net
 
@@ -522,39 +525,122 @@ def proto(
         sigma_center=sigma_center,
         np_in_lmdb=np_in_lmdb,
     )
-    base = netgen.solver()
-    message = schema.new("SolverParameter")
-    for item in settings:
-        name, _, value = item.partition("=")
-        text = (
-            value
-            if value.replace(".", "").replace("-", "").replace("e", "").isdigit() or value.isupper()
-            else f'"{value}"'
-        )
-        textformat.parse(f"{name}: {text}", message, "--solver")
-    for descriptor, _ in message.ListFields():
-        base.message.ClearField(descriptor.name)
-    base.message.MergeFrom(message)
+    solver = _solver_with(settings)
+    nets = {
+        suffix: named_net(net, names) for suffix, net in netgen.plan(trained, data, scheme).items()
+    }
+    texts = _texts(nets, solver)
+    texts["pose_deploy.prototxt"] = named_net(netgen.deploy(config), names).to_text()
     folder = Path(out)
+    others = _other_definitions(folder, texts)
+    _check_overwritten(folder, texts, others)
     make_folder(folder)
-    plan = netgen.plan(trained, data, scheme)
-    nets = {suffix: named_net(net, names) for suffix, net in plan.items()}
-    prefix = base.message.snapshot_prefix
-    for suffix, net in nets.items():
-        write_text(folder / f"pose_train_test{suffix}.prototxt", net.to_text())
-        base.message.net, base.message.snapshot_prefix = (
-            f"pose_train_test{suffix}.prototxt",
-            prefix + suffix,
-        )
-        write_text(folder / f"pose_solver{suffix}.prototxt", textformat.dump(base.message))
-    deploy = named_net(netgen.deploy(config), names)
-    write_text(folder / "pose_deploy.prototxt", deploy.to_text())
+    for file, text in texts.items():
+        write_text(folder / file, text)
     click.echo(f"pose_train_test, pose_deploy and pose_solver.prototxt written to {out}")
+    if others:
+        click.echo(f"beside them, of another --scheme or --stages: {', '.join(others)}")
     if len(nets) > 1:
         click.echo(
             "train with: cpm-train "
             + " ".join(f"{out}/pose_solver{suffix}.prototxt" for suffix in nets)
         )
+
+
+def _texts(nets: Mapping[str, NetSpec], solver: Any) -> dict[str, str]:
+    """The texts of networks and of a solver for each, by file name.
+
+    Parameters
+    ----------
+    nets : by the suffix of their names, and of their snapshots' names.
+    solver : what all solvers have.
+    """
+    from caffe_compat.definition import textformat
+
+    prefix = solver.snapshot_prefix
+    texts = {}
+    for suffix, net in nets.items():
+        texts[f"pose_train_test{suffix}.prototxt"] = net.to_text()
+        solver.net, solver.snapshot_prefix = f"pose_train_test{suffix}.prototxt", prefix + suffix
+        texts[f"pose_solver{suffix}.prototxt"] = textformat.dump(solver)
+    return texts
+
+
+def _solver_with(settings: Sequence[str]) -> Any:
+    """The authors' solver with fields set as ``base_lr=0.001`` says."""
+    from caffe_compat.definition import schema
+    from reproduce.network import netgen
+
+    solver = netgen.solver().message
+    changes = schema.new("SolverParameter")
+    for item in settings:
+        _set(changes, item)
+    for descriptor, _ in changes.ListFields():
+        solver.ClearField(descriptor.name)
+    solver.MergeFrom(changes)
+    return solver
+
+
+def _set(message: Any, item: str) -> None:
+    """Set a solver's field as ``base_lr=0.001`` says; a repeated field gets one more value.
+
+    Raises
+    ------
+    DataError : it is not of this form, or the field is not there or takes no such value.
+    """
+    from caffe_compat.definition import textformat
+
+    name, equals, value = item.partition("=")
+    if not equals or not name.isidentifier():
+        raise DataError(f"--solver {item}: expected FIELD=VALUE, such as --solver base_lr=0.001")
+    descriptor = message.DESCRIPTOR.fields_by_name.get(name)
+    is_text = descriptor is not None and descriptor.type == descriptor.TYPE_STRING
+    plain = not is_text and re.fullmatch(r"[-+.\w]+", value) is not None
+    text = value if plain else '"' + value.replace("\\", r"\\").replace('"', r"\"") + '"'
+    try:
+        textformat.parse(f"{name}: {text}", message, "--solver")
+    except PrototxtError as error:
+        raise DataError(f"--solver {item}: {error.reason}") from None
+
+
+def _other_definitions(folder: Path, texts: Mapping[str, str]) -> list[str]:
+    """Names of the definitions in a folder that another ``--scheme`` or number of stages wrote."""
+    pattern = re.compile(r"pose_(train_test|solver)(_stage\d+)?\.prototxt")
+    inside = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    return [name for name in inside if pattern.fullmatch(name) and name not in texts]
+
+
+def _check_overwritten(folder: Path, texts: Mapping[str, str], others: Sequence[str]) -> None:
+    """See that no file with another text would be lost.
+
+    Parameters
+    ----------
+    texts : what is to be written, by name.
+    others : definitions that would stand beside it and do not belong to it.
+
+    Raises
+    ------
+    DataError : names the files.
+    """
+    found = [name for name, text in texts.items() if _has_another_text(folder / name, text)]
+    if not found:
+        return
+    beside = f" (there too, and not of this --scheme: {', '.join(others)})" if others else ""
+    exist, them = "exists already with another text", "it"
+    if len(found) > 1:
+        exist, them = "exist already with other texts", "them"
+    raise DataError(
+        f"{folder}: {', '.join(found)} {exist}{beside}; remove {them} or choose another folder "
+        "with -o"
+    )
+
+
+def _has_another_text(path: Path, text: str) -> bool:
+    """Whether something that is not this text has a name already."""
+    try:
+        return path.read_bytes() != text.encode()
+    except OSError:
+        return os.path.lexists(path)
 
 
 def _part_names(text: str | None, count: int | None) -> tuple[str, ...]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable
+import shlex
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ from reproduce.cli.common import (
 )
 
 if TYPE_CHECKING:
+    from caffe_compat.training.solver import Solver
     from reproduce.train.run import Progress
 
 _EPILOG = """
@@ -55,7 +57,8 @@ Examples:
 @click.option(
     "--snapshot",
     type=FILE,
-    help="Go on from a .solverstate, or 'latest' of the snapshot prefix.",
+    help="Go on from a .solverstate, or from the 'latest' of the snapshot prefix; without it a "
+    "training begins anew.",
 )
 @click.option("--data", type=FILE, help="Record file (LMDB or HDF5) instead of the definition's.")
 @device_option
@@ -132,8 +135,11 @@ def main(
     weights of the one before.
 
     Names in the definition count from the current folder, as in Caffe, or else from the solver's
-    own folder. Ctrl-C and SIGTERM write a snapshot and end; '--snapshot latest' goes on exactly.
-    Under torchrun, N processes with batch size B train as one with batch size N·B does.
+    own folder. Ctrl-C and SIGTERM write a snapshot and end; the same command with '--snapshot
+    latest', in place of --weights and --fresh, goes on exactly. Without --snapshot the training
+    begins anew: files of an earlier one under the same snapshot prefix are moved aside into the
+    folder PREFIX_earlier1 (or 2, 3, ...) first. Under torchrun, N processes with batch size B train
+    as one with batch size N·B does.
     """
     from caffe_compat.errors import SolverError, WeightError
     from caffe_compat.files import check_target, make_folder, open_to_append
@@ -144,6 +150,7 @@ def main(
     from reproduce.runtime.locks import hold
     from reproduce.samples.schedule import Order
     from reproduce.train import run
+    from reproduce.train.earlier import is_of
 
     if weights is not None and snapshot is not None:
         raise SolverError(
@@ -151,7 +158,7 @@ def main(
         )
     plan = [run.find_root(solver) for solver in solvers]
     prefixes = [snapshots.prefix_of(spec, root) for spec, root in plan]
-    if len(set(prefixes)) < len(prefixes):
+    if len({os.path.abspath(prefix) for prefix in prefixes}) < len(prefixes):
         raise SolverError(
             "two solvers have the same snapshot_prefix and would overwrite each other's snapshots"
         )
@@ -164,7 +171,10 @@ def main(
             if (path := run.latest(prefix)) is not None
         ]
         if not found:
-            raise SolverError(f"no snapshot {prefixes[0]}_iter_*.solverstate to go on from")
+            raise SolverError(
+                f"no snapshot {prefixes[0]}_iter_*.solverstate to go on from: leave out --snapshot "
+                "to begin a training"
+            )
         first, state = found[-1]
     elif snapshot is not None:
         if len(plan) > 1:
@@ -209,33 +219,111 @@ def main(
                     f"{weights}: the weights do not fit the network; {hint}", error.problems
                 ) from None
             make_folder(os.path.dirname(prefixes[number]) or ".")
+            # what stands there is this training's own only where it goes on from there
+            anew = state is None or not is_of(state, prefixes[number])
             if state is not None:
                 made.restore(state)
                 say(f"going on from {state}, iteration {made.iteration}")
                 state = None
             made.wrap(group.wrap)
-            if weights is not None and number == first and state is None:
+            if weights is not None and number == first:
                 say(f"weights of {weights}:")
                 for line in run.taken(made.net.loaded):
                     say(f"  {line}")
             for line in made.warnings if group.first else ():
                 say_line(f"note: {line}", err=True)
+            run.check_length(made)
+            idle = run.nothing_left(made)
+            if idle:
+                say(_nothing_left(made, solvers[number], max_iter))
+                run.last_test(made, say)
+                given = made.net.weights()
+                continue
             with contextlib.ExitStack() as stack:
                 log = None
                 watch: Callable[[Progress], None] = _silent
                 if group.first:
                     # two trainings would overwrite each other's snapshots
                     stack.enter_context(hold(prefixes[number]))
-                    log = stack.enter_context(
-                        open_to_append(log_path or f"{prefixes[number]}_log.jsonl")
-                    )
+                    log_file = log_path or f"{prefixes[number]}_log.jsonl"
+                    check_target(log_file)
+                if anew:
+                    # every process has read its weights, which may be among the files
+                    group.any(False)
+                    if group.first:
+                        named = weights if weights is not None and number == first else ""
+                        _move_aside(prefixes[number:], named.split(","), say)
+                if group.first:
+                    log = stack.enter_context(open_to_append(log_file))
                     watch = _tensorboard(f"{prefixes[number]}_tensorboard", stack)
                 finished = run.run(made, log=log, say=say, watch=watch, group=group)
             if not finished:
-                say("interrupted; go on with --snapshot latest")
+                say(_how_to_go_on(made, len(plan) > 1, snapshot, weights, fresh))
                 return
             given = made.net.weights()
-        say("finished")
+        if not idle:
+            say("finished")
+
+
+def _nothing_left(solver: Solver, name: str, max_iter: int | None) -> str:
+    """A line for a snapshot that is as far as the training is to come, or further."""
+    asked = f"max_iter {solver.spec.message.max_iter} of {name}"
+    if max_iter is not None:
+        asked = f"--max-iter {max_iter}"
+    return (
+        f"the snapshot is at iteration {solver.iteration} and {asked} asks for no more, so "
+        "nothing is trained"
+    )
+
+
+def _move_aside(
+    prefixes: Sequence[str], weights: Sequence[str], say: Callable[[str], None]
+) -> None:
+    """Move what earlier trainings left under the prefixes of a training that begins anew and of
+    those that follow it: '--snapshot latest' would take theirs.
+
+    Parameters
+    ----------
+    prefixes : the first one is held already.
+    weights : the files that the training took its weights from.
+    """
+    from reproduce.runtime.locks import hold
+    from reproduce.train.earlier import move_aside
+
+    with contextlib.ExitStack() as stack:
+        for prefix in prefixes[1:]:
+            stack.enter_context(hold(prefix))
+        for prefix in prefixes:
+            moved = move_aside(prefix)
+            if moved is not None:
+                say(moved.text(weights))
+
+
+def _how_to_go_on(
+    solver: Solver,
+    several: bool,
+    snapshot: str | None,
+    weights: str | None,
+    fresh: Sequence[str],
+) -> str:
+    """A line for an interrupted training: the options with which the same command goes on.
+
+    'latest' is another snapshot than this training's last one where it began from a snapshot with
+    later ones beside it; then its name is said.
+    """
+    from caffe_compat.training import snapshots
+    from reproduce.train import run
+
+    prefix = snapshots.prefix_of(solver.spec, solver.root)
+    hdf5 = solver.spec.message.snapshot_format == 0
+    last = snapshots.paths(prefix, solver.iteration, hdf5)[1]
+    which = "latest" if several or run.latest(prefix) == last else shlex.quote(str(last))
+    line = f"interrupted at iteration {solver.iteration}; to go on, give the same command"
+    if snapshot == which:
+        return f"{line} again"
+    given = {f"--snapshot {snapshot}": snapshot, "--weights": weights, "--fresh": fresh}
+    instead = " and ".join(name for name, value in given.items() if value)
+    return f"{line} with --snapshot {which}" + (f" in place of {instead}" if instead else "")
 
 
 def _tensorboard(folder: str, stack: contextlib.ExitStack) -> Callable[[Progress], None]:

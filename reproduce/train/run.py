@@ -226,6 +226,22 @@ def taken(rows: Sequence[LayerMatch]) -> list[str]:
     return lines
 
 
+def check_length(solver: Solver) -> None:
+    """See that the definition says how long to train.
+
+    Raises
+    ------
+    SolverError : it has no ``max_iter``.
+    """
+    if solver.spec.message.max_iter < 1:
+        raise SolverError("the solver has no max_iter: nothing to do")
+
+
+def nothing_left(solver: Solver) -> bool:
+    """Whether a training that goes on from a snapshot is as far already as it is to come."""
+    return bool(solver.iteration >= solver.spec.message.max_iter)
+
+
 class Interrupted:
     """Turns SIGINT and SIGTERM into a flag, so that a training ends between two iterations."""
 
@@ -301,11 +317,12 @@ def run(
 
     Raises
     ------
-    SolverError : the loss became infinite or nan; says iteration and layer.
+    SolverError : no ``max_iter``; or the loss became infinite or nan: says iteration and layer.
     DataError : the data ended or cannot be read; a snapshot was written.
     TargetError : the log cannot be written; a snapshot was, if that could be.
     """
     group = group or Group(0, 1, str(solver.device))
+    check_length(solver)
     began = solver.iteration
     try:
         with Interrupted() as interrupted:
@@ -326,9 +343,17 @@ def run(
     if group.first and not written and (not finished or m.snapshot_after_train):
         model, _ = solver.snapshot()
         say(f"snapshot {model}")
-    if finished and m.test_interval and solver.iteration % m.test_interval == 0:
-        _test(solver, say)
+    if finished:
+        last_test(solver, say)
     return bool(finished)
+
+
+def last_test(solver: Solver, say: Callable[[str], None]) -> None:
+    """Run the test nets at the end of a training, where the definition asks for that, as Caffe
+    does."""
+    interval = solver.spec.message.test_interval
+    if interval and solver.iteration % interval == 0:
+        _test(solver, say)
 
 
 def _append(log: IO[str], report: Progress) -> None:
@@ -349,8 +374,6 @@ def _reports(
     solver: Solver, interrupted: Interrupted, group: Group, say: Callable[[str], None]
 ) -> Iterator[Progress]:
     m = solver.spec.message
-    if m.max_iter < 1:
-        raise SolverError("the solver has no max_iter: nothing to do")
     first = next((shape[0] for shape in solver.feed.shapes.values() if shape), 1)
     batch = first * m.iter_size * group.world
     since, count = time.monotonic(), 0

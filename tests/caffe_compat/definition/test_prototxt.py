@@ -9,6 +9,7 @@ import pytest
 
 from caffe_compat import PrototxtError, parse_net, read_net, read_solver
 from caffe_compat.definition.prototxt import parse_solver
+from caffe_compat.definition.schema import known_fields
 from caffe_compat.errors import UnsupportedLayer
 from tests.paths import GOLDEN
 
@@ -265,3 +266,75 @@ def test_an_unsupported_type_is_named_before_its_field(text: str) -> None:
 def test_a_wrong_field_of_a_known_type_is_named() -> None:
     with pytest.raises(PrototxtError, match="has no field 'kernel'"):
         parse_net('layer { name: "a" convolution_param { kernel: 1 } type: "Convolution" }')
+
+
+_A_NET = 'name: "x"\nlayer { name: "a" type: "ReLU" bottom: "b" top: "c" }'
+_A_SOLVER = 'net: "n.prototxt"\ntest_iter: [1, 2]\nlr_policy: "fixed" solver_mode: GPU'
+
+
+def test_a_network_and_a_solver_given_for_each_other() -> None:
+    for text in (_A_NET, f"debug_info: true {_A_NET}", 'layers { type: RELU } input: "a"'):
+        with pytest.raises(PrototxtError) as raised:
+            parse_solver(text, "net.prototxt")
+        assert str(raised.value) == (
+            "net.prototxt: is a network's definition, not a solver's; give the solver, whose 'net' "
+            "names this file"
+        )
+    with pytest.raises(PrototxtError) as raised:
+        parse_net(_A_SOLVER, "solver.prototxt")
+    assert str(raised.value) == (
+        "solver.prototxt: is a solver's definition, not a network's; give the network's, which "
+        "the solver's 'net' names"
+    )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f'{_A_SOLVER}\nname: "x"',  # a solver with a field too many
+        f"{_A_SOLVER}\n{_A_NET}",  # both in one
+        'net_param { } name: "x"',
+        'name: "x"',
+        f'{_A_NET} "not closed',
+    ],
+)
+def test_a_field_of_a_network_in_a_solver_is_no_network(text: str) -> None:
+    with pytest.raises(
+        PrototxtError, match=r"s\.prototxt:\d: (name|layer): SolverParameter has no"
+    ):
+        parse_solver(text, "s.prototxt")
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (
+            "layer { include { fase: TRAIN } }",
+            "NetStateRule has no field 'fase'; did you mean 'phase'? Known: phase, min_level, "
+            "max_level, stage, not_stage",
+        ),
+        (
+            'layer { name: "a" xyzzy { } type: "ReLU" include { fire: 1 } }',
+            "LayerParameter has no field 'xyzzy'. Known: ",
+        ),
+        (
+            "layer { pooling_parm { } }",
+            "has no field 'pooling_parm'; did you mean 'pooling_param'",
+        ),
+        ("layer { include { x: 1 } }", "has no field 'x'. Known: phase, min_level"),
+    ],
+)
+def test_the_names_that_are_known(text: str, says: str) -> None:
+    with pytest.raises(PrototxtError) as raised:
+        parse_net(text)
+    assert says in str(raised.value)
+    assert str(raised.value).count(",") < 25  # not every name of a long list
+
+
+def test_a_long_list_says_how_many_it_leaves_out() -> None:
+    """Together with those that are named, they are all."""
+    count = len(known_fields("SolverParameter"))
+    with pytest.raises(PrototxtError, match=rf"'base_lr'\? There are {count - 1} others$"):
+        parse_solver("base_rl: 1")
+    with pytest.raises(PrototxtError, match=rf"Known: train_net, .* and {count - 20} others$"):
+        parse_solver("xyzzy: 1")

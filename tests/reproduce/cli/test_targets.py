@@ -12,6 +12,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 from caffe_compat.files import TargetError, check_target, make_folder, open_to_append, write_text
+
+
+from caffe_compat.definition.prototxt import read_solver
+from caffe_compat.files import TargetError, make_folder, open_to_append
 from reproduce.cli import common, export, train
 from reproduce.people.annotation import write_json
 from reproduce.records import store
@@ -206,3 +210,98 @@ def test_pictures_of_records_have_the_format_of_their_names(
     assert refused.exit_code == 2
     assert "ending .png, .jpg or .jpeg" in refused.output
     assert not (tmp_path / "x.gif").exists()
+
+
+def _proto(out: Path, *more: str) -> Result:
+    return _run("export", ["proto", "-o", str(out), "--stages", "2", *more])
+
+
+def _texts(folder: Path) -> dict[str, str]:
+    return {path.name: path.read_text() for path in folder.iterdir()}
+
+
+def test_definitions_edited_by_hand_are_not_overwritten(tmp_path: Path) -> None:
+    """Every file with another text is named, before anything is written; the same text is fine."""
+    out = tmp_path / "net"
+    for _ in range(2):
+        assert _proto(out).exit_code == 0
+    (out / "pose_solver.prototxt").write_text('net: "mine.prototxt"')
+    (out / "pose_train_test.prototxt").unlink()
+    before = _texts(out)
+    result = _proto(out)
+    assert result.exit_code == 2
+    assert result.output == (
+        f"error: {out}: pose_solver.prototxt exists already with another text; remove it or choose "
+        "another folder with -o\n"
+    )
+    (out / "pose_train_test.prototxt").mkdir()
+    result = _proto(out)
+    assert result.exit_code == 2
+    assert (
+        "pose_train_test.prototxt, pose_solver.prototxt exist already with other texts; remove them"
+        in result.stderr
+    )
+    (out / "pose_train_test.prototxt").rmdir()
+    assert _texts(out) == before
+    (out / "pose_solver.prototxt").unlink()
+    assert _proto(out).exit_code == 0
+    assert set(_texts(out)) == {*before, "pose_train_test.prototxt"}
+
+
+def test_definitions_of_another_scheme_are_named(tmp_path: Path) -> None:
+    out = tmp_path / "net"
+    assert _proto(out, "--scheme", "fine-tuned").exit_code == 0
+    before = _texts(out)
+    others = (
+        "pose_solver_stage1.prototxt, pose_solver_stage2.prototxt, "
+        "pose_train_test_stage1.prototxt, pose_train_test_stage2.prototxt"
+    )
+    result = _proto(out, "--batch", "3")
+    assert result.exit_code == 2
+    assert f"(there too, and not of this --scheme: {others})" in result.stderr
+    assert _texts(out) == before
+    # the joint training of both schemes is the same: nothing would be lost
+    result = _proto(out)
+    assert result.exit_code == 0
+    assert f"beside them, of another --scheme or --stages: {others}\n" in result.output
+    assert _texts(out) == before
+
+
+@pytest.mark.parametrize(
+    ("item", "says"),
+    [
+        ("base_lr", "expected FIELD=VALUE, such as --solver base_lr=0.001"),
+        ("=3", "expected FIELD=VALUE, such as --solver base_lr=0.001"),
+        ("base lr=3", "expected FIELD=VALUE, such as --solver base_lr=0.001"),
+        ("base_lr=", "expected a number, found '\"\"'"),
+        ("base_lr=1 gamma:2", "expected a number, found '\"1 gamma:2\"'"),
+        ("base_rl=1", "SolverParameter has no field 'base_rl'; did you mean 'base_lr'?"),
+        ("name=x", "SolverParameter has no field 'name'."),
+    ],
+)
+def test_fields_of_a_solver_that_cannot_be_set(item: str, says: str, tmp_path: Path) -> None:
+    result = _proto(tmp_path / "net", "--solver", item)
+    assert result.exit_code == 2
+    assert result.output.startswith(f"error: --solver {item}: {says}")
+    assert result.output.count("\n") == 1
+    assert not (tmp_path / "net").exists()
+
+
+def test_fields_of_a_solver_have_their_own_types(tmp_path: Path) -> None:
+    items = {
+        "base_lr": "1e-05",
+        "snapshot_after_train": "false",
+        "solver_mode": "CPU",
+        "lr_policy": "multistep",
+        "snapshot_prefix": '2024/my "run"\\x',
+    }
+    words = [word for name, value in items.items() for word in ("--solver", f"{name}={value}")]
+    steps = ["--solver", "stepvalue=10", "--solver", "stepvalue=20"]
+    result = _proto(tmp_path, *words, *steps)
+    assert result.exit_code == 0, result.output
+    made = read_solver(tmp_path / "pose_solver.prototxt").message
+    assert (made.base_lr, made.lr_policy) == (pytest.approx(1e-5), "multistep")
+    assert made.snapshot_prefix == items["snapshot_prefix"]
+    assert made.snapshot_after_train is False
+    assert list(made.stepvalue) == [10, 20]
+    assert _proto(tmp_path / "b", "--solver", "snapshot_prefix=2024").exit_code == 0

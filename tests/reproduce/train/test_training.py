@@ -133,7 +133,8 @@ def test_a_signal_to_the_whole_group_snapshots_and_ends(
             break
     rest = child.communicate(timeout=60)[0]
     assert child.returncode == 0, rest
-    assert "interrupted; go on with --snapshot latest" in rest
+    assert "interrupted at iteration" in rest
+    assert "to go on, give the same command with --snapshot latest\n" in rest
     assert list((tmp_path / "snap2").glob("pose_iter_*.solverstate"))
 
 
