@@ -11,11 +11,8 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from caffe_compat.files import TargetError, check_target, make_folder, open_to_append, write_text
-
-
 from caffe_compat.definition.prototxt import read_solver
-from caffe_compat.files import TargetError, make_folder, open_to_append
+from caffe_compat.files import TargetError, check_target, make_folder, open_to_append, write_text
 from reproduce.cli import common, export, train
 from reproduce.people.annotation import write_json
 from reproduce.records import store
