@@ -136,7 +136,7 @@ LSP test images, {
         } people, PCK at 0.2 (person-centric), by the original protocol of seven scales: {
             score["hits"]
         } of
-{score["counted"]} joints; and with its middle scale alone, in a seventh of the time.
+{score["counted"]} joints; and with its middle scale alone, in less time.
 
 | | seven scales | one scale |
 |---|---|---|

@@ -96,10 +96,14 @@ def group(device: str) -> Iterator[Group]:
         yield Group(rank, world, device)
         # all leave together: gloo's threads abort a process whose partner is gone already
         dist.barrier()
+        # they may still hold Python's objects of that barrier; who takes the group away now would
+        # wait for them while they wait for Python
+        time.sleep(_CALM)
     finally:
         dist.destroy_process_group()
 
 
+_CALM = 0.5  # seconds; the threads need a few thousandths, and more on a busy machine
 _LOOK = 1.0  # seconds between two looks whether the parent lives
 
 

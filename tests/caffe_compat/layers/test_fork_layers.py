@@ -351,6 +351,52 @@ def test_what_is_refused(layer: str, said: str) -> None:
         net_of(layer, x=_X)
 
 
+@pytest.mark.parametrize(
+    ("layer", "shapes", "said"),
+    [
+        ("SmoothL1Loss", {"x": (2, 3, 4), "y": (2, 4, 3)}, "the same axes"),
+        ("SmoothL1Loss", {"x": (2, 12), "y": (2, 3, 4)}, "the same axes"),
+        ("SmoothL1Loss", {"x": (1, 2, 1, 1, 3), "y": (1, 2, 1, 1, 3)}, "4 axes or fewer"),
+        (
+            "DetectionOutput detection_output_param { num_classes: 2 nms_param { nms_threshold: 0.4 } "
+            "keep_top_k: 5 }",
+            {"loc": (1, 3, 4), "conf": (1, 3, 2), "prior": (1, 2, 12)},
+            "offsets of N×12",
+        ),
+    ],
+)
+def test_shapes_are_compared_axis_by_axis(
+    layer: str, shapes: dict[str, tuple[int, ...]], said: str
+) -> None:
+    with pytest.raises(PrototxtError, match=said):
+        net_of(layer, **{name: np.zeros(shape, np.float32) for name, shape in shapes.items()})
+
+
+def test_prior_boxes_of_blobs_with_fewer_axes() -> None:
+    """Missing axes are 1; where the picture's size is given, its blob is not looked at."""
+    sized = "PriorBox prior_box_param { min_size: 4 img_size: 20 }"
+    lacking = np.zeros((2, 3, 4), np.float32)
+    net = net_of(sized, x=lacking, image=np.zeros((1, 2, 3, 4, 5), np.float32))
+    full = net_of(sized, x=lacking[..., None], image=np.zeros((1, 3, 8, 8), np.float32))
+    ours = _run(net, x=lacking, image=np.zeros((1, 2, 3, 4, 5), np.float32))
+    np.testing.assert_array_equal(
+        ours, _run(full, x=lacking[..., None], image=np.zeros((1, 3, 8, 8), np.float32))
+    )
+
+
+def test_a_prior_box_without_area_is_refused() -> None:
+    net = net_of(
+        "DetectionOutput detection_output_param { num_classes: 2 code_type: CENTER_SIZE "
+        "nms_param { nms_threshold: 0.4 } keep_top_k: 5 }",
+        loc=np.zeros((1, 4), np.float32),
+        conf=np.ones((1, 2), np.float32),
+        prior=np.zeros((1, 2, 4), np.float32),
+    )
+    flat = np.array([[[0.2, 0.1, 0.2, 0.4], [0.1] * 4]], np.float32)
+    with pytest.raises(PrototxtError, match="a width and a height above 0"):
+        _run(net, loc=np.zeros((1, 4), np.float32), conf=np.ones((1, 2), np.float32), prior=flat)
+
+
 @pytest.mark.parametrize("ratios", [[], [2.0], [2.0, 3.0]])
 @pytest.mark.parametrize("large", [None, 25.0])
 def test_prior_boxes_as_the_reference(ratios: list[float], large: float | None) -> None:

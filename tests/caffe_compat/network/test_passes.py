@@ -76,7 +76,7 @@ def test_chain_in_place(tmp_path: Path) -> None:
     assert passes(face(tmp_path, FORCE + X + chain + OUT), [-1, -2, -3], "y") == [0.25] * 3
 
 
-@pytest.mark.parametrize("kind", ["Split", "Flatten", "Reshape", "Concat", "Slice"])
+@pytest.mark.parametrize("kind", ["Split", "Flatten", "Reshape", "Concat", "Slice", "Permute"])
 def test_siblings_see_what_is_written_in_place(kind: str, tmp_path: Path) -> None:
     options = "reshape_param { shape { dim: 3 dim: 1 } }" if kind == "Reshape" else ""
     text = X + layer("Power", "x", "c") + layer(kind, "c", "f", options)
@@ -89,6 +89,14 @@ def test_siblings_see_what_is_written_in_place(kind: str, tmp_path: Path) -> Non
     assert gradient == [1, 1, 11]  # y's reader knows nothing of the ReLU
     values = Net(parse_net(text))(torch.tensor([[-1.0, 0, 2]]))
     assert values["y"].tolist() == [[0, 0, 2]]
+
+
+def test_normalize_in_place_gives_its_bottom_no_gradient(tmp_path: Path) -> None:
+    """The fork writes over the top's gradient before it subtracts from it; the scale's is whole."""
+    text = FORCE + X + layer("Normalize", "x", "x", "norm_param { channel_shared: true }", "n")
+    net = face(tmp_path, text + OUT)
+    assert passes(net, [3, 4, 0], "y") == [0, 0, 0]
+    assert net.params["n"][0].diff.ravel().tolist() == pytest.approx([0.6 + 0.8])
 
 
 def test_a_parameter_is_overwritten_with_its_blob(tmp_path: Path) -> None:

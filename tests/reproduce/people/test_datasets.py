@@ -12,13 +12,14 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import scipy.io
 from click.testing import CliRunner
 
 from caffe_compat.errors import CaffeCompatError, DataError
 from reproduce.cli import export
 from reproduce.people import annotation, coco_files, flic_files, lsp_files, matfile, mpii_files
 from reproduce.people.imagesize import image_size
-from reproduce.people.skeletons import MPII_JOINTS, PARTS_9
+from reproduce.people.skeletons import LSP_JOINTS, MPII_JOINTS, PARTS_9
 from tests.paths import DATA, GOLDEN, needs_data
 
 _SETS = GOLDEN / "matlab" / "datasets"
@@ -49,6 +50,59 @@ def test_flic_equals_the_original() -> None:
         pytest.skip(f"no recorded outputs at {GOLDEN}")
     people = flic_files.read_training(_SETS / "flic_examples.mat", DATA / "flic" / "images")
     assert annotation.to_json(people) == (_JSON / "flic.json").read_text()
+
+
+def _flic_examples(folder: Path, rows: list[tuple[str, bool]]) -> Path:
+    """A file of examples; each is given by its image and whether it is for testing."""
+    kinds = [("filepath", object), ("coords", object), ("torsobox", object)]
+    examples = np.zeros((1, len(rows)), [*kinds, ("istrain", object), ("istest", object)])
+    for i, (name, test) in enumerate(rows):
+        cv2.imwrite(str(folder / name), np.zeros((40, 50, 3), np.uint8))
+        coords = np.arange(22.0).reshape(2, 11) + i
+        box = np.array([1.0, 2, 20, 30])
+        examples[0, i] = (name, coords, box, not test, test)
+    scipy.io.savemat(folder / "examples.mat", {"examples": examples})
+    return folder / "examples.mat"
+
+
+def test_flic_numbers_and_fellows_are_the_files(tmp_path: Path) -> None:
+    """Examples are numbered as they stand in the file, and those for testing are among the others,
+    as the original script has it."""
+    rows = [("a.png", True), ("b.png", False), ("c.png", False), ("b.png", True), ("d.png", False)]
+    people = flic_files.read_training(_flic_examples(tmp_path, rows), tmp_path)
+    assert [a.annolist_index for a in people] == [2, 3, 5]
+    assert [len(a.others) for a in people] == [1, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("rows", "others"),
+    [
+        (["a", "a", "b"], 7),  # behind joint_self where the first person has some
+        (["b", "a", "a"], 11),  # else at the end
+        (["a", "b", "c"], None),  # where nobody has, there are no such fields
+    ],
+)
+def test_flic_fields_as_matlab_fills_them_in(
+    rows: list[str], others: int | None, tmp_path: Path
+) -> None:
+    examples = _flic_examples(tmp_path, [(f"{name}.png", False) for name in rows])
+    text = annotation.to_json(flic_files.read_training(examples, tmp_path))
+    for record in json.loads(text)["root"]:
+        fields = list(record)
+        assert ("joint_others" in fields) == (others is not None)
+        assert others is None or fields.index("joint_others") == others
+    (tmp_path / "o.json").write_text(text)
+    assert len(annotation.read_json(tmp_path / "o.json")) == 3
+
+
+def test_a_limb_that_is_never_seen_with_the_head_counts_nowhere() -> None:
+    """MATLAB's median of nothing is NaN, which its quantile leaves out."""
+    joints = np.ones((1, 14, 3))
+    joints[0, :, :2] = np.arange(28).reshape(14, 2) * 3
+    joints[0, LSP_JOINTS.index("head"), 2] = 0
+    visible = joints[0, joints[0, :, 2] == 1, :2]
+    fit = np.ptp(visible, axis=0).max() * lsp_files.TARGET_DIST / (lsp_files.BOXSIZE - 64)
+    assert lsp_files.scales(joints) == pytest.approx([fit])
 
 
 @needs_data

@@ -301,7 +301,8 @@ def test_people_of_different_joints_are_not_exported(tmp_path: Path) -> None:
         "leeds": [replace(one, dataset="LEEDS", others=()) for one in people[3:]],
         "flic": flic,
         "both": people[:3] + flic,
-        "others": [replace(people[2], others=flic[2].others)],
+        "others": [replace(flic[2], others=people[2].others)],
+        "short": [replace(people[2], others=flic[2].others)],
     }
     for name, content in files.items():
         annotation.write_json(tmp_path / f"{name}.json", content)
@@ -323,7 +324,7 @@ def test_people_of_different_joints_are_not_exported(tmp_path: Path) -> None:
             ("both",),
             r"both\.json: im0003\.jpg: a person in it has 9 joints, those before it have 16",
         ),
-        (("others",), r"others\.json: im0002\.png: a person in it has 9 joints, .* have 16"),
+        (("others",), r"others\.json: im0005\.\w+: a person in it has 16 joints, .* have 9"),
     ):
         result = run(*names)
         assert result.exit_code == 2, result.output
@@ -332,6 +333,8 @@ def test_people_of_different_joints_are_not_exported(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"im0003\.jpg: a person in it has 9 joints"):
         store.plan(files["both"])
     assert run("mpi", "leeds").exit_code == 0
+    shutil.rmtree(tmp_path / "l")
+    assert run("short").exit_code == 0  # others in an image may have fewer, as MPII's have
 
 
 def test_a_person_without_joints_goes_with_any(tmp_path: Path) -> None:
