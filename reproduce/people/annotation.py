@@ -198,17 +198,19 @@ _ORDERS = {
     ),
 }
 _OTHERS = ("joint_others", "scale_provided_other", "objpos_other")
+# The field behind which a data set's script fills in the others, where it does so for some alone.
+_OTHERS_BEHIND = {"FLIC": "joint_self"}
 
 
 def _order(dataset: str, people: Sequence[Annotation]) -> tuple[str, ...]:
     """The fields of a data set's records. MATLAB gives all of them the fields that one has, in the
-    order in which they were first filled in: FLIC's script has the others between two of a
-    person's own."""
+    order in which they were first filled in."""
     order = _ORDERS.get(dataset, _ORDERS["MPI"])
-    if dataset != "FLIC" or not any(person.others for person in people):
+    behind = _OTHERS_BEHIND.get(dataset)
+    if behind is None or not any(person.others for person in people):
         return order
-    behind = order.index("joint_self") + 1 if people[0].others else len(order)
-    return (*order[:behind], *_OTHERS, *order[behind:])
+    place = order.index(behind) + 1 if people[0].others else len(order)
+    return (*order[:place], *_OTHERS, *order[place:])
 
 
 def _fields(a: Annotation) -> dict[str, str]:
