@@ -85,6 +85,8 @@ class Eltwise(Layer):
         return (top,)
 
     def backward_overwritten(self, blobs: Overwritten) -> tuple[Tensor, ...] | None:
+        if not self.works_in_place and "top" not in self.reads:
+            return None
         diff = blobs.diffs[0]
         slopes = [self._slope(number, blobs) for number in range(len(blobs.bottoms))]
         if self.works_in_place:
@@ -92,8 +94,6 @@ class Eltwise(Layer):
             first = slopes[0] * (slopes[0] if self.operation == "PROD" else diff)
             rest = first if blobs.seen[0].requires_grad else diff
             return (first, *(slope * rest for slope in slopes[1:]))
-        if "top" not in self.reads:
-            return None
         return tuple(slope * diff for slope in slopes)
 
     def _slope(self, number: int, blobs: Overwritten) -> Tensor:

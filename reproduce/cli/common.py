@@ -101,22 +101,12 @@ class DataFolder(FilePath):
     name = "folder"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Refuse a folder that does not exist."""
+        """Refuse a folder that does not exist, and what is none."""
         folder = super().convert(value, param, ctx)
-        check_data_folder(os.fspath(folder))
+        if not os.path.isdir(folder):
+            found = "is no folder" if os.path.exists(folder) else "no such folder"
+            raise CaffeCompatError(f"{os.fspath(folder)}: {found} (--data)")
         return folder
-
-
-def check_data_folder(folder: str) -> None:
-    """See that the folder that ``--data`` names exists.
-
-    Raises
-    ------
-    CaffeCompatError : it does not, or is something else.
-    """
-    if not os.path.isdir(folder):
-        found = "is no folder" if os.path.exists(folder) else "no such folder"
-        raise CaffeCompatError(f"{folder}: {found} (--data)")
 
 
 FILE = FilePath()
@@ -191,31 +181,12 @@ def _usage_in_one_line() -> Iterator[None]:
         raise CaffeCompatError(f"{said}{advice}") from error
 
 
-class Command(click.Command):
-    """A click command that turns its exceptions and ours into one line and exit code 2."""
-
-    def main(self, *args: Any, **kwargs: Any) -> Any:
-        return run_reporting(lambda: click.Command.main(self, *args, **kwargs))
-
-    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
-        """Read the options; what is wrong with them is one line."""
-        with _usage_in_one_line():
-            return super().make_context(*args, **kwargs)
-
-    def invoke(self, ctx: click.Context) -> Any:
-        """Run it; an interruption ends with exit code 130."""
-        with _usage_in_one_line():
-            return _invoke(self, lambda: click.Command.invoke(self, ctx))
-
-
-class CommandGroup(click.Group):
-    """A click group whose commands turn click's exceptions and ours into one line and exit code
+class Reporting(click.Command):
+    """A click command or group that turns click's exceptions and ours into one line and exit code
     2."""
 
-    command_class = Command
-
     def main(self, *args: Any, **kwargs: Any) -> Any:
-        return run_reporting(lambda: click.Group.main(self, *args, **kwargs))
+        return run_reporting(lambda: super(Reporting, self).main(*args, **kwargs))
 
     def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
         """Read the options; what is wrong with them is one line."""
@@ -223,9 +194,22 @@ class CommandGroup(click.Group):
             return super().make_context(*args, **kwargs)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Find the command and run it; an unknown one is one line."""
+        """Run it; an unknown command of a group is one line."""
         with _usage_in_one_line():
             return super().invoke(ctx)
+
+
+class Command(Reporting):
+    """One of our commands; an interruption ends with exit code 130."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        return _invoke(self, lambda: super(Command, self).invoke(ctx))
+
+
+class CommandGroup(Reporting, click.Group):
+    """A group of our commands."""
+
+    command_class = Command
 
 
 def run_reporting(call: Callable[[], Any]) -> Any:

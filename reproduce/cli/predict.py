@@ -17,13 +17,13 @@ from reproduce.cli import predict_checks, predict_values
 from reproduce.cli.common import (
     BAD_INPUT,
     BENCHMARK_NAME,
+    DATA_FOLDER,
     FAILED_CHECK,
     FILE,
     MODEL,
     PROTOCOL_NAME,
     AnyReal,
     Command,
-    check_data_folder,
     common,
     device_option,
     engine_option,
@@ -147,7 +147,7 @@ _DETECTORS = ("auto", "heads", "hog", "person")
     type=BENCHMARK_NAME,
     help="Benchmark: predict a data set's test images and score them.",
 )
-@click.option("--data", type=FILE, help="Folder that holds the data set.")
+@click.option("--data", type=DATA_FOLDER, help="Folder that holds the data set.")
 @click.option(
     "--limit",
     type=click.IntRange(min=1),
@@ -254,8 +254,6 @@ def main(
     images, videos, cameras = predict_values.inputs(inputs)
     predict_checks.check_inputs(images, [*videos, *cameras], page, limit)
     where, lost = _where(boxes, box, [*images, *videos])
-    if data is not None:
-        check_data_folder(data)
     test = open_for_testing(dataset, str(data)) if dataset else None
     if test is not None:
         test.people()  # says what is missing in --data before a folder is made
