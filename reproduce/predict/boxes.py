@@ -29,8 +29,9 @@ UNIT_HEIGHT = 200.0
 MIN_SIDE = 8.0  # pixels; the networks see nothing of a person that is smaller
 _FORM = "expected four numbers x, y, width, height with a positive size"
 _WHAT = "file of boxes"
-# What a CSV file's heading may call x, y, width and height, in small letters alone.
+# What is left out of a heading before it is compared: the unit of pixels, and marks.
 _UNIT_OR_MARK = re.compile(r"[(\[]\s*(px|pixels?)\s*[)\]]|[^a-z]")
+# What a CSV file's heading may call x, y, width and height, in small letters alone.
 _HEADING = (("x", "xmin", "left"), ("y", "ymin", "top"), ("w", "width"), ("h", "height"))
 # Where a row stands, its image, and a call that gives its box or raises what is wrong with it.
 _Row = tuple[str, str, Callable[[], Box]]
