@@ -332,7 +332,7 @@ def test_the_model_chooses_the_range(tmp_path: Path, pose: Path) -> None:
         ("--octave 3 --protocol lsp", "--protocol demo"),
         ("--detect --box 1,2,30,40", "exclude"),
         ("--limit 3", "here are only photographs"),
-        ("--data /no/such/folder", "--data is the folder of a --dataset"),
+        ("--data .", "--data is the folder of a --dataset"),
         ("--person-scales 1", "--person-scales goes with --detect person"),
         ("--person-threshold 0.5", "--person-threshold goes with --detect person"),
         ("--person-prototxt x.prototxt", "--person-prototxt goes with --detect person"),
