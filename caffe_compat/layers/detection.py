@@ -54,11 +54,11 @@ class PriorBox(Layer):
         for ratio in o.aspect_ratio:
             if ratio <= 0:
                 raise self.error("must be above 0", "aspect_ratio")
-            for value in (ratio, 1 / ratio) if o.flip else (ratio,):
-                if all(abs(value - known) >= 1e-6 for known in self.ratios):
-                    self.ratios.append(value)
-                elif value is ratio:
-                    break  # Caffe looks at the ratio alone: a known one brings no inverse
+            if any(abs(ratio - known) < 1e-6 for known in self.ratios):
+                continue  # a known ratio brings no inverse either
+            self.ratios.append(ratio)
+            if o.flip:
+                self.ratios.append(1 / ratio)
         self.variances = list(o.variance) or [0.1]
         if len(self.variances) not in (1, 4) or min(self.variances) <= 0:
             raise self.error("give none, one or four values above 0", "variance")
