@@ -152,6 +152,26 @@ def open_to_append(path: str | os.PathLike[str]) -> IO[str]:
         raise _refusal(name, error) from None
 
 
+@contextlib.contextmanager
+def results_folder(path: str | os.PathLike[str]) -> Iterator[None]:
+    """A folder for results, made at once, so that work is not lost for want of a place; where the
+    work fails before it wrote anything, a folder that was not there before is gone again.
+
+    Raises
+    ------
+    TargetError : the folder cannot be made or written to.
+    """
+    was_there = os.path.isdir(path)
+    make_folder(path)
+    try:
+        yield
+    except BaseException:
+        if not was_there:
+            with contextlib.suppress(OSError):  # something was written
+                os.rmdir(path)
+        raise
+
+
 def make_folder(path: str | os.PathLike[str]) -> None:
     """Make a folder for results, or see that the one that is there can be written to.
 

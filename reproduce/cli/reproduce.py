@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib
 import sys
@@ -10,9 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
 from caffe_compat.errors import CaffeCompatError
-from caffe_compat.files import make_folder
+from caffe_compat.files import results_folder
 from reproduce.cli.common import (
     FAILED_CHECK,
     FILE,
@@ -86,7 +88,8 @@ def _tell_empty(data: str, own_results: bool) -> None:
     from reproduce.benchmarks.registry import benchmarks
 
     folders = {one.folder for one in benchmarks().values()} | {"release", "predictions"}
-    if own_results or any((Path(data) / folder).is_dir() for folder in folders):
+    places = [Path(data) / folder for folder in folders]
+    if own_results or any(place.is_dir() and any(place.iterdir()) for place in places):
         return
     click.echo(
         f"nothing was checked: {data} holds none of the data (--data); the page shows only what "
@@ -191,8 +194,9 @@ def _command(name: str, module: str) -> None:
 
         made = importlib.import_module(f"reproduce.figures.{module}")
         folder = Path(out)
-        make_folder(folder)
-        for path in made.make(Path(data), folder):
+        with results_folder(folder):
+            paths = made.make(Path(data), folder)
+        for path in paths:
             click.echo(str(path))
         if made.CHECKED:
             outcomes = run(data, made.CHECKED)
@@ -232,14 +236,14 @@ def _training_command(name: str, module: str, plan: str) -> None:
         default=3,
         show_default=True,
         type=click.IntRange(1, 6),
-        help="Of the networks compared.",
+        help="Of the networks compared; fig4 compares networks of one stage.",
     )
     @click.option(
         "--seeds",
         default=1,
         show_default=True,
         type=click.IntRange(1, 1000),
-        help="Trainings of each network.",
+        help="Trainings of each network that a verdict hangs on; fig4: of each.",
     )
     @click.option(
         "--work",
@@ -248,7 +252,7 @@ def _training_command(name: str, module: str, plan: str) -> None:
         type=FILE,
         help="Trainings and records.",
     )
-    @click.option("--results", type=FILE, help="Folder of results (default: WORK/results).")
+    @click.option("--results", type=FILE, help="Folder of results (default: WORK/PROFILE/results).")
     @device_option
     @click.option(
         "--workers", default=1, show_default=True, type=WORKERS, help="Processes that make samples."
@@ -297,8 +301,9 @@ def _training_command(name: str, module: str, plan: str) -> None:
         from reproduce.runtime.provenance import provenance
         from reproduce.runtime.side_by_side import run_side_by_side
 
-        given = {"--results": results, "--train-only": train_only, "--dry-run": dry_run}
-        _alone(stored, [option for option, value in given.items() if value])
+        if stored:
+            _refuse_with_stored("train_only", "dry_run", "results", "work", "only", "jobs", "seeds")
+            _refuse_with_stored("workers", "device")
         chosen = plans.PROFILES[profile]
         wanted = getattr(plans, plan)(chosen, stages, seeds)
         if only is not None:
@@ -318,47 +323,47 @@ def _training_command(name: str, module: str, plan: str) -> None:
         if dry_run:
             _print_plan(chosen, wanted, folder)
             return
-        if not train_only:
-            make_folder(out)
-        if not stored and jobs > 1:
-            where = ("--data", data, "--work", work, "--results", str(folder), "--device", device)
-            how = ("--stages", stages, "--seeds", seeds, "--workers", workers, "--train-only")
-            which = ("--only", only) if only is not None else ()
-            arguments = (name, "--profile", profile, *where, *how, *which)
-            if not run_side_by_side("reproduce.cli.reproduce", [str(a) for a in arguments], jobs):
-                click.echo("interrupted; the same command goes on")
-                return
+        command = f"{name} --profile {profile} --stages {stages}"
+        command += f" --seeds {seeds}" if seeds > 1 else ""
+        places = Path(data), Path(work) / profile, folder
         if not stored:
-            with processes.group(choose(device)) as group:
-                say = click.echo if group.first else _silent
-                lab = Lab(
-                    chosen,
-                    Path(data),
-                    Path(work) / profile,
-                    folder,
-                    say,
-                    device=group.device,
-                    workers=workers,
-                    group=group,
-                    command=f"{name} --profile {profile} --stages {stages}",
-                )
-                if not lab.run(wanted):
-                    say("interrupted; the same command goes on")
+            Lab(chosen, *places, _silent).check_data(wanted)
+        with contextlib.nullcontext() if train_only else results_folder(out):
+            if not stored and jobs > 1:
+                where = ("--data", data, "--work", work, "--results", folder, "--device", device)
+                how = ("--stages", stages, "--seeds", seeds, "--workers", workers, "--train-only")
+                which = ("--only", only) if only is not None else ()
+                words = [str(word) for word in (name, "--profile", profile, *where, *how, *which)]
+                if not run_side_by_side("reproduce.cli.reproduce", words, jobs):
+                    click.echo("interrupted; the same command goes on")
                     return
-                if not group.first or train_only:
-                    return
-        made = importlib.import_module(f"reproduce.figures.{module}")
-        found = read_results(folder)
-        about = provenance(
-            f"cpm-reproduce {name} --profile {profile} --stages {stages}", str(folder)
-        )
-        paths = made.make(found, Path(out), about, stages, Path(data))
-        if not paths:
-            raise CaffeCompatError(f"{folder}: holds no results for this figure yet")
-        for path in paths:
-            click.echo(str(path))
-        for claim in made.claims(found, stages) if profile != "smoke" else ():
-            click.echo(_verdict(claim))
+            if not stored:
+                with processes.group(choose(device)) as group:
+                    say = click.echo if group.first else _silent
+                    lab = Lab(
+                        chosen,
+                        *places,
+                        say,
+                        device=group.device,
+                        workers=workers,
+                        group=group,
+                        command=command,
+                    )
+                    if not lab.run(wanted):
+                        say("interrupted; the same command goes on")
+                        return
+                    if not group.first or train_only:
+                        return
+            made = importlib.import_module(f"reproduce.figures.{module}")
+            found = read_results(folder)
+            about = provenance(f"cpm-reproduce {command}", str(folder))
+            paths = made.make(found, Path(out), about, stages, Path(data))
+            if not paths:
+                raise CaffeCompatError(f"{folder}: holds no results for this figure yet")
+            for path in paths:
+                click.echo(str(path))
+            for claim in made.claims(found, stages) if profile != "smoke" else ():
+                click.echo(_verdict(claim))
 
     figure.help = (
         f"Figure {name.removeprefix('fig')} by training: runs what has no result yet, "
@@ -374,10 +379,13 @@ def _verdict(claim: Claim) -> str:
     return f"{said}; {'the rule: ' if claim.tested else ''}{claim.why}"
 
 
-def _alone(stored: bool, others: Sequence[str]) -> None:
+def _refuse_with_stored(*names: str) -> None:
     """Refuse options that ``--stored``, which only draws, leaves without effect."""
-    if stored and others:
-        raise CaffeCompatError(f"--stored and {others[0]} exclude each other")
+    context = click.get_current_context()
+    for name in names:
+        if context.get_parameter_source(name) is not ParameterSource.DEFAULT:
+            option = f"--{name.replace('_', '-')}"
+            raise CaffeCompatError(f"--stored and {option} exclude each other")
 
 
 def _print_plan(profile: Profile, wanted: Sequence[Experiment], folder: Path) -> None:
@@ -440,13 +448,19 @@ def _silent(anything: object) -> None:
 def report(data: str, profile: str, results: str | None, stages: int, out: str) -> None:
     """One page with every figure, claim and number: OUT/index.html. Trains nothing; what is missing
     is said."""
-    from reproduce.experiments.results import stored_folder
+    from reproduce.experiments.results import read_results, stored_folder
     from reproduce.report import page as made
 
-    make_folder(out)
     folder = Path(results) if results else stored_folder(profile)
-    click.echo(str(made.make(Path(data), Path(out), folder, profile, click.echo, stages)))
-    _tell_empty(data, bool(results) and any(folder.glob("*.json")))
+    if not read_results(folder) and results:
+        raise CaffeCompatError(
+            f"{folder}: holds no results of experiments (--results); expected the folder that "
+            "cpm-reproduce fig6 makes, WORK/PROFILE/results"
+        )
+    with results_folder(out):
+        page = made.make(Path(data), Path(out), folder, profile, click.echo, stages)
+    click.echo(str(page))
+    _tell_empty(data, bool(results))
 
 
 @main.command("all")
@@ -476,7 +490,6 @@ def all_(
     from reproduce.report import page as made
     from reproduce.runtime.device import choose
 
-    make_folder(out)
     chosen = plans.PROFILES[profile]
     plan = {
         e.name: e
@@ -494,18 +507,20 @@ def all_(
         workers=workers,
         command=f"all --profile {profile} --stages {stages}",
     )
-    try:
-        if not lab.run(list(plan.values())):
-            click.echo("interrupted; the same command goes on")
-            return
-    except CaffeCompatError as error:
-        click.echo(f"trainings: left out: {error}", err=True)
-    results = lab.results
-    trained = bool(read_results(results))
-    if not trained:
-        results = stored_folder(profile)
-        click.echo("the report shows the trainings' results that come with the package")
-    click.echo(str(made.make(Path(data), Path(out), results, profile, click.echo, stages)))
+    with results_folder(out):
+        try:
+            if not lab.run(list(plan.values())):
+                click.echo("interrupted; the same command goes on")
+                return
+        except CaffeCompatError as error:
+            click.echo(f"trainings: left out: {error}", err=True)
+        results = lab.results
+        trained = bool(read_results(results))
+        if not trained:
+            results = stored_folder(profile)
+            click.echo("the report shows the trainings' results that come with the package")
+        page = made.make(Path(data), Path(out), results, profile, click.echo, stages)
+    click.echo(str(page))
     _tell_empty(data, trained)
 
 

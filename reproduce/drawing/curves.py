@@ -79,7 +79,7 @@ class Mark:
 
     x: float
     y: float
-    label: str = "published"
+    label: str = "the paper"
 
 
 def styles(labels: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -226,7 +226,7 @@ def _compose(
             # on the left of the line there is room: the curve is above it
             axis.annotate(
                 line[1],
-                (line[0], 0.02),
+                (line[0], 0.03),
                 (-3, 0),
                 ha="right",
                 xycoords=("data", "axes fraction"),
@@ -248,6 +248,8 @@ def _compose(
                         textcoords="offset points",
                         ha="center",
                         fontsize=8,
+                        # where the curve is steep it would run through the number
+                        bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
                     )
         else:
             axis.set_xlim(float(first[0].x[0]), float(first[0].x[-1]))

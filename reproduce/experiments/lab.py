@@ -25,7 +25,7 @@ from caffe_compat.foreign import read_json
 from reproduce.benchmarks import measures
 from reproduce.benchmarks.check import published
 from reproduce.experiments.plans import Experiment, Profile
-from reproduce.experiments.results import read_result
+from reproduce.experiments.results import BINS, read_result
 from reproduce.network import netgen
 from reproduce.people import lsp_files
 from reproduce.people.annotation import Annotation
@@ -42,8 +42,6 @@ if TYPE_CHECKING:
     from reproduce.predict.protocol import Protocol
 
 Say = Callable[[str], None]
-# gradient magnitudes: bins of log10 |g|
-BINS = np.linspace(-14, 2, 65)
 MARKS = (0.02, 0.25, 1.0)  # of a training, where gradients are looked at
 _PATIENCE = 5.0  # seconds between two looks at what another process works on
 _DISPLAY = 50  # iterations between two lines of a log
@@ -92,20 +90,32 @@ class Lab:
         """The training people whose images are there: read once, not for each experiment."""
         return lsp_files.read_training(self.data, skip_missing=True)
 
+    def check_data(self, experiments: Sequence[Experiment]) -> None:
+        """See that the training images are there, where an experiment has no result yet.
+
+        Raises
+        ------
+        CaffeCompatError : they are not, and there are no records of them either.
+        """
+        done = all(self.result(experiment).exists() for experiment in experiments)
+        if not done and not self._records.exists() and not self._people:
+            raise CaffeCompatError(
+                f"{self.data}: no training images of LSP or LSPET in it (lsp/images, lspet/images, "
+                "each beside its joints.mat). To be had: "
+                f"{'; '.join(published()['where'][k] for k in ('lsp', 'lspet'))}"
+            )
+
+    @property
+    def _records(self) -> Path:
+        return self.work / "leeds.lmdb"
+
     def records(self) -> Path:
         """The training records, made when they are first needed; those that are there are taken."""
         from reproduce.records import store
 
-        path = self.work / "leeds.lmdb"
+        path = self._records
         if self.group.first and not path.exists():
             people = self._people
-            if not people:
-                raise CaffeCompatError(
-                    f"{self.data}: no training images of LSP or LSPET in it (lsp/images, "
-                    "lspet/images, each beside its "
-                    "joints.mat). To be had: "
-                    f"{'; '.join(published()['where'][k] for k in ('lsp', 'lspet'))}"
-                )
             if self.profile.people is not None and len(people) > self.profile.people:
                 chosen = np.linspace(0, len(people) - 1, self.profile.people).round().astype(int)
                 people = [people[i] for i in chosen]
@@ -124,6 +134,7 @@ class Lab:
         Several processes may run one plan in one work folder: what one of them works on the others
         leave alone and wait for.
         """
+        self.check_data(experiments)
         make_folder(self.work)
         make_folder(self.results)
         names = [e.name for e in experiments]
@@ -455,8 +466,10 @@ class Lab:
 
 
 def _magnitudes(gradient: Any) -> list[int]:
-    """Histogram of log10 |g| over :data:`BINS`."""
+    """Histogram of log10 |g| over :data:`BINS`; the first and the last bin have what lies beyond
+    them, zeros too."""
     values = np.log10(np.abs(gradient.float().cpu().numpy()) + 1e-30)
+    values = values.clip(BINS[0], BINS[-1])
     return [int(n) for n in np.histogram(values, BINS)[0]]
 
 

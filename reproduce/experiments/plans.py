@@ -98,8 +98,8 @@ _SMOKE = Profile(
 # released network 167 of 368), stage 2 sees 157 of 136 (115 %; 407 of 368).
 _CPU = Profile(
     name="cpu",
-    about="hours on two cores: the paper's proportions at a third of the resolution with an "
-    "eighth to a half of the channels, all LSP and LSPET people",
+    about="hours on two cores: the paper's proportions at a third of the resolution with 16 to 128 "
+    "channels instead of 32 to 512, all LSP and LSPET people",
     config=replace(_SMALL, input_size=136, towers=(16, 32, 64), features=32, wide=128, belief=64),
     iterations=6000,
     batch=16,
@@ -202,7 +202,8 @@ def stages_of_fig6(profile: Profile, stages: int, seeds: int) -> list[Experiment
 
 def of_fig5(profile: Profile, stages: int, seeds: int) -> list[Experiment]:
     """Figure 5: the same trainings as Figure 6b's with and without intermediate supervision."""
-    return [e for e in stages_of_fig6(profile, stages, 1) if e.gradients]
+    compared = (f"joint-{stages}", f"no-supervision-{stages}")
+    return [e for e in stages_of_fig6(profile, stages, seeds) if e.name.startswith(compared)]
 
 
 # What stage 1 sees in Figure 4, as shares of the box: the paper's figure spans about 50 to more

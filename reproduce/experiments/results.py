@@ -22,6 +22,9 @@ from caffe_compat.foreign import read_json, reading
 from reproduce.network import netgen
 
 Floats = npt.NDArray[np.float64]
+# Bins of log10 |g| of the gradients' histograms.
+BINS = np.linspace(-14, 2, 65)
+_BIN_COUNT = len(BINS) - 1
 
 
 @dataclass(frozen=True)
@@ -120,10 +123,28 @@ def read_results(folder: Path) -> dict[str, Result]:
 
     Raises
     ------
-    DataError : a file that is no result.
+    DataError : a file that is no result, or results that cannot stand in one figure.
     """
     files = sorted(folder.glob("*.json")) if folder.is_dir() else []
-    return {result.experiment: result for result in map(read_result, files)}
+    found: dict[str, Result] = {}
+    for path in files:
+        result = read_result(path)
+        if result.experiment in found:
+            raise DataError(f"{path}: another file of {folder} holds {result.experiment}, too")
+        for other in found.values():
+            _check_alike(path, result, other)
+        found[result.experiment] = result
+    return found
+
+
+def _check_alike(path: Path, result: Result, other: Result) -> None:
+    """Refuse a result that was not measured as another one of its folder."""
+    for name in ("profile", "people", "thresholds"):
+        if getattr(result, name) != getattr(other, name):
+            raise DataError(
+                f"{path}: has other {name} than {other.experiment} in the same folder; results of "
+                "one figure are measured alike: give each kind a folder of its own"
+            )
 
 
 def read_result(path: Path) -> Result:
@@ -170,6 +191,12 @@ def _parse(content: Mapping[str, Any]) -> Result:
         values["machine"]["images"] = int(machine["images"])
     hits = content.get("hits_of_people", {})
     values["hits_of_people"] = {key: tuple(map(int, found)) for key, found in hits.items()}
+    if any(len(found) != values["people"] for found in values["hits_of_people"].values()):
+        raise ValueError("'hits_of_people' has not as many entries as there are 'people'")
+    for mark, layers in content.get("gradients", {}).items():
+        int(mark)
+        if any(len(counts) != _BIN_COUNT for counts in layers.values()):
+            raise ValueError(f"a histogram of 'gradients' has not {_BIN_COUNT} bins")
     return Result(**values)
 
 

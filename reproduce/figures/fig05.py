@@ -2,11 +2,13 @@
 intermediate supervision.
 
 Rows are epochs, columns are layers on the longest way from the input to the last belief maps, as in
-the paper; each panel has the distribution of log10 |g| over a layer's weights for both trainings.
+the paper; each panel has the distribution of log10 |g| over a layer's weights for both kinds of
+training, all seeds together.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,8 +18,7 @@ import numpy as np
 from caffe_compat.files import write_json
 from caffe_compat.network.graph import build
 from reproduce.drawing.curves import NARROW_WIDTH, narrow_path, narrow_title, save
-from reproduce.experiments.lab import BINS
-from reproduce.experiments.results import Floats, Result
+from reproduce.experiments.results import BINS, Floats, Result
 from reproduce.figures import verdicts
 from reproduce.figures.verdicts import Claim, Verdict
 from reproduce.network import netgen
@@ -29,14 +30,14 @@ HALF_A_DECADE = 0.5
 _CENTRES = (BINS[1:] + BINS[:-1]) / 2
 
 
-def quantiles(histogram: list[int]) -> Floats:
+def quantiles(histogram: Sequence[int]) -> Floats:
     """10, 50 and 90 % of log10 |g|, by interpolation in the bins."""
     counts = np.asarray(histogram, np.float64)
     cumulated = np.concatenate([[0], np.cumsum(counts)]) / max(1.0, counts.sum())
     return np.asarray(np.interp([0.1, 0.5, 0.9], cumulated, BINS), np.float64)
 
 
-def spread(histogram: list[int]) -> float:
+def spread(histogram: Sequence[int]) -> float:
     """Root mean square of the gradients, from the bins' centres: the width of their distribution
     around zero."""
     counts = np.asarray(histogram, np.float64)
@@ -55,21 +56,62 @@ def way(run: Result) -> list[str]:
     return max((paths[name] for name in graph.outputs), key=len)
 
 
-def _layers(run: Result, mark: str) -> dict[str, list[int]]:
-    """Histogram of each layer's weights, along the longest way."""
-    found = run.gradients.get(mark, {})
-    return {n: found[f"{n}/weight"] for n in way(run) if f"{n}/weight" in found}
+def _sizes(run: Result) -> dict[str, int]:
+    """How many weights each convolution has, by its name."""
+    graph = build(netgen.deploy(run.config))
+    return {
+        node.layer.name: math.prod(node.params[0].shape)
+        for node in graph.nodes
+        if node.layer.type == "Convolution"
+    }
 
 
-def medians(run: Result, mark: str) -> dict[str, float]:
-    """Median of log10 |g| of each convolution's weights, from input to output."""
-    return {name: float(quantiles(h)[1]) for name, h in _layers(run, mark).items()}
+def _layers(runs: Sequence[Result], mark: str) -> dict[str, list[int]]:
+    """Histogram of each convolution's weights, of all seeds together.
+
+    Weights that a result's histogram does not count have a gradient of exactly 0: they stand in
+    the lowest bin.
+    """
+    found = {}
+    for name, size in _sizes(runs[0]).items():
+        kept = [run.gradients.get(mark, {}).get(f"{name}/weight") for run in runs]
+        counted = [np.asarray(one) for one in kept if one is not None]
+        if counted:
+            total = np.sum(counted, axis=0)
+            total[0] += max(0, size * len(counted) - int(total.sum()))
+            found[name] = [int(n) for n in total]
+    return found
 
 
-def _pair(results: Mapping[str, Result], stages: int) -> dict[str, Result]:
-    """A training of each kind that has gradients."""
+def medians(runs: Sequence[Result], mark: str) -> dict[str, float]:
+    """Median of log10 |g| of the convolutions on the longest way, from input to output."""
+    found = _layers(runs, mark)
+    return {name: float(quantiles(found[name])[1]) for name in way(runs[0]) if name in found}
+
+
+def changes(runs: Sequence[Result], first: str, last: str) -> dict[str, float]:
+    """By what factor the spread of each convolution's gradients changed from one iteration to
+    another; of several seeds, the largest."""
+    found: dict[str, float] = {}
+    for run in runs:
+        before, after = _layers([run], first), _layers([run], last)
+        for name in before.keys() & after.keys():
+            ratio = spread(after[name]) / spread(before[name])
+            found[name] = max(found.get(name, 0.0), ratio)
+    return {name: found[name] for name in _sizes(runs[0]) if name in found}
+
+
+def _pair(results: Mapping[str, Result], stages: int) -> dict[str, list[Result]]:
+    """The trainings of each kind that have gradients: all their seeds."""
     runs = {label: verdicts.seeds_of(results, n.format(stages)) for label, n in RUNS.items()}
-    return {label: found[0] for label, found in runs.items() if found and found[0].gradients}
+    kept = {label: [run for run in found if run.gradients] for label, found in runs.items()}
+    return {label: found for label, found in kept.items() if found}
+
+
+def _marks(pair: Mapping[str, Sequence[Result]]) -> list[int]:
+    """The iterations, from 0, at which all trainings have gradients."""
+    every = [set(map(int, run.gradients)) for runs in pair.values() for run in runs]
+    return sorted(set.intersection(*every))
 
 
 def vanishing(first_layer: float, with_lost: float, without_lost: float) -> Verdict:
@@ -94,34 +136,43 @@ def claims(results: Mapping[str, Result], stages: int) -> list[Claim]:
         "with intermediate supervision the gradients' spread falls in all layers as the "
         "training converges"
     )
-    runs = list(_pair(results, stages).values())
-    if len(runs) < 2:
+    pair = _pair(results, stages)
+    marks = _marks(pair) if len(pair) == len(RUNS) else []
+    if not marks:
         wanted = {vanish: "larger near the input with it", calm: "falls"}
         return [
             verdicts.absent("Figure 5", text, said, "not trained yet")
             for text, said in wanted.items()
         ]
-    first, last = (str(f(map(int, runs[0].gradients))) for f in (min, max))
-    values = [list(medians(r, first).values()) for r in runs]
+    first, last = str(marks[0]), str(marks[-1])
+    supervised, bare = pair.values()
+    values = [list(medians(runs, first).values()) for runs in (supervised, bare)]
     lost = [v[-1] - v[0] for v in values]
     ours = (
         f"iteration {int(first) + 1}: median |g| in the first layer 10^{values[0][0]:.1f} with, "
         f"10^{values[1][0]:.1f} without; "
-        f"from output to input it loses {lost[0]:.1f} and {lost[1]:.1f} decades"
+        f"from output to input it changes by {-lost[0]:+.1f} and {-lost[1]:+.1f} decades"
     )
     verdict = vanishing(values[0][0] - values[1][0], *lost)
-    why = "half a decade counts, in the first layer and on the way to it"
+    seeds = f"{len(supervised)} and {len(bare)} trainings with and without"
+    why = f"half a decade counts, in the first layer and on the way to it; {seeds}"
     found = [Claim("Figure 5", vanish, "larger near the input with it", ours, verdict, why)]
-    before, after = ([spread(h) for h in _layers(runs[0], mark).values()] for mark in (first, last))
-    ratios = [b / a for a, b in zip(before, after, strict=True)]
-    falls = sum(ratio < 1 for ratio in ratios)
+    ratios = changes(supervised, first, last)
+    falls = sum(ratio < 1 for ratio in ratios.values())
     ours = (
         f"falls in {falls} of {len(ratios)} layers from iteration {int(first) + 1} to "
-        f"{int(last) + 1}, by a factor of {1 / float(np.median(ratios)):.1f} in the middle one"
+        f"{int(last) + 1}, by a factor of {1 / float(np.median(list(ratios.values()))):.1f} in the "
+        "middle one"
     )
-    why = "confirmed where it falls in all, contradicted where it grows by a tenth in one"
-    found.append(Claim("Figure 5", calm, "falls", ours, verdicts.all_fall(ratios), why))
-    return found
+    grown = [f"{name} {ratio:.2f}" for name, ratio in ratios.items() if ratio >= 1]
+    if grown:
+        ours += f"; after ÷ before: {', '.join(grown)}"
+    why = (
+        "confirmed where it falls in all convolutions, contradicted where it grows by a tenth in "
+        f"one; of {len(supervised)} trainings the worst counts"
+    )
+    verdict = verdicts.all_fall(list(ratios.values()))
+    return [*found, Claim("Figure 5", calm, "falls", ours, verdict, why)]
 
 
 def make(
@@ -135,16 +186,18 @@ def make(
     kept = _pair(results, stages)
     if not kept:
         return []
-    marks = sorted({int(m) for run in kept.values() for m in run.gradients})
+    marks = _marks(kept)
+    if not marks:
+        return []
     numbers = {
         label: {
             str(mark): {
                 n: {"log10 |g| at 10, 50, 90 %": quantiles(h).tolist(), "rms": spread(h)}
-                for n, h in _layers(run, str(mark)).items()
+                for n, h in _layers(runs, str(mark)).items()
             }
             for mark in marks
         }
-        for label, run in kept.items()
+        for label, runs in kept.items()
     }
     path = out / "fig05"
     save(_compose(kept, marks, _COLUMNS), path)
@@ -154,7 +207,11 @@ def make(
 
 
 def _compose(
-    kept: Mapping[str, Result], marks: Sequence[int], columns: int, *, narrow: bool = False
+    kept: Mapping[str, Sequence[Result]],
+    marks: Sequence[int],
+    columns: int,
+    *,
+    narrow: bool = False,
 ) -> Any:
     """The histograms of some layers (columns) at some moments (rows); ``narrow`` for a phone."""
     import matplotlib
@@ -162,7 +219,8 @@ def _compose(
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    layers = way(next(iter(kept.values())))
+    some = next(iter(kept.values()))[0]
+    layers = way(some)
     places = np.unique(
         np.linspace(0, len(layers) - 1, min(columns, len(layers))).round().astype(int)
     )
@@ -172,9 +230,9 @@ def _compose(
     figure, axes = plt.subplots(
         len(marks), len(places), figsize=(width, height), squeeze=False, sharex=True, sharey="row"
     )
-    for (label, run), colour in zip(kept.items(), _COLOURS, strict=False):
+    for (label, runs), colour in zip(kept.items(), _COLOURS, strict=False):
         for row, mark in zip(axes, marks, strict=True):
-            found = _layers(run, str(mark))
+            found = _layers(runs, str(mark))
             for axis, place in zip(row, places, strict=True):
                 counts = np.asarray(found.get(layers[place], np.zeros(len(BINS) - 1)), np.float64)
                 share = 100 * counts / max(1.0, counts.sum())
@@ -183,7 +241,7 @@ def _compose(
                 )
                 axis.step(_CENTRES, share, where="mid", color=colour, linewidth=0.9, label=label)
     for axis in axes.ravel():
-        # every bin is shown: gradients that are exactly 0 stand in the lowest one
+        # every bin is shown, also the lowest one with the gradients that are exactly 0
         axis.set_xlim(float(BINS[0]), float(BINS[-1]))
         axis.set_xticks([-12, -8, -4, 0])
         axis.set_ylim(0, None)
@@ -193,14 +251,13 @@ def _compose(
         axis.grid(alpha=0.3)
     for axis, place in zip(axes[0], places, strict=True):
         axis.set_title(f"layer {place + 1}\n{layers[place]}", fontsize=7)
-    some = next(iter(kept.values()))
     for row, mark in zip(axes, marks, strict=True):
         moment = f"epoch {some.epoch(mark)}\niteration {mark + 1}"
         row[0].set_ylabel(f"{moment}\n% of weights", fontsize=7)
-    what = "log10 |gradient|; layers from the input (left) to the output"
+    what = "log10 |gradient|, exactly 0 at the left edge; layers from the input to the output"
     figure.supxlabel(narrow_title(what) if narrow else what, fontsize=8)
     handles, labels = axes[0][0].get_legend_handles_labels()
-    shown = {run.experiment: run for run in kept.values()}
+    shown = {run.experiment: run for runs in kept.values() for run in runs}
     title = verdicts.title(shown, "Gradients by layer")
     figure.suptitle(narrow_title(title) if narrow else title, fontsize=9 if narrow else 10)
     figure.legend(

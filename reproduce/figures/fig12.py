@@ -31,14 +31,13 @@ def make(data: Path, out: Path) -> list[Path]:
     by_prediction = {OWN: benchmark.score_file(CPM, norm=benchmark.script_norm)}
     wrists = benchmark.groups["wrist"]
     order = sorted(by_truth, key=lambda label: -by_truth[label].group(wrists, benchmark.threshold))
-    panels, marks = {}, {}
+    panels = {}
     for how, results in {"by the truth": by_truth, "by the prediction": by_prediction}.items():
         ordered = {label: results[label] for label in order if label in results}
         groups = {f"{part}, {how}": benchmark.groups[part] for part in PARTS}
         panels.update(curves(ordered, groups))
-        norm = "" if results is by_truth else benchmark.script_norm
-        said = published_marks(benchmark, norm)
-        marks.update({f"{part}, {how}": said.get(part, []) for part in PARTS})
+    said = published_marks(benchmark)
+    marks = {f"{part}, by the truth": said[part] for part in PARTS}
     path = out / "fig12"
     write_numbers(panels, path, provenance("cpm-reproduce fig12", str(data)))
     draw(

@@ -45,16 +45,14 @@ def curves(
     }
 
 
-def published_marks(benchmark: Benchmark, norm: str = "") -> dict[str, list[Mark]]:
-    """The published numbers of a benchmark by row of its table ("total" for all joints).
+def published_marks(benchmark: Benchmark) -> dict[str, list[Mark]]:
+    """The paper's own numbers of a benchmark by row of its table ("total" for all joints).
 
-    Parameters
-    ----------
-    norm : reference length that the numbers were scored with; "": the paper's.
+    What is only known from released predictions is left out: those are curves.
     """
     found: dict[str, list[Mark]] = {}
     for check in published()["check"]:
-        if check["benchmark"] != benchmark.name or check.get("norm", "") != norm:
+        if check["benchmark"] != benchmark.name or not check["source"].startswith("paper"):
             continue
         if check["measure"] == "total":
             pairs = [("total", check["value"])]

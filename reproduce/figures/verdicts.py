@@ -1,12 +1,15 @@
 """What our numbers say to a claim of the paper: confirmed, contradicted or undecided.
 
 A verdict never says more than its numbers. A difference counts where it is larger than the margin,
-which is what two equally good networks may differ by in 95 of 100 cases. A claim of several parts
-is confirmed where all its parts are, and contradicted where one of them is.
+which is what two equally good networks may differ by in 95 of 100 cases, by their seeds and by the
+choice of the test people. A claim of several parts is confirmed where all its parts are, and
+contradicted where one of them is. It is undecided where the snapshot before the last one said the
+opposite.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +20,8 @@ import numpy as np
 from reproduce.experiments.results import Floats, Result
 
 Verdict = Literal["confirmed", "contradicted", "undecided"]
-# Points of PCK between two seeds of one network, where no network was trained twice.
+# Standard deviation of the PCK over seeds, in points, where no network was trained twice. The pairs
+# that come with the package have no larger one.
 ASSUMED = 0.35
 
 
@@ -86,13 +90,6 @@ def within(difference: float, margin: float, limit: float) -> Verdict:
     return "contradicted" if abs(difference) - margin > limit else "undecided"
 
 
-def not_far_below(difference: float, margin: float, limit: float) -> Verdict:
-    """Rule for "comes close to": at most ``limit`` lower, whatever the margin adds to it."""
-    if difference - margin >= -limit:
-        return "confirmed"
-    return "contradicted" if difference + margin < -limit else "undecided"
-
-
 def together(parts: Iterable[Verdict]) -> Verdict:
     """A claim of several parts."""
     found = set(parts)
@@ -117,13 +114,12 @@ def rises_then_stays(steps: Sequence[tuple[float, float]], top: int, limit: floa
 def all_fall(ratios: Sequence[float], slack: float = 1.1) -> Verdict:
     """Rule for "falls in all": every ratio of after to before is below 1.
 
-    A ratio above ``slack`` contradicts.
+    A ratio above ``slack`` contradicts; one that is not a number decides nothing.
     """
-    if not ratios:
-        return "undecided"
-    if max(ratios) < 1:
-        return "confirmed"
-    return "contradicted" if max(ratios) > slack else "undecided"
+    if any(ratio > slack for ratio in ratios):
+        return "contradicted"
+    fall = all(ratio < 1 for ratio in ratios)
+    return "confirmed" if fall and ratios else "undecided"
 
 
 def seeds_of(results: Mapping[str, Result], name: str) -> list[Result]:
@@ -163,10 +159,29 @@ def noise_text(results: Mapping[str, Result]) -> str:
     deviation, trainings, networks = noise(results)
     if not trainings:
         return f"Seeds are assumed to differ by {deviation:g} points; none was repeated"
-    return (
+    text = (
         f"Seeds differ by {deviation:.2f} points (standard deviation, {trainings} trainings of "
         f"{networks} networks)"
     )
+    groups = [seeds_of(results, name) for name in results if "-seed" not in name]
+    mixed = sum(len(_formats(group)) > 1 for group in groups)
+    return f"{text}; {mixed} of these networks also in their number format" if mixed else text
+
+
+def _formats(runs: Iterable[Result]) -> set[str]:
+    """The number formats that some networks were trained in."""
+    return {str(r.provenance.get("amp") or "float32") for r in runs if r.machine is None}
+
+
+def formats_text(groups: Mapping[str, Sequence[Result]]) -> str:
+    """Which networks were trained in which number format; "" where all are of one."""
+    names: dict[str, list[str]] = {}
+    for name, runs in groups.items():
+        for found in sorted(_formats(runs)):
+            names.setdefault(found, []).append(name)
+    if len(names) < 2:
+        return ""
+    return "; ".join(f"{found}: {', '.join(who)}" for found, who in sorted(names.items()))
 
 
 def margin(
@@ -177,14 +192,28 @@ def margin(
 ) -> float:
     """What two networks' PCK may differ by although they are equally good, 95 times of 100.
 
-    Student's quantile is taken, so that a deviation estimated from few repeated trainings does not
-    pass for a sure one. An assumed deviation counts twice.
+    It adds, as squares, what other seeds and what other test people would change. Student's
+    quantile is taken for the seeds, so that a deviation estimated from few repeated trainings does
+    not pass for a sure one; an assumed deviation counts twice. Where the hits of the people are not
+    stored, the margin is infinite: such a difference decides nothing.
     """
     from scipy.stats import t
 
     deviation, trainings, networks = noise(results, threshold)
     factor = float(t.ppf(0.975, trainings - networks)) if trainings else 2.0
-    return factor * deviation * math.sqrt(1 / len(one) + 1 / len(other))
+    seeds = factor * deviation * math.sqrt(1 / len(one) + 1 / len(other))
+    people = 1.96 * gap(one, other, threshold)[1]
+    return math.inf if math.isnan(people) else math.hypot(seeds, people)
+
+
+def lead(
+    results: Mapping[str, Result],
+    one: Sequence[Result],
+    other: Sequence[Result],
+    threshold: float = 0.2,
+) -> tuple[float, float]:
+    """By how many points the first is ahead of the other, and the margin of that."""
+    return gap(one, other, threshold)[0], margin(results, one, other, threshold)
 
 
 def gap(
@@ -221,21 +250,59 @@ def text_of(runs: Sequence[Result], threshold: float = 0.2) -> str:
     return f"{np.mean(values):.1f}{spread}"
 
 
-def order_text(groups: Mapping[str, Sequence[Result]], threshold: float = 0.2) -> str:
-    """Whether the order of networks was the same at the snapshot before the last one."""
-    scored = {name: runs for name, runs in groups.items() if runs and all(r.earlier for r in runs)}
-    if len(scored) < 2 or len(scored) < len(groups):
+def last_rise(runs: Sequence[Result], threshold: float = 0.2) -> float:
+    """By how many points the PCK rose from the snapshot before to the last one; nan where that was
+    not scored."""
+    return float(np.mean([r.at(threshold) - r.earlier_at(threshold) for r in runs]))
+
+
+def _before(runs: Sequence[Result], threshold: float) -> float:
+    """PCK of the snapshot before the last one; trees have none and count as they are."""
+    now_or_before = [
+        r.at(threshold) if r.machine is not None else r.earlier_at(threshold) for r in runs
+    ]
+    return float(np.mean(now_or_before))
+
+
+def turned(
+    results: Mapping[str, Result], groups: Mapping[str, Sequence[Result]], threshold: float = 0.2
+) -> list[str]:
+    """Pairs of networks that differ by more than their margin, and stood the other way round at the
+    snapshot before the last one: ``a above b`` as they stood."""
+    found = []
+    for one, other in itertools.permutations(groups, 2):
+        now, edge = lead(results, groups[one], groups[other], threshold)
+        before = _before(groups[one], threshold) - _before(groups[other], threshold)
+        if now > edge and before < 0:
+            found.append(f"{other} above {one}")
+    return found
+
+
+def steady(
+    verdict: Verdict,
+    results: Mapping[str, Result],
+    groups: Mapping[str, Sequence[Result]],
+    threshold: float = 0.2,
+) -> Verdict:
+    """The verdict, or "undecided" where the snapshot before the last one had another order."""
+    return "undecided" if turned(results, groups, threshold) else verdict
+
+
+def order_text(
+    results: Mapping[str, Result], groups: Mapping[str, Sequence[Result]], threshold: float = 0.2
+) -> str:
+    """Whether the order of networks was the same at the snapshot before the last one; differences
+    within their margin are no order."""
+    trained = [r for runs in groups.values() for r in runs if r.machine is None]
+    earlier = [r.earlier for r in trained]
+    if not trained or None in earlier:
         return "the snapshots before the last were not all scored"
-    now = sorted(scored, key=lambda name: at(scored[name], threshold))
-    before = sorted(
-        scored, key=lambda name: np.mean([r.earlier_at(threshold) for r in scored[name]])
-    )
-    first = next(iter(scored.values()))[0]
-    assert first.earlier is not None
-    moment = f"{first.iterations - first.earlier.iteration:,} iterations before the end"
-    if now == before:
+    moments = {r.iterations - e.iteration for r, e in zip(trained, earlier, strict=True) if e}
+    moment = f"{' or '.join(f'{n:,}' for n in sorted(moments))} iterations before the end"
+    others = turned(results, groups, threshold)
+    if not others:
         return f"the order was the same {moment}"
-    return f"the order was another one {moment}: {' < '.join(before)}"
+    return f"the order was another one {moment}: {', '.join(others)}"
 
 
 def title(results: Mapping[str, Result], text: str) -> str:

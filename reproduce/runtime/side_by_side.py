@@ -12,6 +12,7 @@ from typing import Any
 
 from caffe_compat.errors import CaffeCompatError
 
+_ERROR = "error: "  # how a command's line of error begins
 # Runs a module as "python -m" does, in a process that ends with the one that started it.
 _START = """
 import runpy, sys
@@ -39,7 +40,8 @@ def run_side_by_side(module: str, arguments: Sequence[str], count: int) -> bool:
 
     Raises
     ------
-    CaffeCompatError : one of them failed; the message is the last line that it said.
+    CaffeCompatError : one of them failed; the message is the last line that it said. Other last
+        lines of others that failed are printed.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     threads = str(max(1, (cores or 1) // count))
@@ -62,7 +64,8 @@ def run_side_by_side(module: str, arguments: Sequence[str], count: int) -> bool:
         with stream:
             for line in stream:
                 last[number] = line.rstrip() or last[number]
-                print(f"[{number + 1}] {line}", end="", flush=True)
+                if not line.startswith(_ERROR):  # that is said once, at the end
+                    print(f"[{number + 1}] {line}", end="", flush=True)
 
     def interrupt(signal_number: int, frame: object) -> None:
         interrupted.set()
@@ -86,10 +89,14 @@ def run_side_by_side(module: str, arguments: Sequence[str], count: int) -> bool:
                 child.terminate()
         for number, handler in before.items():
             signal.signal(number, handler)
-    failed = [text for child, text in zip(children, last, strict=True) if child.returncode]
+    ended = zip(children, last, strict=True)
+    failed = list(dict.fromkeys(text for child, text in ended if child.returncode))
+    shown = failed if interrupted.is_set() else failed[1:]
+    for text in shown:
+        print(text, file=sys.stderr, flush=True)
     if failed and not interrupted.is_set():
         raise CaffeCompatError(
-            failed[0].removeprefix("error: ") or f"{' '.join([module, *arguments])} failed"
+            failed[0].removeprefix(_ERROR) or f"{' '.join([module, *arguments])} failed"
         )
     return not interrupted.is_set()
 

@@ -208,6 +208,11 @@ def test_names_of_devices(name: str) -> None:
         (["fig4", "--stored", "--results", "x"], "--stored and --results exclude each other"),
         (["fig6", "--stored", "--train-only"], "--stored and --train-only exclude each other"),
         (["fig5", "--stored", "--dry-run"], "--stored and --dry-run exclude each other"),
+        (["fig6", "--stored", "--jobs", "2"], "--stored and --jobs exclude each other"),
+        (["fig6", "--stored", "--seeds", "2"], "--stored and --seeds exclude each other"),
+        (["fig6", "--stored", "--only", "joint-1"], "--stored and --only exclude each other"),
+        (["fig6", "--stored", "--profile", "paper"], "holds no results for this figure yet"),
+        (["fig5", "--stored", "--stages", "2"], "holds no results for this figure yet"),
         (["fig5", "--only", "nobody*"], "no experiment is called so; there are joint-"),
     ],
 )
