@@ -58,7 +58,7 @@ def loss_curve(logs: list[Path], out: Path) -> tuple[int, dict[str, float]]:
             axis.plot(before + x[width - 1 :], smooth, f"C{number}", label=label, linewidth=1.2)
             final[stage] = float(smooth[-1])
             highest = max(highest, float(np.percentile(y, 95)))
-        before += int(x[-1])
+        before += int(2 * x[-1] - x[-2])  # a line is of the iterations up to the next one
         if log is not logs[-1]:
             axis.axvline(before, color="grey", linewidth=0.8, linestyle=":")
     axis.set_xlabel("iteration")

@@ -43,7 +43,7 @@ def test_receptive_fields_of_the_paper() -> None:
     assert [f.size for _, f, _ in released[:2]] == [167, 407]
     result = CliRunner().invoke(models.main, ["rf", "leeds-small"])
     assert result.exit_code == 0, result.output
-    assert "19x19 of the belief maps" in result.output
+    assert "31x31 of the belief maps" in result.output
 
 
 def test_networks_of_figure_4_differ_in_their_field_alone() -> None:

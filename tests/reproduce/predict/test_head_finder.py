@@ -132,10 +132,9 @@ def test_the_embedded_network_finds_heads(tmp_path: Path) -> None:
     assert finder.search(np.zeros((64, 64, 3), np.uint8)).people == ()
 
 
-def test_the_command_looks_for_heads_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_looks_for_heads_first(tmp_path: Path) -> None:
     """``--detect`` takes the heads and necks where the network has them, and says so; OpenCV's
     detector when it is named. A photograph of nobody is taken whole."""
-    monkeypatch.setattr(HeadFinder.__init__, "__kwdefaults__", {"threshold": 0.29})
     nobody = tmp_path / "nobody.png"
     cv2.imwrite(str(nobody), np.full((300, 200, 3), 90, np.uint8))
     photograph = ROOT / "docs" / "photograph.jpg"
@@ -151,7 +150,7 @@ def test_the_command_looks_for_heads_first(tmp_path: Path, monkeypatch: pytest.M
     content = json.loads((tmp_path / "heads" / "photograph_keypoints.json").read_text())
     assert content["made_by"]["detect"] == "heads"
     (person,) = content["people"]
-    assert 0.29 < person["confidence"] < 0.4  # nobody at the usual threshold: the face is blurred
+    assert 0.35 < person["confidence"] < 0.45  # not much: the face is blurred
     assert (tmp_path / "heads" / "photograph_people.png").exists()
     hog = run("--detect", "hog", "--out", tmp_path / "heads", "--resume")
     assert "2 × another --detect" in hog.output
