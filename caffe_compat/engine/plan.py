@@ -446,6 +446,11 @@ def convolve_pooled(
     kernel, stride, size : of the pooling, ``kernel >= stride``, no pad; its output's height and
         width.
     """
+    if torch.is_autocast_enabled("cpu") and x.dtype != torch.float64:
+        # autocast is a thread's own: those that take the bands would not have it
+        kind = torch.get_autocast_dtype("cpu")
+        x, weight = x.to(kind), weight.to(kind)
+        bias = None if bias is None else bias.to(kind)
     outputs, _, kh, kw = weight.shape
     wide = x.shape[3] + 2 * pad[1] - kw + 1
     high = x.shape[2] + 2 * pad[0] - kh + 1

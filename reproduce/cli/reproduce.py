@@ -326,9 +326,9 @@ def _training_command(name: str, module: str, plan: str) -> None:
         command = f"{name} --profile {profile} --stages {stages}"
         command += f" --seeds {seeds}" if seeds > 1 else ""
         places = Path(data), Path(work) / profile, folder
-        if not stored:
-            Lab(chosen, *places, _silent).check_data(wanted)
         with contextlib.nullcontext() if train_only else results_folder(out):
+            if not stored:
+                Lab(chosen, *places, _silent).check_data(wanted)
             if not stored and jobs > 1:
                 where = ("--data", data, "--work", work, "--results", folder, "--device", device)
                 how = ("--stages", stages, "--seeds", seeds, "--workers", workers, "--train-only")

@@ -190,7 +190,7 @@ def _json(folder: Path) -> None:
         "seconds": 60.5,
         "machine": {"trees": 3, "images": 4},
         "earlier": {"iteration": 5, "total": [0.0, 9.0, 19.0]},
-        "gradients": {"0": {"conv1/weight": [0, 1, 2]}},
+        "gradients": {"0": {"conv1/weight": [1] * 64}},
     }
     (folder / "result.json").write_text(json.dumps(result))
     (folder / "boxes.csv").write_text("image,x,y,w,h\na.jpg,1,2,30,40\nb.jpg,5,5,20,20\n")

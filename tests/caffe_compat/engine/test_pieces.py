@@ -209,6 +209,21 @@ def test_pooled_convolutions(inputs: int, kernel: int, mode: plan.Mode, cores: i
 
 
 @_several
+def test_pooled_pieces_in_bfloat16(cores: int) -> None:
+    """Autocast is a thread's own: those that take the pieces must not meet two number formats."""
+    x, weight, bias = torch.randn(1, 8, 96, 96), torch.randn(64, 8, 3, 3), torch.randn(64)
+    size = (48, 48)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        expected = F.relu(F.max_pool2d(F.conv2d(x, weight, bias, padding=1), 2))
+        assert len(plan._bands(48, 64 * 96 * 2)) > 1
+        for given in (x, x.to(torch.bfloat16)):
+            found = plan.convolve_pooled(given, weight, bias, (1, 1), 2, 2, size)
+            assert found.dtype == torch.bfloat16
+            # two values of bfloat16 that are neighbours differ by 2^-8 of their size
+            torch.testing.assert_close(found, expected, rtol=2**-7, atol=0.02)
+
+
+@_several
 @pytest.mark.parametrize("mode", plan.MODES)
 def test_a_network_whose_cores_change(mode: plan.Mode, cores: int) -> None:
     """Kernels that were made for some cores serve others."""
