@@ -151,3 +151,29 @@ def test_the_papers_numbers_are_drawn_as_marks(tmp_path: Path) -> None:
         "wrist": [(0.2, 95.03)],
     }
     assert published_marks(MpiiValidation(tmp_path)) == {}
+
+
+@pytest.mark.parametrize("second", [80.0, 100.0])
+def test_one_wrong_number_of_a_row_differs(second: float) -> None:
+    about = {"tolerance": 0.005, "source": ""}
+    assert check._outcome("x", [1.0, 90.0], [1.0, second], about).verdict == "differs"
+    assert check._outcome("x", [1.0, 90.0], [1.004, 90.0], about).verdict == "equal"
+
+
+@needs_data
+@pytest.mark.parametrize("by", [-0.1, 0.1])
+def test_a_claim_from_released_predictions_can_be_contradicted(
+    by: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = check.published()
+    table["lsp"]["total"][1] += by
+    monkeypatch.setattr(claims, "published", lambda: table)
+    found = {claim.figure: claim.verdict for claim in claims.without_training(DATA)}
+    assert found["Figure 9"] == "contradicted"
+
+
+def test_pictures_are_chosen_from_all() -> None:
+    from reproduce.figures.fig10 import _spread
+
+    assert _spread(list(range(100)), 3) == [0, 50, 99]
+    assert _spread([1, 2], 3) == [1, 2]

@@ -359,3 +359,34 @@ def test_results_that_do_not_fit_are_refused(
     assert page.exit_code == 2
     assert says in page.output
     assert not (tmp_path / "report").exists()
+
+
+def test_margins_are_of_the_threshold() -> None:
+    """Seeds that differ at 0.1 alone."""
+    results = _results({"a": 50.0, "b": 40.0})
+    low = results["a"].total
+    results["a-seed2"] = replace(results["a"], total=(*low[:10], low[10] - 5, *low[11:]))
+    one, other = (verdicts.seeds_of(results, name) for name in ("a", "b"))
+    assert verdicts.margin(results, one, other, 0.1) > 1
+    assert verdicts.margin(results, one, other, 0.2) == 0
+
+
+def test_numbers_of_a_histogram() -> None:
+    """Half of the weights in each of two bins: 10^-2 and 10^0, from the bins' middles."""
+    counts = np.histogram([-1.9] * 5 + [0.1] * 5, BINS)[0].tolist()
+    low, middle, high = fig05.quantiles(counts)
+    assert low == pytest.approx(-1.95, abs=1e-9)
+    assert -1.75 <= middle <= 0
+    assert high == pytest.approx(0.2, abs=1e-9)
+    expected = math.sqrt((10 ** (2 * -1.875) + 10 ** (2 * 0.125)) / 2)
+    assert fig05.spread(counts) == pytest.approx(expected)
+
+
+def test_the_paper_s_mark_in_figure_6(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: dict[str, Any] = {}
+    monkeypatch.setattr(fig06, "draw", lambda *_, **words: drawn.update(words))
+    results = _results({"joint-3": 50.0, "pose-machine-3": 40.0})
+    fig06.make(results, tmp_path, {})
+    ((mark,),) = drawn["marks"].values()
+    assert (mark.x, mark.y) == (0.2, 84.32)
+    assert mark.label == "the paper: LSP model, 6 stages  84.3"

@@ -211,6 +211,16 @@ def test_box_outside_the_image() -> None:
     assert placed == DEMO.placement((40, 30), (1, 2, 9, 9))
     with pytest.raises(CaffeCompatError, match="no part of it lies inside the 30×40 image"):
         DEMO.placement((40, 30), (100, 100, 10, 10))
+    for beside in ((-20, 5, 10, 10), (5, -20, 10, 10), (-10, 5, 10, 10)):
+        with pytest.raises(CaffeCompatError, match="no part of it lies inside"):
+            DEMO.placement((40, 30), beside)
+
+
+@pytest.mark.parametrize("name", ["mpi", "flic"])
+def test_a_smaller_network_sees_people_smaller(name: str) -> None:
+    box = (20, 10, 80, 80)
+    whole, half = (PROTOCOLS[name].at(size).placement((120, 90), box) for size in (368, 184))
+    assert half.scales == pytest.approx([scale / 2 for scale in whole.scales])
 
 
 def test_the_door_takes_an_array_a_file_or_a_video(model: Path, tmp_path: Path) -> None:

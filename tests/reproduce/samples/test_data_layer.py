@@ -314,6 +314,9 @@ def test_torch_data_set(tmp_path: Path, method: str) -> None:
         "label_1st": (15, 10, 12),
         "label": (15, 10, 12),
     }
+    for one in expected:  # the first label is of everybody, the other one of the person
+        assert (one["label_1st"][:-1] >= one["label"][:-1]).all()
+    assert any((one["label_1st"][:-1] > one["label"][:-1]).any() for one in expected)
     for path in ("out", "out.h5"):
         seen: dict[int, np.ndarray] = {}
         for rank in (0, 1):
@@ -354,3 +357,15 @@ def test_a_program_that_keeps_its_source_ends(tmp_path: Path) -> None:
     )
     assert result.returncode == 0, result.stderr
     assert result.stdout.strip() == "(3, 4, 80, 96)"
+
+
+def test_every_epoch_has_its_own_order_and_dice() -> None:
+    from reproduce.samples.dice import SampleDice
+    from reproduce.samples.schedule import Order, Schedule
+
+    schedule = Schedule(20, _SETTINGS, Order(shuffle=True, dice="numpy", seed=1))
+    first, second = ([schedule.job(20 * epoch + i).index for i in range(20)] for epoch in (0, 1))
+    assert sorted(first) == sorted(second) == list(range(20))
+    assert first != second
+    # what record 1 throws in the first epoch is not what record 0 throws in the second one
+    assert SampleDice(1, 0, 1).roll() != SampleDice(1, 1, 0).roll()
