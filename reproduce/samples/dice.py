@@ -28,7 +28,7 @@ class CaffeDice:
     Attributes
     ----------
     seed : of srand; 1 is what Caffe always had.
-    rolled : how many were taken; :meth:`skip` brings a new object there.
+    rolled : how many were taken; a new object begins behind as many.
     """
 
     seed: int = 1

@@ -15,11 +15,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner, Result
 
 from caffe_compat import read_weights
 from caffe_compat.conversion.convert import convert
 from caffe_compat.files import TargetError
+from caffe_compat.network.match import LayerMatch
 from caffe_compat.training.snapshots import read_state
 from reproduce.cli import export, train
 from reproduce.network import netgen
@@ -192,6 +194,28 @@ class _FullDisk(io.StringIO):
         if self.getvalue().count("\n") == 2:
             raise OSError(errno.ENOSPC, "No space left on device")
         return super().write(text)
+
+
+def test_options_reach_the_solver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled: list[object] = []
+
+    def compile_(module: object) -> object:
+        compiled.append(module)
+        return module
+
+    monkeypatch.setattr(torch, "compile", compile_)
+    spec, root = training.find_root(_prepare(tmp_path, snapshot=0))
+    options = training.Options(amp="bf16", engine="direct", warmup=4, compile=True)
+    made = training.make_solver(spec, root, options)
+    assert made.amp == "bf16"
+    assert made.net.engine.mode == "direct"
+    assert [made.rate_scale(iteration) for iteration in (0, 1, 3, 4)] == [0.25, 0.5, 1.0, 1.0]
+    assert len(compiled) == 1
+
+
+def test_reshaped_weights_count_as_taken() -> None:
+    rows = [LayerMatch("ip", "InnerProduct", ((2, 3),), "reshaped")]
+    assert training.taken(rows)[0] == "1 layer(s) took their weights from the file: ip"
 
 
 def test_a_log_that_cannot_grow_costs_no_iteration(tmp_path: Path) -> None:
