@@ -229,7 +229,6 @@ def _size(info: dict[str, Any], folder: Path) -> tuple[int, int]:
 def read(
     path: str | os.PathLike[str],
     *,
-    validation: bool = False,
     own: bool = False,
     skip_missing: bool = False,
     left_out: list[str] | None = None,
@@ -295,7 +294,6 @@ def read(
                 scale=person.scale,
                 size=sizes[image],
                 others=tuple(people[j][1] for j in mates if j != i),
-                validation=validation,
                 annolist_index=order[image],
                 people_index=mates.index(i) + 1,
             )

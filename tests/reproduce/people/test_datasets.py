@@ -169,6 +169,28 @@ def _coco() -> dict[str, Any]:
     }
 
 
+def test_coco_people_who_lie_or_show_no_nose(tmp_path: Path) -> None:
+    """The longer side of the box tells the size; without a nose the head is between the eyes."""
+    content = _coco()
+    person = content["annotations"][0]
+    person["bbox"] = [10, 60, 80, 30]
+    points = person["keypoints"] = list(person["keypoints"])
+    points[:9] = [0, 0, 0, 54, 18, 2, 46, 16, 1]  # nose, left and right eye
+    (tmp_path / "c.json").write_text(json.dumps(content))
+    first = coco_files.read(tmp_path / "c.json")[0]
+    assert first.scale == 80 / 200
+    assert first.joints[MPII_JOINTS.index("head")].tolist() == [50.0, 17.0, 0.0]
+
+
+def test_categories_with_cocos_points_are_people() -> None:
+    """Whatever they are called, beside others with points of their own."""
+    rows = [
+        {"id": 1, "name": "dancer", "keypoints": list(coco_files.KEYPOINTS)},
+        {"id": 2, "name": "dog", "keypoints": ["nose", "tail"]},
+    ]
+    assert coco_files.people_categories({"categories": rows}) == {1}
+
+
 def test_coco_in(tmp_path: Path) -> None:
     (tmp_path / "c.json").write_text(json.dumps(_coco()))
     people = coco_files.read(tmp_path / "c.json")
@@ -178,6 +200,7 @@ def test_coco_in(tmp_path: Path) -> None:
     assert first.size == (100, 150)
     assert first.objpos.tolist() == [50.0, 75.0]
     assert first.scale == 130 / 200
+    assert [person.people_index for person in people] == [1, 2]
     names = dict(zip(MPII_JOINTS, first.joints.tolist(), strict=True))
     assert names["Lsho"] == [60, 40, 1]
     assert names["Rsho"] == [40, 40, 0]

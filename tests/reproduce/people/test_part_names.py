@@ -157,3 +157,12 @@ def test_prototxts_are_written_with_the_names(tmp_path: Path) -> None:
         tmp_path, "--part-names", names, "--parts", 5
     )
     assert "'left_hand' has no partner" in _proto(tmp_path, "--part-names", "nose,left_hand")
+
+
+def test_limbs_of_cocos_category_count_from_1() -> None:
+    from reproduce.predict.result_files import coco_category
+
+    limbs = coco_category(SKELETON_14)["skeleton"]
+    assert limbs == [[a + 1, b + 1] for a, b in SKELETON_14.limbs]
+    assert min(map(min, limbs)) == 1
+    assert max(map(max, limbs)) == 14
