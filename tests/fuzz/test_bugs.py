@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -409,6 +410,9 @@ def test_keys_that_collide(tmp_path: Path) -> None:
         assert [entry.name for entry in found] == list(names)
         for i, entry in enumerate(found):
             assert [blob.data[0] for blob in entry.blobs] == [i, -i]
+    inside = zipfile.ZipFile(tmp_path / "x.npz").namelist()
+    # whoever unpacks it stays in the folder
+    assert not [name for name in inside if ".." in name or name.startswith("/")]
 
 
 def test_lmdb_cut_short(tmp_path: Path) -> None:

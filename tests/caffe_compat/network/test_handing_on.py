@@ -92,3 +92,26 @@ def test_torch_export(text: str | None, batch: int) -> None:
     assert list(ours) == list(theirs)
     for name, value in ours.items():
         torch.testing.assert_close(theirs[name], value, rtol=1e-5, atol=1e-5)
+
+
+def test_each_net_of_a_graph_begins_with_zeros() -> None:
+    """What one net carries over from its passes is its own."""
+    net = Net(parse_net(_SEQUENCE), seed=2)
+    x, cont = torch.randn(3, 2, 4), torch.ones(3, 2)
+    with torch.no_grad():
+        first = net(x=x, cont=cont)["h"].clone()
+        later = net(x=x, cont=cont)["h"].clone()
+        again = Net(net.graph, net.weights())(x=x, cont=cont)["h"]
+    assert not torch.equal(first, later)
+    torch.testing.assert_close(again, first, rtol=0, atol=0)
+
+
+def test_fewer_streams_go_on_with_the_first_ones() -> None:
+    net, other = (Net(parse_net(_SEQUENCE), seed=2) for _ in range(2))
+    x, cont = torch.randn(3, 2, 4), torch.ones(3, 2)
+    with torch.no_grad():
+        net(x=x, cont=cont)
+        other(x=x, cont=cont)
+        both = net(x=x, cont=cont)["h"][:, :1].clone()
+        one = other(x=x[:, :1], cont=cont[:, :1])["h"]
+    torch.testing.assert_close(one, both)

@@ -527,3 +527,21 @@ def test_a_deploy_net_forgets_the_phase_of_its_training(data: str) -> None:
     text = X + layer("BatchNorm", "x", "y", "phase: TRAIN")
     made, _ = derive(parse_net(text + data))
     assert [spec.phase for spec in made.layers] == ["", ""]
+
+
+def test_images_that_meet_in_a_concat_are_not_run_one_by_one() -> None:
+    """Large maps go image by image through layers that allow it; along the batch none does."""
+    conv = (
+        'convolution_param { num_output: 8 kernel_size: 5 pad: 2 weight_filler { type: "msra" } }'
+    )
+    text = 'input: "x" input_shape { dim: 2 dim: 3 dim: 400 dim: 400 } '
+    text += layer("Convolution", "x", "a", conv) + layer("Convolution", "x", "b", conv)
+    text += layer("Concat", "a b", "c", "concat_param { axis: 0 }")
+    text += layer("Convolution", "c", "d", conv)
+    x = torch.randn(2, 3, 400, 400)
+    direct = Net(parse_net(text), seed=1, engine="direct")
+    auto = Net(direct.graph, direct.weights())
+    with torch.no_grad():
+        expected, found = direct(x)["d"], auto(x)["d"]
+    assert found.shape == (4, 8, 400, 400)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
