@@ -16,6 +16,7 @@ from PIL import Image
 from caffe_compat import Net, write_weights
 from reproduce.cli import evaluate, predict
 from reproduce.network import netgen
+from reproduce.predict.job import Job, prepare
 from reproduce.predict.predictor import Predictor
 from reproduce.predict.protocol import DEMO, PROTOCOLS, Standing
 from tests.nets import TINY_MACHINE
@@ -780,3 +781,18 @@ def test_lsp_benchmark(model: Path, tmp_path: Path) -> None:
     compared = CliRunner().invoke(evaluate.main, [*words, str(DATA)])
     assert compared.exit_code == 2
     assert "cpm-predict --limit writes the score of its people" in compared.stderr
+
+
+def test_scores_are_means_over_the_scales(model: Path) -> None:
+    """A scale that is searched twice changes nothing, neither the scores nor the drawn maps."""
+    image = np.random.default_rng(0).integers(0, 256, (120, 90, 3), np.uint8)
+    found = []
+    for search in ((1.0,), (1.0, 1.0)):
+        protocol = PROTOCOLS["lsp"].searching(search)
+        predictor = Predictor.load(str(model), protocol=protocol, device="cpu")
+        job = prepare(Job("a", image, predictor.protocol))
+        found += predictor.predict_job(job, shown=60)
+    once, twice = found
+    assert twice.scores == pytest.approx(once.scores, rel=1e-5)
+    assert once.small is not None
+    assert twice.small == pytest.approx(once.small, rel=1e-4, abs=1e-6)
