@@ -329,15 +329,14 @@ def _training_command(name: str, module: str, plan: str) -> None:
         with contextlib.nullcontext() if train_only else results_folder(out):
             if not stored:
                 Lab(chosen, *places, _silent).check_data(wanted)
-            if not stored and jobs > 1:
                 where = ("--data", data, "--work", work, "--results", folder, "--device", device)
                 how = ("--stages", stages, "--seeds", seeds, "--workers", workers, "--train-only")
                 which = ("--only", only) if only is not None else ()
                 words = [str(word) for word in (name, "--profile", profile, *where, *how, *which)]
-                if not run_side_by_side("reproduce.cli.reproduce", words, jobs):
+                module_name = "reproduce.cli.reproduce"  # __name__ may be "__main__"
+                if jobs > 1 and not run_side_by_side(module_name, words, jobs):
                     click.echo("interrupted; the same command goes on")
                     return
-            if not stored:
                 with processes.group(choose(device)) as group:
                     say = click.echo if group.first else _silent
                     lab = Lab(

@@ -131,8 +131,7 @@ def read_results(folder: Path) -> dict[str, Result]:
         result = read_result(path)
         if result.experiment in found:
             raise DataError(f"{path}: another file of {folder} holds {result.experiment}, too")
-        for other in found.values():
-            _check_alike(path, result, other)
+        _check_alike(path, result, next(iter(found.values()), result))
         found[result.experiment] = result
     return found
 

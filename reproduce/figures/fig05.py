@@ -8,6 +8,7 @@ training, all seeds together.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from caffe_compat.files import write_json
-from caffe_compat.network.graph import build
+from caffe_compat.network.graph import Graph, build
 from reproduce.drawing.curves import NARROW_WIDTH, narrow_path, narrow_title, save
 from reproduce.experiments.results import BINS, Floats, Result
 from reproduce.figures import verdicts
@@ -44,9 +45,14 @@ def spread(histogram: Sequence[int]) -> float:
     return float(np.sqrt((counts * 10 ** (2 * _CENTRES)).sum() / max(1.0, counts.sum())))
 
 
+@functools.cache
+def _graph(config: netgen.CPMConfig) -> Graph:
+    return build(netgen.deploy(config))
+
+
 def way(run: Result) -> list[str]:
     """The convolutions on the longest way from the input to the output, in that order."""
-    graph = build(netgen.deploy(run.config))
+    graph = _graph(run.config)
     paths: dict[str, list[str]] = {}
     for node in graph.nodes:
         longest = max((paths.get(b, []) for b in node.bottoms), key=len, default=[])
@@ -58,10 +64,9 @@ def way(run: Result) -> list[str]:
 
 def _sizes(run: Result) -> dict[str, int]:
     """How many weights each convolution has, by its name."""
-    graph = build(netgen.deploy(run.config))
     return {
         node.layer.name: math.prod(node.params[0].shape)
-        for node in graph.nodes
+        for node in _graph(run.config).nodes
         if node.layer.type == "Convolution"
     }
 

@@ -184,15 +184,16 @@ def formats_text(groups: Mapping[str, Sequence[Result]]) -> str:
     return "; ".join(f"{found}: {', '.join(who)}" for found, who in sorted(names.items()))
 
 
-def margin(
+def lead(
     results: Mapping[str, Result],
     one: Sequence[Result],
     other: Sequence[Result],
     threshold: float = 0.2,
-) -> float:
-    """What two networks' PCK may differ by although they are equally good, 95 times of 100.
+) -> tuple[float, float]:
+    """By how many points of PCK the first network is ahead of the other, and the margin: what the
+    two may differ by although they are equally good, 95 times of 100.
 
-    It adds, as squares, what other seeds and what other test people would change. Student's
+    The margin adds, as squares, what other seeds and what other test people would change. Student's
     quantile is taken for the seeds, so that a deviation estimated from few repeated trainings does
     not pass for a sure one; an assumed deviation counts twice. Where the hits of the people are not
     stored, the margin is infinite: such a difference decides nothing.
@@ -202,18 +203,9 @@ def margin(
     deviation, trainings, networks = noise(results, threshold)
     factor = float(t.ppf(0.975, trainings - networks)) if trainings else 2.0
     seeds = factor * deviation * math.sqrt(1 / len(one) + 1 / len(other))
-    people = 1.96 * gap(one, other, threshold)[1]
-    return math.inf if math.isnan(people) else math.hypot(seeds, people)
-
-
-def lead(
-    results: Mapping[str, Result],
-    one: Sequence[Result],
-    other: Sequence[Result],
-    threshold: float = 0.2,
-) -> tuple[float, float]:
-    """By how many points the first is ahead of the other, and the margin of that."""
-    return gap(one, other, threshold)[0], margin(results, one, other, threshold)
+    difference, people = gap(one, other, threshold)
+    margin = math.inf if math.isnan(people) else math.hypot(seeds, 1.96 * people)
+    return difference, margin
 
 
 def gap(

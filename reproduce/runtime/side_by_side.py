@@ -8,7 +8,8 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import IO, Any
 
 from caffe_compat.errors import CaffeCompatError
 
@@ -21,6 +22,31 @@ del sys.argv[0]
 end_with_parent(int(sys.argv.pop(0)), gently=True)
 runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 """
+
+
+@dataclass
+class _Voice:
+    """What one process says, passed on line by line. A line of error waits for the next one, since
+    the last one may be raised instead."""
+
+    label: str
+    last: str = ""
+    held: str = ""
+
+    def pass_on(self, stream: IO[str]) -> None:
+        with stream:
+            for line in stream:
+                self.last = line.rstrip() or self.last
+                self.tell()
+                self.held = line
+                if not line.startswith(_ERROR):
+                    self.tell()
+
+    def tell(self) -> None:
+        """Say the line that waits."""
+        if self.held:
+            print(f"{self.label} {self.held}", end="", flush=True)
+        self.held = ""
 
 
 def run_side_by_side(module: str, arguments: Sequence[str], count: int) -> bool:
@@ -40,8 +66,7 @@ def run_side_by_side(module: str, arguments: Sequence[str], count: int) -> bool:
 
     Raises
     ------
-    CaffeCompatError : one of them failed; the message is the last line that it said. Other last
-        lines of others that failed are printed.
+    CaffeCompatError : one of them failed; the message is the last line that it said.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     threads = str(max(1, (cores or 1) // count))
@@ -56,16 +81,7 @@ def run_side_by_side(module: str, arguments: Sequence[str], count: int) -> bool:
         )
         for _ in range(count)
     ]
-    last = [""] * count
-
-    def pass_on(number: int) -> None:
-        stream = children[number].stdout
-        assert stream is not None
-        with stream:
-            for line in stream:
-                last[number] = line.rstrip() or last[number]
-                if not line.startswith(_ERROR):  # that is said once, at the end
-                    print(f"[{number + 1}] {line}", end="", flush=True)
+    voices = [_Voice(f"[{number + 1}]") for number in range(count)]
 
     def interrupt(signal_number: int, frame: object) -> None:
         interrupted.set()
@@ -74,7 +90,10 @@ def run_side_by_side(module: str, arguments: Sequence[str], count: int) -> bool:
                 child.send_signal(signal.SIGTERM)
 
     interrupted = threading.Event()
-    readers = [threading.Thread(target=pass_on, args=(i,)) for i in range(count)]
+    readers = [
+        threading.Thread(target=voice.pass_on, args=(child.stdout,))
+        for voice, child in zip(voices, children, strict=True)
+    ]
     before = _catch(interrupt)
     try:
         for reader in readers:
@@ -89,14 +108,15 @@ def run_side_by_side(module: str, arguments: Sequence[str], count: int) -> bool:
                 child.terminate()
         for number, handler in before.items():
             signal.signal(number, handler)
-    ended = zip(children, last, strict=True)
-    failed = list(dict.fromkeys(text for child, text in ended if child.returncode))
-    shown = failed if interrupted.is_set() else failed[1:]
-    for text in shown:
-        print(text, file=sys.stderr, flush=True)
-    if failed and not interrupted.is_set():
+    ended = list(zip(voices, children, strict=True))
+    failed = [voice.last for voice, child in ended if child.returncode]
+    raised = failed[0] if failed and not interrupted.is_set() else None
+    for voice, child in ended:
+        if not child.returncode or voice.last != raised:
+            voice.tell()
+    if raised is not None:
         raise CaffeCompatError(
-            failed[0].removeprefix(_ERROR) or f"{' '.join([module, *arguments])} failed"
+            raised.removeprefix(_ERROR) or f"{' '.join([module, *arguments])} failed"
         )
     return not interrupted.is_set()
 

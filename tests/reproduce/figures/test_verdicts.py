@@ -180,8 +180,8 @@ def test_margins_come_from_seeds() -> None:
     assert (trainings, networks) == (4, 2)
     one, other = (verdicts.seeds_of(twice, n) for n in ("joint-3", "joint-1"))
     # Student's quantile for 2 degrees of freedom
-    assert verdicts.margin(twice, one, other) == pytest.approx(4.303 * deviation, rel=1e-3)
-    assumed = verdicts.margin(once, one[:1], other[:1])
+    assert verdicts.lead(twice, one, other)[1] == pytest.approx(4.303 * deviation, rel=1e-3)
+    assumed = verdicts.lead(once, one[:1], other[:1])[1]
     assert assumed == pytest.approx(2 * verdicts.ASSUMED * 2**0.5)
     assert verdicts.gap(one, other)[0] == pytest.approx(3.0)
     assert verdicts.gap_text(one, other) == "+3.0 points (± 0.0 over people)"
@@ -194,9 +194,9 @@ def test_margins_come_from_seeds() -> None:
     assert error == pytest.approx(100 * 0.5 / 3**0.5 / 2)
     # two seeds that are equal by chance do not make the margin 0
     equal = _results({"x": 50.0, "x-seed2": 50.0})
-    assert verdicts.margin(equal, people[:1], people[1:]) == pytest.approx(1.96 * error)
+    assert verdicts.lead(equal, people[:1], people[1:])[1] == pytest.approx(1.96 * error)
     bare = [_result("x", 50.0, hits_of_people={})]
-    assert verdicts.margin(once, bare, people[1:]) == math.inf
+    assert verdicts.lead(once, bare, people[1:])[1] == math.inf
 
 
 def test_the_stored_seeds_differ_by_no_more_than_is_assumed() -> None:
@@ -367,8 +367,8 @@ def test_margins_are_of_the_threshold() -> None:
     low = results["a"].total
     results["a-seed2"] = replace(results["a"], total=(*low[:10], low[10] - 5, *low[11:]))
     one, other = (verdicts.seeds_of(results, name) for name in ("a", "b"))
-    assert verdicts.margin(results, one, other, 0.1) > 1
-    assert verdicts.margin(results, one, other, 0.2) == 0
+    assert verdicts.lead(results, one, other, 0.1)[1] > 1
+    assert verdicts.lead(results, one, other, 0.2)[1] == 0
 
 
 def test_numbers_of_a_histogram() -> None:
