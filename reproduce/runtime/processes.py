@@ -9,6 +9,7 @@ import os
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -41,6 +42,9 @@ class Group:
             return module
         from torch.nn.parallel import DistributedDataParallel
 
+        # A 1×1 kernel's gradient is laid out in one of two ways that mean the same, which torch
+        # takes for a slow copy and warns of; there is nothing that a reader could do about it.
+        warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
         return DistributedDataParallel(module)
 
     def mean(self, value: float) -> float:

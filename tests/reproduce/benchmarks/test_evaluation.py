@@ -25,11 +25,12 @@ from tests.paths import DATA, GOLDEN, listed, needs_data
 _TABLES = GOLDEN / "matlab" / "evaluation" / "lsp_flic.json"
 
 
-def _lsp_cases() -> list[Any]:
+def _cases(dataset: str) -> list[Any]:
+    """The recorded tables of a data set, as the file lists them."""
     if not _TABLES.exists():
         return listed(iter(()))
     tables = json.loads(_TABLES.read_text())
-    return listed((v, k) for k, v in tables.items() if v["dataset"] == "lsp")
+    return listed((v, k) for k, v in tables.items() if v["dataset"] == dataset)
 
 
 def _file(case: dict[str, Any]) -> Path:
@@ -40,7 +41,7 @@ def _file(case: dict[str, Any]) -> Path:
 
 
 @needs_data
-@pytest.mark.parametrize("case", _lsp_cases())
+@pytest.mark.parametrize("case", _cases("lsp"))
 def test_lsp_tables(case: dict[str, Any]) -> None:
     """Every competitor's prediction file: the whole PCK curve of each joint and in total, and the
     area under it."""
@@ -57,7 +58,7 @@ def test_lsp_tables(case: dict[str, Any]) -> None:
 
 
 @needs_data
-@pytest.mark.parametrize("case", _lsp_cases())
+@pytest.mark.parametrize("case", _cases("lsp"))
 def test_lsp_pcp_and_pdj(case: dict[str, Any]) -> None:
     predicted, mode = joint_files.read_mat(_file(case)), case["mode"]
     limbs = evaluate(predicted, "lsp", DATA, annotation=mode, measure="pcp")
@@ -70,16 +71,8 @@ def test_lsp_pcp_and_pdj(case: dict[str, Any]) -> None:
     np.testing.assert_allclose(pdj, np.array(case["pdj"]), atol=1e-9)
 
 
-def _flic_cases() -> list[Any]:
-    if not _TABLES.exists():
-        return listed(iter(()))
-    return listed(
-        (v, k) for k, v in json.loads(_TABLES.read_text()).items() if v["dataset"] == "flic"
-    )
-
-
 @needs_data
-@pytest.mark.parametrize("case", _flic_cases())
+@pytest.mark.parametrize("case", _cases("flic"))
 def test_flic_kit(case: dict[str, Any]) -> None:
     (joints,) = matfile.load(DATA / "predictions" / "FLIC-joints-OC.mat", "joints")
     truth = np.asarray(joints, np.float64).transpose(2, 1, 0)
@@ -104,7 +97,7 @@ def test_flic_kit(case: dict[str, Any]) -> None:
 
 
 @needs_data
-@pytest.mark.parametrize("case", _flic_cases())
+@pytest.mark.parametrize("case", _cases("flic"))
 def test_flic_pcp_and_pdj(case: dict[str, Any]) -> None:
     (joints,) = matfile.load(DATA / "predictions" / "FLIC-joints-OC.mat", "joints")
     truth = np.asarray(joints, np.float64).transpose(2, 1, 0)
@@ -127,19 +120,11 @@ def test_flic_pcp_and_pdj(case: dict[str, Any]) -> None:
     np.testing.assert_allclose(pdj, np.array(case["pdj"]), atol=1e-9)
 
 
-def _special(name: str) -> dict[str, Any]:
-    if not _TABLES.exists():
-        pytest.skip(f"no recorded outputs at {GOLDEN}")
-    found: dict[str, Any] = json.loads(_TABLES.read_text())[name]
-    return found
-
-
 @needs_data
-@pytest.mark.golden
-def test_flic_release() -> None:
+@pytest.mark.parametrize("case", _cases("flic_release"))
+def test_flic_release(case: dict[str, Any]) -> None:
     """In both normalisations; elbow and wrist give the published 97.59 / 95.03 and the script's
     97.54 / 94.98."""
-    case = _special("flic_release|release_FLIC_4s|oc")
     from reproduce.people import flic_files
 
     flic = Flic(DATA)
@@ -147,7 +132,8 @@ def test_flic_release() -> None:
     tests = [e for e in examples if matfile.number(e.istest)]
     swapped = [i for i, e in enumerate(tests, 1) if flic_files.joints_of(e)[1]]
     assert swapped == [int(i) for i in case["swapped"]]
-    predicted = joint_files.read_mat(DATA / "release" / "FLIC_prediction_model_FLIC_4s.mat")
+    model = case["name"].removeprefix("release_")
+    predicted = joint_files.read_mat(DATA / "release" / f"FLIC_prediction_model_{model}.mat")
     elbow, wrist = Flic.groups["elbow"], Flic.groups["wrist"]
     published = {"torso": (97.59, 95.03), "prediction": (97.54, 94.98)}
     for norm, key in (("torso", "pck_gt_norm"), ("prediction", "pck_pred_norm")):
@@ -171,13 +157,11 @@ def test_flic_release() -> None:
 
 
 @needs_data
-@pytest.mark.golden
-def test_modec() -> None:
-    case = _special("modec|MODEC|oc")
-    (guess,) = matfile.load(DATA / "predictions" / "MODEC" / "results.mat", "pred_coords")
-    paper, own = matfile.load(
-        DATA / "predictions" / "MODEC" / "results_paper.mat", "pred_coords", "gt_coords"
-    )
+@pytest.mark.parametrize("case", _cases("modec"))
+def test_modec(case: dict[str, Any]) -> None:
+    folder = DATA / "predictions" / str(case["name"])
+    (guess,) = matfile.load(folder / "results.mat", "pred_coords")
+    paper, own = matfile.load(folder / "results_paper.mat", "pred_coords", "gt_coords")
     guess, paper, own = (np.asarray(a, np.float64).transpose(2, 1, 0) for a in (guess, paper, own))
     own = own[:, ~np.isnan(own[0, :, 0])]
     result = Flic(DATA).score(from_matlab(guess))  # six points, measured by the hips of the truth

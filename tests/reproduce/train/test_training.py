@@ -3,6 +3,7 @@ wrong."""
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import io
 import json
@@ -31,15 +32,15 @@ from reproduce.train import run as training
 from tests.nets import TINY_MACHINE, same_blobs
 from tests.people import dataset
 
-_CONFIG = TINY_MACHINE
 
-
-def _prepare(folder: Path, batch: int = 2, **settings: object) -> Path:
+def _prepare(
+    folder: Path, batch: int = 2, machine: netgen.CPMConfig = TINY_MACHINE, **settings: object
+) -> Path:
     """Records, definitions and a solver in a folder."""
     if not (folder / "records").exists():
         store.export_lmdb(store.plan(dataset(folder, 10), seed=1), folder, folder / "records")
     data = netgen.DataConfig(source="records", batch_size=batch, target_dist=0.3)
-    (folder / "net.prototxt").write_text(netgen.train_test(_CONFIG, data).to_text())
+    (folder / "net.prototxt").write_text(netgen.train_test(machine, data).to_text())
     values = {
         "max_iter": 12,
         "snapshot": 3,
@@ -158,18 +159,10 @@ def test_data_that_fail_in_the_middle_lose_nothing(tmp_path: Path) -> None:
 @pytest.mark.long
 def test_two_processes_equal_one(tmp_path: Path) -> None:
     """2 processes with batch 2 give the weights of 1 process with batch 4."""
-    config = {"max_iter": 6, "snapshot": 0}
-    import dataclasses
-
-    global _CONFIG
-    before, _CONFIG = _CONFIG, dataclasses.replace(_CONFIG, dropout=0.0)
-    try:
-        one = _prepare(tmp_path, batch=4, **config)
-        _train(one)
-        two = _prepare(tmp_path, batch=2, **config)
-        _train(two, processes=2)
-    finally:
-        _CONFIG = before
+    machine = dataclasses.replace(TINY_MACHINE, dropout=0.0)
+    _train(_prepare(tmp_path, batch=4, machine=machine, max_iter=6, snapshot=0))
+    said = _train(_prepare(tmp_path, batch=2, machine=machine, max_iter=6, snapshot=0), processes=2)
+    assert "Warning" not in said
     a = read_weights(tmp_path / "snap4" / "pose_iter_6.caffemodel")
     b = read_weights(tmp_path / "snap2" / "pose_iter_6.caffemodel")
     for name in a.names:
