@@ -155,7 +155,12 @@ def _windows_advice(name: str) -> str:
 def read_bytes(
     path: Path_, error: type[CaffeCompatError] = DataError, limit: int = _TEXT_LIMIT
 ) -> bytes:
-    """A whole ordinary file, up to ``limit`` bytes."""
+    """A whole ordinary file, up to ``limit`` bytes.
+
+    Raises
+    ------
+    ``error`` : the file is no ordinary one, cannot be read, or is longer than ``limit``.
+    """
     size = check_file(path, error)
     if size > limit:
         raise error(

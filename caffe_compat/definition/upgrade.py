@@ -355,7 +355,12 @@ def upgrade_net(net: Any, file: str = "") -> int:
 
 
 def upgrade_solver(solver: Any, file: str = "") -> None:
-    """Replace the old ``solver_type`` enum by the ``type`` string, in place."""
+    """Replace the old ``solver_type`` enum by the ``type`` string, in place.
+
+    Raises
+    ------
+    PrototxtError : both ``type`` and ``solver_type`` are given.
+    """
     names = {
         "SGD": "SGD",
         "NESTEROV": "Nesterov",

@@ -256,7 +256,12 @@ class Layer:
             ) from error
 
     def forward(self, params: Sequence[Tensor], *bottoms: Tensor) -> tuple[Tensor, ...]:
-        """Compute the tops."""
+        """Compute the tops.
+
+        Raises
+        ------
+        UnsupportedLayer : the layer brings data in from outside, so that nothing can be computed.
+        """
         raise UnsupportedLayer(
             "cannot be computed: it brings data in from outside", layer=self.name
         )
@@ -372,7 +377,12 @@ FILLERS = ("constant", "uniform", "gaussian", "positive_unitball", "xavier", "ms
 
 
 def check_filler(filler: Any, shape: Shape, layer: Layer) -> None:
-    """Refuse what Caffe's fillers refuse."""
+    """Refuse what Caffe's fillers refuse.
+
+    Raises
+    ------
+    PrototxtError : says which setting of the filler does not go, or does not fit the shape.
+    """
     if filler.type not in FILLERS:
         raise layer.error(f"unknown filler '{filler.type}'; known: {', '.join(FILLERS)}")
     if filler.type != "gaussian" and filler.sparse != -1:
@@ -402,7 +412,12 @@ def check_filler(filler: Any, shape: Shape, layer: Layer) -> None:
 
 
 def check_blob(shape: Sequence[int], layer: Layer) -> None:
-    """Refuse what Caffe's blobs cannot hold."""
+    """Refuse what Caffe's blobs cannot hold.
+
+    Raises
+    ------
+    PrototxtError : an axis is negative, or there are more than 2^31 - 1 values.
+    """
     if any(size < 0 for size in shape):
         raise layer.error(f"a top would have the impossible shape {'x'.join(map(str, shape))}")
     if count(shape) > _MAX_COUNT:

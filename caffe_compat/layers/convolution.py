@@ -54,7 +54,13 @@ class Windowed(Layer):
     option = "convolution_param"
 
     def windows(self, bottom: Shape) -> Windows:
-        """(kernel, stride, pad, dilation), one entry per spatial axis."""
+        """(kernel, stride, pad, dilation), one entry per spatial axis.
+
+        Raises
+        ------
+        PrototxtError : a size or stride below 1, settings that exclude each other, or axes that the
+            bottom does not have.
+        """
         options = self.options
         axes = len(bottom) - self.channel_axis(bottom) - 1
         if axes < 0:
@@ -116,7 +122,12 @@ class Windowed(Layer):
         return (span // stride if span >= 0 else -((-span) // stride)) + 1
 
     def positions(self, bottom: Shape) -> Shape:
-        """How many places the kernel takes along each spatial axis."""
+        """How many places the kernel takes along each spatial axis.
+
+        Raises
+        ------
+        PrototxtError : the kernel is larger than the padded bottom.
+        """
         sizes = bottom[self.channel_axis(bottom) + 1 :]
         windows = zip(*self.windows(bottom), strict=True)
         found = tuple(

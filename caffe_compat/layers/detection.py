@@ -205,7 +205,12 @@ class DetectionOutput(Layer):
         return False
 
     def decode(self, offsets: Array, priors: Array, variances: Array) -> Array:
-        """Boxes (..., 4) from offsets (..., 4), prior boxes (P×1×4) and their variances."""
+        """Boxes (..., 4) from offsets (..., 4), prior boxes (P×1×4) and their variances.
+
+        Raises
+        ------
+        PrototxtError : a prior box without an area, where the code divides by its size.
+        """
         moved: Array = offsets if self.options.variance_encoded_in_target else offsets * variances
         size: Array = priors[..., 2:] - priors[..., :2]
         if self.code != "CORNER" and not (size > 0).all():

@@ -94,7 +94,12 @@ class Permute(Layer):
         return backward and self.shares_data()
 
     def order(self, axes: int) -> list[int]:
-        """The bottom's axis for each axis of the top."""
+        """The bottom's axis for each axis of the top.
+
+        Raises
+        ------
+        PrototxtError : an axis is named twice, or the bottom does not have it.
+        """
         given = list(self.options.order)
         if len(set(given)) != len(given):
             raise self.error(f"an axis is named twice in {given}", "order")

@@ -268,6 +268,10 @@ class Net(nn.Module):
 
         A loss that another layer reads counts as in Caffe: its gradient is the reader's alone, and
         from the second pass on it is weighted with that.
+
+        Raises
+        ------
+        CaffeCompatError : no top has a loss weight.
         """
         total: Tensor | None = None
         for step in self.graph.steps:

@@ -76,7 +76,12 @@ class Blob:
 
     def reshape(self, *shape: int) -> None:
         """Change the shape; values stay where their number does, else they are 0. Takes effect in
-        the next forward pass."""
+        the next forward pass.
+
+        Raises
+        ------
+        CaffeCompatError : a negative axis, or more values than a blob can hold.
+        """
         if any(size < 0 for size in shape):
             raise CaffeCompatError(f"a blob cannot have the shape {shape}")
         if tuple(shape) != self._data.shape:
@@ -177,6 +182,10 @@ class ParamBlob(Blob):
         Parameters
         ----------
         now : fingerprint of the array.
+
+        Raises
+        ------
+        CaffeCompatError : the array was given another shape than the parameter's.
         """
         values = torch.from_numpy(self._data)
         if values.numel() != self._tensor.numel():
@@ -196,7 +205,12 @@ class ParamBlob(Blob):
             self._remember(fingerprint(torch.from_numpy(array)))
 
     def share(self, other: ParamBlob) -> None:
-        """Have another net's values from now on, in the same array."""
+        """Have another net's values from now on, in the same array.
+
+        Raises
+        ------
+        CaffeCompatError : the other parameter has another shape.
+        """
         if other.shape != self.shape:
             raise CaffeCompatError(f"shapes {self.shape} and {other.shape} cannot be shared")
         _ = other._data

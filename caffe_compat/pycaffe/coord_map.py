@@ -59,7 +59,12 @@ class ImpossibleCrop(CaffeCompatError, AssertionError):
 
 def conv_params(fn: Function) -> tuple[Any, Any, Any, Any]:
     """(axis, stride, extent of the kernel, pad) of a layer with windows; arrays, one value or one
-    per axis."""
+    per axis.
+
+    Raises
+    ------
+    ImpossibleCrop : the layer gives its sizes by side (kernel_h, stride_w, ...).
+    """
     options = fn.params.get("convolution_param", fn.params.get("pooling_param", fn.params))
     if sided := _ONE_SIDED & set(options):
         raise ImpossibleCrop(f"{fn.type_name}: {', '.join(sorted(sided))} is not supported here")

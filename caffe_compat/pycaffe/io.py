@@ -210,6 +210,10 @@ def oversample(
     Returns
     -------
     (10 N)×height×width×K float32.
+
+    Raises
+    ------
+    ArrayError : a crop is larger than the pictures.
     """
     size = np.array(images[0].shape[:2])
     crop = np.array(crop_dims[:2])
@@ -304,14 +308,24 @@ class Transformer:
         return made
 
     def set_transpose(self, in_: str, order: Sequence[int]) -> None:
-        """The order of axes; (2, 0, 1) makes K×H×W of H×W×K."""
+        """The order of axes; (2, 0, 1) makes K×H×W of H×W×K.
+
+        Raises
+        ------
+        ArrayError : another number of axes than the input has.
+        """
         axes = len(self._shape(in_)) - 1
         if len(order) != axes:
             raise ArrayError(f"input '{in_}' has {axes} axes without the batch's, not {len(order)}")
         self.transpose[in_] = tuple(order)
 
     def set_channel_swap(self, in_: str, order: Sequence[int]) -> None:
-        """The order of channels; (2, 1, 0) makes B, G, R of R, G, B."""
+        """The order of channels; (2, 1, 0) makes B, G, R of R, G, B.
+
+        Raises
+        ------
+        ArrayError : another number of channels than the input has.
+        """
         channels = self._shape(in_)[1]
         if len(order) != channels:
             raise ArrayError(f"input '{in_}' has {channels} channels, not {len(order)}")
@@ -323,7 +337,12 @@ class Transformer:
         self.raw_scale[in_] = scale
 
     def set_mean(self, in_: str, mean: npt.NDArray[Any]) -> None:
-        """What to subtract: one value a channel, or a K×H×W (H×W) picture, resized if need be."""
+        """What to subtract: one value a channel, or a K×H×W (H×W) picture, resized if need be.
+
+        Raises
+        ------
+        ArrayError : neither one value a channel nor a picture of the input's channels.
+        """
         shape = self._shape(in_)[1:]
         values: Array = np.asarray(mean, np.float32)
         if values.ndim == 1:

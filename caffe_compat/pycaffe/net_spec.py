@@ -42,7 +42,12 @@ def _option_fields() -> dict[str, str]:
 
 def assign_proto(proto: Any, name: str, value: Any) -> None:
     """Set a field of a message from Python values: dictionaries are messages, lists are repeated
-    fields; a single value may stand for a list of one."""
+    fields; a single value may stand for a list of one.
+
+    Raises
+    ------
+    AttributeError : the message has no such field.
+    """
     descriptor = proto.DESCRIPTOR.fields_by_name.get(name)
     if descriptor is None:
         raise AttributeError(f"{proto.DESCRIPTOR.name} has no field '{name}'")

@@ -214,6 +214,10 @@ class Net(Named):
         Returns
         -------
         Name -> array of the outputs (of ``end``'s tops, where it is given).
+
+        Raises
+        ------
+        CaffeCompatError : an unknown blob or layer, an input that does not fit.
         """
         self._put(inputs, self.inputs, "data")
         wanted = [
@@ -499,6 +503,10 @@ class Net(Named):
         Parameters
         ----------
         write_diff : not supported; gradients are not stored.
+
+        Raises
+        ------
+        CaffeCompatError : ``write_diff`` is given.
         """
         if write_diff:
             raise CaffeCompatError("save_hdf5: gradients cannot be stored, leave out write_diff")

@@ -231,7 +231,12 @@ class AdamSolver(SGDSolver):
 
 
 def get_solver(path: str | os.PathLike[str]) -> SGDSolver:
-    """The solver of a definition, of whatever type it is."""
+    """The solver of a definition, of whatever type it is.
+
+    Raises
+    ------
+    CaffeCompatError : not a solver, or of a type that does not exist.
+    """
     known = (SGDSolver, NesterovSolver, AdaGradSolver, RMSPropSolver, AdaDeltaSolver, AdamSolver)
     kinds: dict[str, type[SGDSolver]] = {one.type: one for one in known}
     kind = read_solver(existing(path, "solver")).message.type

@@ -207,7 +207,12 @@ class LMDBReader:
         return len(self.keys)
 
     def raw(self, key: bytes | int) -> bytes:
-        """The stored value of a key, or of the i-th key."""
+        """The stored value of a key, or of the i-th key.
+
+        Raises
+        ------
+        DataError : no such key, or a damaged file.
+        """
         name = self.keys[key] if isinstance(key, int) else key
         import lmdb
 

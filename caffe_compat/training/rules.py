@@ -95,7 +95,12 @@ def adadelta(
 def adam(
     o: Any, rates: Sequence[float], grads: Tensors, histories: list[Tensors], iteration: int
 ) -> Tensors:
-    """First and second moments with bias correction; update ``rate c m / (sqrt v + delta)``."""
+    """First and second moments with bias correction; update ``rate c m / (sqrt v + delta)``.
+
+    Raises
+    ------
+    SolverError : ``momentum`` or ``momentum2`` outside the range that the formula allows.
+    """
     first, second = histories
     torch._foreach_mul_(first, o.momentum)
     torch._foreach_add_(first, grads, alpha=1 - o.momentum)

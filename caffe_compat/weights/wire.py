@@ -129,7 +129,12 @@ def read_floats(
     buffer: memoryview, field: Field, load: Loader, stop: int, kind: str
 ) -> tuple[Array, int]:
     """Values of a packed field, or of the run of unpacked ones that begins here; and where they
-    end."""
+    end.
+
+    Raises
+    ------
+    WeightError : another wire type, or a length that is no whole number of values; says the byte.
+    """
     size = 8 if kind == "<f8" else 4
     if field.wire == BYTES:
         length = field.stop - field.start

@@ -168,7 +168,12 @@ class Benchmark(ABC):
     # ------------------------------------------------------------ what some data sets say
 
     def annotated_lengths(self, norm: str) -> Floats:
-        """(N,) lengths that the data set annotates, for a norm without ends."""
+        """(N,) lengths that the data set annotates, for a norm without ends.
+
+        Raises
+        ------
+        CaffeCompatError : the data set annotates no such length.
+        """
         raise CaffeCompatError(f"{self.name} annotates no length '{norm}'")
 
     def reference_points(

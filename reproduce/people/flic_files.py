@@ -33,7 +33,12 @@ for _one, _other in SKELETON_9.flip:
 
 
 def joints_of(example: Any) -> tuple[Floats, bool]:
-    """(9, 3) x, y, visible = 1, and whether the sides were swapped."""
+    """(9, 3) x, y, visible = 1, and whether the sides were swapped.
+
+    Raises
+    ------
+    DataError : not 11 known points.
+    """
     coords = np.asarray(example.coords, np.float64)
     known = coords[:, ~np.isnan(coords[0])] if coords.ndim == 2 and len(coords) else coords
     if known.shape != (2, len(FLIC_POINTS)):
@@ -45,7 +50,12 @@ def joints_of(example: Any) -> tuple[Floats, bool]:
 
 
 def place_of(example: Any) -> tuple[Floats, float]:
-    """objpos and scale from the torso box, in its own precision (float32 in the download)."""
+    """objpos and scale from the torso box, in its own precision (float32 in the download).
+
+    Raises
+    ------
+    DataError : the box does not have 4 numbers.
+    """
     box = np.asarray(example.torsobox).reshape(-1)
     if box.size != 4:
         raise DataError(f"an example's torso box has {box.size} numbers, expected 4")
@@ -68,7 +78,12 @@ def _is_for_training(example: Any) -> bool:
 
 
 def read_examples(mat: str | os.PathLike[str]) -> list[Any]:
-    """The examples of the file, as structs."""
+    """The examples of the file, as structs.
+
+    Raises
+    ------
+    DataError : not such a file; says which example lacks what.
+    """
     (examples,) = matfile.load(mat, "examples")
     with foreign.reading(mat, _WHAT):
         found = list(examples.reshape(-1))
@@ -142,7 +157,12 @@ def read_folder(
     skip_missing: bool = False,
     left_out: list[str] | None = None,
 ) -> list[Annotation]:
-    """Read a folder with ``examples.mat`` and ``images/``; see :func:`read_training`."""
+    """Read a folder with ``examples.mat`` and ``images/``; see :func:`read_training`.
+
+    Raises
+    ------
+    DataError : no ``examples.mat``, not such a file, a missing image.
+    """
     mats = sorted(Path(root).rglob("*examples.mat"))
     if not mats:
         raise DataError(f"{os.fspath(root)}: no examples.mat in it (FLIC download)")

@@ -87,6 +87,10 @@ def read_joints(root: str | os.PathLike[str], which: str) -> tuple[Floats, Path]
     Parameters
     ----------
     which : "lsp" or "lspet".
+
+    Raises
+    ------
+    DataError : the folder or its ``joints.mat`` is missing, or holds another array.
     """
     folder = _folder(root, which, f"{which}_dataset")
     (joints,) = load(folder / "joints.mat", "joints")

@@ -37,7 +37,12 @@ def load(path: str | os.PathLike[str], *names: str, records: bool = False) -> li
 
 
 def variables(path: str | os.PathLike[str], *names: str, records: bool = False) -> dict[str, Any]:
-    """Those variables of a v5 (or v4) .mat file that are there, or all; see :func:`load`."""
+    """Those variables of a v5 (or v4) .mat file that are there, or all; see :func:`load`.
+
+    Raises
+    ------
+    DataError : not a .mat file, or one of version 7.3; says what it is.
+    """
     from scipy.io import loadmat
 
     data = foreign.read_bytes(path)

@@ -70,7 +70,12 @@ def _objpos(person: Any) -> Floats | None:
 
 
 def read_split(path: str | os.PathLike[str]) -> set[tuple[int, int]]:
-    """(image, person), both from 1, of Tompson's validation split (``detections.mat``)."""
+    """(image, person), both from 1, of Tompson's validation split (``detections.mat``).
+
+    Raises
+    ------
+    DataError : not such a file.
+    """
     images, people = matfile.load(path, "RELEASE_img_index", "RELEASE_person_index")
     with foreign.reading(path, "validation split"):
         if images.shape != people.shape or images.dtype.kind not in "fiu":
@@ -173,7 +178,12 @@ def read_folder(
     left_out: list[str] | None = None,
 ) -> tuple[list[Annotation], bool | None]:
     """Read a folder with the annotation file, ``images/`` and ``detections.mat`` somewhere in it;
-    see :func:`read`."""
+    see :func:`read`.
+
+    Raises
+    ------
+    DataError : one of the two files is not there, is none of its kind, or an image is missing.
+    """
     mats = sorted(Path(root).rglob(MAT)) or sorted(Path(root).rglob("mpii*release*.mat"))
     splits = sorted(Path(root).rglob("detections.mat"))
     if not mats:

@@ -25,6 +25,10 @@ def detect_people(image: Image) -> list[Box]:
     -------
     Boxes around the people themselves, without the detector's margin; none where the image is
     smaller than its window.
+
+    Raises
+    ------
+    CaffeCompatError : OpenCV was built without that detector.
     """
     import cv2
 

@@ -151,6 +151,10 @@ def imresize_region(image: Array, scale: float, rows: range, columns: range) -> 
     Parameters
     ----------
     rows, columns : of the resized image, inside it.
+
+    Raises
+    ------
+    ValueError : the resized image would have no pixel.
     """
     height, width = output_size(image.shape, scale)
     if min(height, width) < 1 or scale <= 0:

@@ -163,6 +163,10 @@ def camera(run: Run, source: int | str, prefix: Path, box: Box | None) -> Done:
     source : a camera's number, or the address of a stream.
     prefix : what the results' names begin with. With ``--resume`` a recording that is there stays:
         nobody can make it again.
+
+    Raises
+    ------
+    DataError : the camera gives no picture.
     """
     called = name_of(source)
     result = Path(f"{prefix}_keypoints.json")

@@ -246,7 +246,12 @@ def _advice(shown: int) -> str:
 
 
 def read_scene(annotation: Annotation, settings: Settings) -> Scene:
-    """Joints become the network's parts in single precision, visibility 0, 1 or 2."""
+    """Joints become the network's parts in single precision, visibility 0, 1 or 2.
+
+    Raises
+    ------
+    DataError : the record's numbers of joints do not fit each other or the network's parts.
+    """
     width, height = annotation.size
     count = len(annotation.joints)
     if any(len(other.joints) < count for other in annotation.others):

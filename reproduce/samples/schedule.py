@@ -313,7 +313,12 @@ class CPMSource:
 
     def batch(self, number: int) -> Batch:
         """The batch with this number; asking in sequence is fast, anything else restarts the
-        workers."""
+        workers.
+
+        Raises
+        ------
+        DataError : a record cannot be read, or a process that makes samples died.
+        """
         if not self.workers:
             return self.maker.batch(self._schedule.batch(number, self.size))
         if number != self._expected or self._iterator is None:
