@@ -37,15 +37,22 @@ def draw_record(record: Record, path: str | os.PathLike[str]) -> None:
     skeletal = SKELETON_14 if count == 16 else skeleton(count)
     sources = [s[0] for s in skeletal.sources] if count == 16 else list(range(count))
     rows = a.joints[sources]
-    joints = np.where(annotated(rows)[:, None], place(rows[:, :2]), np.nan)
+    joints = np.where(_has_place(rows, a.size)[:, None], place(rows[:, :2]), np.nan)
     image = draw_skeleton(image, joints, skeletal, names=True)
     x, y = place(a.objpos)
     center = (round(float(x)), round(float(y)))
     cv2.drawMarker(image, center, (0, 0, 255), cv2.MARKER_CROSS, 16, 2)
     for other in a.others:
-        for x, y in place(other.joints[annotated(other.joints)][:, :2]):
+        for x, y in place(other.joints[_has_place(other.joints, a.size)][:, :2]):
             cv2.circle(image, (round(x), round(y)), 3, (255, 128, 0), -1, cv2.LINE_AA)
     save_picture(image, path)
+
+
+def _has_place(joints: npt.NDArray[np.float64], size: tuple[int, int]) -> npt.NDArray[np.bool_]:
+    """Which of some joints (J, 3) somebody annotated inside the image of that width and height;
+    LSPET gives joints that nobody saw negative numbers."""
+    inside = (joints[:, :2] >= 0) & (joints[:, :2] < size)
+    return np.asarray(annotated(joints) & inside.all(1))
 
 
 def draw_sample(sample: Sample, settings: Settings) -> Image:
