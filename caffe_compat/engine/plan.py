@@ -128,11 +128,8 @@ class Engine:
         self._choices: dict[tuple[int, ConvolutionShape], Choice] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {
-            "mode": self.mode,
-            "memory": self.memory,
-            "rates": self.rates,
-        }  # a copy makes transforms of its own weights
+        # a copy makes transforms of its own weights
+        return {"mode": self.mode, "memory": self.memory, "rates": self.rates}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]

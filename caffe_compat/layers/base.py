@@ -99,9 +99,8 @@ class Layer:
         self.name = spec.name
         self.options: Any = getattr(spec.message, self.option) if self.option else None
         self._check_count("bottom", len(spec.bottoms), self.bottoms)
-        if not (
-            self.loss and len(spec.tops) < self.tops[0]
-        ):  # Caffe adds the missing top of a loss itself
+        # Caffe adds the missing top of a loss itself
+        if not (self.loss and len(spec.tops) < self.tops[0]):
             self._check_count("top", len(spec.tops), self.tops)
         if self.same_count and len(spec.bottoms) != len(spec.tops):
             raise self.error(

@@ -107,8 +107,7 @@ class Pooling(Layer):
     """MAX or AVE over windows of N×C×H×W; a second top of MAX gives the index of each maximum.
 
     Differs from torch: sizes round up; without padding a last window may lie wholly outside the
-    input (MAX gives
-    -FLT_MAX, AVE nan); AVE divides by the window clipped to image + pad.
+    input (MAX gives -FLT_MAX, AVE nan); AVE divides by the window clipped to image + pad.
 
     Source: ``pooling_layer.cpp`` of BVLC Caffe.
     """

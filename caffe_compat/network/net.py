@@ -167,9 +167,8 @@ class Net(nn.Module):
         optimizer does.
         """
         if not (self._is_packed or torch.compiler.is_exporting() or transforming()):
-            with torch.inference_mode(
-                False
-            ):  # tensors made in inference mode have no version: changes would go unseen
+            # tensors made in inference mode have no version: changes would go unseen
+            with torch.inference_mode(False):
                 for tensor in self.parameters():
                     tensor.data = _packed(tensor.data)
             self._is_packed = True

@@ -22,9 +22,8 @@ from caffe_compat.layers.pooling import Pooling
 from caffe_compat.network.fuse import PooledConvolution
 from caffe_compat.network.graph import Node
 
-Rect = tuple[
-    int, int, int, int
-]  # first row, first column, row after the last, column after the last
+# first row, first column, row after the last, column after the last
+Rect = tuple[int, int, int, int]
 _WORTH = 0.8  # rectangles with a larger share of the map are not cut out
 
 

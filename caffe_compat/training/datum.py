@@ -139,8 +139,7 @@ _OPEN: dict[tuple[int, str], Any] = {}
 
 class LMDBReader:
     """Read-only access to an LMDB of Datums, by key order. Safe to use from forked and spawned
-    workers: each process
-    opens its own handle.
+    workers: each process opens its own handle.
 
     Parameters
     ----------

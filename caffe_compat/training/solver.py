@@ -47,8 +47,7 @@ class Step:
     ----------
     iteration : counted from 0, before the update.
     loss : mean over ``iter_size`` batches.
-    smoothed : mean over the last ``average_loss``
-        iterations.
+    smoothed : mean over the last ``average_loss`` iterations.
     outputs : the net's loss and output blobs of the last batch, as floats where they are scalars.
     """
 
@@ -157,8 +156,7 @@ class Solver:
     net : the training net.
     iteration : how many updates were made.
     current_step : how many steps of lr_policy "step" or "multistep" were taken.
-    histories : the update rule's
-        state.
+    histories : the update rule's state.
     warnings : settings of the definition, and of its data layers, that have no effect.
     network : name of the network in snapshots; set it to another than the definition's.
     """

@@ -169,8 +169,8 @@ def pcp(
 
     Parameters
     ----------
-    prediction, truth : (N, J, 2). A stick whose truth has a nan is not counted; one
-        whose ends are a single point is a miss, as in the comparison kit.
+    prediction, truth : (N, J, 2). A stick whose truth has a nan is not counted; one whose ends are
+        a single point is a miss, as in the comparison kit.
     names : of the J joints.
 
     Returns

@@ -230,8 +230,8 @@ def main(
     resume: bool,
     out: str,
 ) -> None:
-    """Find the joints of people in the INPUTS: images, folders, patterns, videos,
-    camera:0, rtsp:// streams.
+    """Find the joints of people in the INPUTS: images, folders, patterns, videos, camera:0, rtsp://
+    streams.
 
     Photographs are tested by the demo's protocol unless --protocol says otherwise: each person's
     box, six scales per octave, heat maps averaged. For each image the skeleton drawn on it, a

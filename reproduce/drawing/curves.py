@@ -130,8 +130,7 @@ def draw(
     Parameters
     ----------
     panels : title -> curves.
-    at : threshold whose percentage stands in the legend of the first
-        panel.
+    at : threshold whose percentage stands in the legend of the first panel.
     own_legends : the panels show different methods, each has its legend.
     points : a few measured places: they are marked and have their values beside them, there is no
         legend.
@@ -311,9 +310,8 @@ def save(figure: Any, path: Path, endings: Sequence[str] = ("png", "pdf", "svg")
 
     for ending in endings:
         buffer = io.BytesIO()
-        with plt.rc_context(
-            {"svg.fonttype": "none", "pdf.fonttype": 42}
-        ):  # text stays text: it can be searched and read out
+        # text stays text: it can be searched and read out
+        with plt.rc_context({"svg.fonttype": "none", "pdf.fonttype": 42}):
             figure.savefig(buffer, format=ending, dpi=150)
         with atomic_write(path.with_suffix(f".{ending}")) as stream:
             stream.write(buffer.getvalue())

@@ -123,10 +123,10 @@ def viewer(
     colours = [as_hex(colour) for colour in limb_colours(skeletal)]
     data = {
         "parts": [*skeletal.parts, "background"],
-        "lines": [
+        "lines": [  # both ends, colour, width
             *([*pair, as_hex(TORSO), 0.6] for pair in skeletal.torso),
             *([*limb, colour, 1.3] for limb, colour in zip(skeletal.limbs, colours, strict=True)),
-        ],  # both ends, colour, width
+        ],
         "pictures": list(pictures),
     }
     text = json.dumps(data).replace("</", "<\\/")  # nothing in it ends the script element

@@ -55,8 +55,7 @@ class Lab:
     ----------
     data : folder with lsp/ and lspet/.
     work : trainings and records.
-    results : what was measured,
-        one file per experiment.
+    results : what was measured, one file per experiment.
     command : of ``cpm-reproduce`` that made it, for the record.
     """
 
@@ -173,9 +172,8 @@ class Lab:
                     state = "done"
                 elif not free:
                     state = "taken"
-            if self.group.any(
-                state == "done"
-            ):  # all processes of a group do what its first one found
+            # all processes of a group do what its first one found
+            if self.group.any(state == "done"):
                 state = "done"
             elif self.group.any(state == "taken"):
                 state = "taken"

@@ -131,8 +131,7 @@ class Experiment:
     name : what its result is called.
     config : the network.
     scheme : which of Figure 6b's training schemes.
-    iterations : of each of its
-        trainings.
+    iterations : of each of its trainings.
     after : experiment whose weights it starts from.
     gradients : record their magnitudes.
     kind : a network, or the Pose Machine with as many stages.

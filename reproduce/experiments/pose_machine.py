@@ -200,10 +200,8 @@ class PoseMachine:
             self.stages.append(models)
             if stage + 1 == self.config.stages:
                 break
-            for half in (
-                0,
-                1,
-            ):  # context for the next stage: from the trees that did not see the image
+            # context for the next stage: from the trees that did not see the image
+            for half in (0, 1):
                 mine = [i for i in range(len(samples)) if halves[i] == half]
                 made = self._beliefs(
                     [models[1 - half]], [samples[i][0] for i in mine], [beliefs[i] for i in mine]

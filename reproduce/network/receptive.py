@@ -72,8 +72,7 @@ class LayerField:
     Attributes
     ----------
     image : field on the image.
-    belief : field on the previous stage's belief maps (None: it sees
-        none).
+    belief : field on the previous stage's belief maps (None: it sees none).
     blob : what the layer makes.
     """
 

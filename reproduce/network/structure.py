@@ -1,10 +1,10 @@
 """What makes a network a Convolutional Pose Machine, told from its graph alone.
 
 A pose machine is a sequence of stages. Each ends in a convolution whose output are belief maps; all
-stages have the same number of them on the same grid. A stage after the
-first starts with a concatenation of the previous stage's belief maps, of image features, and of the
-reduced centre map where the network has one; nothing else of the image reaches it. The image
-features know nothing of the belief maps.
+stages have the same number of them on the same grid. A stage after the first starts with a
+concatenation of the previous stage's belief maps, of image features, and of the reduced centre map
+where the network has one; nothing else of the image reaches it. The image features know nothing of
+the belief maps.
 
 Names say nothing here: the released networks, those that :mod:`reproduce.network.netgen` makes and
 people's own variants are recognised however their layers and blobs are called.

@@ -8,8 +8,9 @@ row      content
 =======  ==================================================================================
 0        dataset name, ASCII
 1        height, width of the image as annotated
-2        uint8 isValidation, numOtherPeople, people_index; from byte 3 annolist_index, write index,
-total count 3        objpos x, y
+2        uint8 isValidation, numOtherPeople, people_index; from byte 3 annolist_index,
+         write index, total count
+3        objpos x, y
 4        scale_provided
 5, 6, 7  x, y, visible of the joints
 8 ...    with n other people: n rows objpos, one row of n scales, then 3 joint rows per person
@@ -36,8 +37,8 @@ MAX_SIDE = 65500  # of a picture in a record, as JPEG's own limit
 _MAX_PIXELS = 1 << 28
 _FAR = 1e7  # pixels; no place in a record is further away
 PAD_VALUE = 128
-# image folders of the authors' layout, below the folder that holds the data sets
-# the folder of a data set's images, as the authors have it; and as the downloads unpack
+# The folder of a data set's images below the folder that holds the data sets: as the authors have
+# it, and as the downloads unpack.
 ROOTS: dict[str, tuple[str, ...]] = {
     "MPI": ("MPI/images", "mpi/images", "mpii/images"),
     "LEEDS": ("LEEDS", "leeds"),

@@ -29,9 +29,8 @@ def commit() -> str:
             return ""
 
     top = git("rev-parse", "--show-toplevel")
-    if (
-        not top or Path(top).resolve() != root
-    ):  # not ours: a virtual environment inside somebody's repository
+    # another one is not ours: a virtual environment may lie inside somebody's repository
+    if not top or Path(top).resolve() != root:
         return ""
     changed = git("status", "--porcelain", "--untracked-files=no")
     return git("rev-parse", "--short=10", "HEAD") + ("+" if changed else "")

@@ -72,9 +72,8 @@ class Settings:
     aug_way: str = "rand"
     num_total_augs: int = 82
     transform_body_joint: bool = True
-    parts: tuple[
-        str, ...
-    ] = ()  # names of the user's own; empty: the authors' skeleton of this size
+    # names of the user's own; empty: the authors' skeleton of this size
+    parts: tuple[str, ...] = ()
     in_training: bool = True
 
     @classmethod

@@ -227,10 +227,8 @@ class _Jobs:
     def __getitem__(self, jobs: list[SampleJob]) -> Batch | CaffeCompatError:
         try:
             return self.maker.batch(jobs)
-        except (
-            CaffeCompatError
-        ) as error:  # travels as a value: torch would wrap it in a page of traceback
-            return error
+        except CaffeCompatError as error:
+            return error  # as a value: torch would wrap it in a page of traceback
 
     def __len__(self) -> int:
         return 1 << 40

@@ -271,8 +271,7 @@ class Progress:
     losses : of each stage, this iteration.
     rate : learning rate.
     speed : samples per second since the last line.
-    left : seconds to go at
-        this speed.
+    left : seconds to go at this speed.
     """
 
     iteration: int

@@ -277,9 +277,8 @@ def test_benchmark_protocol(path: Path) -> None:
         _check_way(image, placements[number], predictor, arrays, 1 + number * len(scales))
         found = predictor.predict(image, person, keep=True)
         assert found.maps is not None
-        np.testing.assert_array_equal(
-            predictor.predict(image, person).joints, found.joints
-        )  # without keeping maps, by parts
+        by_parts = predictor.predict(image, person)  # without keeping maps
+        np.testing.assert_array_equal(by_parts.joints, found.joints)
         # sums over seven scales
         _check_maps(found.maps[-1], arrays, f"final_{number + 1}", len(scales))
         if "prediction" in arrays:

@@ -641,9 +641,8 @@ def test_shared_work(model: Path, tmp_path: Path) -> None:
         joint_files.read(tmp_path / n / "LSP_prediction_model_small.mat") for n in ("one", "two")
     )
     np.testing.assert_array_equal(one, two)
-    (
-        tmp_path / "two" / "LSP_small_journal1.jsonl"
-    ).unlink()  # as if the second process had died at once
+    # as if the second process had died at once
+    (tmp_path / "two" / "LSP_small_journal1.jsonl").unlink()
     (tmp_path / "two" / "LSP_prediction_model_small.mat").unlink()
     result = _run(*args, "--out", tmp_path / "two", "--resume")
     assert "3 people in" in result.output
