@@ -321,6 +321,15 @@ class Layer:
         return None
 
 
+class Weighted(Layer):
+    """A layer whose parameters are a weight and, where ``bias_term`` says so, a bias."""
+
+    blob_names = ("weight", "bias")
+
+    def fillers(self) -> list[Any]:
+        return [self.options.weight_filler, self.options.bias_filler][: 1 + self.options.bias_term]
+
+
 _REGISTRY: dict[str, type[Layer]] = {}
 _L = TypeVar("_L", bound=type[Layer])
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from caffe_compat.layers.base import Layer, Shape, count, register
+from caffe_compat.layers.base import Layer, Shape, Weighted, count, register
 from caffe_compat.lazy import lazy_import
 
 if TYPE_CHECKING:
@@ -140,11 +140,10 @@ class Windowed(Layer):
         return found
 
 
-class _Filters(Windowed):
+class _Filters(Weighted, Windowed):
     bottoms = (1, None)
     tops = (1, None)
     same_count = True
-    blob_names = ("weight", "bias")
 
     def setup(self) -> None:
         options = self.options
@@ -171,9 +170,6 @@ class _Filters(Windowed):
                 raise self.error(
                     f"all bottoms must have the same shape, found {first} and {other}", "bottom"
                 )
-
-    def fillers(self) -> list[Any]:
-        return [self.options.weight_filler, self.options.bias_filler][: 1 + self.options.bias_term]
 
     def separable(self, bottoms: Sequence[Shape]) -> bool:
         return self.channel_axis(bottoms[0]) == 1

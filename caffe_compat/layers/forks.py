@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from caffe_compat.definition import schema
 from caffe_compat.definition.spec import TRAIN
-from caffe_compat.layers.base import Layer, Shape, count, register
+from caffe_compat.layers.base import Layer, Shape, Weighted, count, register
 from caffe_compat.layers.convolution import Windowed
 from caffe_compat.lazy import lazy_import
 
@@ -29,7 +29,7 @@ def _maps(layer: Layer, bottom: Shape) -> None:
 
 
 @register("ConvolutionDepthwise")
-class ConvolutionDepthwise(Windowed):
+class ConvolutionDepthwise(Weighted, Windowed):
     """Each channel convolved with a filter of its own: weights (C, 1, kernel); ``group`` is not
     used.
 
@@ -37,7 +37,6 @@ class ConvolutionDepthwise(Windowed):
     """
 
     truth = "OpenCV"
-    blob_names = ("weight", "bias")
 
     def separable(self, bottoms: Sequence[Shape]) -> bool:
         return True
@@ -46,9 +45,6 @@ class ConvolutionDepthwise(Windowed):
         channels = bottoms[0][1]
         shapes: list[Shape] = [(channels, 1, *self.windows(bottoms[0])[0])]
         return [*shapes, (channels,)] if self.options.bias_term else shapes
-
-    def fillers(self) -> list[Any]:
-        return [self.options.weight_filler, self.options.bias_filler][: 1 + self.options.bias_term]
 
     def output_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
         bottom = bottoms[0]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from caffe_compat.layers.base import Layer, Shape, count, register
+from caffe_compat.layers.base import Shape, Weighted, count, register
 from caffe_compat.lazy import lazy_import
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ else:
 
 
 @register("InnerProduct")
-class InnerProduct(Layer):
+class InnerProduct(Weighted):
     """``top = weight · bottom + bias`` over everything from ``axis`` on; weight (out, in), or (in,
     out) transposed.
 
@@ -24,7 +24,6 @@ class InnerProduct(Layer):
     """
 
     option = "inner_product_param"
-    blob_names = ("weight", "bias")
 
     def setup(self) -> None:
         if self.options.num_output < 1:
@@ -35,9 +34,6 @@ class InnerProduct(Layer):
         inputs = count(bottoms[0][self.axis(o.axis, len(bottoms[0])) :])
         weight = (inputs, o.num_output) if o.transpose else (o.num_output, inputs)
         return [weight, (o.num_output,)] if o.bias_term else [weight]
-
-    def fillers(self) -> list[Any]:
-        return [self.options.weight_filler, self.options.bias_filler][: 1 + self.options.bias_term]
 
     def output_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
         return [
@@ -54,14 +50,13 @@ class InnerProduct(Layer):
 
 
 @register("Embed")
-class Embed(Layer):
+class Embed(Weighted):
     """A row of the weight (input_dim, num_output) for each index in the bottom, plus bias.
 
     Source: ``embed_layer.cpp`` of BVLC Caffe.
     """
 
     option = "embed_param"
-    blob_names = ("weight", "bias")
 
     def setup(self) -> None:
         for name in ("num_output", "input_dim"):
@@ -72,9 +67,6 @@ class Embed(Layer):
         o = self.options
         weight = (o.input_dim, o.num_output)
         return [weight, (o.num_output,)] if o.bias_term else [weight]
-
-    def fillers(self) -> list[Any]:
-        return [self.options.weight_filler, self.options.bias_filler][: 1 + self.options.bias_term]
 
     def output_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
         return [(*bottoms[0], self.options.num_output)]
