@@ -110,9 +110,7 @@ class MVN(Layer):
         self.reads = ("diff", "top") if self.options.normalize_variance else ()
 
     def output_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
-        if len(bottoms[0]) > 4:
-            raise self.error("the bottom must have 4 axes or fewer", "bottom")
-        return [(*bottoms[0], 1, 1, 1, 1)[:4]]
+        return [self.four_axes(bottoms[0])]
 
     def _rows(self, x: Tensor) -> Tensor:
         """What is normalised together, as rows."""

@@ -47,7 +47,6 @@ class HDF5Output(Layer):
         return False
 
     def forward(self, params: Sequence[Tensor], *bottoms: Tensor) -> tuple[Tensor, ...]:
-
         if self.repeating:
             return ()
         name = self.options.file_name
@@ -76,7 +75,7 @@ class HDF5Output(Layer):
                     )
         with write_hdf5(name) as file:
             for key, bottom in zip(("data", "label"), bottoms, strict=True):
-                shape = (*bottom.shape, 1, 1, 1, 1)[:4]
+                shape = self.four_axes(bottom.shape)
                 file.create_dataset(key, data=bottom.detach().cpu().float().reshape(shape).numpy())
         self.written = True
         return ()
