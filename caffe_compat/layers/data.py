@@ -207,11 +207,21 @@ class CPMData(DataLayer):
         part = "cpm_transform_param" if later else "transform_param"
         return part, getattr(message, part)
 
-    def output_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
-        part, t = self.transform()
-        batch = self.options.batch_size or self.spec.message.data_param.batch_size
+    def batch_size(self) -> int:
+        """Samples of a batch.
+
+        Raises
+        ------
+        PrototxtError : it is not given.
+        """
+        batch: int = self.options.batch_size or self.spec.message.data_param.batch_size
         if batch < 1:
             raise self.error("must be at least 1", "batch_size")
+        return batch
+
+    def output_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
+        batch = self.batch_size()
+        part, t = self.transform()
         height, width = t.crop_size_y, t.crop_size_x
         if part == "cpm_transform_param" and t.crop_size:
             height = width = t.crop_size

@@ -5,12 +5,11 @@ or numpy.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
-from caffe_compat.training.draws import RAND_MAX, glibc_rand
+from caffe_compat.training.draws import RAND_MAX
 
 
 class Dice(Protocol):
@@ -21,27 +20,19 @@ class Dice(Protocol):
         ...
 
 
-@dataclass
 class CaffeDice:
     """``float(rand()) / float(RAND_MAX)`` of one process, in sequence over all samples.
 
-    Attributes
+    Parameters
     ----------
-    seed : of srand; 1 is what Caffe always had.
-    rolled : how many were taken; a new object begins behind as many.
+    rand : values of ``rand()``, such as :func:`caffe_compat.training.draws.glibc_rand` gives.
     """
 
-    seed: int = 1
-    rolled: int = 0
-
-    def __post_init__(self) -> None:
-        self._rand = glibc_rand(self.seed)
-        for _ in range(self.rolled):
-            next(self._rand)
+    def __init__(self, rand: Iterator[int]) -> None:
+        self._rand = rand
 
     def roll(self) -> np.float32:
         """Throw the next die."""
-        self.rolled += 1
         return np.float32(np.float32(next(self._rand)) / np.float32(RAND_MAX))
 
 
@@ -56,14 +47,3 @@ class SampleDice:
     def roll(self) -> np.float32:
         """Throw the next die."""
         return np.float32(self._generator.random(dtype=np.float32))
-
-
-class GivenDice:
-    """Recorded ``rand()`` values, replayed."""
-
-    def __init__(self, values: Iterator[int]) -> None:
-        self._values = iter(values)
-
-    def roll(self) -> np.float32:
-        """Throw the next die."""
-        return np.float32(np.float32(next(self._values)) / np.float32(RAND_MAX))

@@ -25,7 +25,8 @@ from caffe_compat.definition.spec import TRAIN
 from caffe_compat.errors import CaffeCompatError, DataError
 from caffe_compat.foreign import read_text, reading
 from caffe_compat.layers.base import Layer
-from caffe_compat.training.draws import Draws
+from caffe_compat.layers.data import CPMData
+from caffe_compat.training.draws import Draws, glibc_rand
 from caffe_compat.training.sources import Batch, find_file, register_source
 from reproduce.people.skeletons import known
 from reproduce.records.store import Store
@@ -72,7 +73,7 @@ class Schedule:
     def __init__(self, count: int, settings: Settings, order: Order) -> None:
         self.count, self.settings, self.order = count, settings, order
         self._permutation: tuple[int, npt.NDArray[np.int64]] = (-1, np.zeros(0, np.int64))
-        self._dice = CaffeDice(order.seed)
+        self._dice = CaffeDice(glibc_rand(order.seed))
         self._next = 0
 
     def job(self, number: int) -> SampleJob:
@@ -90,7 +91,7 @@ class Schedule:
     def _caffe_choice(self, number: int) -> Augmentation:
         """rand() is one sequence over all samples: those before ``number`` must roll first."""
         if number < self._next:
-            self._dice, self._next = CaffeDice(self.order.seed), 0
+            self._dice, self._next = CaffeDice(glibc_rand(self.order.seed)), 0
         table = (0.0, False) if self.settings.aug_way == "table" else None
         while True:
             choice = roll(self.settings, self._dice, table)
@@ -375,9 +376,8 @@ def source_for(
     CaffeCompatError : the definition or the records cannot be used; a mirror image would mix up
         unknown sides.
     """
-    message = layer.spec.message
-    later = message.HasField("cpm_transform_param") and not message.HasField("transform_param")
-    settings = Settings.of(message.cpm_transform_param if later else message.transform_param)
+    assert isinstance(layer, CPMData)
+    settings = Settings.of(layer.transform()[1])
     if parts and len(parts) != settings.num_parts:
         raise layer.error(
             f"{len(parts)} parts are named, the definition has num_parts {settings.num_parts}",
@@ -407,10 +407,8 @@ def source_for(
     if settings.aug_way == "table":
         tables = Tables(root / ".." / "..", settings.num_total_augs, len(store))
     order = order or Order(dice="caffe")
-    size = layer.options.batch_size or message.data_param.batch_size
-    if size < 1:
-        raise layer.error("must be at least 1", "batch_size")
-    return CPMSource(SampleMaker(store, settings, order.seed, tables), size, order, workers=workers)
+    maker = SampleMaker(store, settings, order.seed, tables)
+    return CPMSource(maker, layer.batch_size(), order, workers=workers)
 
 
 def open_cpm_source(layer: Layer, root: Path, draws: Draws) -> CPMSource:

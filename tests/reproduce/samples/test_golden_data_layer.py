@@ -15,7 +15,7 @@ from caffe_compat.definition.spec import LayerSpec
 from caffe_compat.training.draws import glibc_rand
 from reproduce.records.store import LMDBStore
 from reproduce.samples.augment import Settings, augment, roll
-from reproduce.samples.dice import GivenDice
+from reproduce.samples.dice import CaffeDice
 from reproduce.samples.schedule import Order, source_for
 from tests import measured, tolerances
 from tests.paths import GOLDEN, cases
@@ -49,7 +49,7 @@ def test_samples_from_recorded_dice(path: Path) -> None:
         record = store.record(i % count)
         table = tables.entry(record.write_number, i // count) if tables else None
         first, last = recorded["rand_start"][i : i + 2]
-        choice = roll(settings, GivenDice(iter(recorded["rand"][first:last].tolist())), table)
+        choice = roll(settings, CaffeDice(iter(recorded["rand"][first:last].tolist())), table)
         assert choice.scale_multiplier == recorded["scale_multiplier"][i]
         assert choice.degree == recorded["degree"][i]
         assert (choice.x_offset, choice.y_offset) == (
