@@ -87,7 +87,6 @@ def to_onnx(
     *,
     dynamic_batch: bool = True,
     dynamic_size: bool = False,
-    outputs: Sequence[str] = (),
     metadata: Mapping[str, str] | None = None,
 ) -> Any:
     """An ONNX model (``onnx.ModelProto``) of a network.
@@ -98,10 +97,12 @@ def to_onnx(
     weights : its parameters.
     dynamic_batch : may axis 0 of the inputs change?
     dynamic_size : may axes 2 and 3 of inputs N×C×H×W change?
-    outputs : names of the blobs to give; default: the network's outputs. They keep their names, but
-        for one that a layer overwrites an input with in place: NAME_out (with more underscores
-        where another blob is called so).
     metadata : kept in the model's properties.
+
+    Returns
+    -------
+    It gives the network's outputs. They keep their names, but for one that a layer overwrites an
+    input with in place: NAME_out (with more underscores where another blob is called so).
 
     Raises
     ------
@@ -119,9 +120,7 @@ def to_onnx(
     found = fit.blobs
     # an input that nothing reads is an output in Caffe, such as the labels of a data layer
     written = {name for node in graph.nodes if not node.layer.data for name in node.tops}
-    wanted = tuple(outputs or (name for name in graph.outputs if name in written))
-    if unknown := [name for name in wanted if name not in written]:
-        raise OnnxError(f"no layer gives a blob called {', '.join(unknown)}")
+    wanted = [name for name in graph.outputs if name in written]
     table = converters()
     places = _needed(graph, wanted)
     complete = all(graph.nodes[place].layer.type in table for place in places)
