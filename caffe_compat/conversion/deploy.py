@@ -159,7 +159,6 @@ def derive(
     UnknownInput : the size of an input is not told anywhere.
     PrototxtError : nothing is left.
     """
-    given = dict(input_shapes or {})
     kept_in_test = net.filter(TEST).layers
     kept_places = set(map(id, kept_in_test))
     report = [
@@ -167,46 +166,11 @@ def derive(
         for layer in net.layers
         if id(layer) not in kept_places
     ]
-    layers = list(net.layers)
-    trained = (
-        {entry.name for entry in weights.layers if entry.blobs}
-        if weights
-        else {
-            layer.name
-            for layer in layers
-            if layer.type in registry() and registry()[layer.type].blob_names
-        }
-    )
-    if (
-        layers
-        and not any(is_data(layer) and layer.type != "Input" for layer in layers)
-        and not _losses(layers, trained)
-        and any(layer.type == "Input" for layer in layers)
-    ):
-        return replace(net, layers=tuple(layer.without("phase") for layer in layers)), report
+    trained = _trained(net.layers, weights)
+    if _is_deploy(net.layers, trained):
+        return replace(net, layers=tuple(layer.without("phase") for layer in net.layers)), report
     layers = [layer.without("phase") for layer in kept_in_test]
-    made = {top for layer in layers for top in layer.tops}
-    data = {top: layer for layer in net.layers if is_data(layer) for top in layer.tops}
-    # tops of data layers that exist in TRAIN only are still what the network reads
-    loose = {b for layer in layers for b in layer.bottoms if b not in made}
-    starts = {top for layer in layers if is_data(layer) for top in layer.tops} | loose
-    losses = _losses(layers, trained)
-    readers_of_losses = _reading(layers, losses)
-    origin = _reaches(layers, starts, losses)
-    images = (
-        set().union(*(origin[i] for i in origin if layers[i].name in trained)) if origin else set()
-    )
-    dropped: dict[int, str] = {}
-    for i, layer in enumerate(layers):
-        if is_data(layer):
-            if layer.type != "Input" or not images.intersection(layer.tops):
-                dropped[i] = "data layer"
-        elif i in losses:
-            dropped[i] = "loss or measure"
-        elif i in readers_of_losses:
-            dropped[i] = "reads a loss"
-        elif origin[i] - images:
-            dropped[i] = "reads labels"
+    dropped, images = _only_for_training(layers, trained)
     kept = [
         layer.without("loss_weight")
         for i, layer in enumerate(layers)
@@ -235,22 +199,83 @@ def derive(
             blob="",
             file=net.file,
         )
-    shapes: dict[str, Shape] = {}
-    for name in dict.fromkeys(b for layer in rest for b in layer.bottoms):
-        if name in images:
-            shape = given.get(name) or (
-                _input_shape(net, data[name], name, weights) if name in data else None
-            )
-            if shape is None:
-                raise UnknownInput(
-                    f"the training net does not tell the size of its input '{name}': "
-                    "give it with "
-                    f"--input-shape {name}:1,C,H,W or give the deploy definition with --prototxt",
-                    blob=name,
-                    file=net.file,
-                )
-            shapes[name] = tuple(shape)
+    read = dict.fromkeys(b for layer in rest for b in layer.bottoms)
+    inputs = [name for name in read if name in images]
+    shapes = _input_shapes(net, inputs, weights, input_shapes or {})
     made_net = replace(
         net, layers=(input_layer(shapes), *rest), force_backward=False, debug_info=False
     )
     return made_net, report
+
+
+def _trained(layers: Sequence[LayerSpec], weights: Weights | None) -> set[str]:
+    """Names of the layers that have parameters."""
+    if weights:
+        return {entry.name for entry in weights.layers if entry.blobs}
+    known = registry()
+    return {layer.name for layer in layers if layer.type in known and known[layer.type].blob_names}
+
+
+def _is_deploy(layers: Sequence[LayerSpec], trained: set[str]) -> bool:
+    """Are these the layers of a deploy net: fed by Input layers alone, and without a loss?"""
+    return (
+        not any(is_data(layer) and layer.type != "Input" for layer in layers)
+        and not _losses(layers, trained)
+        and any(layer.type == "Input" for layer in layers)
+    )
+
+
+def _only_for_training(
+    layers: Sequence[LayerSpec], trained: set[str]
+) -> tuple[dict[int, str], set[str]]:
+    """Places of the layers that a deploy net does not have, each with the reason; and the blobs
+    that the layers with parameters descend from, which become its inputs."""
+    made = {top for layer in layers for top in layer.tops}
+    # tops of data layers that exist in TRAIN only are still what the network reads
+    loose = {b for layer in layers for b in layer.bottoms if b not in made}
+    starts = {top for layer in layers if is_data(layer) for top in layer.tops} | loose
+    losses = _losses(layers, trained)
+    readers_of_losses = _reading(layers, losses)
+    origin = _reaches(layers, starts, losses)
+    images = (
+        set().union(*(origin[i] for i in origin if layers[i].name in trained)) if origin else set()
+    )
+    dropped: dict[int, str] = {}
+    for i, layer in enumerate(layers):
+        if is_data(layer):
+            if layer.type != "Input" or not images.intersection(layer.tops):
+                dropped[i] = "data layer"
+        elif i in losses:
+            dropped[i] = "loss or measure"
+        elif i in readers_of_losses:
+            dropped[i] = "reads a loss"
+        elif origin[i] - images:
+            dropped[i] = "reads labels"
+    return dropped, images
+
+
+def _input_shapes(
+    net: NetSpec, inputs: Sequence[str], weights: Weights | None, given: Mapping[str, Shape]
+) -> dict[str, Shape]:
+    """The shapes of a deploy net's inputs: those given, else what the data layers tell.
+
+    Raises
+    ------
+    UnknownInput : the size of an input is not told anywhere.
+    """
+    data = {top: layer for layer in net.layers if is_data(layer) for top in layer.tops}
+    shapes: dict[str, Shape] = {}
+    for name in inputs:
+        shape = given.get(name) or (
+            _input_shape(net, data[name], name, weights) if name in data else None
+        )
+        if shape is None:
+            raise UnknownInput(
+                f"the training net does not tell the size of its input '{name}': "
+                "give it with "
+                f"--input-shape {name}:1,C,H,W or give the deploy definition with --prototxt",
+                blob=name,
+                file=net.file,
+            )
+        shapes[name] = tuple(shape)
+    return shapes

@@ -257,44 +257,23 @@ def parse_weights(
         found, evidence = dialect, ["chosen with --dialect"]
     used = found or "upstream"
     merged = schema.new("NetParameter")
+    entries = getattr(merged, "layer" if form == "V2" else "layers")
     try:
-        message_class = schema.message_class("NetParameter", used)
-        readable = in_utf8(rest, message_class.DESCRIPTOR)
-        schema.move(message_class.FromString(readable), merged)
-        if readable != rest:
+        if not _decode(rest, schema.message_class("NetParameter", used), merged):
             notes.append(f"the network's own fields: {_OTHER_TEXT}")
-        entries = getattr(merged, "layer" if form == "V2" else "layers")
         for layer in raw:
-            fork = _schema_of(kind, layer.rest)
-            message_class = schema.message_class(kind, fork or used)
-            item = entries.add()
-            readable = in_utf8(layer.rest, message_class.DESCRIPTOR)
-            schema.move(message_class.FromString(readable), item)
-            wrong = list(
-                misfits(memoryview(layer.rest), 0, len(layer.rest), message_class.DESCRIPTOR)
+            more_evidence, more_notes = _add_layer(
+                entries, kind, layer.rest, used, chosen=dialect is not None
             )
-            name, type_ = _name_of(item)
-            if readable != layer.rest:
-                notes.append(f"layer '{name}': {_OTHER_TEXT}")
-            if fork and fork not in DIALECTS:
-                evidence.append(f"layer '{name}' has type {type_}: field numbers of '{fork}'")
-            if wrong and dialect is not None and not fork:
-                raise WeightError(
-                    f"layer '{name}': field {wrong[0]} does not exist in the {used} dialect: the "
-                    "model was written with another one; leave --dialect out to detect it"
-                )
-            if wrong:
-                fields = ", ".join(wrong[:5])
-                notes.append(
-                    f"layer '{name}': unknown field(s) {fields} of another Caffe fork, left out"
-                )
+            evidence += more_evidence
+            notes += more_notes
     except (DecodeError, SchemaError) as error:
         raise WeightError(
             f"damaged: the network definition inside cannot be decoded ({error})"
         ) from None
-    names = [_name_of(item) for item in entries]
     made = []
-    for (name, type_), layer in zip(names, raw, strict=True):
+    for item, layer in zip(entries, raw, strict=True):
+        name, type_ = _name_of(item)
         blobs = tuple(
             read_blob(view, start, stop, load, f"layer '{name}', blob {i}")
             for i, (start, stop) in enumerate(layer.blobs)
@@ -317,6 +296,55 @@ def parse_weights(
         network=merged.name,
     )
     return Weights(tuple(made), net, source)
+
+
+def _decode(raw: bytes, message_class: Any, target: Any) -> bool:
+    """Read a message into ``target``. Is all of its text UTF-8? Other bytes become what
+    :data:`_OTHER_TEXT` says."""
+    readable = in_utf8(raw, message_class.DESCRIPTOR)
+    schema.move(message_class.FromString(readable), target)
+    return readable == raw
+
+
+def _add_layer(
+    entries: Any, kind: str, raw: bytes, used: Dialect, *, chosen: bool
+) -> tuple[list[str], list[str]]:
+    """Read a layer's definition into a new entry of the network's layers.
+
+    Parameters
+    ----------
+    kind : name of its message.
+    chosen : did the user choose the dialect?
+
+    Returns
+    -------
+    What the layer shows of the dialect, and notes.
+
+    Raises
+    ------
+    WeightError : a field that the chosen dialect does not have.
+    """
+    evidence: list[str] = []
+    notes: list[str] = []
+    fork = _schema_of(kind, raw)
+    message_class = schema.message_class(kind, fork or used)
+    item = entries.add()
+    in_plain_text = _decode(raw, message_class, item)
+    wrong = list(misfits(memoryview(raw), 0, len(raw), message_class.DESCRIPTOR))
+    name, type_ = _name_of(item)
+    if not in_plain_text:
+        notes.append(f"layer '{name}': {_OTHER_TEXT}")
+    if fork and fork not in DIALECTS:
+        evidence.append(f"layer '{name}' has type {type_}: field numbers of '{fork}'")
+    if wrong and chosen and not fork:
+        raise WeightError(
+            f"layer '{name}': field {wrong[0]} does not exist in the {used} dialect: the "
+            "model was written with another one; leave --dialect out to detect it"
+        )
+    if wrong:
+        fields = ", ".join(wrong[:5])
+        notes.append(f"layer '{name}': unknown field(s) {fields} of another Caffe fork, left out")
+    return evidence, notes
 
 
 def _name_of(item: Any) -> tuple[str, str]:
