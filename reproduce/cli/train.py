@@ -25,8 +25,11 @@ from reproduce.cli.common import (
 )
 
 if TYPE_CHECKING:
+    from caffe_compat.definition.spec import SolverSpec
     from caffe_compat.training.solver import Solver
-    from reproduce.train.run import Progress
+    from caffe_compat.weights.model import Weights
+    from reproduce.runtime.processes import Group
+    from reproduce.train.run import Options, Progress
 
 _EPILOG = """
 \b
@@ -141,13 +144,12 @@ def main(
     folder PREFIX_earlier1 (or 2, 3, ...) first. Under torchrun, N processes with batch size B train
     as one with batch size N·B does.
     """
-    from caffe_compat.errors import SolverError, WeightError
-    from caffe_compat.files import check_target, make_folder, open_to_append
+    from caffe_compat.errors import SolverError
+    from caffe_compat.files import check_target, make_folder
     from caffe_compat.training import snapshots
     from caffe_compat.weights import containers
     from reproduce.runtime import processes
     from reproduce.runtime.device import bf16_note, choose
-    from reproduce.runtime.locks import hold
     from reproduce.samples.schedule import Order
     from reproduce.train import run
     from reproduce.train.earlier import is_of
@@ -158,28 +160,7 @@ def main(
         )
     plan = [run.find_root(solver) for solver in solvers]
     prefixes = [snapshots.prefix_of(spec, root) for spec, root in plan]
-    if len({os.path.abspath(prefix) for prefix in prefixes}) < len(prefixes):
-        raise SolverError(
-            "two solvers have the same snapshot_prefix and would overwrite each other's snapshots"
-        )
-    first = 0
-    state: Path | None = None
-    if snapshot == "latest":
-        found = [
-            (i, path)
-            for i, prefix in enumerate(prefixes)
-            if (path := run.latest(prefix)) is not None
-        ]
-        if not found:
-            raise SolverError(
-                f"no snapshot {prefixes[0]}_iter_*.solverstate to go on from: leave out --snapshot "
-                "to begin a training"
-            )
-        first, state = found[-1]
-    elif snapshot is not None:
-        if len(plan) > 1:
-            raise SolverError("several solvers go on with '--snapshot latest'")
-        state = Path(snapshot)
+    first, state = _where_to_begin(prefixes, snapshot)
     if fresh and weights is None:
         raise SolverError("--fresh goes with --weights")
     if log_path is not None:
@@ -203,21 +184,9 @@ def main(
         )
         given = run.without(containers.read_list(weights), fresh) if weights else None
         for number in range(first, len(plan)):
-            spec, root = plan[number]
             if len(plan) > 1:
                 say(f"{solvers[number]} ({number + 1} of {len(plan)})")
-            try:
-                made = run.make_solver(spec, root, options, given)
-            except WeightError as error:
-                if weights is None:
-                    raise
-                hint = (
-                    "layers that are to start anew are named with --fresh, for example "
-                    "--fresh conv7_stage1"
-                )
-                raise WeightError(
-                    f"{weights}: the weights do not fit the network; {hint}", error.problems
-                ) from None
+            made = _make_solver(*plan[number], options, given, weights)
             make_folder(os.path.dirname(prefixes[number]) or ".")
             # what stands there is this training's own only where it goes on from there
             anew = state is None or not is_of(state, prefixes[number])
@@ -226,8 +195,9 @@ def main(
                 say(f"going on from {state}, iteration {made.iteration}")
                 state = None
             made.wrap(group.wrap)
-            if weights is not None and number == first:
-                say(f"weights of {weights}:")
+            began_from = weights if number == first else None
+            if began_from is not None:
+                say(f"weights of {began_from}:")
                 for line in run.taken(made.net.loaded):
                     say(f"  {line}")
             for line in made.warnings if group.first else ():
@@ -237,32 +207,118 @@ def main(
             if idle:
                 say(_nothing_left(made, solvers[number], max_iter))
                 run.last_test(made, say)
-                given = made.net.weights()
-                continue
-            with contextlib.ExitStack() as stack:
-                log = None
-                watch: Callable[[Progress], None] = _silent
-                if group.first:
-                    # two trainings would overwrite each other's snapshots
-                    stack.enter_context(hold(prefixes[number]))
-                    log_file = log_path or f"{prefixes[number]}_log.jsonl"
-                    check_target(log_file)
-                if anew:
-                    # every process has read its weights, which may be among the files
-                    group.any(False)
-                    if group.first:
-                        named = weights if weights is not None and number == first else ""
-                        _move_aside(prefixes[number:], named.split(","), say)
-                if group.first:
-                    log = stack.enter_context(open_to_append(log_file))
-                    watch = _tensorboard(f"{prefixes[number]}_tensorboard", stack)
-                finished = run.run(made, log=log, say=say, watch=watch, group=group)
-            if not finished:
+            elif not _train(made, group, say, prefixes[number:], log_path, anew, began_from):
                 say(_how_to_go_on(made, len(plan) > 1, snapshot, weights, fresh))
                 return
             given = made.net.weights()
         if not idle:
             say("finished")
+
+
+def _where_to_begin(prefixes: Sequence[str], snapshot: str | None) -> tuple[int, Path | None]:
+    """Which solver is the first to run, and the snapshot that it goes on from.
+
+    Parameters
+    ----------
+    prefixes : what the snapshots' names begin with, of each solver.
+    snapshot : as the user gave it.
+
+    Raises
+    ------
+    SolverError : two solvers have one prefix; or there is no such snapshot, or no single one.
+    """
+    from caffe_compat.errors import SolverError
+    from reproduce.train import run
+
+    if len({os.path.abspath(prefix) for prefix in prefixes}) < len(prefixes):
+        raise SolverError(
+            "two solvers have the same snapshot_prefix and would overwrite each other's snapshots"
+        )
+    if snapshot is None:
+        return 0, None
+    if snapshot != "latest":
+        if len(prefixes) > 1:
+            raise SolverError("several solvers go on with '--snapshot latest'")
+        return 0, Path(snapshot)
+    found = [
+        (i, path) for i, prefix in enumerate(prefixes) if (path := run.latest(prefix)) is not None
+    ]
+    if not found:
+        raise SolverError(
+            f"no snapshot {prefixes[0]}_iter_*.solverstate to go on from: leave out --snapshot "
+            "to begin a training"
+        )
+    return found[-1]
+
+
+def _make_solver(
+    spec: SolverSpec, root: Path, options: Options, given: Weights | None, weights: str | None
+) -> Solver:
+    """The solver of a definition.
+
+    Parameters
+    ----------
+    given : the weights that it begins with.
+    weights : what the user called them.
+
+    Raises
+    ------
+    CaffeCompatError : definition, data or weights that cannot be used.
+    """
+    from caffe_compat.errors import WeightError
+    from reproduce.train import run
+
+    try:
+        return run.make_solver(spec, root, options, given)
+    except WeightError as error:
+        if weights is None:
+            raise
+        hint = (
+            "layers that are to start anew are named with --fresh, for example --fresh conv7_stage1"
+        )
+        raise WeightError(
+            f"{weights}: the weights do not fit the network; {hint}", error.problems
+        ) from None
+
+
+def _train(
+    solver: Solver,
+    group: Group,
+    say: Callable[[str], None],
+    prefixes: Sequence[str],
+    log_path: str | None,
+    anew: bool,
+    weights: str | None,
+) -> bool:
+    """Train, with the log and the reports for TensorBoard. Was it finished, not interrupted?
+
+    Parameters
+    ----------
+    prefixes : of the snapshots of this training and of those that follow it.
+    anew : move away what earlier trainings left under the prefixes.
+    weights : the files that the training took its weights from.
+    """
+    from caffe_compat.files import check_target, open_to_append
+    from reproduce.runtime.locks import hold
+    from reproduce.train import run
+
+    with contextlib.ExitStack() as stack:
+        log = None
+        watch: Callable[[Progress], None] = _silent
+        if group.first:
+            # two trainings would overwrite each other's snapshots
+            stack.enter_context(hold(prefixes[0]))
+            log_file = log_path or f"{prefixes[0]}_log.jsonl"
+            check_target(log_file)
+        if anew:
+            # every process has read its weights, which may be among the files
+            group.any(False)
+            if group.first:
+                _move_aside(prefixes, (weights or "").split(","), say)
+        if group.first:
+            log = stack.enter_context(open_to_append(log_file))
+            watch = _tensorboard(f"{prefixes[0]}_tensorboard", stack)
+        return run.run(solver, log=log, say=say, watch=watch, group=group)
 
 
 def _nothing_left(solver: Solver, name: str, max_iter: int | None) -> str:
