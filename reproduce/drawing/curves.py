@@ -186,17 +186,10 @@ def _compose(
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
-    from matplotlib.lines import Line2D
-    from matplotlib.transforms import offset_copy
 
+    marks = marks or {}
     first = next(iter(panels.values()))
-    look = styles([c.label for c in first])
-    if own_legends:
-        look = {
-            c.label: {"color": _COLOURS[i % 7], "linestyle": _DASHES[i // 7], "linewidth": 1.6}
-            for curves in panels.values()
-            for i, c in enumerate(curves)
-        }
+    look = _look_by_panel(panels) if own_legends else styles([c.label for c in first])
     width = (2.5 if columns > 2 else 3.2) * columns + 0.6
     legend_columns = 3 if columns > 2 else 2
     if narrow:
@@ -204,7 +197,7 @@ def _compose(
         width, legend_columns = NARROW_WIDTH, 1
         title = narrow_title(title)
     rows = -(-len(panels) // columns)
-    entries = -(-(len(first) + len(_mark_handle(marks))) // legend_columns)
+    entries = -(-(len(first) + len(_mark_entries(marks))) // legend_columns)
     below = 0.0 if own_legends or points else 0.17 * entries + 0.35
     longest = max(len(curves) for curves in panels.values())
     height = (2.9 + 0.17 * longest if own_legends else 2.5) * rows + below + 0.15
@@ -218,38 +211,14 @@ def _compose(
     for axis, (name, curves) in zip(axes.ravel(), panels.items(), strict=False):
         for curve in curves:
             axis.plot(curve.x, curve.y, marker="o" if points else None, **look[curve.label])
-        for mark in (marks or {}).get(name, ()):
+        for mark in marks.get(name, ()):
             axis.plot(mark.x, mark.y, **_MARK, label=mark.label, clip_on=False)
         if line is not None:
-            axis.axvline(line[0], color="#666", linestyle=":", linewidth=1)
-            # on the left of the line there is room: the curve is above it
-            axis.annotate(
-                line[1],
-                (line[0], 0.03),
-                (-3, 0),
-                ha="right",
-                xycoords=("data", "axes fraction"),
-                textcoords="offset points",
-                fontsize=7,
-                color="#444",
-            )
+            _draw_line(axis, *line)
         axis.set_title(name, fontsize=10)
         axis.set_ylim(0, 100)
         if points:
-            axis.margins(x=0.12)
-            axis.set_ylim(0, 1.25 * max(float(c.y.max()) for c in curves))
-            for curve in curves:
-                for x, y in zip(curve.x, curve.y, strict=True):
-                    axis.annotate(
-                        f"{y:.1f}",
-                        (x, y),
-                        (0, 6),
-                        textcoords="offset points",
-                        ha="center",
-                        fontsize=8,
-                        # where the curve is steep it would run through the number
-                        bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
-                    )
+            _write_values(axis, curves)
         else:
             axis.set_xlim(float(first[0].x[0]), float(first[0].x[-1]))
         axis.grid(alpha=0.3)
@@ -257,37 +226,20 @@ def _compose(
         axis.locator_params(axis="x", nbins=5)
         axis.set_xlabel(xlabel, fontsize=8)
         if own_legends:
-            shown = [
-                Line2D([], [], label=f"{c.label}  {np.interp(at, c.x, c.y):.1f}", **look[c.label])
-                for c in curves
-            ]
-            axis.legend(
-                handles=shown + _mark_handle({name: (marks or {}).get(name, ())}),
-                fontsize=7,
-                title=f"@{at:g}",
-                title_fontsize=7.5,
-                loc="upper center",
-                frameon=False,
-                bbox_to_anchor=(0.5, 0),
-                bbox_transform=offset_copy(axis.transAxes, figure, y=-0.42),
-            )
+            shown = _curve_entries(curves, at, look) + _mark_entries({name: marks.get(name, ())})
+            _legend_below(axis, shown, f"@{at:g}")
     for axis in axes.ravel()[len(panels) :]:
         axis.set_visible(False)
     for row in axes:
         row[0].set_ylabel(ylabel, fontsize=8)
     if not own_legends and not points:
-        handles = [
-            Line2D([], [], label=f"{c.label}  {np.interp(at, c.x, c.y):.1f}", **look[c.label])
-            for c in first
-        ]
-        heading = f"{next(iter(panels))} @{at:g}"
         figure.legend(
-            handles=handles + _mark_handle(marks),
+            handles=_curve_entries(first, at, look) + _mark_entries(marks),
             loc="lower center",
             ncol=legend_columns,
             fontsize=7,
             frameon=False,
-            title=heading,
+            title=f"{next(iter(panels))} @{at:g}",
             title_fontsize=8,
         )
     if title:
@@ -296,11 +248,82 @@ def _compose(
     return figure
 
 
-def _mark_handle(marks: Mapping[str, Sequence[Mark]] | None) -> list[Any]:
-    """The legend's entries of published numbers, one for each label."""
+def _look_by_panel(panels: Mapping[str, Sequence[Curve]]) -> dict[str, dict[str, Any]]:
+    """A line style per method where panels show different methods: by its place in its panel."""
+    return {
+        c.label: {"color": _COLOURS[i % 7], "linestyle": _DASHES[i // 7], "linewidth": 1.6}
+        for curves in panels.values()
+        for i, c in enumerate(curves)
+    }
+
+
+def _draw_line(axis: Any, x: float, text: str) -> None:
+    """A vertical line, and what it means."""
+    axis.axvline(x, color="#666", linestyle=":", linewidth=1)
+    # on the left of the line there is room: the curve is above it
+    axis.annotate(
+        text,
+        (x, 0.03),
+        (-3, 0),
+        ha="right",
+        xycoords=("data", "axes fraction"),
+        textcoords="offset points",
+        fontsize=7,
+        color="#444",
+    )
+
+
+def _write_values(axis: Any, curves: Sequence[Curve]) -> None:
+    """The value of each measured place above it, and room for them."""
+    axis.margins(x=0.12)
+    axis.set_ylim(0, 1.25 * max(float(c.y.max()) for c in curves))
+    for curve in curves:
+        for x, y in zip(curve.x, curve.y, strict=True):
+            axis.annotate(
+                f"{y:.1f}",
+                (x, y),
+                (0, 6),
+                textcoords="offset points",
+                ha="center",
+                fontsize=8,
+                # where the curve is steep it would run through the number
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
+            )
+
+
+def _legend_below(axis: Any, handles: list[Any], heading: str) -> None:
+    """A panel's own legend, below its x axis."""
+    from matplotlib.transforms import offset_copy
+
+    axis.legend(
+        handles=handles,
+        fontsize=7,
+        title=heading,
+        title_fontsize=7.5,
+        loc="upper center",
+        frameon=False,
+        bbox_to_anchor=(0.5, 0),
+        bbox_transform=offset_copy(axis.transAxes, axis.figure, y=-0.42),
+    )
+
+
+def _curve_entries(
+    curves: Sequence[Curve], at: float, look: Mapping[str, Mapping[str, Any]]
+) -> list[Any]:
+    """A legend's entries of curves, each with its percentage at a threshold."""
     from matplotlib.lines import Line2D
 
-    labels = dict.fromkeys(mark.label for found in (marks or {}).values() for mark in found)
+    return [
+        Line2D([], [], label=f"{c.label}  {np.interp(at, c.x, c.y):.1f}", **look[c.label])
+        for c in curves
+    ]
+
+
+def _mark_entries(marks: Mapping[str, Sequence[Mark]]) -> list[Any]:
+    """A legend's entries of published numbers, one for each label."""
+    from matplotlib.lines import Line2D
+
+    labels = dict.fromkeys(mark.label for found in marks.values() for mark in found)
     return [Line2D([], [], **_MARK, label=label) for label in labels]
 
 
