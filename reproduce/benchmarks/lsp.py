@@ -18,7 +18,7 @@ from reproduce.people.skeletons import LSP_JOINTS, SKELETON_14
 from reproduce.predict import joint_files
 from reproduce.predict.protocol import PROTOCOLS, Person
 
-FIRST_TEST = 1001  # number of the first test image
+FIRST_TEST = 1001  # number of the first test image, counted from 1
 
 
 class Lsp(Benchmark):
@@ -54,8 +54,8 @@ class Lsp(Benchmark):
         path = self.need("predictions/LSP-joints-OC.mat")
         (joints,) = matfile.load(path, "joints")
         with reading(path, "file of joints"):
-            tests = np.asarray(joints, np.float64).transpose(2, 1, 0)[1 - FIRST_TEST :]
-            return from_matlab(tests[:, :, :2])
+            people = np.asarray(joints, np.float64).transpose(2, 1, 0)
+            return from_matlab(people[FIRST_TEST - 1 :, :, :2])
 
     def people(self) -> list[tuple[Path, Person]]:
         truth, folder = self._person_centric
