@@ -74,14 +74,8 @@ def predict_benchmark(run: Run, test: Benchmark, name: str) -> Done:
                     lost.add(i)
                 else:
                     (found,) = run.predictor.predict_job(job)
-                    journal.add(
-                        i,
-                        {
-                            "joints": to_matlab(found.joints).tolist(),
-                            "scores": found.scores.round(5).tolist(),
-                            "made_by": _origin(*people[i]),
-                        },
-                    )
+                    joints, origin = to_matlab(found.joints), _origin(*people[i])
+                    journal.add(i, {"joints": joints.tolist(), "made_by": origin})
                     done.add([float(found.scores.mean())])
                 bar.update()
         for other in run.group.gather(lost):  # all processes have written their share
@@ -112,11 +106,7 @@ def _todo(run: Run, journal: Journal, people: Sequence[tuple[Path, Person]]) -> 
         made = there.get("made_by", {}) if isinstance(there, dict) else None
         if i not in journal.done or not resumption.holds(made, _origin(*people[i])):
             todo.append(i)
-    counted = run.group.gather(resumption)
-    for other in counted[1:]:
-        counted[0].join(other)
-    if line := str(counted[0]):
-        run.say(line)
+    run.tell(resumption)
     return todo
 
 

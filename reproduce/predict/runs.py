@@ -13,7 +13,7 @@ import numpy.typing as npt
 from caffe_compat.errors import CaffeCompatError, DataError
 from reproduce.predict.boxes import Box, of_image
 from reproduce.predict.job import Job
-from reproduce.predict.origin import as_stored, digest
+from reproduce.predict.origin import Resumption, as_stored, digest
 from reproduce.predict.person_finder import PeopleFound
 from reproduce.predict.predictor import Prediction, Predictor
 from reproduce.predict.protocol import Person, Standing
@@ -94,6 +94,14 @@ class Run:
     def mine(self, items: Sequence[_Item]) -> list[_Item]:
         """The items that this process works on, of those that all processes share."""
         return list(items[self.group.rank :: self.group.world])
+
+    def tell(self, resumption: Resumption) -> None:
+        """Say in one line what all processes keep of an earlier run and make again."""
+        counted = self.group.gather(resumption)
+        for other in counted[1:]:
+            counted[0].join(other)
+        if line := str(counted[0]):
+            self.say(line)
 
     def bar(self, total: int | None, unit: str) -> Any:
         """The progress of the first process."""

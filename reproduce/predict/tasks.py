@@ -82,11 +82,7 @@ def tasks_of(
             except DataError as error:
                 done.fail(target.prefix, str(error))
             bar.update()
-    counted = run.group.gather(resumption)
-    for other in counted[1:]:
-        counted[0].join(other)
-    if line := str(counted[0]):
-        run.say(line)
+    run.tell(resumption)
     return tasks
 
 
