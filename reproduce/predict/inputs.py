@@ -142,29 +142,6 @@ def resize_cv(image: Image, scale: float) -> Image:
     )
 
 
-def pad_around(
-    image: Image, boxsize: int, center: tuple[float, float]
-) -> tuple[Image, tuple[int, int, int, int]]:
-    """Put an image into a box with its centre in the middle, grey outside.
-
-    Parameters
-    ----------
-    center : x, y, 1-based as in MATLAB.
-
-    Returns
-    -------
-    (boxsize, boxsize, 3) uint8, and pad up, left, down, right.
-    """
-    size = (image.shape[0], image.shape[1])
-    pad = padding(size, boxsize, center)
-    rows, columns = _shown(size, boxsize, pad)
-    box = np.full((boxsize, boxsize, image.shape[2]), PAD_VALUE, np.uint8)
-    top, left = max(0, pad[0]), max(0, pad[1])
-    source = image[rows.start : rows.stop, columns.start : columns.stop]
-    box[top : top + source.shape[0], left : left + source.shape[1]] = source
-    return box, pad
-
-
 @lru_cache(maxsize=8)
 def center_map(boxsize: int, sigma: float, first: int = 1) -> Maps:
     """The fourth input channel: a Gaussian that peaks at pixel boxsize / 2, where ``first`` is the

@@ -347,14 +347,6 @@ class Predictor:
         (person,) = self._predict_people([inputs], size, keep=keep, shown=shown)
         return person
 
-    def raw_maps(self, inputs: Sequence[ScaledInput]) -> Maps:
-        """The last stage's belief maps (P + 1, cells, cells) of one scaled input, as they leave the
-        network."""
-        pixels = np.stack([one.pixels for one in inputs])
-        data = network_input(pixels, self.protocol, self.device)
-        found = self.forward(data, self.outputs[-1:], [one.inside for one in inputs])
-        return np.asarray(found[0, 0].cpu().numpy(), np.float32)
-
     def _predict_people(
         self,
         people: Sequence[Sequence[ScaledInput]],

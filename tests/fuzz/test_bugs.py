@@ -435,19 +435,22 @@ def test_only_the_shown_part_is_computed() -> None:
     import numpy as np
 
     from reproduce.predict.imresize import imresize
-    from reproduce.predict.inputs import pad_around, scale_person
+    from reproduce.predict.inputs import PAD_VALUE, padding, scale_person
     from reproduce.predict.protocol import PROTOCOLS, Placement
 
     rng = np.random.default_rng(0)
     protocol = PROTOCOLS["demo"].at(64)
     image = rng.integers(0, 256, (50, 70, 3), np.uint8)
+    grey = 200
     for scale in (0.1, 0.73, 1.0, 2.9, 7.0):
         for center in ((35.0, 25.0), (1.0, 50.0), (90.0, -20.0)):
             (found,) = scale_person(image, Placement(center, (scale,)), protocol)
             scaled = imresize(image, scale)
-            place = center[0] * scale, center[1] * scale
-            expected, pad = pad_around(scaled, 64, place)
-            np.testing.assert_array_equal(found.pixels, expected)
+            pad = padding(scaled.shape[:2], 64, (center[0] * scale, center[1] * scale))
+            # the box is cut out of the whole scaled picture with much grey around it
+            wide = np.pad(scaled, ((grey, grey), (grey, grey), (0, 0)), constant_values=PAD_VALUE)
+            top, left = grey - pad[0], grey - pad[1]
+            np.testing.assert_array_equal(found.pixels, wide[top : top + 64, left : left + 64])
             assert (found.scaled, found.pad) == (scaled.shape[:2], pad)
     (large,) = scale_person(image, Placement((35.0, 25.0), (1000.0,)), protocol)
     assert large.scaled == (50_000, 70_000)

@@ -365,12 +365,11 @@ def test_units() -> None:
         units = {key: file[key] for key in file.files}
     box = int(units["pad_box"].ravel()[0])
     for k in range(1, 1 + sum(key.startswith("pad_in_") for key in units)):
-        padded, pad = inputs.pad_around(
-            units[f"pad_in_{k}"], box, tuple(units[f"pad_center_{k}"].ravel())
-        )
-        assert list(pad) == units[f"pad_{k}"].ravel().tolist()
+        placement = Placement(tuple(units[f"pad_center_{k}"].ravel()), (1.0,))
+        (found,) = inputs.scale_person(units[f"pad_in_{k}"], placement, DEMO.at(box))
+        assert list(found.pad) == units[f"pad_{k}"].ravel().tolist()
         if units[f"pad_ok_{k}"].ravel()[0]:
-            np.testing.assert_array_equal(padded, units[f"pad_out_{k}"])
+            np.testing.assert_array_equal(found.pixels, units[f"pad_out_{k}"])
     for k in range(1, 1 + sum(key.startswith("max_map_") for key in units)):
         maps = units[f"max_map_{k}"][None].astype(np.float32)
         rules: list[tuple[Combination, str]] = [("benchmark", "bench"), ("demo", "apply")]

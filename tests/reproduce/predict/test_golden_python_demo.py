@@ -19,7 +19,7 @@ from caffe_compat.weights.model import LayerBlobs, Weights
 from caffe_compat.weights.wire import Blob
 from reproduce.network.identify import identify
 from reproduce.predict.belief import enlarge
-from reproduce.predict.inputs import center_map, resize_cv
+from reproduce.predict.inputs import center_map, network_input, resize_cv
 from reproduce.predict.job import prepare
 from reproduce.predict.person_finder import PersonFinder, peaks_of
 from reproduce.predict.predictor import Predictor
@@ -122,7 +122,8 @@ def test_crops_beliefs_and_joints(demo: _Demo) -> None:
     centre = center_map(368, 21.0, 0)
     np.testing.assert_allclose(centre[::8, ::8], demo.steps["centre"], rtol=1e-6)
     for i, inputs in enumerate(job.inputs):
-        found = demo.predictor.raw_maps(inputs)
+        data = network_input(inputs[0].pixels[None], demo.predictor.protocol)
+        found = demo.predictor.forward(data, demo.predictor.outputs[-1:])[0, 0]
         np.testing.assert_allclose(found, demo.steps["belief"][i], rtol=0, atol=_MAPS)
     scale = demo.said["scale"]
     for i, one in enumerate(demo.predictor.predict_job(job)):
