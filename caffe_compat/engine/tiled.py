@@ -82,9 +82,8 @@ class Tiling:
 
     def output(self, size: tuple[int, int]) -> tuple[int, int]:
         """Output size of an input size."""
-        return size[0] + 2 * self.pad[0] - self.kernel[0] + 1, size[1] + 2 * self.pad[
-            1
-        ] - self.kernel[1] + 1
+        (kh, kw), (ph, pw) = self.kernel, self.pad
+        return size[0] + 2 * ph - kh + 1, size[1] + 2 * pw - kw + 1
 
     def tiles(self, size: tuple[int, int]) -> tuple[int, int]:
         """Tiles down and across for an input size."""

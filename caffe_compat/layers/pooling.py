@@ -72,9 +72,8 @@ def max_pool(x: Tensor, kernel: Pair, stride: Pair, pad: Pair, out: Pair) -> tup
     row = index // wide.shape[-1] - pad[0]
     column = index % wide.shape[-1] - pad[1]
     inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
-    return top[..., : out[0], : out[1]], torch.where(inside, row * width + column, -1)[
-        ..., : out[0], : out[1]
-    ]
+    place = torch.where(inside, row * width + column, -1)
+    return top[..., : out[0], : out[1]], place[..., : out[0], : out[1]]
 
 
 def ave_pool(x: Tensor, kernel: Pair, stride: Pair, pad: Pair, out: Pair) -> Tensor:
