@@ -36,7 +36,8 @@ from caffe_compat.weights.write import check_hdf5_names
 
 # Fields that choose hardware or logging in Caffe and mean nothing here; snapshot_diff writes
 # gradients into models, which nothing reads.
-_MEANINGLESS = ("solver_mode", "device_id", "debug_info", "layer_wise_reduce", "snapshot_diff")
+_GPU = 1  # of SolverParameter.SolverMode
+_MEANINGLESS = ("device_id", "debug_info", "layer_wise_reduce", "snapshot_diff")
 
 
 @dataclass(frozen=True)
@@ -177,6 +178,9 @@ class Solver:
         self.spec, self.root, self.device, self.amp = spec, Path(root), torch.device(device), amp
         m = spec.message
         self.warnings = [f"{name} has no effect here" for name in _MEANINGLESS if m.HasField(name)]
+        if m.HasField("solver_mode") and (m.solver_mode == _GPU) != (self.device.type == "cuda"):
+            mode = "GPU" if m.solver_mode == _GPU else "CPU"
+            self.warnings.append(f"solver_mode {mode} has no effect: this trains on {self.device}")
         self.warnings += unused(spec)
         # Caffe takes a seed from the clock where none is given; here a run can be repeated
         self.seed = m.random_seed if m.random_seed >= 0 else 1

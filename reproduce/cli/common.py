@@ -21,6 +21,7 @@ from caffe_compat.errors import CaffeCompatError, printable
 from caffe_compat.picturesize import LIMIT_VARIABLE, MAX_PIXELS
 
 BAD_INPUT, FAILED_CHECK, INTERRUPTED, TERMINATED = 2, 1, 130, 143
+_READER_LEFT = 141  # as the shell says it of a program that SIGPIPE ended
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 
@@ -28,6 +29,10 @@ class FilePath(click.Path):
     """A file or folder name on the command line; an empty one is no name."""
 
     name = "path"
+
+    def __init__(self) -> None:
+        # who opens the file says what is wrong with it, so that one bad picture costs itself alone
+        super().__init__(readable=False)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Refuse an empty name."""
@@ -181,6 +186,18 @@ def _usage_in_one_line() -> Iterator[None]:
         raise CaffeCompatError(f"{said}{advice}") from error
 
 
+@contextlib.contextmanager
+def _quiet_without_reader() -> Iterator[None]:
+    """Where whoever reads the output has left ('| head'), the command ends without a word."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Python writes what it still holds at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(_READER_LEFT)
+
+
 class Reporting(click.Command):
     """A click command or group that turns click's exceptions and ours into one line and exit code
     2."""
@@ -195,7 +212,7 @@ class Reporting(click.Command):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run it; an unknown command of a group is one line."""
-        with _usage_in_one_line():
+        with _usage_in_one_line(), _quiet_without_reader():
             return super().invoke(ctx)
 
 
@@ -229,14 +246,11 @@ def run_reporting(call: Callable[[], Any]) -> Any:
     except MemoryError:
         click.echo("error: not enough memory for this input", err=True)
         sys.exit(BAD_INPUT)
-    except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(BAD_INPUT)
     except OSError as error:  # the system's own words: a full disk, no permission, no such folder
         if "--debug" in sys.argv:
             raise
-        where = f"{printable(str(error.filename))}: " if error.filename else ""
-        click.echo(f"error: {where}{error.strerror or error}", err=True)
+        where = printable(str(error.filename)) if error.filename else "the output"
+        click.echo(f"error: {where}: {error.strerror or error}", err=True)
         sys.exit(BAD_INPUT)
 
 
@@ -277,6 +291,11 @@ def _protocol_names() -> Iterable[str]:
 
 BENCHMARK_NAME = NameOf("benchmark", _benchmark_names)
 PROTOCOL_NAME = NameOf("protocol", _protocol_names)
+
+
+def examples(*lines: str) -> str:
+    """The end of a command's ``--help``: commands to copy, one a line."""
+    return "\n".join(("\b", "Examples:", *(f"  {line}" for line in lines)))
 
 
 def common(function: _F) -> _F:

@@ -395,6 +395,8 @@ def _target(model: str, out: str | None, to: str) -> str:
             click.echo(f"note: {name} came with this package; the output goes here", err=True)
             return name + _ENDINGS[to]
     beside = Path(model).with_name(stem + _ENDINGS[to])
+    if beside.parent.resolve().parts[1:2] in (("dev",), ("proc",)):  # /dev/stdin < model
+        raise CaffeCompatError(f"{model}: no folder for results; give the result's name with -o")
     writable = os.access(model, os.W_OK) and os.stat(model).st_mode & 0o222
     if writable and os.access(beside.parent, os.W_OK):
         return str(beside)

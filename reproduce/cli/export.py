@@ -18,6 +18,7 @@ from reproduce.cli.common import (
     WORKERS,
     CommandGroup,
     common,
+    examples,
     pixels_option,
     say_line,
 )
@@ -27,13 +28,28 @@ if TYPE_CHECKING:
     from reproduce.people.annotation import Annotation
 
 
-@click.group(cls=CommandGroup)
+@click.group(
+    cls=CommandGroup,
+    epilog=examples(
+        "cpm-export json leeds --data DOWNLOADS -o leeds.json",
+        "cpm-export lmdb leeds.json --data DOWNLOADS -o leeds.lmdb",
+        "cpm-export preview leeds.lmdb -o look.png",
+        "cpm-export proto -o net --stages 3 --source ../leeds.lmdb",
+    ),
+)
 @common
 def main() -> None:
     """The original preprocessing: data sets to JSON to LMDB, and prototxts."""
 
 
-@main.command("json")
+@main.command(
+    "json",
+    epilog=examples(
+        "cpm-export json mpi --data DOWNLOADS -o mpi.json",
+        "cpm-export json leeds --data DOWNLOADS --skip-missing -o leeds.json",
+        "cpm-export json coco --data person_keypoints_train2017.json -o coco.json",
+    ),
+)
 @click.argument("dataset", type=click.Choice(["mpi", "leeds", "flic", "coco"]))
 @click.option(
     "--data",
@@ -90,7 +106,12 @@ def json_(
         click.echo(f"--np-in-lmdb {len(names)} --part-names {listed}")
 
 
-@main.command()
+@main.command(
+    epilog=examples(
+        "cpm-export lmdb leeds.json --data DOWNLOADS -o leeds.lmdb",
+        "cpm-export lmdb mpi.json leeds.json --data DOWNLOADS -o both.lmdb --jpeg",
+    )
+)
 @click.argument("annotations", nargs=-1, required=True, type=FILE)
 @click.option("--data", required=True, type=FILE, help="Folder of the images.")
 @click.option("-o", "--out", required=True, type=FILE, help="The LMDB folder to write.")
@@ -164,7 +185,12 @@ def lmdb(
         say_line(f"skipped {line}", err=True)
 
 
-@main.command()
+@main.command(
+    epilog=examples(
+        "cpm-export hdf5 leeds.lmdb -o leeds.h5",
+        "cpm-export hdf5 leeds.h5 -o leeds.lmdb",
+    )
+)
 @click.argument("source", type=FILE)
 @click.option(
     "-o",
@@ -198,7 +224,7 @@ def hdf5(source: str, out: str, joints: int | None) -> None:
     )
 
 
-@main.command()
+@main.command(epilog=examples("cpm-export show leeds.lmdb 7 -o record.png"))
 @click.argument("file", type=FILE)
 @click.argument("key", required=False)
 @click.option(
@@ -239,7 +265,8 @@ def show(file: str, key: str | None, joints: int | None, out: str | None) -> Non
         click.echo(f"  joint {i:2d} {name:<8} {x:8.2f} {y:8.2f}  visible {visible:g}")
     if out:
         draw_record(record, out)
-        click.echo(f"drawn in {out}")
+        blue = "; blue dots are the other people's joints" if a.others else ""
+        click.echo(f"drawn in {out}{blue}")
 
 
 def _index(store: Any, key: str | None) -> int:
@@ -250,7 +277,12 @@ def _index(store: Any, key: str | None) -> int:
     return int(key)
 
 
-@main.command()
+@main.command(
+    epilog=examples(
+        "cpm-export preview leeds.lmdb -o look.png",
+        "cpm-export preview leeds.lmdb --n 30 --prototxt net/pose_train_test.prototxt -o look.png",
+    )
+)
 @click.argument("file", type=FILE)
 @click.option(
     "--n",

@@ -18,6 +18,7 @@ from reproduce.cli.common import (
     common,
     emit_json,
     engine_option,
+    examples,
     say_line,
     table,
 )
@@ -26,13 +27,20 @@ if TYPE_CHECKING:
     from caffe_compat.network.graph import Graph
 
 
-@click.group(cls=CommandGroup)
+@click.group(
+    cls=CommandGroup,
+    epilog=examples(
+        "cpm-models list",
+        "cpm-models info leeds-small",
+        "cpm-models rf pose_iter_985000_addLEEDS.caffemodel",
+    ),
+)
 @common
 def main() -> None:
     """Networks in models/ and the models that the authors released."""
 
 
-@main.command("list")
+@main.command("list", epilog=examples("cpm-models list --json"))
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def list_(as_json: bool) -> None:
     """List all known networks."""
@@ -49,7 +57,7 @@ def list_(as_json: bool) -> None:
     click.echo(f"\n{how_to_get()}")
 
 
-@main.command()
+@main.command(epilog=examples("cpm-models info leeds-small"))
 @click.argument("name")
 def info(name: str) -> None:
     """Tell what is known about a network."""
@@ -78,7 +86,12 @@ def info(name: str) -> None:
     click.echo(f"here        {weights_of(model) or 'no: ' + how_to_get()}")
 
 
-@main.command()
+@main.command(
+    epilog=examples(
+        "cpm-models path leeds-small",
+        'cpm-convert "$(cpm-models path leeds-small)" --to npz',
+    )
+)
 @click.argument("name")
 def path(name: str) -> None:
     """Print the file of a network, for --model."""
@@ -87,7 +100,7 @@ def path(name: str) -> None:
     click.echo(model_file(name))
 
 
-@main.command()
+@main.command(epilog=examples("cpm-models random --like vgg -o random.caffemodel"))
 @click.option(
     "--like",
     "model",
@@ -141,7 +154,9 @@ def random(
     say_line(f"{out}: written, {made.graph.count:,} parameters")
 
 
-@main.command()
+@main.command(
+    epilog=examples("cpm-models plan leeds-small --input 368x368", "cpm-models plan --calibrate")
+)
 @click.argument("model", type=MODEL)
 @click.option("--prototxt", type=FILE, help="Definition, if the model holds none.")
 @click.option("--input", "size", help="HxW of the input (default: the definition's).")
@@ -222,7 +237,7 @@ def plan(
     )
 
 
-@main.command()
+@main.command(epilog=examples("cpm-models rf leeds-small"))
 @click.argument("model", type=MODEL)
 @click.option("--prototxt", type=FILE, help="Definition, if the model holds none.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")

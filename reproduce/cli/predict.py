@@ -325,7 +325,8 @@ def main(
         else:
             done = _predict(run, images, videos, cameras, where, page)
         seconds = max(time.perf_counter() - start, 1e-9)
-        click.echo(f"{_speed(len(done.scores), seconds)}; results in {printable(out)}")
+        speed = _speed(len(done.scores), seconds, new="new " if resume else "")
+        click.echo(f"{speed}; results in {printable(out)}")
         if test is None:
             _tell_low(done.scores, bool(options.boxes), say)
         _tell_bad(folder, [*(lost if group.first else []), *done.bad], group.rank)
@@ -341,7 +342,7 @@ def _hold(folder: Path, group: Group, stack: contextlib.ExitStack) -> None:
     refused: CaffeCompatError | None = None
     if group.first:
         try:
-            stack.enter_context(hold(folder / "results"))
+            stack.enter_context(hold(folder / "results", called=str(folder)))
         except CaffeCompatError as error:
             refused = error
     if group.any(refused is not None):
@@ -362,14 +363,21 @@ def _where(boxes: str | None, box: Any, inputs: Sequence[Path]) -> tuple[Any, li
     found = read_boxes(boxes)
     used = uses(found, inputs)
     unused = [name for name in found if not used[name]]
+    if found and len(unused) == len(found):
+        whose = "its one image is" if len(found) == 1 else f"none of its {len(found)} images is"
+        lacking = "not " if len(found) == 1 else ""
+        raise CaffeCompatError(
+            f"{boxes}: {whose} {lacking}among the inputs ({unused[0]}); expected the inputs' names"
+        )
     shared = [name for name in found if used[name] > 1]
-    for names, what in (
-        (unused, "are not among the inputs"),
-        (shared, "stand for several inputs of the same name, which get the same boxes"),
+    for names, one, many, what in (
+        (unused, "is", "are", "not among the inputs"),
+        (shared, "stands", "stand", "for several inputs of a name, which get the same boxes"),
     ):
         if names:
+            verb = one if len(names) == 1 else many
             click.echo(
-                f"note: {printable(boxes)}: {len(names)} of its {len(found)} images {what}, "
+                f"note: {printable(boxes)}: {len(names)} of its {len(found)} images {verb} {what}, "
                 f"{printable(names[0])} for one",
                 err=True,
             )
@@ -396,9 +404,9 @@ def _detector(
     return ("hog", None) if finder is None else ("heads", finder.search)
 
 
-def _speed(count: int, seconds: float) -> str:
+def _speed(count: int, seconds: float, new: str = "") -> str:
     """How many people were predicted in what time; the rate where there were some."""
-    said = f"{count} {'person' if count == 1 else 'people'} in {seconds:.1f} s"
+    said = f"{count} {new}{'person' if count == 1 else 'people'} in {seconds:.1f} s"
     return f"{said} ({count / seconds:.2f} people/s)" if count else said
 
 

@@ -65,7 +65,11 @@ def _refuse(given: Mapping[str, Any], names: Sequence[str], why: str) -> None:
 def _check_what(given: Mapping[str, Any], boxes: Sequence[str]) -> None:
     """Raise where options say two things of what is to be predicted."""
     dataset = given["dataset"]
-    if bool(given["inputs"]) == bool(dataset):
+    if given["inputs"] and dataset:
+        raise CaffeCompatError(
+            f"inputs ({given['inputs'][0]}) and --dataset {dataset} exclude each other"
+        )
+    if not given["inputs"] and not dataset:
         raise CaffeCompatError("give images or folders, or --dataset with --data")
     if len(boxes) > 1 or (dataset and boxes):
         raise CaffeCompatError(
@@ -74,10 +78,10 @@ def _check_what(given: Mapping[str, Any], boxes: Sequence[str]) -> None:
     if not dataset:
         _refuse(given, ["data"], "is the folder of a --dataset: name one")
         return
-    if given["data"] is None or given["protocol"] != "demo":
-        raise CaffeCompatError(
-            "--dataset needs --data, the folder that holds it, and has its own protocol"
-        )
+    if given["data"] is None:
+        raise CaffeCompatError(f"--dataset {dataset}: give the folder that holds it with --data")
+    if given["protocol"] != "demo":
+        raise CaffeCompatError("--dataset has its own protocol: leave out --protocol")
     _refuse(given, ["min_score"], "hides joints in pictures; a --dataset's score needs all")
 
 

@@ -13,7 +13,7 @@ import click
 
 from caffe_compat.errors import DataError, PrototxtError
 from caffe_compat.files import make_folder, write_text
-from reproduce.cli.common import FILE, POSITIVE, Command, Real, check_input_size
+from reproduce.cli.common import FILE, POSITIVE, Command, Real, check_input_size, examples
 
 if TYPE_CHECKING:
     from caffe_compat.definition.spec import NetSpec
@@ -21,7 +21,14 @@ if TYPE_CHECKING:
 _LARGEST = 100_000  # of a number of channels, a kernel or a side
 
 
-@click.command(cls=Command)
+@click.command(
+    cls=Command,
+    epilog=examples(
+        "cpm-export proto -o net --stages 3 --source ../leeds.lmdb",
+        "cpm-export proto -o net --input 184 --front vgg --source ../leeds.lmdb --batch 8",
+        "cpm-export proto -o net --scheme stage-wise --source ../leeds.lmdb",
+    ),
+)
 @click.option("-o", "--out", required=True, type=FILE, help="Folder for the prototxts.")
 @click.option(
     "--stages", type=click.IntRange(1, 64), help="Number of stages (default: 6; person: 4)."
@@ -346,9 +353,10 @@ def _part_names(text: str | None, count: int | None) -> tuple[str, ...]:
 
 def _size(text: str) -> tuple[int, int]:
     """Height and width (0: the same) of ``368`` or ``376x656``."""
-    found = _numbers(text.lower().replace("x", ","), text.lower().count("x") + 1, "--input")
-    if len(found) > 2:
-        raise DataError(f"--input: expected HEIGHTxWIDTH, found '{text}'")
+    sides = text.lower().split("x")
+    found = _positive(sides)
+    if found is None or len(sides) > 2:
+        raise DataError(f"--input: expected HEIGHTxWIDTH, or one number for both, found '{text}'")
     for side in found:
         check_input_size(side)
     return found[0], 0 if found[-1] == found[0] else found[-1]
@@ -356,17 +364,28 @@ def _size(text: str) -> tuple[int, int]:
 
 def _block(text: str) -> tuple[int, int]:
     """Channels and layers of ``256x4``."""
-    channels, layers = _numbers(text.lower().replace("x", ","), 2, "--blocks")
-    return channels, layers
+    found = _positive(text.lower().split("x"))
+    if found is None or len(found) != 2:
+        raise DataError(
+            f"--blocks: expected CHANNELSxLAYERS with commas between blocks, found '{text}'"
+        )
+    return found[0], found[1]
 
 
 def _numbers(text: str, count: int, option: str) -> list[int]:
-    try:
-        found = [int(v) for v in text.split(",")]
-    except ValueError:
-        found = []
-    if len(found) != count or min(found) < 1 or max(found) > _LARGEST:
+    """So many numbers with commas between."""
+    found = _positive(text.split(","))
+    if found is None or len(found) != count:
         raise DataError(
             f"{option}: expected {count} positive numbers with commas between, found '{text}'"
         )
     return found
+
+
+def _positive(words: Sequence[str]) -> list[int] | None:
+    """Words as numbers from 1 on; None where one is none."""
+    try:
+        found = [int(word) for word in words]
+    except ValueError:
+        return None
+    return found if min(found) >= 1 and max(found) <= _LARGEST else None

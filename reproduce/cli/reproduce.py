@@ -25,6 +25,7 @@ from reproduce.cli.common import (
     data_option,
     device_option,
     emit_json,
+    examples,
     out_option,
     table,
 )
@@ -37,13 +38,27 @@ if TYPE_CHECKING:
 _FIGURES = {"fig8": "fig08", "fig9": "fig09", "fig10": "fig10", "fig12": "fig12"}
 
 
-@click.group(cls=CommandGroup)
+@click.group(
+    cls=CommandGroup,
+    epilog=examples(
+        "cpm-reproduce check --data DATA",
+        "cpm-reproduce fig9 --data DATA -o figures",
+        "cpm-reproduce fig6 --stages 3 --data DATA --work runs --jobs 2",
+        "cpm-reproduce fig6 --stored -o figures",
+        "cpm-reproduce report --data DATA -o report",
+    ),
+)
 @common
 def main() -> None:
     """The paper's figures from predictions, and the regression check against published numbers."""
 
 
-@main.command()
+@main.command(
+    epilog=examples(
+        "cpm-reproduce check --data DATA",
+        "cpm-reproduce check --data DATA --model pose_iter_985000_addLEEDS.caffemodel",
+    )
+)
 @data_option("Folder with lsp/, flic/, mpii/, release/ ...")
 @click.option(
     "--model",
@@ -185,7 +200,7 @@ def _comparison(outcomes: Sequence[Outcome]) -> str:
 
 
 def _command(name: str, module: str) -> None:
-    @main.command(name)
+    @main.command(name, epilog=examples(f"cpm-reproduce {name} --data DATA -o figures"))
     @data_option("Folder with the data and predictions.")
     @out_option("Folder for the results.", default="figures")
     def figure(data: str, out: str) -> None:
@@ -222,7 +237,14 @@ _TRAINED = {
 
 
 def _training_command(name: str, module: str, plan: str) -> None:
-    @main.command(name)
+    @main.command(
+        name,
+        epilog=examples(
+            f"cpm-reproduce {name} --dry-run",
+            f"cpm-reproduce {name} --data DATA --work runs --jobs 2",
+            f"cpm-reproduce {name} --stored -o figures",
+        ),
+    )
     @data_option("Folder with lsp/ and lspet/.")
     @click.option(
         "--profile",
@@ -428,7 +450,7 @@ def _silent(anything: object) -> None:
     """What all processes but the first say."""
 
 
-@main.command()
+@main.command(epilog=examples("cpm-reproduce report --data DATA -o report"))
 @data_option("Folder with the data and predictions.")
 @click.option(
     "--profile",
@@ -462,7 +484,9 @@ def report(data: str, profile: str, results: str | None, stages: int, out: str) 
     _tell_empty(data, bool(results))
 
 
-@main.command("all")
+@main.command(
+    "all", epilog=examples("cpm-reproduce all --profile cpu --data DATA --work runs -o report")
+)
 @data_option("Folder with the data and predictions.")
 @click.option(
     "--profile", type=click.Choice(["smoke", "cpu", "paper"]), default="cpu", show_default=True

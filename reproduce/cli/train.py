@@ -138,11 +138,11 @@ def main(
     weights of the one before.
 
     Names in the definition count from the current folder, as in Caffe, or else from the solver's
-    own folder. Ctrl-C and SIGTERM write a snapshot and end; the same command with '--snapshot
-    latest', in place of --weights and --fresh, goes on exactly. Without --snapshot the training
-    begins anew: files of an earlier one under the same snapshot prefix are moved aside into the
-    folder PREFIX_earlier1 (or 2, 3, ...) first. Under torchrun, N processes with batch size B train
-    as one with batch size N·B does.
+    own folder. Ctrl-C and SIGTERM write a snapshot and end with exit code 0, as in Caffe; the same
+    command with '--snapshot latest', in place of --weights and --fresh, goes on exactly. Without
+    --snapshot the training begins anew: files of an earlier one under the same snapshot prefix are
+    moved aside into the folder PREFIX_earlier1 (or 2, 3, ...) first. Under torchrun, N processes
+    with batch size B train as one with batch size N·B does.
     """
     from caffe_compat.errors import SolverError
     from caffe_compat.files import check_target, make_folder

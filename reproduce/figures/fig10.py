@@ -53,7 +53,7 @@ def _tile(image: _Image, joints: npt.NDArray[np.float64], skeletal: Skeleton) ->
 
 
 def _spread(items: list[Any], count: int) -> list[Any]:
-    """``count`` items, every n-th of all."""
+    """``count`` items, evenly spread over all."""
     if len(items) <= count:
         return items
     return [items[i] for i in np.linspace(0, len(items) - 1, count).round().astype(int)]
@@ -75,14 +75,20 @@ def _people(benchmark: Benchmark) -> list[_Shown]:
     ]
 
 
-def _strip(name: str, tiles: list[_Image]) -> _Image:
-    """The rows of one benchmark under its name, white around."""
+def _benchmark(row: _Shown) -> str:
+    """The name of the benchmark that a person is of."""
+    return row[0].split(" ")[0]
+
+
+def _strip(name: str, tiles: list[_Image], here: int) -> _Image:
+    """The rows of one benchmark under its name, white around; ``here``: how many test people it
+    has whose images are there."""
     import cv2
 
     width, height = TILE
     lines = -(-len(tiles) // COLUMNS)
     strip = np.full((lines * (height + 4) + HEAD, COLUMNS * (width + 4), 3), 255, np.uint8)
-    text = f"{name}: the authors' released predictions on every n-th test image that is here"
+    text = f"{name}: the authors' released predictions of {len(tiles)} of the {here} people here"
     font = cv2.FONT_HERSHEY_SIMPLEX
     cv2.putText(strip, text, (4, HEAD - 8), font, 0.55, (0, 0, 0), 1, cv2.LINE_AA)
     for i, tile in enumerate(tiles):
@@ -99,8 +105,12 @@ def make(data: Path, out: Path) -> list[Path]:
     Missing : no test image with predictions is there.
     """
     rows: list[_Shown] = []
+    here: dict[str, int] = {}
     for kind, lines in ROWS.items():
-        rows += _spread(_people(kind(data)), lines * COLUMNS)
+        people = _people(kind(data))
+        rows += _spread(people, lines * COLUMNS)
+        if people:
+            here[_benchmark(people[0])] = len(people)
     if not rows:
         pairs = ", ".join(
             f"{next(iter(one.released.values()))} with {one.folder}/images" for one in ROWS
@@ -108,15 +118,16 @@ def make(data: Path, out: Path) -> list[Path]:
         raise Missing(f"no test images with predictions in {data} ({pairs})")
     shown: list[dict[str, str]] = []
     tiles: dict[str, list[_Image]] = {}
-    for name, path, joints, skeletal in rows:
+    for row in rows:
+        name, path, joints, skeletal = row
         try:
             tile = _tile(read_image(path), joints, skeletal)
         except DataError as error:
             shown.append({"person": name, "left out": str(error)})
             continue
-        tiles.setdefault(name.split(" ")[0], []).append(tile)
+        tiles.setdefault(_benchmark(row), []).append(tile)
         shown.append({"person": name})
-    sheet = np.concatenate([_strip(name, found) for name, found in tiles.items()])
+    sheet = np.concatenate([_strip(name, found, here[name]) for name, found in tiles.items()])
     path = out / "fig10"
     save_png(sheet, path.with_suffix(".png"))
     about = provenance("cpm-reproduce fig10", str(data))

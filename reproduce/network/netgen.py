@@ -474,14 +474,14 @@ def solver(
         "momentum": 0.9,
         "weight_decay": 0.0005,
         "lr_policy": "step",
-        "gamma": 0.333,
-        "stepsize": 136106,
         "display": 5,
         "max_iter": 600000,
         "snapshot": 1000,
         "snapshot_prefix": prefix,
         "solver_mode": 1,
     }
+    if settings.get("lr_policy", "step") == "step":
+        defaults |= {"gamma": 0.333, "stepsize": 136106}
     for name, value in {**defaults, **settings}.items():
         if isinstance(value, list | tuple):
             getattr(message, name).extend(value)

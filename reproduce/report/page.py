@@ -179,7 +179,7 @@ def _from_predictions(data: Path, out: Path, say: Say) -> list[Section]:
             "10",
             fig10,
             "Figure 10: predictions",
-            "The released predictions on every n-th test image that is here.",
+            "The released predictions on test images that are here, evenly spread over them.",
         ),
         ("12", fig12, "Figure 12: FLIC", "PCK of elbows and wrists, observer-centric."),
     ):

@@ -18,7 +18,7 @@ class Taken(CaffeCompatError):
 
 
 @contextlib.contextmanager
-def hold(target: str | os.PathLike[str]) -> Iterator[None]:
+def hold(target: str | os.PathLike[str], called: str = "") -> Iterator[None]:
     """Keep other processes from working on a target; the lock ends with this process, however that
     ends.
 
@@ -27,6 +27,7 @@ def hold(target: str | os.PathLike[str]) -> Iterator[None]:
     Parameters
     ----------
     target : a file or folder, which need not exist yet.
+    called : what messages call it; default: by its name.
 
     Raises
     ------
@@ -36,6 +37,7 @@ def hold(target: str | os.PathLike[str]) -> Iterator[None]:
     from filelock import FileLock, Timeout
 
     path = Path(os.path.abspath(target))
+    called = called or os.fspath(target)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -46,12 +48,11 @@ def hold(target: str | os.PathLike[str]) -> Iterator[None]:
         lock.acquire(blocking=False)
     except Timeout:
         raise Taken(
-            f"{os.fspath(target)}: {_who(holder)} is writing there; wait for its end or choose "
-            "another target"
+            f"{called}: {_who(holder)} is writing there; wait for its end or choose another target"
         ) from None
     except (OSError, NotImplementedError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise TargetError(f"{os.fspath(target)}: cannot be locked: {reason}") from None
+        raise TargetError(f"{called}: cannot be locked: {reason}") from None
     try:
         command = " ".join([os.path.basename(sys.argv[0]), *sys.argv[1:]])[:200]
         with atomic_write(holder) as stream:

@@ -390,12 +390,8 @@ def _reports(
             now = time.monotonic()
             speed = count / max(now - since, 1e-9)
             since, count = now, 0
-            yield _report(
-                done,
-                group.mean(done.smoothed),
-                speed,
-                (m.max_iter - solver.iteration) * batch / speed,
-            )
+            left = (m.max_iter - solver.iteration) * batch / speed
+            yield _report(done, group, speed, left)
         if group.first and m.snapshot and solver.iteration % m.snapshot == 0:
             model, _ = solver.snapshot()
             say(f"snapshot {model}")
@@ -406,6 +402,8 @@ def _test(solver: Solver, say: Callable[[str], None]) -> None:
         say(line)
 
 
-def _report(done: Step, loss: float, speed: float, left: float) -> Progress:
-    losses = {name: value for name, value in done.outputs.items() if "loss" in name}
+def _report(done: Step, group: Group, speed: float, left: float) -> Progress:
+    """A line of the log; losses are means over all processes."""
+    loss = group.mean(done.smoothed)
+    losses = {name: group.mean(value) for name, value in done.outputs.items() if "loss" in name}
     return Progress(done.iteration, loss, losses, done.rate, speed, left)

@@ -5,6 +5,10 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
+import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,9 +17,11 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from reproduce.cli.common import FILE
 from tests.fuzz.readers import imported
 from tests.fuzz.run import forked
 from tests.nets import model_file
+from tests.paths import ROOT
 
 _VALUES = ("0", "-1", "99999999999999999999", "", "nan", "inf", "x", "1,2", "-0.5")
 _COMMANDS = ("convert", "export", "train", "predict", "evaluate", "reproduce", "models")
@@ -293,6 +299,88 @@ def test_what_click_refuses_is_one_line(module: str, arguments: list[str], says:
     assert line.endswith("--help")
     assert f"; see cpm-{module}" in line
     assert "\x1b" not in line
+
+
+def test_what_predict_is_asked_at_once() -> None:
+    from reproduce.cli import predict
+
+    for arguments, says in (
+        (["a.jpg", "--dataset", "lsp"], "inputs (a.jpg) and --dataset lsp exclude each other"),
+        ([], "give images or folders, or --dataset with --data"),
+        (["--dataset", "lsp"], "--dataset lsp: give the folder that holds it with --data"),
+        (
+            ["--dataset", "lsp", "--data", ".", "--protocol", "flic"],
+            "--dataset has its own protocol: leave out --protocol",
+        ),
+    ):
+        result = CliRunner().invoke(predict.main, arguments)
+        assert (result.exit_code, result.stderr) == (2, f"error: {says}\n")
+
+
+def test_unreadable_names_are_for_whoever_opens_them(tmp_path: Path) -> None:
+    """click would end a whole command for one of many inputs."""
+    (tmp_path / "a.png").touch(mode=0)
+    assert FILE.convert(str(tmp_path / "a.png"), None, None) == str(tmp_path / "a.png")
+    assert not FILE.readable
+
+
+def _all_commands() -> Iterator[tuple[str, click.Command]]:
+    """Words and command of every command, of groups themselves, too."""
+    for name in _COMMANDS:
+        main = importlib.import_module(f"reproduce.cli.{name}").main
+        yield f"cpm-{name}", main
+        if isinstance(main, click.Group):
+            for word, command in main.commands.items():
+                yield f"cpm-{name} {word}", command
+
+
+@pytest.mark.parametrize(("words", "command"), [pytest.param(*p, id=p[0]) for p in _all_commands()])
+def test_help_ends_with_examples_of_what_there_is(words: str, command: click.Command) -> None:
+    commands = dict(_all_commands())
+    shown = CliRunner().invoke(command, ["--help"], prog_name=words).output
+    examples = [line.strip() for line in shown.partition("Examples:\n")[2].splitlines()]
+    assert any(example.startswith(words) for example in examples)
+    for example in examples:
+        if not example.startswith("cpm-"):
+            continue  # under torchrun
+        program, *rest = shlex.split(example)
+        longer = f"{program} {rest[0]}"
+        said = commands[longer if longer in commands else program]
+        known = {option for parameter in said.params for option in parameter.opts}
+        given = {word.partition("=")[0] for word in rest if word.startswith("-")}
+        assert given <= known, example
+
+
+@pytest.mark.skipif(not Path("/dev/stdin").exists(), reason="no /dev/stdin")
+def test_results_do_not_go_beside_a_device(tmp_path: Path) -> None:
+    path, _, _ = model_file(tmp_path)
+    with path.open("rb") as stream:
+        done = subprocess.run(
+            [sys.executable, "-m", "reproduce.cli.convert", "/dev/stdin"],
+            stdin=stream,
+            capture_output=True,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )
+    says = "error: /dev/stdin: no folder for results; give the result's name with -o\n"
+    assert (done.returncode, done.stderr) == (2, says)
+    assert not Path("/dev/stdin.safetensors").exists()
+
+
+def test_a_reader_that_left_ends_a_command_without_a_word() -> None:
+    """As in '| head'; the shell says 141 of programs that end so."""
+    program = "from reproduce.cli.models import main; main(['rf', 'leeds-small'])"
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        stdout=write,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    os.close(write)
+    assert (done.returncode, done.stderr) == (141, "")
 
 
 def test_a_group_without_a_command_shows_its_help() -> None:

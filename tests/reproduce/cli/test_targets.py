@@ -154,6 +154,36 @@ def test_what_the_system_refuses_is_one_line(
         assert said == "error: a\\x1b[2J\\nb.log: No space left on device\n"
 
 
+def test_an_output_that_is_full_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(SystemExit):
+        common.run_reporting(full)
+    assert capsys.readouterr().err == "error: the output: No space left on device\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("--input 63x", "--input: expected HEIGHTxWIDTH, or one number for both, found '63x'"),
+        ("--input 64,64", "--input: expected HEIGHTxWIDTH, or one number for both, found '64,64'"),
+        ("--input 64x64x64", "--input: expected HEIGHTxWIDTH"),
+        (
+            "--front vgg --blocks 16x2,32",
+            "--blocks: expected CHANNELSxLAYERS with commas between blocks, found '32'",
+        ),
+    ],
+)
+def test_sizes_with_an_x(words: str, says: str, tmp_path: Path) -> None:
+    from reproduce.cli import export
+
+    target = ["-o", str(tmp_path / "net")]
+    result = CliRunner().invoke(export.main, ["proto", *words.split(), *target])
+    assert result.exit_code == 2
+    assert says in result.stderr
+
+
 @pytest.mark.parametrize(
     "option",
     ["--channels", "--kernels", "--source", "--part-names", "--dropout", "--blocks"],

@@ -521,9 +521,38 @@ def test_boxes_without_a_picture_are_said(models: tuple[Path, Path], tmp_path: P
     result = _run(*pictures, *args, "--out", tmp_path / "out")
     assert result.exit_code == 1
     assert "2 of its 4 images are not among the inputs, c.png for one" in result.stderr
-    assert "1 of its 4 images stand for several inputs" in result.stderr
+    assert "1 of its 4 images stands for several inputs" in result.stderr
     assert "not done: " in result.stderr
     assert "line 5: expected four numbers" in result.stderr
+
+
+def test_boxes_of_other_pictures_touch_nothing(models: tuple[Path, Path], tmp_path: Path) -> None:
+    """The wrong file of boxes: refused before results of an earlier run go."""
+    picture = _picture(tmp_path / "a.png")
+    args = [picture, "--model", models[0], "--scales", "1", "--out", tmp_path / "out"]
+    assert _run(*args).exit_code == 0
+    before = sorted(path.name for path in (tmp_path / "out").iterdir())
+    for text, says in (
+        ("b.png,1,1,30,40\n", "its one image is not among the inputs (b.png)"),
+        ("b.png,1,1,9,9\nc.png,1,1,9,9\n", "none of its 2 images is among the inputs (b.png)"),
+    ):
+        (tmp_path / "b.csv").write_text(text)
+        result = _run(*args, "--boxes", tmp_path / "b.csv")
+        assert (result.exit_code, len(result.stderr.splitlines())) == (2, 1)
+        assert says in result.stderr
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == before
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
+def test_a_picture_that_may_not_be_read_costs_itself_alone(
+    models: tuple[Path, Path], tmp_path: Path
+) -> None:
+    good, bad = _picture(tmp_path / "a.png"), _picture(tmp_path / "b.png")
+    bad.chmod(0)
+    result = _run(bad, good, "--model", models[0], "--scales", "1", "--out", tmp_path / "out")
+    assert result.exit_code == 1
+    assert "b.png: " in result.stderr
+    assert (tmp_path / "out" / "a_keypoints.json").exists()
 
 
 def test_a_box_that_cannot_be_used_costs_that_person(

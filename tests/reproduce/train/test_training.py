@@ -170,12 +170,16 @@ def test_two_processes_equal_one(tmp_path: Path) -> None:
             np.testing.assert_allclose(
                 x.data, y.data, rtol=0, atol=2e-6 * np.abs(x.data).max() + 1e-9
             )
-    log = [
-        json.loads(line)
-        for line in (tmp_path / "snap2" / "pose_log.jsonl").read_text().splitlines()
-    ]
+    alone, log = (
+        [json.loads(line) for line in (tmp_path / snap / "pose_log.jsonl").read_text().splitlines()]
+        for snap in ("snap4", "snap2")
+    )
     assert [entry["iteration"] for entry in log] == list(range(6))
     assert {"loss_stage1", "loss_stage2"} <= set(log[0]["losses"])
+    # the log is of all people, not of one process's
+    for one, two in zip(alone, log, strict=True):
+        assert two["loss"] == pytest.approx(one["loss"], rel=1e-4)
+        assert two["losses"] == pytest.approx(one["losses"], rel=1e-4)
 
 
 class _FullDisk(io.StringIO):
