@@ -61,15 +61,16 @@ def _params(net: Net) -> list[Any]:
     return [t.detach().numpy().astype(np.float64) for _, _, t in net.owned_params()]
 
 
-def _mask() -> Array:
-    pool = net_of("Pooling pooling_param { kernel_size: 2 stride: 2 }", x=_Y)
+def _mask(pooled: Array) -> Array:
+    """Where a pooling of 2×2 finds the maxima of a blob; an odd side is pooled to its end."""
+    pool = net_of("Pooling pooling_param { kernel_size: 2 stride: 2 }", x=pooled)
     layer = pool.graph.nodes[-1].layer
     layer.spec = layer.spec.with_blobs(["x"], ["t", "m"])
-    found: Array = layer.forward([], torch.from_numpy(_Y))[1].numpy()
+    found: Array = layer.forward([], torch.from_numpy(pooled))[1].numpy()
     return found
 
 
-_MASK = _mask()
+_MASK = _mask(_Y)
 _POOLED = np.ascontiguousarray(_X[:, :, :3, :5])
 
 _DEPTH = "convolution_param { kernel_size: 3 "
@@ -123,6 +124,18 @@ CASES: list[tuple[str, dict[str, Array], Callable[..., Any], bool]] = [
         "Upsample upsample_param { upsample_h: 7 upsample_w: 10 }",
         {"x": _POOLED, "m": _MASK},
         lambda p, x, m: oracle.unpool(x, m, 7, 10),
+        False,
+    ),
+    (
+        "Upsample upsample_param { scale: 2 pad_out_h: true }",
+        {"x": _POOLED, "m": _mask(np.ascontiguousarray(_Y[:, :, :5]))},
+        lambda p, x, m: oracle.unpool(x, m, 5, 10),
+        False,
+    ),
+    (
+        "Upsample upsample_param { scale: 2 pad_out_w: true }",
+        {"x": _POOLED, "m": _mask(np.ascontiguousarray(_Y[..., :9]))},
+        lambda p, x, m: oracle.unpool(x, m, 6, 9),
         False,
     ),
     (
@@ -327,12 +340,35 @@ def test_bn_keeps_statistics_while_it_trains() -> None:
 
 
 @pytest.mark.parametrize(
+    ("mode", "mean", "variance"), [("LEARN", [2, 10], [1, 25]), ("INFERENCE", [0, 0], [0, 0])]
+)
+def test_bn_hands_on_the_statistics_of_the_batch(
+    mode: str, mean: list[int], variance: list[int]
+) -> None:
+    """SegNet's layer has up to three tops: the values, then mean and variance of each channel."""
+    text = f"""
+    input: "x" input_shape {{ dim: 1 dim: 2 dim: 1 dim: 2 }}
+    layer {{ name: "l" type: "BN" bottom: "x" top: "t" top: "mean" top: "variance"
+      bn_param {{ bn_mode: {mode} scale_filler {{ type: "constant" value: 1 }} }} }}
+    """
+    net = Net(parse_net(text))
+    found = net(x=torch.tensor([[[[1.0, 3.0]], [[5.0, 15.0]]]]))
+    assert found["mean"].shape == found["variance"].shape == (1, 2, 1, 1)
+    assert found["mean"].ravel().tolist() == mean
+    assert found["variance"].ravel().tolist() == variance
+    wanted = [[-1, 1], [-1, 1]] if mode == "LEARN" else [[1, 3], [5, 15]]
+    np.testing.assert_allclose(found["t"].detach().reshape(2, 2), wanted, atol=1e-6)
+
+
+@pytest.mark.parametrize(
     ("layer", "said"),
     [
         ("Permute permute_param { order: 1 order: 1 }", "named twice"),
         ("Permute permute_param { order: 4 }", "4 axes"),
         ("ShuffleChannel shuffle_channel_param { group: 3 }", "3 groups"),
         ("Upsample upsample_param { scale: 2 pad_out_h: true }", "second bottom"),
+        ("Upsample upsample_param { scale: 3 pad_out_h: true }", "pad_out_h.*a scale of 2"),
+        ("Upsample upsample_param { scale_h: 2 scale_w: 3 pad_out_w: true }", "pad_out_w.*of 2"),
         ("Upsample upsample_param { scale: 2 scale_h: 2 scale_w: 2 }", "scale"),
         ("Interp interp_param { }", "zoom_factor"),
         ("Interp interp_param { zoom_factor: 2 pad_beg: 1 }", "only cropping"),

@@ -160,17 +160,28 @@ def test_hdf5_blobs_that_no_layer_shares_must_be_there(tmp_path: Path) -> None:
         Net(net.graph, read_weights(path))
 
 
-def test_double_stays_double(tmp_path: Path) -> None:
+@pytest.mark.parametrize("ending", ["caffemodel", "caffemodel.h5"])
+def test_double_stays_double(ending: str, tmp_path: Path) -> None:
     from caffe_compat import parse_net
 
     net = parse_net('layer { name: "p" type: "PReLU" bottom: "a" top: "b" }')
     value = np.array([1 / 3], np.float64)
-    write_weights(
-        tmp_path / "m.caffemodel", Weights((LayerBlobs("p", "PReLU", (Blob(value),)),)), net
-    )
-    (blob,) = read_weights(tmp_path / "m.caffemodel")["p"]
+    path = tmp_path / f"m.{ending}"
+    write_weights(path, Weights((LayerBlobs("p", "PReLU", (Blob(value),)),)), net)
+    (blob,) = read_weights(path)["p"]
     assert blob.data.dtype == np.float64
     assert blob.data[0] == value[0]
+
+
+def test_half_precision_in_hdf5_is_read_as_single(tmp_path: Path) -> None:
+    """Everything after the reader knows float32 and float64 alone."""
+    import h5py
+
+    with h5py.File(tmp_path / "m.caffemodel.h5", "w") as file:
+        file["data/p/0"] = np.array([0.25, -3], np.float16)
+    (blob,) = read_weights(tmp_path / "m.caffemodel.h5")["p"]
+    assert blob.data.dtype == np.float32
+    assert blob.data.tolist() == [0.25, -3]
 
 
 def test_every_truncation_is_noticed(tmp_path: Path) -> None:
@@ -198,6 +209,10 @@ def test_every_truncation_is_noticed(tmp_path: Path) -> None:
         (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS pointer"),
         (b"\x08\xe0\xa2\x04\x12\x03abc", "solverstate"),
         (b"\x08\x09\x12\x03abc\x3a\x02\x12\x00", "ONNX model"),
+        (
+            b"\x08\x01\x10\x01\x18\x01\x20\x03" + _len(5, FLOATS),  # 1×1×1×3 values
+            r"is a single blob, such as a mean image \(\.binaryproto\); expected a \.caffemodel",
+        ),
         (b"\x89PNG\r\n\x1a\n" + bytes(100), "damaged|no caffemodel|PNG image"),
         (b"\x89HDF\r\n\x1a\n" + bytes(100), "no readable HDF5"),
     ],
