@@ -16,14 +16,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from caffe_compat import PrototxtError, parse_net
+from caffe_compat.definition.spec import TRAIN
 from caffe_compat.errors import DataError
+from caffe_compat.layers import make
 from caffe_compat.network.graph import build
 from caffe_compat.training.draws import glibc_rand
 from reproduce.people.annotation import Annotation
 from reproduce.records import store
 from reproduce.samples.augment import Augmentation, Settings, augment, clahe, open_records, roll
 from reproduce.samples.dice import CaffeDice, SampleDice
-from reproduce.samples.schedule import CPMSource, Order, SampleMaker, Schedule
+from reproduce.samples.schedule import (
+    CPMSource,
+    Order,
+    SampleMaker,
+    Schedule,
+    Tables,
+    source_for,
+)
 from tests import tolerances
 from tests.oracle import cpm_layer
 from tests.people import annotation, dataset
@@ -216,6 +225,63 @@ def test_samples_do_not_depend_on_workers_or_start(tmp_path: Path, order: Order)
                 np.testing.assert_array_equal(a, b)
         if method == "spawn":
             break
+
+
+def test_a_script_of_pycaffe_gets_caffes_dice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Caffe's layer calls rand(), which nobody seeds: the batches are those of srand(1), one record
+    after the other."""
+    from caffe_compat import pycaffe
+
+    store.export_lmdb(store.plan(dataset(tmp_path, 3), seed=4), tmp_path, tmp_path / "out")
+    (tmp_path / "net.prototxt").write_text(
+        """layer { name: "d" type: "CPMData" top: "data" top: "label"
+        transform_param { stride: 8 crop_size_x: 96 crop_size_y: 80 target_dist: 1.171
+          scale_prob: 1 scale_min: 0.7 scale_max: 1.3 max_rotate_degree: 40 center_perterb_max: 10 }
+        cpmdata_param { source: "out" batch_size: 2 backend: LMDB } }"""
+    )
+    monkeypatch.chdir(tmp_path)
+    net = pycaffe.Net("net.prototxt", pycaffe.TRAIN)
+    records, dice = store.LMDBStore(tmp_path / "out"), CaffeDice(1)
+    for numbers in ((0, 1), (2, 0)):
+        net.forward()
+        for ours, number in zip(net.blobs["data"].data, numbers, strict=True):
+            record = records.record(number)
+            choice = roll(_SETTINGS, dice)
+            wanted = augment(record.image, record.annotation, _SETTINGS, choice)
+            np.testing.assert_array_equal(ours, wanted.data)
+
+
+def test_a_write_number_beyond_the_tables_is_refused(tmp_path: Path) -> None:
+    """Tables of other records would turn people by angles that were not meant for them."""
+    (tmp_path / "rotate_2_3.txt").write_text("10 20\n30 40\n50 60\n")
+    (tmp_path / "flip_2_3.txt").write_text("0 1\n1 0\n0 0\n")
+    tables = Tables(tmp_path, 2, 3)
+    assert tables.entry(2, 0) == (50.0, False)
+    assert tables.entry(0, 3) == (20.0, True)  # the columns begin again
+    with pytest.raises(DataError, match="write number 3, the tables of aug_way 'table' have 3 row"):
+        tables.entry(3, 0)
+
+
+def test_tables_of_another_size_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "rotate_2_3.txt").write_text("10 20\n30 40\n")
+    (tmp_path / "flip_2_3.txt").write_text("0 1\n1 0\n0 0\n")
+    with pytest.raises(DataError, match=r"rotate_2_3\.txt: has 2 × 2 numbers, expected 3 × 2"):
+        Tables(tmp_path, 2, 3)
+
+
+@pytest.mark.parametrize("names", [("nose", "left_eye"), ("nose", "left_eye", "right_eye", "chin")])
+def test_as_many_parts_are_named_as_the_definition_has(
+    names: tuple[str, ...], tmp_path: Path
+) -> None:
+    """One too few or too many, and labels would have the names of others."""
+    text = """layer { name: "d" type: "CPMData" top: "data" top: "label"
+        transform_param { stride: 8 num_parts: 3 } cpmdata_param { batch_size: 1 } }"""
+    layer = make(parse_net(text).layers[0], TRAIN)
+    says = f"num_parts: {len(names)} parts are named, the definition has num_parts 3"
+    with pytest.raises(PrototxtError, match=says):
+        source_for(layer, tmp_path, parts=names)
 
 
 def test_ranks_share_each_batch() -> None:

@@ -4,6 +4,7 @@ float32 rounding."""
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,14 @@ import pytest
 
 from caffe_compat import read_net
 from caffe_compat.definition.spec import LayerSpec
-from caffe_compat.training.draws import glibc_rand
+from caffe_compat.training.draws import Draws, glibc_rand
+from caffe_compat.training.sources import open_source
 from reproduce.records.store import LMDBStore
 from reproduce.samples.augment import Settings, augment, roll
 from reproduce.samples.dice import CaffeDice
 from reproduce.samples.schedule import Order, source_for
 from tests import measured, tolerances
-from tests.paths import GOLDEN, cases
+from tests.paths import GOLDEN, cases, listed
 
 _DUMPS = "cpmdata/training/dumps"
 
@@ -109,6 +111,25 @@ def test_source_replays_caffe(path: Path, workers: int) -> None:
             data[:, :3] * 256 + 128, recorded["pixels"][part].astype(np.float32)
         )
         np.testing.assert_allclose(label, recorded["label"][part], rtol=0, atol=tolerances.LABEL)
+
+
+def _unseeded() -> Iterator[tuple[Path, str]]:
+    """Cases in which Caffe ran as its users run it: nobody called srand(), which is srand(1)."""
+    for path in sorted((GOLDEN / _DUMPS).glob("*.json")):
+        if json.loads(path.read_text())["srand"] == 1:
+            yield path, path.name
+
+
+@pytest.mark.parametrize("path", listed(_unseeded()))
+def test_any_net_replays_caffe(path: Path) -> None:
+    """What a script of pycaffe or a solver opens, whatever their own seed is."""
+    from caffe_compat.layers import make
+
+    case, recorded, _, _, layer = _open(path)
+    source = open_source(make(layer, "TRAIN"), path.parent, Draws(5))
+    data, _ = source.batch(0)
+    wanted = recorded["pixels"][: case["batch"]].astype(np.float32)
+    np.testing.assert_array_equal(data[:, :3] * 256 + 128, wanted)
 
 
 def test_golden_folder_has_tables() -> None:

@@ -1,4 +1,4 @@
-"""Pictures of records."""
+"""Pictures of records and of augmented samples."""
 
 from __future__ import annotations
 
@@ -6,11 +6,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
+import pytest
 
 from reproduce.people.skeletons import MPII_JOINTS
 from reproduce.records.layout import Record
-from reproduce.samples.preview import draw_record
-from tests.people import annotation
+from reproduce.records.store import LMDBStore, export_lmdb, plan
+from reproduce.samples import preview
+from reproduce.samples.augment import Sample, Settings
+from reproduce.samples.preview import contact_sheet, draw_record
+from reproduce.samples.schedule import Order, SampleMaker, Schedule
+from tests.people import annotation, dataset
 from tests.pictures import read_picture
 
 
@@ -32,3 +38,27 @@ def test_a_small_record_is_enlarged_with_its_joints(tmp_path: Path) -> None:
     assert not changed[:, :120].any()  # no limb from the neck to a place outside
     names = changed[70:80, 152:190].any(), changed[212:222, 152:190].any()
     assert names == (True, True)
+
+
+def test_a_sheet_shows_what_a_training_with_this_seed_would_see(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Samples beyond the last record are the first ones of the next epoch: the same records with
+    other dice."""
+    export_lmdb(plan(dataset(tmp_path, 2), seed=4), tmp_path, tmp_path / "out")
+    settings = Settings(stride=8, crop_size_x=96, crop_size_y=80, target_dist=1.171)
+    settings = replace(settings, scale_prob=1, max_rotate_degree=40, center_perterb_max=10)
+    shown: list[Sample] = []
+
+    def draw(sample: Sample, _: Settings) -> npt.NDArray[np.uint8]:
+        shown.append(sample)
+        return np.zeros((80, 96, 3), np.uint8)
+
+    monkeypatch.setattr(preview, "draw_sample", draw)
+    store = LMDBStore(tmp_path / "out")
+    contact_sheet(store, settings, 5, 7, tmp_path / "sheet.png")
+    order = Order(seed=7)
+    wanted = map(SampleMaker(store, settings, order.seed), Schedule(2, settings, order).batch(0, 5))
+    for ours, theirs in zip(shown, wanted, strict=True):
+        np.testing.assert_array_equal(ours.pixels, theirs.pixels)
+    assert not np.array_equal(shown[0].pixels, shown[2].pixels)
