@@ -85,6 +85,23 @@ def test_somebody_is_found_in_any_posture(
     assert person.confidence is not None and person.confidence > 0.4
 
 
+@pytest.mark.parametrize("scale", [1.0, 0.5])
+def test_size_and_place_follow_from_head_and_neck(finder: HeadFinder, scale: float) -> None:
+    """The neck is in one cell and the head four cells above, 8 pixels of the scaled photograph.
+    Seven times as much is 56 pixels, and 224 are looked for: between them (their product's root)
+    are 112. Somebody is taken for a quarter higher, 140 pixels, with the middle 0.35 of that, 49
+    pixels, below the neck."""
+    maps = np.zeros((2, 20, 20), np.float32)
+    maps[0, 8, 10], maps[1, 12, 10] = 0.9, 0.5
+    ((somebody),) = finder._people(maps, scale, 224 / scale)
+    assert somebody.belief == pytest.approx(0.7)
+    assert somebody.standing.confidence == somebody.belief
+    assert somebody.standing.scale * 200 == pytest.approx(140 / scale)
+    neck_x, neck_y = 21 / scale - 0.5, 25 / scale - 0.5  # the middle of a cell of two pixels
+    assert somebody.neck == pytest.approx((neck_x, neck_y))
+    assert somebody.standing.center == pytest.approx((neck_x, neck_y + 49 / scale))
+
+
 def test_two_people_and_the_surest_first(finder: HeadFinder) -> None:
     image = np.zeros((200, 400, 3), np.uint8)
     _somebody(image, (100, 90), (100, 70), 10)

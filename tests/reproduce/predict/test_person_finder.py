@@ -17,8 +17,10 @@ from caffe_compat.network.graph import build
 from caffe_compat.weights.model import LayerBlobs, Weights
 from caffe_compat.weights.wire import Blob
 from reproduce.cli import predict
+from reproduce.network import identify as identification
 from reproduce.network import netgen
 from reproduce.network.identify import embedded, identify
+from reproduce.predict import person_finder
 from reproduce.predict.person_finder import PersonFinder, merged, peaks_of
 from reproduce.predict.predictor import Predictor
 from reproduce.predict.protocol import DEMO, PROTOCOLS, Protocol, Standing
@@ -94,6 +96,44 @@ def test_bright_spots_are_found(lights: Path) -> None:
     ordered = finder.at_one_scale(_street(*spots)).people
     assert sorted(p.center[1] for p in ordered) == [p.center[1] for p in ordered]
     assert finder.search(_street()).people == ()
+
+
+@pytest.mark.parametrize(
+    ("height", "multiple", "scale"), [(368, 1.0, 2.0), (368, 0.5, 1.0), (736, 0.5, 2.0)]
+)
+def test_the_scale_tells_size_and_place(
+    height: int, multiple: float, scale: float, lights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The network was trained on people of 41/35 units in an input of 368 pixels. Where it sees one
+    in pixel 30, 20 of an image at twice the size, that is the pixel's middle at 15.25, 10.25."""
+    finder = PersonFinder.load(str(lights), device="cpu", height=height, search=(multiple,))
+
+    def seen(maps: npt.NDArray[np.float32], stride: int) -> npt.NDArray[np.float32]:
+        wide = np.zeros((1, stride * maps.shape[1], stride * maps.shape[2]), np.float32)
+        wide[0, 20, 30] = 0.75
+        wide[0, -1, -1] = 0.9  # in the padding
+        return wide
+
+    monkeypatch.setattr(person_finder, "enlarge", seen)
+    found = finder.search(np.zeros((184, 101, 3), np.uint8))
+    (person,) = found.people
+    assert person.center == ((14.75, 9.75) if scale == 2 else (30, 20))
+    assert person.scale == pytest.approx(41 / 35 * (height / 368) / scale)
+    assert person.confidence == 0.75
+    assert found.belief.shape == (184 * scale, 101 * scale)  # without the padding
+    assert found.belief.max() == 0.75
+
+
+def test_the_belief_is_the_largest_of_all_scales() -> None:
+    """At the size of the largest map."""
+    coarse = np.full((2, 3), 0.5, np.float32)
+    fine = np.zeros((4, 6), np.float32)
+    fine[3, 5] = 0.75
+    wanted = np.full((4, 6), 0.5)
+    wanted[3, 5] = 0.75
+    np.testing.assert_array_equal(person_finder._largest([coarse, fine]), wanted)
+    np.testing.assert_array_equal(person_finder._largest([fine, coarse]), wanted)
+    np.testing.assert_array_equal(person_finder._largest([]), [[0]])
 
 
 def test_close_people_are_one() -> None:
@@ -319,6 +359,22 @@ def test_the_model_chooses_the_range(tmp_path: Path, pose: Path) -> None:
         2,
     ).stdout
     assert "0.8 to 1.2 (--range), 2 scales an octave" in said
+
+
+def test_a_network_of_a_released_structure_gets_the_range_of_its_demo(
+    pose: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever its file is called; but for a range that was asked for. A small network stands for
+    model 5, which has 52 million parameters."""
+    (vgg,) = (model for model in identification.released() if model.name == "mpii-vgg")
+    small = replace(
+        vgg, stages=2, parameters=Predictor.load(str(pose), device="cpu").net.graph.count
+    )
+    monkeypatch.setattr(identification, "released", lambda: (small,))
+    assert Predictor.load(str(pose), device="cpu").protocol.demo_range == (0.8, 1.2)
+    asked = DEMO.ranging((0.5, 2.0), None)
+    predictor = Predictor.load(str(pose), protocol=asked, device="cpu")
+    assert predictor.protocol.demo_range == (0.5, 2.0)
 
 
 @pytest.mark.parametrize(
