@@ -285,6 +285,30 @@ def test_coco_out_of_nine_parts_and_of_own_key_points(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("x", "y", "labelled"),
+    [
+        (0, 0, True),
+        (99.5, 49.5, True),
+        (100, 20, False),
+        (20, 50, False),
+        (-0.5, 20, False),
+        (20, -0.5, False),
+    ],
+)
+def test_coco_out_labels_what_lies_in_the_picture(
+    x: float, y: float, labelled: bool, tmp_path: Path
+) -> None:
+    """A picture of 100×50 pixels; pixels count from 0, so that 100 and 50 are beside it."""
+    paw = annotation.Annotation(
+        "a.jpg", "COCO", np.array([[x, y, 1.0]]), np.array([50.0, 25.0]), 0.25, (100, 50)
+    )
+    coco_files.write(tmp_path / "a.json", [paw], names=("paw",))
+    (entry,) = json.loads((tmp_path / "a.json").read_text())["annotations"]
+    assert entry["keypoints"] == ([x, y, 2] if labelled else [0, 0, 0])
+    assert entry["num_keypoints"] == labelled
+
+
+@pytest.mark.parametrize(
     "text",
     [
         "",
