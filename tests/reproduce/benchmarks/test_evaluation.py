@@ -249,6 +249,29 @@ def test_pck_by_eye() -> None:
         measures.pck(guess, truth[:, :2], np.array([20.0]), "abc")
 
 
+def test_a_joint_at_the_threshold_is_found() -> None:
+    """An error of 4 pixels of 20 is a fifth, which counts, in the curve and for each person; a
+    joint without truth counts for nobody."""
+    truth = np.array([[[0.0, 0], [10, 0]], [[0, 0], [np.nan, np.nan]]])
+    guess = truth + np.array([[[4.0, 0], [0, 4.5]], [[0, 3], [0, 0]]])
+    lengths = np.array([20.0, 20.0])
+    assert measures.hits_of_people(guess, truth, lengths, 0.2).tolist() == [1, 1]
+    assert measures.pck(guess, truth, lengths, "ab", np.array([0.2])).hits.tolist() == [[2, 0]]
+
+
+def test_leeds_norm_of_the_head_is_from_the_neck_to_its_top(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lsp = Lsp(tmp_path)
+    truth = np.zeros((1, len(lsp.joints), 2))
+    truth[0, lsp.joints.index("neck")] = (10, 20)
+    truth[0, lsp.joints.index("head")] = (13, 16)  # 5 pixels away
+    monkeypatch.setattr(Lsp, "_person_centric", (truth, tmp_path))
+    assert lsp.reference("head", truth).tolist() == [5]
+    found = lsp.score(truth + np.array([2.5, 0]), norm="head", thresholds=np.array([0.4, 0.5]))
+    assert found.total.tolist() == [0, 100]
+
+
 def test_mat_round_trip(tmp_path: Path) -> None:
     joints = from_matlab(np.random.default_rng(0).uniform(1, 100, (5, 14, 2)))
     joint_files.write_mat(tmp_path / "p.mat", joints)

@@ -13,9 +13,11 @@ import pytest
 from click.testing import CliRunner
 
 from reproduce.benchmarks import check
+from reproduce.benchmarks.measures import EvalResult
 from reproduce.cli import reproduce
 from reproduce.drawing.curves import Mark
-from reproduce.figures import claims
+from reproduce.figures import claims, fig12
+from reproduce.figures.method_curves import best_first
 from reproduce.figures.verdicts import Claim, absent
 from tests.paths import DATA, needs_data
 from tests.pictures import read_picture
@@ -92,6 +94,40 @@ def test_figures(
     assert rows
     assert {r["verdict"] for r in rows} == {"equal"}
     assert "difference" in result.output
+
+
+@needs_data
+def test_fig12_shows_the_released_scripts_norm_as_well(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the prediction's own length there are the authors' numbers alone."""
+    monkeypatch.setattr(fig12, "draw", lambda *_, **__: None)
+    fig12.make(DATA, tmp_path)
+    panels = json.loads((tmp_path / "fig12.json").read_text())["panels"]
+    (curve,) = panels["elbow, by the prediction"].values()
+    assert curve["y"][20] == pytest.approx(97.54, abs=0.005)
+    wrists = [curve["y"][20] for curve in panels["wrist, by the truth"].values()]
+    assert len(wrists) > 1
+    assert wrists == sorted(wrists, reverse=True)
+
+
+def test_the_best_method_comes_first() -> None:
+    """By the total at the last threshold, whatever it was before."""
+
+    def method(*total: float) -> EvalResult:
+        nothing = np.zeros(0, np.int64)
+        points = np.array([0.1, 0.2])
+        return EvalResult(points, np.zeros((2, 0)), np.array(total), nothing, nothing, ())
+
+    results = {"slow": method(10, 60), "best": method(40, 90), "early": method(50, 70)}
+    assert list(best_first(results)) == ["best", "early", "slow"]
+
+
+@needs_data
+def test_the_lead_over_the_pose_machine_is_said_in_its_own_kind_of_truth_too() -> None:
+    """It was published observer-centric; scored so it is far better, and the lead smaller."""
+    (claim,) = (c for c in claims.without_training(DATA) if c.figure == "Figure 6")
+    assert claim.why.endswith("the leads are +33.9 and +15.3")
 
 
 @needs_data

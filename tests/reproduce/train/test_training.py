@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -24,6 +25,7 @@ from caffe_compat.conversion.convert import convert
 from caffe_compat.files import TargetError
 from caffe_compat.network.match import LayerMatch
 from caffe_compat.training.snapshots import read_state
+from caffe_compat.training.solver import Step
 from reproduce.cli import export, train
 from reproduce.network import netgen
 from reproduce.people import part_names
@@ -398,6 +400,47 @@ def test_without_intermediate_supervision(tmp_path: Path) -> None:
         for line in (tmp_path / "net" / "out" / "pose_log.jsonl").read_text().splitlines()
     ]
     assert set(log[0]["losses"]) == {"loss_stage2"}
+
+
+def test_reports_tell_the_speed_since_the_last_and_the_time_left(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Two processes, each with 2 times 4 samples an iteration: 16 together. Every second iteration
+    is told, with the speed of those since the last line."""
+    seconds = iter([4.0, 8.0, 8.0, 2.0, 2.0, 1.0])  # that each iteration takes
+    now = 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    options = {"max_iter": 6, "iter_size": 2, "display": 2, "test_interval": 0, "snapshot": 0}
+
+    class Solver:
+        iteration = 0
+        spec = SimpleNamespace(message=SimpleNamespace(**options))
+        feed = SimpleNamespace(shapes={"data": (4, 3, 8, 8), "label": (4, 1)})
+
+        def step(self) -> Step:
+            nonlocal now
+            now += next(seconds)
+            self.iteration += 1
+            return Step(self.iteration - 1, 1.0, 1.0, 0.1)
+
+    group = SimpleNamespace(world=2, first=True, any=bool, mean=lambda value: value)
+    reports = training._reports(
+        Solver(),  # type: ignore[arg-type]
+        SimpleNamespace(asked=False),  # type: ignore[arg-type]
+        group,  # type: ignore[arg-type]
+        print,
+    )
+    told = [(report.iteration, report.speed, report.left) for report in reports]
+    # 16 samples in 4 seconds, 5 iterations to go; 32 in 16 seconds, 3 to go; 32 in 4, one to go
+    assert told == [(0, 4, 5 * 16 / 4), (2, 2, 3 * 16 / 2), (4, 8, 1 * 16 / 8)]
+
+
+def test_a_report_in_one_line() -> None:
+    left = 3 * 3600 + 7 * 60 + 59
+    report = training.Progress(20, 1.5, {"loss_stage1": 2.0}, 1e-4, 12.34, left)
+    assert report.text() == (
+        "iteration 20  loss 1.500  (stage1 2.00)  lr 0.0001  12.3 samples/s  3:07 h left"
+    )
 
 
 def test_reports_for_tensorboard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
