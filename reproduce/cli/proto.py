@@ -267,10 +267,11 @@ def _solver_with(settings: Sequence[str]) -> Any:
     from caffe_compat.definition import schema
     from reproduce.network import netgen
 
-    solver = netgen.solver().message
     changes = schema.new("SolverParameter")
     for item in settings:
         _set(changes, item)
+    policy = {"lr_policy": changes.lr_policy} if changes.HasField("lr_policy") else {}
+    solver = netgen.solver(**policy).message
     for descriptor, _ in changes.ListFields():
         solver.ClearField(descriptor.name)
     solver.MergeFrom(changes)

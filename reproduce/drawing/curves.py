@@ -162,6 +162,13 @@ def narrow_title(title: str) -> str:
     return "\n".join(textwrap.fill(line, _NARROW_TITLE) for line in title.splitlines())
 
 
+def files_of(path: Path, numbers: Sequence[str] = (".json", ".csv")) -> list[Path]:
+    """The files of a figure: its numbers and its pictures, the edition for a phone at last."""
+    pictures = (".png", ".pdf", ".svg")
+    whole = [path.with_suffix(ending) for ending in (*numbers, *pictures)]
+    return [*whole, narrow_path(path.with_suffix(".svg"))]
+
+
 def narrow_path(path: Path) -> Path:
     """Where a figure's edition for a phone is."""
     return path.with_name(f"{path.stem}_narrow{path.suffix}")

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from reproduce.benchmarks.check import published
-from reproduce.drawing.curves import Curve, draw, write_numbers
+from reproduce.drawing.curves import Curve, draw, files_of, write_numbers
 from reproduce.experiments.plans import SHARES, field_of
 from reproduce.experiments.results import Result
 from reproduce.figures import verdicts
@@ -171,4 +171,4 @@ def make(
         points=True,
         line=(100 * saturation(), _place_text()),
     )
-    return [path.with_suffix(e) for e in (".json", ".csv", ".png", ".pdf", ".svg")]
+    return files_of(path)

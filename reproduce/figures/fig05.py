@@ -18,7 +18,7 @@ import numpy as np
 
 from caffe_compat.files import write_json
 from caffe_compat.network.graph import Graph, build
-from reproduce.drawing.curves import NARROW_WIDTH, narrow_path, narrow_title, save
+from reproduce.drawing.curves import NARROW_WIDTH, files_of, narrow_path, narrow_title, save
 from reproduce.experiments.results import BINS, Floats, Result
 from reproduce.figures import verdicts
 from reproduce.figures.verdicts import Claim, Verdict
@@ -208,7 +208,7 @@ def make(
     save(_compose(kept, marks, _COLUMNS), path)
     save(_compose(kept, marks, _NARROW_COLUMNS, narrow=True), narrow_path(path), ("svg",))
     write_json(path.with_suffix(".json"), {"provenance": dict(about), "gradients": numbers})
-    return [path.with_suffix(e) for e in (".json", ".png", ".pdf", ".svg")]
+    return files_of(path, numbers=(".json",))
 
 
 def _compose(

@@ -12,7 +12,7 @@ from typing import Any
 from caffe_compat.errors import DataError
 from reproduce.benchmarks import check
 from reproduce.benchmarks.lsp import Lsp
-from reproduce.drawing.curves import Curve, Mark, draw, write_numbers
+from reproduce.drawing.curves import Curve, Mark, draw, files_of, write_numbers
 from reproduce.experiments.results import Result
 from reproduce.figures import claims as claims_of_released
 from reproduce.figures import verdicts
@@ -254,4 +254,4 @@ def make(
         title=verdicts.title(results, "PCK on Leeds Sports Pose, person-centric"),
         marks=marks,
     )
-    return [path.with_suffix(e) for e in (".json", ".csv", ".png", ".pdf", ".svg")]
+    return files_of(path)

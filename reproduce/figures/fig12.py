@@ -9,8 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from reproduce.benchmarks.flic import Flic
-from reproduce.drawing.curves import draw, write_numbers
-from reproduce.figures.method_curves import ENDINGS, curves, published_marks, score_methods
+from reproduce.drawing.curves import draw, files_of, write_numbers
+from reproduce.figures.method_curves import curves, published_marks, score_methods
 from reproduce.runtime.provenance import provenance
 
 ((OWN, CPM),) = Flic.released.items()  # label and file of the authors' predictions
@@ -50,4 +50,4 @@ def make(data: Path, out: Path) -> list[Path]:
         title="PCK on FLIC (the paper normalises by the truth)",
         marks=marks,
     )
-    return [path.with_suffix(ending) for ending in ENDINGS]
+    return files_of(path)

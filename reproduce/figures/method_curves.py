@@ -8,9 +8,7 @@ from pathlib import Path
 from reproduce.benchmarks.benchmark import Benchmark
 from reproduce.benchmarks.check import published
 from reproduce.benchmarks.measures import EvalResult
-from reproduce.drawing.curves import Curve, Mark, draw, write_numbers
-
-ENDINGS = (".json", ".csv", ".png", ".pdf", ".svg")
+from reproduce.drawing.curves import Curve, Mark, draw, files_of, write_numbers
 
 
 def score_methods(benchmark: Benchmark) -> dict[str, EvalResult]:
@@ -103,4 +101,4 @@ def draw_methods(
         title=title,
         marks=published_marks(benchmark),
     )
-    return [path.with_suffix(ending) for ending in ENDINGS]
+    return files_of(path)

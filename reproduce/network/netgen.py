@@ -480,8 +480,12 @@ def solver(
         "snapshot_prefix": prefix,
         "solver_mode": 1,
     }
-    if settings.get("lr_policy", "step") == "step":
-        defaults |= {"gamma": 0.333, "stepsize": 136106}
+    # what the policy does not look at would only be noted as having no effect
+    policy = settings.get("lr_policy", "step")
+    if policy not in ("fixed", "poly"):
+        defaults["gamma"] = 0.333
+    if policy in ("step", "sigmoid"):
+        defaults["stepsize"] = 136106
     for name, value in {**defaults, **settings}.items():
         if isinstance(value, list | tuple):
             getattr(message, name).extend(value)

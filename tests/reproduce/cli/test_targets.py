@@ -13,6 +13,7 @@ from click.testing import CliRunner, Result
 
 from caffe_compat.definition.prototxt import read_solver
 from caffe_compat.files import TargetError, check_target, make_folder, open_to_append, write_text
+from caffe_compat.training.rules import unused
 from reproduce.cli import common, export, train
 from reproduce.people.annotation import write_json
 from reproduce.records import store
@@ -331,4 +332,8 @@ def test_fields_of_a_solver_have_their_own_types(tmp_path: Path) -> None:
     assert made.snapshot_prefix == items["snapshot_prefix"]
     assert made.snapshot_after_train is False
     assert list(made.stepvalue) == [10, 20]
+    assert (made.HasField("gamma"), made.HasField("stepsize")) == (True, False)
+    policy = ["--solver", "lr_policy=poly", "--solver", "power=1"]
+    assert _proto(tmp_path / "a", *policy).exit_code == 0
+    assert unused(read_solver(tmp_path / "a" / "pose_solver.prototxt")) == []
     assert _proto(tmp_path / "b", "--solver", "snapshot_prefix=2024").exit_code == 0

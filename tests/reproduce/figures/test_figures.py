@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -16,7 +17,8 @@ from reproduce.benchmarks import check
 from reproduce.benchmarks.measures import EvalResult
 from reproduce.cli import reproduce
 from reproduce.drawing.curves import Mark
-from reproduce.figures import claims, fig12
+from reproduce.experiments.results import read_results, stored_folder
+from reproduce.figures import claims, fig04, fig05, fig06, fig12
 from reproduce.figures.method_curves import best_first
 from reproduce.figures.verdicts import Claim, absent
 from tests.paths import DATA, needs_data
@@ -147,9 +149,8 @@ def test_the_choice_of_pictures_is_said(monkeypatch: pytest.MonkeyPatch) -> None
 
     written: list[str] = []
     monkeypatch.setattr(cv2, "putText", lambda _, text, *others: written.append(text))
-    fig10._strip("LSP", [np.zeros((fig10.TILE[1], fig10.TILE[0], 3), np.uint8)])
-    (said,) = written
-    assert said.endswith("on every n-th test image that is here")
+    fig10._strip("LSP", [np.zeros((fig10.TILE[1], fig10.TILE[0], 3), np.uint8)], here=50)
+    assert written == ["LSP: the authors' released predictions of 1 of the 50 people here"]
 
 
 def test_verdict_and_rule_are_apart() -> None:
@@ -213,3 +214,9 @@ def test_pictures_are_chosen_from_all() -> None:
 
     assert _spread(list(range(100)), 3) == [0, 50, 99]
     assert _spread([1, 2], 3) == [1, 2]
+
+
+@pytest.mark.parametrize("figure", [fig04, fig05, fig06])
+def test_every_file_of_a_figure_is_listed(figure: ModuleType, tmp_path: Path) -> None:
+    listed = figure.make(read_results(stored_folder("cpu")), tmp_path, {})
+    assert sorted(listed) == sorted(tmp_path.iterdir())

@@ -55,7 +55,7 @@ _CHANGES: dict[str, tuple[dict[str, str | None], str]] = {
     "snapshot": ({}, "2"),
     "snapshot_prefix": ({}, '"other"'),
     "snapshot_diff": ({}, "true"),
-    "solver_mode": ({}, "CPU"),
+    "solver_mode": ({}, "GPU"),
     "device_id": ({}, "1"),
     "test_compute_loss": ({}, "true"),
     "random_seed": ({}, "6"),
@@ -126,3 +126,10 @@ def test_every_solver_field_changes_a_training(name: str, tmp_path: Path) -> Non
     second, notes = _outcome(tmp_path / "second", after)
     assert any(note.startswith(f"{name} ") for note in notes) == (name in _NOTED)
     assert (first == second) == (name in _NOTED)
+
+
+def test_the_mode_that_a_training_has_is_no_news(tmp_path: Path) -> None:
+    """A note is for a mode that the training does not have: it tells where it runs."""
+    assert _outcome(tmp_path / "same", {**_BASE, "solver_mode": "CPU"})[1] == []
+    (note,) = _outcome(tmp_path / "other", {**_BASE, "solver_mode": "GPU"})[1]
+    assert note == "solver_mode GPU has no effect: this trains on cpu"
