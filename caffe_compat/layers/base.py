@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Shape = tuple[int, ...]
+LOWEST = -3.4028234663852886e38  # -FLT_MAX, what Caffe starts a maximum from
 _MAX_COUNT = 2**31 - 1
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from caffe_compat.definition import schema
-from caffe_compat.layers.base import Layer, Shape, count, register
+from caffe_compat.layers.base import LOWEST, Layer, Shape, count, register
 from caffe_compat.lazy import lazy_import
 
 if TYPE_CHECKING:
@@ -17,7 +17,6 @@ else:
     torch, F = lazy_import("torch"), lazy_import("torch.nn.functional")
 
 Pair = tuple[int, int]
-_LOWEST = -3.4028234663852886e38  # -FLT_MAX, what Caffe starts a maximum from
 
 
 def pooled_size(
@@ -67,7 +66,7 @@ def max_pool(x: Tensor, kernel: Pair, stride: Pair, pad: Pair, out: Pair) -> tup
         _reach(s, o, k, t, p)
         for s, o, k, t, p in zip((height, width), out, kernel, stride, pad, strict=True)
     )
-    wide = F.pad(x, (pad[1], max(right, 0), pad[0], max(down, 0)), value=_LOWEST)
+    wide = F.pad(x, (pad[1], max(right, 0), pad[0], max(down, 0)), value=LOWEST)
     top, index = F.max_pool2d(wide, kernel, stride, return_indices=True)
     row = index // wide.shape[-1] - pad[0]
     column = index % wide.shape[-1] - pad[1]

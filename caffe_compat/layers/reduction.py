@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from caffe_compat.definition import schema
-from caffe_compat.layers.base import Layer, Overwritten, Shape, count, register
+from caffe_compat.layers.base import LOWEST, Layer, Overwritten, Shape, count, register
 from caffe_compat.layers.slopes import with_slopes
 from caffe_compat.lazy import lazy_import
 
@@ -23,8 +23,8 @@ class Eltwise(Layer):
 
     MAX gradient: of the first two bottoms the second takes it on a tie; later ones must be strictly
     greater. PROD without ``stable_prod_grad`` divides the top by the bottom, which is no number
-    where that is 0. In place SUM loses the first bottom, and the first bottom's gradient takes the
-    place of the top's before the others are made of it, as in Caffe.
+    where that is 0. In place SUM and MAX lose the first bottom, and the first bottom's gradient
+    takes the place of the top's before the others are made of it, as in Caffe.
 
     Source: ``eltwise_layer.cpp`` of BVLC Caffe.
     """
@@ -53,8 +53,8 @@ class Eltwise(Layer):
 
     @property
     def _loses_first(self) -> bool:
-        """Does Caffe clear the top, and with it the first bottom, before it adds?"""
-        return self.operation == "SUM" and self.works_in_place
+        """Does Caffe clear the top, and with it the first bottom, before it looks at that?"""
+        return self.operation in ("SUM", "MAX") and self.works_in_place
 
     def output_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
         for name, shape in zip(self.spec.bottoms[1:], bottoms[1:], strict=True):
@@ -79,6 +79,8 @@ class Eltwise(Layer):
                 top = top.detach()
                 top = with_slopes()(top, tuple(top / b.detach() for b in bottoms), *bottoms)
         else:
+            if self._loses_first:
+                top = torch.full_like(top, LOWEST)
             top = torch.where(top > bottoms[1], top, bottoms[1])
             for bottom in bottoms[2:]:
                 top = torch.where(bottom > top, bottom, top)
@@ -102,7 +104,8 @@ class Eltwise(Layer):
         if self.operation == "SUM":
             return torch.full_like(top, self.coefficients[number])
         if self.operation == "MAX":
-            return (self._winner(blobs.seen) == number).to(top.dtype)
+            first = torch.full_like(top, LOWEST) if self._loses_first else blobs.seen[0]
+            return (self._winner([first, *blobs.seen[1:]]) == number).to(top.dtype)
         if not self.options.stable_prod_grad:
             return top / bottom
         product = torch.ones_like(top)

@@ -219,6 +219,8 @@ class Pass:
             )
             if goes and tensor.requires_grad
         ]
+        # two parameters of a layer may be one by their name: its gradient is of both uses already
+        learned = list({param.owner: (param, tensor) for param, tensor in learned}.values())
         asked = [
             (n, b) for n, b, g in zip(step.bottoms, bottoms, step.bottom_grad, strict=True) if g
         ]

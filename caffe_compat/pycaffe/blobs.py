@@ -29,7 +29,7 @@ class Blob:
 
     def __init__(self, data: Array, ready: Callable[[], None] = lambda: None) -> None:
         self._data, self._ready = data, ready
-        self._diff: Array | None = None
+        self._memory_of_diff: Array | None = None  # flat; it stays where the blob shrinks
         self._diff_owner: Blob | None = None
 
     @property
@@ -43,9 +43,10 @@ class Blob:
         """Gradient."""
         if self._diff_owner is not None:
             return self._diff_owner.diff.reshape(self._sizes())
-        if self._diff is None or self._diff.shape != self._sizes():
-            self._diff = np.zeros(self._sizes(), np.float32)
-        return self._diff
+        count = math.prod(self._sizes())
+        if self._memory_of_diff is None or self._memory_of_diff.size < count:
+            self._memory_of_diff = np.zeros(count, np.float32)
+        return self._memory_of_diff[:count].reshape(self._sizes())
 
     def _sizes(self) -> tuple[int, ...]:
         """Sizes of the axes, without a look at the values."""
@@ -104,15 +105,37 @@ class Blob:
     def has_diff(self) -> bool:
         """Has anybody looked at the gradient, or computed it?"""
         owner = self if self._diff_owner is None else self._diff_owner
-        return owner._diff is not None and owner._diff.size == math.prod(self._sizes())
+        memory = owner._memory_of_diff
+        return memory is not None and memory.size >= math.prod(owner._sizes())
 
     def _set_diff(self, values: Array) -> None:
         if self._diff_owner is not None:
             self._diff_owner._set_diff(values.reshape(self._diff_owner._sizes()))
-        elif self._diff is None or self._diff.shape != values.shape:
-            self._diff = np.array(values, np.float32, order="C")
-        else:
-            self._diff[...] = values
+            return
+        if self._memory_of_diff is None or self._memory_of_diff.size < values.size:
+            self._memory_of_diff = np.zeros(values.size, np.float32)
+        self._memory_of_diff[: values.size] = values.reshape(-1)
+
+
+class Alias(Blob):
+    """Another name of a blob, with a gradient of its own: the copies that Caffe makes of a loss.
+
+    Parameters
+    ----------
+    of : the blob whose values it has.
+    """
+
+    def __init__(self, of: Blob) -> None:
+        self._of = of
+        super().__init__(of._data, of._ready)
+
+    @property
+    def _data(self) -> Array:
+        return self._of._data
+
+    @_data.setter
+    def _data(self, values: Array) -> None:
+        self._of._data = values
 
 
 @dataclass
@@ -140,7 +163,7 @@ class ParamBlob(Blob):
         self._seen: Fingerprint | None = None  # of the array, when it last equalled the tensor
         self._version = -1  # of the tensor, then
         self._ready = lambda: None
-        self._diff = None
+        self._memory_of_diff = None
         self._diff_owner = None
 
     @property

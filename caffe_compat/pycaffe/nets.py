@@ -21,7 +21,7 @@ from caffe_compat.files import atomic_write
 from caffe_compat.network.graph import Node
 from caffe_compat.network.match import MISSHAPED, match, require
 from caffe_compat.network.net import Net as _Net
-from caffe_compat.pycaffe.blobs import Array, Blob, Blobs, ParamBlob, take_all
+from caffe_compat.pycaffe.blobs import Alias, Array, Blob, Blobs, ParamBlob, take_all
 from caffe_compat.pycaffe.mode import current_device, current_draws
 from caffe_compat.pycaffe.naming import LayerView, Named
 from caffe_compat.pycaffe.paths import existing
@@ -138,8 +138,11 @@ class Net(Named):
         )
         for name in graph.outputs:
             if name in graph.aliases:
-                of = self.blobs[graph.aliases[name]]
-                self.blobs.hidden[name] = Blob(of._data, self._fresh(graph.aliases[name]))
+                self.blobs.hidden[name] = Alias(self.blobs[graph.aliases[name]])
+        # Caffe fills them once: what a layer in place or a script leaves in them stays
+        self._constants = self._feed.constants() if self._feed is not None else {}
+        for name, values in self._constants.items():
+            self.blobs[name]._set(values)
         # blobs that nobody looks at are not computed, where that can be done later
         self._lazy = (
             graph.phase == _TEST
@@ -240,6 +243,7 @@ class Net(Named):
             self._last = {name: self._tensor(name) for name in self.inputs}
             if self._feed is not None:
                 self._last.update(self._feed.next(self._device))
+                self._last.update({name: self._tensor(name) for name in self._constants})
         if start is None and self._lazy and not self._hooks:
             aliases = self._graph.aliases
             needed = dict.fromkeys(aliases.get(name, name) for name in wanted)

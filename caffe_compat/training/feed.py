@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -14,6 +16,7 @@ from caffe_compat.definition.spec import NetSpec
 from caffe_compat.layers import Shape, make, registry
 from caffe_compat.training import pictures, rows
 from caffe_compat.training.draws import Draws
+from caffe_compat.training.rows import FilledSource
 from caffe_compat.training.sources import Batch, BatchSource, ignored, open_source
 
 # importing them makes their layer types known
@@ -107,6 +110,17 @@ class DataFeed:
             for top, array in zip(tops, source.batch(number), strict=True):
                 found[top] = torch.as_tensor(array).to(device, non_blocking=True)
         return found
+
+    def constants(self) -> dict[str, npt.NDArray[np.float32]]:
+        """The blobs of DummyData layers that Caffe fills once, before the first pass, and their
+        values; what a layer in place or a script writes into them stays."""
+        return {
+            top: array
+            for _, tops, source in self._sources
+            if isinstance(source, FilledSource)
+            for top, array, constant in zip(tops, source.batch(0), source.constant, strict=True)
+            if constant
+        }
 
     def next(self, device: torch.device | str) -> dict[str, Tensor]:
         """All data blobs of the next batch, whoever took the one before."""

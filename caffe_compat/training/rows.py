@@ -199,6 +199,8 @@ class FilledSource:
         self.shapes = tuple(layer.output_shapes([]))
         for filler, shape in zip(self._fillers, self.shapes, strict=True):
             check_filler(filler, shape, layer)
+        # Caffe fills these once, before the first pass
+        self.constant = tuple(filler.type == "constant" for filler in self._fillers)
 
     def batch(self, number: int) -> Batch:
         """Filled arrays; random ones depend on the number."""
