@@ -243,7 +243,7 @@ def test_a_script_of_pycaffe_gets_caffes_dice(
     )
     monkeypatch.chdir(tmp_path)
     net = pycaffe.Net("net.prototxt", pycaffe.TRAIN)
-    records, dice = store.LMDBStore(tmp_path / "out"), CaffeDice(1)
+    records, dice = store.LMDBStore(tmp_path / "out"), CaffeDice(glibc_rand(1))
     for numbers in ((0, 1), (2, 0)):
         net.forward()
         for ours, number in zip(net.blobs["data"].data, numbers, strict=True):
