@@ -15,6 +15,7 @@ from reproduce.network.identify import embedded
 from reproduce.people.skeletons import skeleton
 
 PHOTOGRAPH = Path(__file__).resolve().parents[1] / "docs" / "photograph.jpg"
+BOX = "80,40,190,420"  # around the person, who does not fill the photograph
 NEXT = """what to try next:
   cpm-predict YOUR.jpg --detect --out found   people in a photograph of your own
   cpm-models list                             the authors' networks, and where to put their files
@@ -51,7 +52,8 @@ def main() -> None:
     model = embedded()
     converted = out / f"{model.parent.name}.safetensors"
     command("cpm-convert", str(model), "-o", str(converted))
-    command("cpm-predict", str(PHOTOGRAPH), "--model", str(converted), "--out", str(out))
+    names = ["--model", str(converted), "--out", str(out)]
+    command("cpm-predict", str(PHOTOGRAPH), "--box", BOX, *names)
     print(f"\nfound in {PHOTOGRAPH.name}, pixels of the photograph:")
     found(out / f"{PHOTOGRAPH.stem}_keypoints.json")
     print("the pictures:")
