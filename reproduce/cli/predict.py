@@ -325,8 +325,7 @@ def main(
         else:
             done = _predict(run, images, videos, cameras, where, page)
         seconds = max(time.perf_counter() - start, 1e-9)
-        speed = _speed(len(done.scores), seconds, new="new " if resume else "")
-        click.echo(f"{speed}; results in {printable(out)}")
+        click.echo(f"{_speed(len(done.scores), seconds)}; results in {printable(out)}")
         if test is None:
             _tell_low(done.scores, bool(options.boxes), say)
         _tell_bad(folder, [*(lost if group.first else []), *done.bad], group.rank)
@@ -404,9 +403,9 @@ def _detector(
     return ("hog", None) if finder is None else ("heads", finder.search)
 
 
-def _speed(count: int, seconds: float, new: str = "") -> str:
+def _speed(count: int, seconds: float) -> str:
     """How many people were predicted in what time; the rate where there were some."""
-    said = f"{count} {new}{'person' if count == 1 else 'people'} in {seconds:.1f} s"
+    said = f"{count} {'person' if count == 1 else 'people'} in {seconds:.1f} s"
     return f"{said} ({count / seconds:.2f} people/s)" if count else said
 
 
