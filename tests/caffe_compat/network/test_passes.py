@@ -435,7 +435,7 @@ def test_a_sum_in_place_loses_its_first_bottom(tmp_path: Path) -> None:
         # the factor 5, 1, 2 stands where the top's gradient was: its square, then 10, 3, 8 times that
         ("PROD", [25, 1, 4], [250, 3, 32]),
         ("PROD stable_prod_grad: false", [1, 1, 1], [2, 3, 4]),
-        ("MAX", [0, 0.25, 0.5], [0, 0, 0]),
+        ("MAX", [0, 0, 0], [0, 0, 0]),  # the first bottom is lost, so it wins nowhere
         ("SUM", [0.125, 0.25, 0.5], [0.125, 0.25, 0.5]),
     ],
 )
@@ -468,7 +468,8 @@ def test_an_eltwise_in_place_whose_first_bottom_takes_no_gradient(
     net.forward()
     net.backward()
     # the product's slope is the top, which stands where the first bottom was
-    expected = [10, 3, 8] if operation == "PROD" else [1, 0, 0]
+    # a maximum is the second bottom, since the first one is lost
+    expected = [10, 3, 8] if operation == "PROD" else [1, 1, 1]
     assert net.params["b"][0].diff.ravel().tolist() == expected
 
 

@@ -543,18 +543,6 @@ def test_boxes_of_other_pictures_touch_nothing(models: tuple[Path, Path], tmp_pa
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == before
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
-def test_a_picture_that_may_not_be_read_costs_itself_alone(
-    models: tuple[Path, Path], tmp_path: Path
-) -> None:
-    good, bad = _picture(tmp_path / "a.png"), _picture(tmp_path / "b.png")
-    bad.chmod(0)
-    result = _run(bad, good, "--model", models[0], "--scales", "1", "--out", tmp_path / "out")
-    assert result.exit_code == 1
-    assert "b.png: " in result.stderr
-    assert (tmp_path / "out" / "a_keypoints.json").exists()
-
-
 def test_a_box_that_cannot_be_used_costs_that_person(
     models: tuple[Path, Path], tmp_path: Path
 ) -> None:
