@@ -363,10 +363,9 @@ def _where(boxes: str | None, box: Any, inputs: Sequence[Path]) -> tuple[Any, li
     used = uses(found, inputs)
     unused = [name for name in found if not used[name]]
     if found and len(unused) == len(found):
-        whose = "its one image is" if len(found) == 1 else f"none of its {len(found)} images is"
-        lacking = "not " if len(found) == 1 else ""
         raise CaffeCompatError(
-            f"{boxes}: {whose} {lacking}among the inputs ({unused[0]}); expected the inputs' names"
+            f"{boxes}: has no box of any input (its first image is {unused[0]}); expected the "
+            "inputs' names"
         )
     shared = [name for name in found if used[name] > 1]
     for names, one, many, what in (

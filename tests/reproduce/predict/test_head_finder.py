@@ -166,9 +166,9 @@ def test_the_command_looks_for_heads_first(tmp_path: Path) -> None:
     assert f"{nobody}: no person detected, the whole image was taken" in done.output
     content = json.loads((tmp_path / "heads" / "photograph_keypoints.json").read_text())
     assert content["made_by"]["detect"] == "heads"
-    # whom it finds there is the network's matter: the face is blurred
-    assert all(person["confidence"] > 0.35 for person in content["people"])
-    assert content["people"]
+    # the face is blurred: the embedded network takes a foot for the head, and is not sure of it
+    (person,) = content["people"]
+    assert 0.41 < person["confidence"] < 0.51
     assert (tmp_path / "heads" / "photograph_people.png").exists()
     hog = run("--detect", "hog", "--out", tmp_path / "heads", "--resume")
     assert "2 × another --detect" in hog.output

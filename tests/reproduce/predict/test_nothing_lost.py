@@ -532,14 +532,11 @@ def test_boxes_of_other_pictures_touch_nothing(models: tuple[Path, Path], tmp_pa
     args = [picture, "--model", models[0], "--scales", "1", "--out", tmp_path / "out"]
     assert _run(*args).exit_code == 0
     before = sorted(path.name for path in (tmp_path / "out").iterdir())
-    for text, says in (
-        ("b.png,1,1,30,40\n", "its one image is not among the inputs (b.png)"),
-        ("b.png,1,1,9,9\nc.png,1,1,9,9\n", "none of its 2 images is among the inputs (b.png)"),
-    ):
+    for text in ("b.png,1,1,30,40\n", "b.png,1,1,9,9\nc.png,1,1,9,9\n"):
         (tmp_path / "b.csv").write_text(text)
         result = _run(*args, "--boxes", tmp_path / "b.csv")
         assert (result.exit_code, len(result.stderr.splitlines())) == (2, 1)
-        assert says in result.stderr
+        assert "b.csv: has no box of any input (its first image is b.png)" in result.stderr
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == before
 
 
