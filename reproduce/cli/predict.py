@@ -6,7 +6,7 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +32,6 @@ from reproduce.cli.common import (
 )
 
 if TYPE_CHECKING:
-    from reproduce.predict.person_finder import PersonFinder
     from reproduce.predict.predictor import Predictor
     from reproduce.predict.protocol import Protocol
     from reproduce.predict.runs import Done, Find, Run
@@ -207,11 +206,6 @@ def main(
     prototxt: str | None,
     box: Any,
     boxes: str | None,
-    detect: str | None,
-    person_model: str | None,
-    person_prototxt: str | None,
-    person_scales: tuple[float, ...] | None,
-    person_threshold: float | None,
     protocol: str,
     scales: tuple[float, ...] | None,
     demo_range: tuple[float, float] | None,
@@ -229,6 +223,7 @@ def main(
     min_score: float | None,
     resume: bool,
     out: str,
+    **finding: Any,
 ) -> None:
     """Find the joints of people in the INPUTS: images, folders, patterns, videos, camera:0, rtsp://
     streams.
@@ -243,7 +238,6 @@ def main(
     from caffe_compat.files import make_folder
     from reproduce.benchmarks.registry import open_for_testing
     from reproduce.predict.origin import digest
-    from reproduce.predict.person_finder import THRESHOLD
     from reproduce.predict.predictor import Predictor
     from reproduce.predict.protocol import PROTOCOLS
     from reproduce.predict.runs import Run
@@ -253,16 +247,17 @@ def main(
     options = predict_checks.check(click.get_current_context().params)
     images, videos, cameras = predict_values.inputs(inputs)
     predict_checks.check_inputs(images, [*videos, *cameras], page, limit)
+    if cameras and boxes is not None:
+        raise CaffeCompatError("a camera has no boxes file; give --box or --detect")
     where, lost = _where(boxes, box, [*images, *videos])
     test = open_for_testing(dataset, str(data)) if dataset else None
     if test is not None:
-        test.people()  # says what is missing in --data before a folder is made
+        test.people()  # says what is missing in --data
     chosen = test.protocol if test is not None else PROTOCOLS[protocol]
     folder = Path(out)
-    make_folder(folder)
+    # What can be refused is refused before the folder is made.
     with contextlib.ExitStack() as stack:
         group = stack.enter_context(processes.group(choose(device)))
-        _hold(folder, group, stack)
         say: Callable[[str], None] = say_line if group.first else _silent
         if note := bf16_note(amp or "", group.device):
             say(note)
@@ -290,19 +285,12 @@ def main(
             about["range"] = _range_used(
                 predictor.protocol, "--range" if demo_range else "default of this model", say
             )
-        find: Find | None = None
-        if person_model is not None:
-            about["person_model"] = digest(person_model)
-            threshold = THRESHOLD if person_threshold is None else person_threshold
-            about["person"] = [detect, person_scales, threshold]
-            finder = _person_finder(
-                person_model, person_prototxt, person_scales, threshold, group.device, engine
-            )
-            find = finder.search if detect == "person" else finder.at_one_scale
-        elif detect is not None:
-            about["detect"], find = _detector(predictor, detect, say)
+        found_by, find = _finder(predictor, finding, engine, say)
+        about.update(found_by)
         if test is not None:
             test.check_parts(predictor.parts)
+        make_folder(folder)
+        _hold(folder, group, stack)
         run = Run(
             predictor=predictor,
             out=folder,
@@ -382,9 +370,43 @@ def _where(boxes: str | None, box: Any, inputs: Sequence[Path]) -> tuple[Any, li
     return found, found.skipped
 
 
+def _finder(
+    predictor: Predictor, finding: Mapping[str, Any], engine: Any, say: Callable[[str], None]
+) -> tuple[dict[str, Any], Find | None]:
+    """What finds people, and what the results keep of it; None where boxes say where they are, or
+    OpenCV's detector looks.
+
+    Parameters
+    ----------
+    finding : the options --detect and --person-*.
+    """
+    from reproduce.predict.origin import digest
+    from reproduce.predict.person_finder import PERSON_SEARCH, THRESHOLD, PersonFinder
+
+    detect, model, threshold = (
+        finding[name] for name in ("detect", "person_model", "person_threshold")
+    )
+    if model is None:
+        return ({}, None) if detect is None else _detector(predictor, detect, say)
+    threshold = THRESHOLD if threshold is None else threshold
+    finder = PersonFinder.load(
+        model,
+        prototxt=finding["person_prototxt"],
+        device=str(predictor.device),
+        engine=engine,
+        threshold=threshold,
+        search=finding["person_scales"] or PERSON_SEARCH,
+    )
+    about = {
+        "person_model": digest(model),
+        "person": [detect, finding["person_scales"], threshold],
+    }
+    return about, finder.search if detect == "person" else finder.at_one_scale
+
+
 def _detector(
     predictor: Predictor, detect: str, say: Callable[[str], None]
-) -> tuple[str, Find | None]:
+) -> tuple[dict[str, Any], Find | None]:
     """The detector that ``--detect`` means for this network, and what finds people, where that is
     the network itself."""
     finder = predictor.heads if detect in ("auto", "heads") else None
@@ -399,7 +421,9 @@ def _detector(
             else "the heads and necks that the network sees"
         )
         say(f"people are found by {how}")
-    return ("hog", None) if finder is None else ("heads", finder.search)
+    if finder is None:
+        return {"detect": "hog"}, None
+    return {"detect": "heads"}, finder.search
 
 
 def _speed(count: int, seconds: float) -> str:
@@ -448,26 +472,6 @@ def _range_used(used: Protocol, source: str, say: Callable[[str], None]) -> list
     return [least, most, used.octave]
 
 
-def _person_finder(
-    model: str,
-    prototxt: str | None,
-    scales: tuple[float, ...] | None,
-    threshold: float,
-    device: str,
-    engine: Any,
-) -> PersonFinder:
-    from reproduce.predict.person_finder import PERSON_SEARCH, PersonFinder
-
-    return PersonFinder.load(
-        model,
-        prototxt=prototxt,
-        device=device,
-        engine=engine,
-        threshold=threshold,
-        search=scales or PERSON_SEARCH,
-    )
-
-
 def _ahead(workers: int | None, images: Sequence[Path], videos: Sequence[Path]) -> int:
     """Processes that decode and resize ahead."""
     if len(images) == 1 and not videos:  # one image is done sooner than a process starts
@@ -490,8 +494,6 @@ def _predict(
     from reproduce.predict.tasks import Target, tasks_of
     from reproduce.predict.videos import camera, video
 
-    if cameras and isinstance(where, dict):
-        raise CaffeCompatError("a camera has no boxes file; give --box or --detect")
     done = Done()
     sources = [*images, *videos, *cameras]
     names = result_names(sources)

@@ -8,7 +8,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
@@ -19,7 +19,6 @@ from reproduce.cli.common import (
     FAILED_CHECK,
     FILE,
     MODEL,
-    WORKERS,
     CommandGroup,
     common,
     data_option,
@@ -29,10 +28,10 @@ from reproduce.cli.common import (
     out_option,
     table,
 )
+from reproduce.cli.reproduce_trainings import Trainings, training_options
 
 if TYPE_CHECKING:
     from reproduce.benchmarks.check import Outcome
-    from reproduce.experiments.plans import Experiment, Profile
     from reproduce.figures.verdicts import Claim
 
 _FIGURES = {"fig8": "fig08", "fig9": "fig09", "fig10": "fig10", "fig12": "fig12"}
@@ -229,14 +228,23 @@ def _command(name: str, module: str) -> None:
 for _name, _module in _FIGURES.items():
     _command(_name, _module)
 
-_TRAINED = {
-    "fig4": ("fig04", "of_fig4"),
-    "fig5": ("fig05", "of_fig5"),
-    "fig6": ("fig06", "stages_of_fig6"),
-}
+
+@main.command(
+    epilog=examples("cpm-reproduce fig11"),
+    context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
+)
+def fig11() -> None:
+    """Say why Figure 11 cannot be made, whatever options are given."""
+    raise CaffeCompatError(
+        "Figure 11, PCKh by viewpoint on MPII's test set, cannot be made: the truth and the "
+        "viewpoints of that set are not public; for MPII see cpm-reproduce fig8"
+    )
 
 
-def _training_command(name: str, module: str, plan: str) -> None:
+_TRAINED = {"fig4": "fig04", "fig5": "fig05", "fig6": "fig06"}
+
+
+def _training_command(name: str, module: str) -> None:
     @main.command(
         name,
         epilog=examples(
@@ -245,40 +253,8 @@ def _training_command(name: str, module: str, plan: str) -> None:
             f"cpm-reproduce {name} --stored -o figures",
         ),
     )
-    @data_option("Folder with lsp/ and lspet/.")
-    @click.option(
-        "--profile",
-        type=click.Choice(["smoke", "cpu", "paper"]),
-        default="cpu",
-        show_default=True,
-        help="How large everything is; the code is the same.",
-    )
-    @click.option(
-        "--stages",
-        default=3,
-        show_default=True,
-        type=click.IntRange(1, 6),
-        help="Of the networks compared; fig4 compares networks of one stage.",
-    )
-    @click.option(
-        "--seeds",
-        default=1,
-        show_default=True,
-        type=click.IntRange(1, 1000),
-        help="Trainings of each network that a verdict hangs on; fig4: of each.",
-    )
-    @click.option(
-        "--work",
-        default="experiments",
-        show_default=True,
-        type=FILE,
-        help="Trainings and records.",
-    )
+    @training_options
     @click.option("--results", type=FILE, help="Folder of results (default: WORK/PROFILE/results).")
-    @device_option
-    @click.option(
-        "--workers", default=1, show_default=True, type=WORKERS, help="Processes that make samples."
-    )
     @click.option(
         "--only", help="Only experiments whose name matches this pattern, e.g. 'joint-*'."
     )
@@ -286,110 +262,48 @@ def _training_command(name: str, module: str, plan: str) -> None:
         "--dry-run", is_flag=True, help="Print the plan with estimated operations, memory and time."
     )
     @click.option(
-        "--jobs",
-        default=1,
-        show_default=True,
-        type=click.IntRange(1, 64),
-        help="Processes that train side by side, each with its share of the cores.",
-    )
-    @click.option("--train-only", is_flag=True, help="Draw nothing.")
-    @click.option(
         "--stored", is_flag=True, help="Train nothing: draw the results that come with the package."
     )
     @out_option("Folder for the figure.", default="figures")
     def figure(
-        data: str,
-        profile: str,
-        stages: int,
-        seeds: int,
-        work: str,
-        results: str | None,
-        device: str,
-        workers: int,
-        only: str | None,
-        dry_run: bool,
-        jobs: int,
-        train_only: bool,
-        stored: bool,
-        out: str,
+        jobs: int, train_only: bool, dry_run: bool, stored: bool, out: str, **options: Any
     ) -> None:
-        import fnmatch
-
-        from reproduce.experiments import plans
-        from reproduce.experiments.lab import Lab
-        from reproduce.experiments.results import read_results, stored_folder
-        from reproduce.runtime import processes
-        from reproduce.runtime.device import choose
-        from reproduce.runtime.provenance import provenance
-        from reproduce.runtime.side_by_side import run_side_by_side
-
+        trainings = Trainings(name, **options)
         if stored:
-            _refuse_with_stored("train_only", "dry_run", "results", "work", "only", "jobs", "seeds")
-            _refuse_with_stored("workers", "device")
-        chosen = plans.PROFILES[profile]
-        wanted = getattr(plans, plan)(chosen, stages, seeds)
-        if only is not None:
-            names = ", ".join(e.name for e in wanted)
-            wanted = [e for e in wanted if fnmatch.fnmatchcase(e.name, only)]
-            if not wanted:
-                raise CaffeCompatError(
-                    f"--only {only}: no experiment is called so; there are {names}"
-                )
-        folder = (
-            stored_folder(profile)
-            if stored
-            else Path(results)
-            if results
-            else Path(work) / profile / "results"
-        )
-        if dry_run:
-            _print_plan(chosen, wanted, folder)
+            _refuse_with_stored()
+        elif dry_run:
+            trainings.print_plan()
             return
-        command = f"{name} --profile {profile} --stages {stages}"
-        command += f" --seeds {seeds}" if seeds > 1 else ""
-        places = Path(data), Path(work) / profile, folder
         with contextlib.nullcontext() if train_only else results_folder(out):
-            if not stored:
-                Lab(chosen, *places, _silent).check_data(wanted)
-                where = ("--data", data, "--work", work, "--results", folder, "--device", device)
-                how = ("--stages", stages, "--seeds", seeds, "--workers", workers, "--train-only")
-                which = ("--only", only) if only is not None else ()
-                words = [str(word) for word in (name, "--profile", profile, *where, *how, *which)]
-                module_name = "reproduce.cli.reproduce"  # __name__ may be "__main__"
-                if jobs > 1 and not run_side_by_side(module_name, words, jobs):
-                    click.echo("interrupted; the same command goes on")
-                    return
-                with processes.group(choose(device)) as group:
-                    say = click.echo if group.first else _silent
-                    lab = Lab(
-                        chosen,
-                        *places,
-                        say,
-                        device=group.device,
-                        workers=workers,
-                        group=group,
-                        command=command,
-                    )
-                    if not lab.run(wanted):
-                        say("interrupted; the same command goes on")
-                        return
-                    if not group.first or train_only:
-                        return
-            made = importlib.import_module(f"reproduce.figures.{module}")
-            found = read_results(folder)
-            about = provenance(f"cpm-reproduce {command}", str(folder))
-            paths = made.make(found, Path(out), about, stages, Path(data))
-            if not paths:
-                raise CaffeCompatError(f"{folder}: holds no results for this figure yet")
-            for path in paths:
-                click.echo(str(path))
-            for claim in made.claims(found, stages) if profile != "smoke" else ():
-                click.echo(_verdict(claim))
+            if not stored and not trainings.run(jobs):
+                return
+            if not train_only:
+                _draw_trainings(trainings, module, stored, Path(out))
 
     figure.help = (
         f"Figure {name.removeprefix('fig')} by training: runs what has no result yet, "
         "goes on where it was stopped."
     )
+
+
+def _draw_trainings(trainings: Trainings, module: str, stored: bool, out: Path) -> None:
+    """The figure of what was trained, or of the stored results, and what it says to the claims."""
+    from reproduce.experiments.results import read_results, stored_folder
+    from reproduce.runtime.provenance import provenance
+
+    figure = importlib.import_module(f"reproduce.figures.{module}")
+    folder = stored_folder(trainings.profile) if stored else trainings.folder
+    found = read_results(folder)
+    about = provenance(f"cpm-reproduce {trainings.record}", str(folder))
+    paths = figure.make(found, out, about, trainings.stages, Path(trainings.data))
+    if not paths:
+        raise CaffeCompatError(f"{folder}: holds no results for this figure yet")
+    for path in paths:
+        click.echo(str(path))
+    if trainings.profile == "smoke":
+        return
+    for claim in figure.claims(found, trainings.stages):
+        click.echo(_verdict(claim))
 
 
 def _verdict(claim: Claim) -> str:
@@ -400,54 +314,14 @@ def _verdict(claim: Claim) -> str:
     return f"{said}; {'the rule: ' if claim.tested else ''}{claim.why}"
 
 
-def _refuse_with_stored(*names: str) -> None:
+def _refuse_with_stored() -> None:
     """Refuse options that ``--stored``, which only draws, leaves without effect."""
     context = click.get_current_context()
-    for name in names:
+    named = ("train_only", "dry_run", "results", "work", "only", "jobs", "seeds", "workers")
+    for name in (*named, "device"):
         if context.get_parameter_source(name) is not ParameterSource.DEFAULT:
             option = f"--{name.replace('_', '-')}"
             raise CaffeCompatError(f"--stored and {option} exclude each other")
-
-
-def _print_plan(profile: Profile, wanted: Sequence[Experiment], folder: Path) -> None:
-    """What each experiment will take, by the trainings that are done or else by the stored ones."""
-    from reproduce.experiments import plans
-    from reproduce.experiments.results import read_results, stored_folder
-
-    own = read_results(folder)
-    measured = own or read_results(stored_folder(profile.name))
-    rate = plans.measured_rate(measured.values())
-    rows = plans.estimates(profile, wanted, rate)
-    lines = [
-        (
-            row.experiment,
-            row.scheme,
-            str(row.iterations),
-            f"{row.operations / 1e12:.1f}",
-            f"{row.memory / 1e6:.0f}",
-            _hours(row.seconds),
-        )
-        for row in rows
-    ]
-    click.echo(f"profile {profile.name}: {profile.about}")
-    click.echo(table(lines, ("experiment", "scheme", "iterations", "TFLOP", "MB", "time")))
-    origin = "are assumed, not measured"
-    if rate:
-        origin = f"the trainings in {folder} made" if own else "the stored trainings made"
-    click.echo(
-        f"in all {_hours(sum(row.seconds for row in rows))}, one after the other, at the "
-        f"{rate or profile.operations:.1e} operations/s that {origin}"
-    )
-
-
-def _hours(seconds: float) -> str:
-    if seconds < 3600:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h" if seconds < 48 * 3600 else f"{seconds / 86400:.1f} days"
-
-
-def _silent(anything: object) -> None:
-    """What all processes but the first say."""
 
 
 @main.command(epilog=examples("cpm-reproduce report --data DATA -o report"))
@@ -485,70 +359,46 @@ def report(data: str, profile: str, results: str | None, stages: int, out: str) 
 
 
 @main.command(
-    "all", epilog=examples("cpm-reproduce all --profile cpu --data DATA --work runs -o report")
+    "all",
+    epilog=examples(
+        "cpm-reproduce all --profile cpu --data DATA --work runs -o report",
+        "cpm-reproduce all --data DATA --work runs --jobs 2",
+    ),
 )
-@data_option("Folder with the data and predictions.")
-@click.option(
-    "--profile", type=click.Choice(["smoke", "cpu", "paper"]), default="cpu", show_default=True
-)
-@click.option("--stages", default=3, show_default=True, type=click.IntRange(1, 6))
-@click.option("--seeds", default=1, show_default=True, type=click.IntRange(1, 1000))
-@click.option(
-    "--work",
-    default="experiments",
-    show_default=True,
-    type=FILE,
-    help="Folder of trainings and records.",
-)
-@device_option
-@click.option("--workers", default=1, show_default=True, type=WORKERS)
+@training_options
 @out_option("Folder for the page.", default="report")
-def all_(
-    data: str, profile: str, stages: int, seeds: int, work: str, device: str, workers: int, out: str
-) -> None:
+def all_(jobs: int, train_only: bool, out: str, **options: Any) -> None:
     """All trainings that have no result yet, then the report."""
-    from reproduce.experiments import plans
-    from reproduce.experiments.lab import Lab
-    from reproduce.experiments.results import read_results, stored_folder
-    from reproduce.report import page as made
-    from reproduce.runtime.device import choose
-
-    chosen = plans.PROFILES[profile]
-    plan = {
-        e.name: e
-        for make in (plans.stages_of_fig6, plans.of_fig5, plans.of_fig4)
-        for e in make(chosen, stages, seeds)
-    }
-    where = choose(device)
-    lab = Lab(
-        chosen,
-        Path(data),
-        Path(work) / profile,
-        Path(work) / profile / "results",
-        click.echo,
-        device=where,
-        workers=workers,
-        command=f"all --profile {profile} --stages {stages}",
-    )
+    trainings = Trainings("all", **options)
+    if train_only:
+        trainings.run(jobs)
+        return
     with results_folder(out):
         try:
-            if not lab.run(list(plan.values())):
-                click.echo("interrupted; the same command goes on")
+            if not trainings.run(jobs):
                 return
         except CaffeCompatError as error:
             click.echo(f"trainings: left out: {error}", err=True)
-        results = lab.results
-        trained = bool(read_results(results))
-        if not trained:
-            results = stored_folder(profile)
-            click.echo("the report shows the trainings' results that come with the package")
-        page = made.make(Path(data), Path(out), results, profile, click.echo, stages)
+        _report_trainings(trainings, Path(out))
+
+
+def _report_trainings(trainings: Trainings, out: Path) -> None:
+    """The page with what was trained; with the stored results where nothing was."""
+    from reproduce.experiments.results import read_results, stored_folder
+    from reproduce.report import page as made
+
+    results, data = trainings.folder, trainings.data
+    trained = bool(read_results(results))
+    if not trained:
+        results = stored_folder(trainings.profile)
+        click.echo("the report shows the trainings' results that come with the package")
+    page = made.make(Path(data), out, results, trainings.profile, click.echo, trainings.stages)
     click.echo(str(page))
     _tell_empty(data, trained)
 
 
-for _name, (_module, _plan) in _TRAINED.items():
-    _training_command(_name, _module, _plan)
+for _name, _module in _TRAINED.items():
+    _training_command(_name, _module)
 
 if __name__ == "__main__":
     main()

@@ -128,7 +128,7 @@ def test_everything_at_the_smallest_size(tmp_path: Path) -> None:
         "-o",
         tmp_path / "report",
     ]
-    result = _run(*args, "--workers", 0)
+    result = _run(*args, "--workers", 0, "--jobs", 2)
     assert result.exit_code == 0, result.output
     results = read_results(tmp_path / "w" / "smoke" / "results")
     names = {e.name for e in plans.stages_of_fig6(plans.PROFILES["smoke"], 3, 1)}

@@ -191,6 +191,9 @@ def test_bad_requests(model: Path, tmp_path: Path) -> None:
         ["--dataset", "lsp"],
         [tmp_path / "a.png", "--stages", "3"],
         [tmp_path / "a.png", "--device", "tpu"],
+        [tmp_path / "a.png", "--prototxt", tmp_path / "nosuch.prototxt"],
+        [tmp_path / "a.png", "--detect", "person", "--person-model", tmp_path / "nosuch"],
+        ["camera:0", "--boxes", tmp_path / "boxes.csv"],
         [tmp_path],
     ):
         args = [*args, "--model", model, "--out", tmp_path / "out"]
@@ -199,6 +202,7 @@ def test_bad_requests(model: Path, tmp_path: Path) -> None:
         result = _run(*args)
         assert result.exit_code == 2, args
         assert "Traceback" not in result.output
+        assert not (tmp_path / "out").exists(), args
 
 
 def test_box_outside_the_image() -> None:
