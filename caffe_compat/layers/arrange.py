@@ -352,6 +352,7 @@ class BatchReindex(Layer):
 
     bottoms = (2, 2)
     reads = ()
+    not_differentiable = (1,)
 
     def output_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
         if len(bottoms[1]) != 1:
@@ -359,9 +360,6 @@ class BatchReindex(Layer):
         if not bottoms[0]:
             raise self.error("the first bottom must have at least 1 axis", "bottom")
         return [(bottoms[1][0], *bottoms[0][1:])]
-
-    def gradient_to(self, index: int) -> bool:
-        return index == 0
 
     def forward(self, params: Sequence[Tensor], *bottoms: Tensor) -> tuple[Tensor, ...]:
         return (bottoms[0].index_select(0, self.indices(1, bottoms[1], len(bottoms[0]))),)
@@ -411,6 +409,7 @@ class Filter(Layer):
             raise self.error(
                 f"{len(self.spec.bottoms)} bottoms need {len(self.spec.bottoms) - 1} tops", "top"
             )
+        self.not_differentiable = (len(self.spec.bottoms) - 1,)
 
     def output_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
         selector = bottoms[-1]
@@ -424,9 +423,6 @@ class Filter(Layer):
             if shape[0] != selector[0]:
                 raise self.error(f"{shape[0]} items, but the selector has {selector[0]}", "bottom")
         return list(bottoms[:-1])
-
-    def gradient_to(self, index: int) -> bool:
-        return index < len(self.spec.bottoms) - 1
 
     def forward(self, params: Sequence[Tensor], *bottoms: Tensor) -> tuple[Tensor, ...]:
         chosen = bottoms[-1].detach().reshape(-1).nonzero().reshape(-1)

@@ -68,6 +68,8 @@ class Layer:
     unasked : the bottoms whose gradients Caffe's backward pass writes without being asked.
     always_learns : does Caffe's backward pass write the parameters' gradients without being asked?
     copies_first : does Caffe keep a copy of the first bottom where the layer works in place?
+    not_differentiable : the bottoms whose gradients Caffe's backward pass refuses to compute.
+    has_backward : False where Caffe has no backward pass for this layer at all.
 
     Attributes
     ----------
@@ -94,6 +96,8 @@ class Layer:
     unasked: tuple[int, ...] = ()
     always_learns: bool = False
     copies_first: bool = False
+    not_differentiable: tuple[int, ...] = ()
+    has_backward: ClassVar[bool] = True
 
     def __init__(self, spec: LayerSpec, phase: str = TEST) -> None:
         self.spec, self.phase, self.repeating = spec, phase, False
@@ -278,6 +282,23 @@ class Layer:
         """Which bottoms' gradients does Caffe's backward pass write, where it is asked for
         these?"""
         return [goes or number in self.unasked for number, goes in enumerate(asked)]
+
+    def refused_gradient(self, asked: Sequence[bool]) -> PrototxtError | None:
+        """The error that Caffe's backward pass stops with, where these bottoms' gradients are asked
+        for; None where it goes through."""
+        if not self.has_backward:
+            return self.error(
+                f"{self.type} has no gradient, and Caffe stops here: leave out force_backward, or "
+                "say propagate_down: false in the layers that read its top"
+            )
+        for number, goes in enumerate(asked):
+            if goes and number in self.not_differentiable:
+                return self.error(
+                    f"{self.type} has no gradient for bottom '{self.spec.bottoms[number]}', and "
+                    "Caffe stops here: leave out force_backward, or say propagate_down: false for "
+                    "this bottom"
+                )
+        return None
 
     def shares_data(self) -> bool:
         """Are the tops the first bottom's own memory, so that writing to one changes the other?"""

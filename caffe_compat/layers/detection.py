@@ -170,6 +170,7 @@ class DetectionOutput(Layer):
     option = "detection_output_param"
     bottoms = (3, 4)
     in_place = False
+    has_backward = False
 
     def setup(self) -> None:
         o = self.options

@@ -57,6 +57,7 @@ class Embed(Weighted):
     """
 
     option = "embed_param"
+    not_differentiable = (0,)
 
     def setup(self) -> None:
         for name in ("num_output", "input_dim"):

@@ -30,6 +30,7 @@ def _floor(p: Tensor, least: float) -> Tensor:
 class _Loss(Layer):
     bottoms = (2, 2)
     loss = True
+    not_differentiable = (1,)  # labels
 
     def output_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
         if not bottoms[0] or not bottoms[1] or bottoms[0][0] != bottoms[1][0]:
@@ -83,6 +84,7 @@ class EuclideanLoss(_Loss):
     """
 
     reads = ()
+    not_differentiable = ()
 
     def output_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
         self.four_axes(bottoms[0])
@@ -186,6 +188,7 @@ class InfogainLoss(_Loss):
     option = "infogain_loss_param"
     bottoms = (2, 3)
     tops = (1, 2)
+    not_differentiable = (1, 2)
 
     def setup(self) -> None:
         if len(self.spec.bottoms) < 3:
@@ -218,9 +221,6 @@ class InfogainLoss(_Loss):
             raise self.error(f"H must be {size}×{size}, found shape {bottoms[2]}", "bottom")
         super().output_shapes(bottoms)
         return [(), bottoms[0]][: max(1, len(self.spec.tops))]
-
-    def gradient_to(self, index: int) -> bool:
-        return index == 0
 
     def forward(self, params: Sequence[Tensor], *bottoms: Tensor) -> tuple[Tensor, ...]:
         if self._later:
@@ -320,6 +320,7 @@ class ContrastiveLoss(_Loss):
     option = "contrastive_loss_param"
     bottoms = (3, 3)
     reads = ()
+    not_differentiable = ()
 
     def output_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
         first, second, label = (self.four_axes(bottom) for bottom in bottoms)
@@ -368,6 +369,7 @@ class Accuracy(Layer):
     option = "accuracy_param"
     bottoms = (2, 2)
     reads = ()
+    not_differentiable = (0, 1)
     tops = (1, 2)
 
     def output_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:

@@ -305,6 +305,7 @@ class Threshold(_Neuron):
 
     option = "threshold_param"
     reads = ()
+    has_backward = False
 
     def compute(self, x: Tensor) -> Tensor:
         return torch.gt(x, self.options.threshold).to(x.dtype)

@@ -53,6 +53,7 @@ class LSTMUnit(Layer):
 
     bottoms = (3, 3)
     tops = (2, 2)
+    not_differentiable = (2,)
 
     def output_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
         cell, gates, cont = bottoms
@@ -100,6 +101,7 @@ class Recurrent(Layer, ABC):
     stateful = True
     reads = ()
     always_learns = True
+    not_differentiable = (1,)
     states: ClassVar[int] = 1
 
     def setup(self) -> None:

@@ -188,6 +188,7 @@ class ArgMax(Layer):
 
     option = "argmax_param"
     reads = ()
+    has_backward = False
 
     def setup(self) -> None:
         if self.options.top_k < 1:

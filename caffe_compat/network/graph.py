@@ -116,6 +116,14 @@ class Graph:
             total += size
         return total
 
+    def refused_gradient(self) -> PrototxtError | None:
+        """The error that Caffe's backward pass through the whole network stops with; None where it
+        goes through."""
+        for step in reversed(self.steps):
+            if step.backward and (found := step.layer.refused_gradient(step.bottom_grad)):
+                return found
+        return None
+
     def text(self, shapes: Mapping[str, Shape] | None = None) -> str:
         """Name, phase and number of parameters; then one line a layer: its name, its type, what it
         makes and in which shapes.

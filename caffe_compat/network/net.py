@@ -266,7 +266,8 @@ class Net(nn.Module):
         """The weighted sum of all tops with a loss weight; ``found`` must hold them.
 
         A loss that another layer reads counts as in Caffe: its gradient is the reader's alone, and
-        from the second pass on it is weighted with that.
+        from the second pass on it is weighted with that. Where Caffe's backward pass would stop,
+        ``backward()`` of what is returned raises a PrototxtError that names the layer.
 
         Raises
         ------
@@ -284,6 +285,8 @@ class Net(nn.Module):
                     total = part if total is None else total + part
         if total is None:
             raise CaffeCompatError("the network has no loss: no loss layer and no loss_weight")
+        if torch.is_grad_enabled() and (refused := self.graph.refused_gradient()) is not None:
+            return _without_backward(total, refused)
         return total
 
     @property
@@ -569,6 +572,17 @@ def _own_layers(graph: Graph) -> Graph:
     nodes = tuple(replace(node, layer=fresh[node.index]) for node in graph.nodes)
     steps = tuple(replace(step, layer=fresh.get(step.index, step.layer)) for step in graph.steps)
     return replace(graph, nodes=nodes, steps=steps)
+
+
+def _without_backward(value: Tensor, error: Exception) -> Tensor:
+    """The same value; a backward pass that begins at it raises the error."""
+
+    def stop(_: Tensor) -> None:
+        raise error
+
+    value = value.detach().requires_grad_()
+    value.register_hook(stop)
+    return value
 
 
 def _packed(tensor: Tensor) -> Tensor:

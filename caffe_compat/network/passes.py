@@ -178,11 +178,17 @@ class Pass:
         Returns
         -------
         The pieces of memory whose gradients were computed.
+
+        Raises
+        ------
+        PrototxtError : a layer that Caffe's backward pass stops at.
         """
         changed: set[str] = set()
         for step in reversed(steps):
             if not step.backward:
                 continue
+            if (refused := step.layer.refused_gradient(step.bottom_grad)) is not None:
+                raise refused
             if id(step) not in self._records:  # its forward pass was not run, its blobs hold values
                 with torch.enable_grad():
                     self._run(step)
