@@ -16,7 +16,9 @@ from caffe_compat.layers.base import Layer, Shape, check_blob, check_filler, cou
 from caffe_compat.network.memory import Memory
 from caffe_compat.network.wiring import Place, gradients, wire
 
-AUTOMATIC = "(automatic)"  # Caffe's name for a loss's top that the definition leaves out
+# Caffe's name for a loss's top that the definition leaves out. Here only the last one has it, the
+# others have their layer's name behind it.
+AUTOMATIC = "(automatic)"
 
 
 @dataclass(frozen=True)
@@ -295,8 +297,11 @@ def build(
         names, loss = (tuple(reads), tuple(tops)), tuple(weights)
         steps.append(Node(index, layer, *names, params, loss, (), bottoms, tuple(outs)))
 
+    last = max((i for i, layer in enumerate(layers) if _leaves_out_top(layer)), default=-1)
     for index, layer in enumerate(layers):
-        tops = _with_automatic(layer, shapes)
+        tops = list(layer.spec.tops)
+        if _leaves_out_top(layer):
+            tops.append(AUTOMATIC if index == last else f"{AUTOMATIC} {layer.name}")
         given = () if index in wiring.moved else layer.spec.loss_weights
         add(layer, index, wiring.bottoms[index], tops, _loss_weights(layer, given, tops))
         for split in wiring.splits.get(index, ()):
@@ -327,12 +332,14 @@ def build(
     )
 
 
-def _with_automatic(layer: Layer, taken: Mapping[str, Shape]) -> list[str]:
-    """The tops, with those that Caffe adds to a loss."""
-    tops = list(layer.spec.tops)
-    while layer.loss and len(tops) < layer.tops[0]:
-        tops.append(f"{AUTOMATIC} {layer.name}" if AUTOMATIC in taken else AUTOMATIC)
-    return tops
+def _leaves_out_top(layer: Layer) -> bool:
+    """Does Caffe add a top to this loss?"""
+    return layer.loss and not layer.spec.tops
+
+
+def name_in_caffe(blob: str) -> str:
+    """The name that Caffe gives a blob: one for all tops that it adds to losses."""
+    return AUTOMATIC if blob.startswith(f"{AUTOMATIC} ") else blob
 
 
 def _own_weights(step: Node) -> tuple[float, ...]:

@@ -261,7 +261,8 @@ class Blobs(OrderedDict[str, Blob]):
 
     Attributes
     ----------
-    hidden : blobs that are found by name but not listed: the copies that Caffe makes of a loss.
+    hidden : blobs that are found by name but not listed: the copies that Caffe makes of a loss, and
+        its automatic tops but the last.
     """
 
     def __init__(self) -> None:

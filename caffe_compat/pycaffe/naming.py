@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from caffe_compat.errors import CaffeCompatError
-from caffe_compat.network.graph import Graph
+from caffe_compat.network.graph import Graph, name_in_caffe
 from caffe_compat.network.net import Net as _Net
 from caffe_compat.pycaffe.blobs import Blob, Blobs, ParamBlob
 
@@ -53,7 +54,9 @@ class Named:
     @property
     def top_names(self) -> OrderedDict[str, list[str]]:
         """Tops of each layer."""
-        return OrderedDict((n.layer.name, list(n.tops)) for n in self._graph.nodes)
+        return OrderedDict(
+            (n.layer.name, [name_in_caffe(top) for top in n.tops]) for n in self._graph.nodes
+        )
 
     @property
     def layer_dict(self) -> OrderedDict[str, LayerView]:
@@ -66,39 +69,42 @@ class Named:
 
     @property
     def _blob_names(self) -> list[str]:
-        return list(self.blobs)
+        return [name_in_caffe(name) for name in self._graph.blobs]
 
     @property
     def _blobs(self) -> list[Blob]:
-        return list(self.blobs.values())
+        return [self.blobs[name] for name in self._graph.blobs]
+
+    def _ids(self, names: Iterable[str]) -> list[int]:
+        places = {name: place for place, name in enumerate(self._graph.blobs)}
+        return [places[name] for name in names if name in places]
 
     @property
     def _inputs(self) -> list[int]:
-        return [self._blob_names.index(name) for name in self.inputs]
+        return self._ids(self.inputs)
 
     @property
     def _outputs(self) -> list[int]:
-        return [self._blob_names.index(n) for n in self.outputs if n in self.blobs]
+        return self._ids(self.outputs)
 
     def _bottom_ids(self, layer: int) -> list[int]:
-        return [self._blob_names.index(name) for name in self._graph.nodes[layer].bottoms]
+        return self._ids(self._graph.nodes[layer].bottoms)
 
     def _top_ids(self, layer: int) -> list[int]:
-        return [self._blob_names.index(name) for name in self._graph.nodes[layer].tops]
+        return self._ids(self._graph.nodes[layer].tops)
 
     @property
     def blob_loss_weights(self) -> OrderedDict[str, float]:
         """Weight of each blob in the loss."""
-        found = OrderedDict((name, 0.0) for name in self.blobs)
-        for node in self._graph.nodes:
-            for name, weight in zip(node.tops, node.loss_weights, strict=True):
-                if name in found:
-                    found[name] += weight
-        return found
+        return OrderedDict(zip(self._blob_names, self._blob_loss_weights, strict=True))
 
     @property
     def _blob_loss_weights(self) -> list[float]:
-        return list(self.blob_loss_weights.values())
+        found = dict.fromkeys(self._graph.blobs, 0.0)
+        for node in self._graph.nodes:
+            for name, weight in zip(node.tops, node.loss_weights, strict=True):
+                found[name] += weight
+        return list(found.values())
 
     def _place(self, layer: str) -> int:
         if layer not in self._layer_names:

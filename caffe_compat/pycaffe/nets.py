@@ -18,7 +18,7 @@ from caffe_compat.definition.spec import TEST as _TEST
 from caffe_compat.definition.spec import TRAIN as _TRAIN
 from caffe_compat.errors import CaffeCompatError
 from caffe_compat.files import atomic_write
-from caffe_compat.network.graph import Node
+from caffe_compat.network.graph import Node, name_in_caffe
 from caffe_compat.network.match import MISSHAPED, match, require
 from caffe_compat.network.net import Net as _Net
 from caffe_compat.pycaffe.blobs import Alias, Array, Blob, Blobs, ParamBlob, take_all
@@ -122,7 +122,10 @@ class Net(Named):
         graph = net.graph
         self.blobs = Blobs()
         for name, shape in graph.blobs.items():
-            self.blobs[name] = Blob(np.zeros(shape, np.float32), self._fresh(name))
+            blob = Blob(np.zeros(shape, np.float32), self._fresh(name))
+            self.blobs[name_in_caffe(name)] = blob  # of several with one name the last stays
+            if name_in_caffe(name) != name:
+                self.blobs.hidden[name] = blob
         owned = {
             param.key: ParamBlob(net.param(param).detach())
             for node in graph.nodes

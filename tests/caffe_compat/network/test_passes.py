@@ -172,6 +172,28 @@ def test_automatic_tops(tmp_path: Path) -> None:
     assert list(net.blobs) == ["x", "t", "(automatic)"]
 
 
+def test_automatic_tops_have_one_name(tmp_path: Path) -> None:
+    """Of several the last one is found by it, at the first one's place."""
+    two = layer("EuclideanLoss", "x t", "", "loss_weight: 2", "l1") + OUT
+    text = FORCE + X + T + two + layer("EuclideanLoss", "x t", "", "loss_weight: 3", "l2")
+    net = face(tmp_path, text + layer("SigmoidCrossEntropyLoss", "x t", "", name="l3"))
+    net.blobs["x"].data[...] = [[2, 0, 0]]
+    assert list(net.forward()) == net.outputs == ["y"]
+    assert list(net.blobs) == ["x", "t", "(automatic)", "y"]
+    assert net._blob_names == ["x", "t", "(automatic)", "y", "(automatic)", "(automatic)"]
+    assert [round(float(blob.data), 3) for blob in net._blobs[2::2]] == [2, 2]
+    expected = np.log1p(np.exp(2)) + 2 * np.log(2)
+    np.testing.assert_allclose(net.blobs["(automatic)"].data, expected, rtol=1e-6)
+    assert float(net.blobs["(automatic)"].diff) == 1
+    assert net.top_names["l1"] == net.top_names["l3"] == ["(automatic)"]
+    assert net._top_ids(2) == [2]
+    assert net._top_ids(4) == [4]
+    assert net.blob_loss_weights["(automatic)"] == 1
+    net.backward()
+    slope = 1 / (1 + np.exp(-2))
+    np.testing.assert_allclose(net.blobs["x"].diff, [[2 * 2 + 3 * 2 + slope, 0.5, 0.5]], rtol=1e-6)
+
+
 @pytest.mark.parametrize(
     "text",
     [
