@@ -171,6 +171,9 @@ class Silence(Layer):
     def output_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
         return []
 
+    def looks_at(self) -> tuple[str, ...]:
+        return ()
+
     def forward(self, params: Sequence[Tensor], *bottoms: Tensor) -> tuple[Tensor, ...]:
         return ()
 
@@ -336,6 +339,9 @@ class Crop(Layer):
         self._begin(bottoms)
         start = self.axis(self.options.axis, len(bottoms[0]))
         return [(*bottoms[0][:start], *bottoms[1][start : len(bottoms[0])])]
+
+    def looks_at(self) -> tuple[str, ...]:
+        return (self.spec.bottoms[0], *self.spec.tops)
 
     def forward(self, params: Sequence[Tensor], *bottoms: Tensor) -> tuple[Tensor, ...]:
         shapes = [tuple(b.shape) for b in bottoms]

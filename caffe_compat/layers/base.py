@@ -231,6 +231,10 @@ class Layer:
         """Shapes of the tops."""
         return list(bottoms)
 
+    def looks_at(self) -> tuple[str, ...]:
+        """The blobs whose values Caffe's forward pass reads or writes."""
+        return (*self.spec.bottoms, *self.spec.tops)
+
     def scratch(self, bottoms: Sequence[Shape]) -> int:
         """Values that a forward pass may take beside its blobs, such as a padded bottom; 0 where
         they are about as many as those of the blobs."""

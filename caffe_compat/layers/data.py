@@ -27,6 +27,9 @@ class DataLayer(Layer):
     def output_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
         return []
 
+    def looks_at(self) -> tuple[str, ...]:
+        return ()
+
 
 @register("Input")
 class Input(DataLayer):

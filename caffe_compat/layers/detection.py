@@ -130,6 +130,9 @@ class PriorBox(Layer):
     def gradient_to(self, index: int) -> bool:
         return False
 
+    def looks_at(self) -> tuple[str, ...]:
+        return self.spec.tops
+
     def forward(self, params: Sequence[Tensor], *bottoms: Tensor) -> tuple[Tensor, ...]:
         boxes = self.boxes([tuple(bottom.shape) for bottom in bottoms])
         return (torch.from_numpy(boxes).to(bottoms[0].device),)

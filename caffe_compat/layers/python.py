@@ -176,6 +176,9 @@ class Python(Layer):
     stateful = True
     reads = ()  # its blobs are copies of its own
 
+    def looks_at(self) -> tuple[str, ...]:
+        return ()  # who knows
+
     def setup(self) -> None:
         o = self.options
         found = _CLASSES.get((o.module, o.layer))

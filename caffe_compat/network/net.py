@@ -18,8 +18,8 @@ from caffe_compat.definition.prototxt import read_net
 from caffe_compat.definition.spec import TEST, NetSpec
 from caffe_compat.engine.plan import Engine, Mode, transforming, using
 from caffe_compat.engine.threads import on_one_core
-from caffe_compat.errors import CaffeCompatError
-from caffe_compat.layers.base import Shape
+from caffe_compat.errors import CaffeCompatError, shape_text
+from caffe_compat.layers.base import Shape, count
 from caffe_compat.network import fuse
 from caffe_compat.network.bound import check_network
 from caffe_compat.network.graph import Graph, Node, Param, build
@@ -105,6 +105,8 @@ class Net(nn.Module):
         self.tf32 = False
         self._is_packed = False
         self._checked: set[tuple[tuple[str, Shape], ...]] = set()
+        # blobs that have never had a value: Caffe gives them no memory
+        self._without_memory = {name for name, shape in graph.blobs.items() if not count(shape)}
         # gradients that the latest backward pass wrote over the weights of losses
         self.left_at_losses: dict[str, Tensor] = {}
         self._modules_of: dict[int, _Blobs] = {}
@@ -340,7 +342,7 @@ class Net(nn.Module):
 
         Raises
         ------
-        PrototxtError : as :meth:`reshaped`.
+        PrototxtError : as :meth:`reshaped`; or a layer looks at a blob that never had a value.
         """
         graph = self.graph
         shapes = tuple((name, tuple(t.shape)) for name, t in given.items() if name in graph.inputs)
@@ -355,6 +357,20 @@ class Net(nn.Module):
                 self._checked.clear()
             self.reshaped(dict(shapes))
             self._checked.add(shapes)
+        if self._without_memory:
+            self._check_memory(self.reshaped(dict(shapes)))
+
+    def _check_memory(self, graph: Graph) -> None:
+        """Refuse a look at a blob that never had a value, as Caffe does. One that has shrunk to
+        none still has its memory."""
+        self._without_memory = {n for n in self._without_memory if not count(graph.blobs[n])}
+        for node in graph.nodes:
+            for name in node.layer.looks_at():
+                if name in self._without_memory:
+                    raise node.layer.error(
+                        f"blob '{name}' has no values ({shape_text(graph.blobs[name])}), and Caffe "
+                        "stops where a layer looks at it: give it some, or leave it out"
+                    )
 
     @property
     def _now(self) -> Engine:

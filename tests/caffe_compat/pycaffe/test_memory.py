@@ -6,8 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import caffe_compat.pycaffe as caffe
+from caffe_compat import Net, PrototxtError, parse_net
 
 _INPUT = 'layer {{ name: "{0}" type: "Input" top: "{0}" input_param {{ shape {{ {1} }} }} }}\n'
 
@@ -93,3 +95,33 @@ def test_parameters_of_a_layer_that_are_one(tmp_path: Path) -> None:
     net.forward()
     net.backward()
     assert net.params["s"][0].diff.tolist() == [7.0, 9.0, 11.0]
+
+
+_SLICED = _INPUT.format("d", "dim: 2 dim: 3") + (
+    'layer { name: "s" type: "Slice" bottom: "d" top: "a" top: "b" slice_param { slice_point: 3 } }'
+)
+_EMPTY = _INPUT.format("d", "dim: 0 dim: 3")
+_SHAPED = 'layer { name: "s" type: "TanH" bottom: "d" top: "y" }'
+
+
+@pytest.mark.parametrize(("text", "blob"), [(_SLICED, "b"), (_EMPTY + _SHAPED, "d")])
+def test_a_blob_that_never_had_a_value(text: str, blob: str, tmp_path: Path) -> None:
+    """Caffe gives it no memory, and stops where a layer looks at it."""
+    net = _net(tmp_path, text)
+    wanted = f"layer 's': blob '{blob}' has no values"
+    with pytest.raises(PrototxtError, match=wanted):
+        net.forward()
+    core = Net(parse_net(text))
+    with pytest.raises(PrototxtError, match=wanted):
+        core(torch.zeros(net.blobs["d"].shape))
+
+
+def test_a_blob_that_has_shrunk_to_nothing(tmp_path: Path) -> None:
+    """Its memory is still there; and nobody looks at a blob that is silenced."""
+    net = _net(tmp_path, _EMPTY + _SHAPED)
+    net.blobs["d"].reshape(2, 3)
+    net.forward()
+    net.blobs["d"].reshape(0, 3)
+    assert net.forward()["y"].shape == (0, 3)
+    assert Net(parse_net(_INPUT.format("d", "dim: 2 dim: 3") + _SHAPED))(torch.zeros(0, 3))
+    _net(tmp_path, _EMPTY + 'layer { name: "s" type: "Silence" bottom: "d" }').forward()
