@@ -68,6 +68,7 @@ class Layer:
     unasked : the bottoms whose gradients Caffe's backward pass writes without being asked.
     always_learns : does Caffe's backward pass write the parameters' gradients without being asked?
     copies_first : does Caffe keep a copy of the first bottom where the layer works in place?
+    leaves_margins : does :meth:`margins` give something?
     not_differentiable : the bottoms whose gradients Caffe's backward pass refuses to compute.
     has_backward : False where Caffe has no backward pass for this layer at all.
 
@@ -96,6 +97,7 @@ class Layer:
     unasked: tuple[int, ...] = ()
     always_learns: bool = False
     copies_first: bool = False
+    leaves_margins: ClassVar[bool] = False
     not_differentiable: tuple[int, ...] = ()
     has_backward: ClassVar[bool] = True
 

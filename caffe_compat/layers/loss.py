@@ -258,6 +258,7 @@ class HingeLoss(_Loss):
 
     option = "hinge_loss_param"
     reads = ()
+    leaves_margins = True
 
     def output_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
         self.four_axes(bottoms[0])
@@ -267,7 +268,8 @@ class HingeLoss(_Loss):
         x = self.classes(bottoms[0])
         labels = bottoms[1].reshape(-1, 1)[: len(x)]  # there may be more than Caffe looks at
         sign = torch.ones_like(x).scatter(1, self.indices(1, labels, x.shape[1]), -1.0)
-        return torch.relu(1 + sign * x)
+        margins = 1 + sign * x
+        return torch.where(margins > 0, margins, 0.0)  # 0 for nan, too
 
     def forward(self, params: Sequence[Tensor], *bottoms: Tensor) -> tuple[Tensor, ...]:
         margin = self.margins(bottoms)

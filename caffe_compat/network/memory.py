@@ -64,6 +64,7 @@ class Memory:
         weight.
     kept : losses of their own whose layer works in place: the gradient that it computes takes the
         place of their weight in the next pass.
+    left : does a layer's forward pass leave something in a gradient that a Split adds up?
     """
 
     data: dict[str, str] = field(default_factory=dict)
@@ -72,11 +73,12 @@ class Memory:
     stale: bool = False
     reread: frozenset[str] = frozenset()
     kept: frozenset[str] = frozenset()
+    left: bool = False
 
     @property
     def plain(self) -> bool:
         """Are values and gradients those of the layers' functions, whoever works in place?"""
-        return not (self.overwritten or self.stale or self.reread or self.kept)
+        return not (self.overwritten or self.stale or self.reread or self.kept or self.left)
 
     @classmethod
     def of(cls, steps: Sequence[PlannedLayer]) -> Memory:
@@ -102,12 +104,27 @@ class Memory:
             step.backward and writes.changed(step.layer.reads, data, step, bottoms, tops)
             for step, bottoms, tops in writes.seen
         )
-        return cls(data, diff, overwritten, stale, *_read_losses(steps))
+        return cls(data, diff, overwritten, stale, *_read_losses(steps), _left_over(steps, diff))
 
 
 def _others(data: dict[str, str], name: str) -> bool:
     """Does another blob share this one's memory?"""
     return any(piece == data[name] for other, piece in data.items() if other != name)
+
+
+def _left_over(steps: Sequence[PlannedLayer], diff: dict[str, str]) -> bool:
+    """Does a layer leave margins in the gradient of a split copy, where no gradient replaces
+    them?"""
+    added_up = {
+        diff[name]
+        for step in steps
+        if step.layer.type == "Split" and step.backward
+        for name in step.tops
+    }
+    return any(
+        step.layer.leaves_margins and not step.bottom_grad[0] and diff[step.bottoms[0]] in added_up
+        for step in steps
+    )
 
 
 def _read_losses(steps: Sequence[PlannedLayer]) -> tuple[frozenset[str], frozenset[str]]:

@@ -332,7 +332,7 @@ class Whole(torch.autograd.Function):
             for step in run.net.graph.steps
             if step.index < 0 and step.loss_weights[0]
         }
-        run.diffs, run.param_diffs = {}, {}
+        run.diffs, run.param_diffs = dict(run.left), {}
         for name, gradient in zip(ctx.wanted, gradients, strict=True):
             if gradient is not None:
                 run.diffs[run.memory.diff[moved.get(name, name)]] = gradient

@@ -73,11 +73,12 @@ class Running:
         """Run the layers' backward passes from the blobs' diffs; parameters' diffs add up."""
         run, memory = self._pass, self._net.graph.memory
         blobs = self._blobs.everything()
-        run.diffs = {
+        seen = {
             memory.diff[name]: self._tensor(blob.diff)
             for name, blob in blobs.items()
             if blob.has_diff
         }
+        run.diffs = {**run.left, **seen}  # no script sees the split copies, where margins may be
         run.param_diffs = {
             key: self._tensor(blob.diff) for key, blob in self._params.items() if blob.has_diff
         }

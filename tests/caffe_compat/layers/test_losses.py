@@ -95,3 +95,18 @@ def test_infogain_of_scores(options: str, ignores: bool, divisor: int | str) -> 
 def test_infogain_axis_out_of_range() -> None:
     with pytest.raises(PrototxtError, match="axis 7 is out of range"):
         _run(INFOGAIN % "infogain_loss_param { axis: 7 }", x=X, label=LABEL, h=MATRIX[None, None])
+
+
+@pytest.mark.parametrize("norm", ["L1", "L2"])
+def test_hinge_of_nan(norm: str) -> None:
+    """Caffe's margin is the larger of 0 and nan, in that order: 0."""
+    text = (
+        'layer { name: "l" type: "HingeLoss" bottom: "x" bottom: "label" top: "loss" '
+        f"hinge_loss_param {{ norm: {norm} }} }}"
+    )
+    x = np.array([[np.nan, 1, 2], [0, np.nan, -3]], np.float32)
+    found, gradient = _run(text, x=x, label=np.array([1, 1], np.float32))
+    margins = np.array([[0, 0, 3], [1, 0, 0]])
+    assert found["loss"] == (margins if norm == "L1" else margins**2).sum() / 2
+    slope = np.sign(margins) if norm == "L1" else 2 * margins
+    np.testing.assert_array_equal(gradient, slope / 2)

@@ -97,6 +97,40 @@ def test_parameters_of_a_layer_that_are_one(tmp_path: Path) -> None:
     assert net.params["s"][0].diff.tolist() == [7.0, 9.0, 11.0]
 
 
+_MARGINS = (
+    _INPUT.format("d", "dim: 2 dim: 3")
+    + _INPUT.format("t", "dim: 2")
+    + 'layer { name: "c" type: "InnerProduct" bottom: "d" top: "c" '
+    "inner_product_param { num_output: 3 } }\n"
+    'layer { name: "h" type: "HingeLoss" bottom: "c" bottom: "t" top: "h" %s }\n'
+    'layer { name: "p" type: "Power" bottom: "c" top: "y" loss_weight: 1 '
+    "power_param { scale: 2 } }"
+)
+
+
+@pytest.mark.parametrize(
+    "options", ["loss_weight: 0", "propagate_down: false propagate_down: false"]
+)
+def test_margins_that_no_gradient_replaces(options: str, tmp_path: Path) -> None:
+    """HingeLoss keeps them in its bottom's diff: the other reader's gradient is added to them."""
+    bias = np.array([0.5, -2, 0.25], np.float32)
+    expected = [0.5 + 2, 2, 1.25 + 2]  # margins of label 0, and the Power's slope
+    net = _net(tmp_path, _MARGINS % options)
+    net.params["c"][1].data[...] = bias
+    net.forward()
+    net.backward()
+    np.testing.assert_array_equal(net.blobs["c"].diff, [expected, expected])
+    np.testing.assert_array_equal(net.params["c"][1].diff, np.multiply(expected, 2))
+    training = Net(parse_net(_MARGINS % options), phase="TRAIN")
+    values = dict(training.named_parameters())
+    with torch.no_grad():
+        values["c.weight"].zero_()
+        values["c.bias"].copy_(torch.from_numpy(bias))
+    training.loss(training.all_blobs(d=torch.zeros(2, 3), t=torch.zeros(2))).backward()
+    assert values["c.bias"].grad is not None
+    np.testing.assert_array_equal(values["c.bias"].grad, np.multiply(expected, 2))
+
+
 _SLICED = _INPUT.format("d", "dim: 2 dim: 3") + (
     'layer { name: "s" type: "Slice" bottom: "d" top: "a" top: "b" slice_param { slice_point: 3 } }'
 )
