@@ -30,7 +30,7 @@ def _floor(p: Tensor, least: float) -> Tensor:
 class _Loss(Layer):
     bottoms = (2, 2)
     loss = True
-    not_differentiable = (1,)  # labels
+    not_differentiable: tuple[int, ...] = (1,)  # labels
 
     def output_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
         if not bottoms[0] or not bottoms[1] or bottoms[0][0] != bottoms[1][0]:

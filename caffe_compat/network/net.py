@@ -597,7 +597,7 @@ def _without_backward(value: Tensor, error: Exception) -> Tensor:
         raise error
 
     value = value.detach().requires_grad_()
-    value.register_hook(stop)
+    value.register_hook(stop)  # type: ignore[no-untyped-call]
     return value
 
 
