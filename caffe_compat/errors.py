@@ -67,13 +67,11 @@ class PrototxtError(CaffeCompatError):
     def __init__(
         self, message: str, *, file: str = "", line: int = 0, layer: str = "", field: str = ""
     ) -> None:
-        self.reason, self.file, self.line, self.layer, self.field = (
-            message,
-            file,
-            line,
-            layer,
-            field,
-        )
+        self.reason = message
+        self.file = file
+        self.line = line
+        self.layer = layer
+        self.field = field
         where = f"{file or '<text>'}:{line}: " if line else (f"{file}: " if file else "")
         what = f"layer '{layer}': " if layer else ""
         name = f"{field}: " if field else ""

@@ -193,11 +193,7 @@ def decode(data: bytes, *, strict: bool = True) -> str:
 
 
 def read_text(
-    path: Path_,
-    what: str = "text file",
-    error: type[CaffeCompatError] = DataError,
-    *,
-    limit: int = _TEXT_LIMIT,
+    path: Path_, what: str = "text file", error: type[CaffeCompatError] = DataError
 ) -> str:
     """The text of a file in any Unicode encoding.
 
@@ -205,7 +201,7 @@ def read_text(
     ------
     CaffeCompatError : unreadable, too large, binary, or in another encoding; says what it is.
     """
-    data = read_bytes(path, error, limit)
+    data = read_bytes(path, error)
     name = os.fspath(path)
     kind = kind_of(data[:1024])
     if kind and "UTF-16" not in kind:
@@ -236,22 +232,15 @@ def parse_json(text: str, *, nan: bool = False) -> Any:
     return json.loads(text) if nan else json.loads(text, parse_constant=_refuse_constant)
 
 
-def read_json(
-    path: Path_,
-    what: str = "JSON file",
-    error: type[CaffeCompatError] = DataError,
-    *,
-    nan: bool = False,
-    advice: str = "",
-) -> Any:
+def read_json(path: Path_, what: str = "JSON file", *, nan: bool = False, advice: str = "") -> Any:
     """The contents of a JSON file, with or without a byte order mark.
 
     Raises
     ------
-    CaffeCompatError : unreadable, no JSON, nested too deeply, or (without ``nan``) holding NaN.
+    DataError : unreadable, no JSON, nested too deeply, or (without ``nan``) holding NaN.
     """
-    text = read_text(path, what, error)
-    with reading(path, what, error, advice):
+    text = read_text(path, what)
+    with reading(path, what, advice=advice):
         return parse_json(text, nan=nan)
 
 
@@ -272,17 +261,9 @@ def stay_inside(name: str) -> str:
 
 
 def read_npz(
-    path: Path_,
-    what: str = "npz file",
-    error: type[CaffeCompatError] = DataError,
-    *,
-    names: tuple[str, ...] | None = None,
+    path: Path_, what: str = "npz file", error: type[CaffeCompatError] = DataError
 ) -> dict[str, Array]:
     """Arrays of an ``.npz`` file by name; nothing pickled is read.
-
-    Parameters
-    ----------
-    names : only these, as far as they are there.
 
     Raises
     ------
@@ -303,18 +284,20 @@ def read_npz(
             name = entry.filename.removesuffix(".npy")
             if name in found:
                 raise Unfit(f"it holds two arrays '{name}'")
-            if names is None or name in names:
-                with archive.open(entry) as stream:
-                    found[name] = _read_array(stream, entry.file_size, name)
+            with archive.open(entry) as stream:
+                found[name] = _read_array(stream, entry.file_size, name)
     return found
 
 
-def read_npy(
-    path: Path_, what: str = "npy file", error: type[CaffeCompatError] = DataError
-) -> Array:
-    """The array of an ``.npy`` file; nothing pickled is read."""
-    size = check_file(path, error)
-    with reading(path, what, error), open(path, "rb") as stream:
+def read_npy(path: Path_, what: str = "npy file") -> Array:
+    """The array of an ``.npy`` file; nothing pickled is read.
+
+    Raises
+    ------
+    DataError : damaged, or holding objects.
+    """
+    size = check_file(path)
+    with reading(path, what), open(path, "rb") as stream:
         return _read_array(stream, size, os.path.basename(path))
 
 

@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 
 from caffe_compat.errors import CaffeCompatError
-from caffe_compat.layers.base import Shape
 from caffe_compat.network.graph import Node
 
 OPSET = 18
@@ -148,26 +147,14 @@ class LayerStep:
         """Number of axes of the first bottom."""
         return len(self.shapes[0])
 
-    def known(self, bottom: int = 0) -> Shape:
-        """The sizes of a bottom.
-
-        Raises
-        ------
-        NoForm : one of them changes with the input.
-        """
-        sizes = [fixed(dim) for dim in self.shapes[bottom]]
-        if None in sizes:
-            raise NoForm("it needs fixed sizes")
-        return tuple(size for size in sizes if size is not None)
-
-    def size(self, axis: int, bottom: int = 0) -> int:
-        """The size of one axis.
+    def size(self, axis: int) -> int:
+        """The size of one axis of the first bottom.
 
         Raises
         ------
         NoForm : it changes with the input.
         """
-        size = fixed(self.shapes[bottom][axis])
+        size = fixed(self.shapes[0][axis])
         if size is None:
             raise NoForm(f"the size of axis {axis} must be fixed")
         return size

@@ -42,17 +42,18 @@ FORKS = (
     "shufflenet",
 )
 
-_Field = descriptor_pb2.FieldDescriptorProto
-_SCALARS = {
-    "double": _Field.TYPE_DOUBLE,
-    "float": _Field.TYPE_FLOAT,
-    "int32": _Field.TYPE_INT32,
-    "int64": _Field.TYPE_INT64,
-    "uint32": _Field.TYPE_UINT32,
-    "uint64": _Field.TYPE_UINT64,
-    "bool": _Field.TYPE_BOOL,
-    "string": _Field.TYPE_STRING,
-    "bytes": _Field.TYPE_BYTES,
+# protobuf's numbers for types and labels of fields
+FieldType = descriptor_pb2.FieldDescriptorProto
+SCALARS = {
+    "double": FieldType.TYPE_DOUBLE,
+    "float": FieldType.TYPE_FLOAT,
+    "int32": FieldType.TYPE_INT32,
+    "int64": FieldType.TYPE_INT64,
+    "uint32": FieldType.TYPE_UINT32,
+    "uint64": FieldType.TYPE_UINT64,
+    "bool": FieldType.TYPE_BOOL,
+    "string": FieldType.TYPE_STRING,
+    "bytes": FieldType.TYPE_BYTES,
 }
 # Merged numbers of rows whose own number another dialect already uses; far above every real one.
 _SHIFT = 30000
@@ -60,7 +61,16 @@ _SHIFT = 30000
 
 @dataclass(frozen=True)
 class SchemaRow:
-    """One field of a message, or one value of an enum (``type`` empty), as the table gives it."""
+    """One field of a message, or one value of an enum (``type`` empty), as the table gives it.
+
+    Attributes
+    ----------
+    number, name : of the field, or of the value.
+    type : a scalar's name, or that of an enum or a message.
+    label : "" (optional), "!" (required), "*" (repeated) or "**" (repeated and packed).
+    default : as text; None where the table gives none.
+    only : the dialects that have it, with commas between them; "" for all.
+    """
 
     number: int
     name: str
@@ -72,6 +82,15 @@ class SchemaRow:
 
 @dataclass
 class _Block:
+    """An enum or a message of the table, with its rows.
+
+    Attributes
+    ----------
+    kind : "enum" or "message".
+    name : with the message that it stands in, if any: ``ConvolutionParameter.Engine``.
+    only : the dialects that have it, with commas between them; "" for all.
+    """
+
     kind: str
     name: str
     only: str
@@ -126,51 +145,68 @@ def _merge(rows: list[SchemaRow]) -> Iterator[SchemaRow]:
 
 @cache
 def _pool(dialect: str) -> descriptor_pool.DescriptorPool:
+    """All enums and messages of a dialect, as protobuf's descriptors."""
     file = descriptor_pb2.FileDescriptorProto(
         name=f"caffe_{dialect}.proto", package="caffe", syntax="proto2"
     )
-    enums = {b.name for b in _blocks() if b.kind == "enum"}
     owners: dict[str, Any] = {}
     blocks = [b for b in _blocks() if _wanted(b.only, dialect)]
     for block in blocks:
         if block.kind == "message":
             owners[block.name] = file.message_type.add(name=block.name)
     for block in blocks:
-        rows = [r for r in block.rows if _wanted(r.only, dialect)]
-        if dialect in FORKS:  # a fork took numbers that the later upstream gave to something else
-            own = {r.number for r in rows if r.only}
-            rows = [r for r in rows if r.only or r.number not in own]
+        rows = _rows_of(block, dialect)
         if block.kind == "enum":
             scope, _, name = block.name.rpartition(".")
             enum = (owners[scope] if scope else file).enum_type.add(name=name)
             for row in rows:
                 enum.value.add(name=row.name, number=row.number)
-            continue
-        for row in _merge(rows) if dialect == "merged" else rows:
-            made = owners[block.name].field.add(name=row.name, number=row.number)
-            if row.type in _SCALARS:
-                made.type = _SCALARS[row.type]
-            else:
-                made.type = _Field.TYPE_ENUM if row.type in enums else _Field.TYPE_MESSAGE
-                made.type_name = f".caffe.{row.type}"
-            repeated = row.label.startswith("*")
-            required = row.label == "!"
-            made.label = (
-                _Field.LABEL_REPEATED
-                if repeated
-                else _Field.LABEL_REQUIRED
-                if required
-                else _Field.LABEL_OPTIONAL
-            )
-            if row.label == "**":
-                made.options.packed = True
-            if row.default is not None:
-                made.default_value = row.default
+        else:
+            for row in _merge(rows) if dialect == "merged" else rows:
+                _add_field(owners[block.name], row)
     pool = descriptor_pool.DescriptorPool()
-    pool.Add(file) if not hasattr(pool, "AddSerializedFile") else pool.AddSerializedFile(
-        file.SerializeToString()
-    )
+    if hasattr(pool, "AddSerializedFile"):
+        pool.AddSerializedFile(file.SerializeToString())
+    else:
+        pool.Add(file)
     return pool
+
+
+def _rows_of(block: _Block, dialect: str) -> list[SchemaRow]:
+    """The rows of an enum or a message that a dialect has."""
+    rows = [row for row in block.rows if _wanted(row.only, dialect)]
+    if dialect not in FORKS:
+        return rows
+    # a fork took numbers that the later upstream gave to something else
+    own = {row.number for row in rows if row.only}
+    return [row for row in rows if row.only or row.number not in own]
+
+
+def _add_field(owner: Any, row: SchemaRow) -> None:
+    """Give a message (a ``DescriptorProto``) the field that a row tells of."""
+    made = owner.field.add(name=row.name, number=row.number)
+    if row.type in SCALARS:
+        made.type = SCALARS[row.type]
+    else:
+        made.type = FieldType.TYPE_ENUM if row.type in _enums() else FieldType.TYPE_MESSAGE
+        made.type_name = f".caffe.{row.type}"
+    labels = {
+        "": FieldType.LABEL_OPTIONAL,
+        "!": FieldType.LABEL_REQUIRED,
+        "*": FieldType.LABEL_REPEATED,
+        "**": FieldType.LABEL_REPEATED,
+    }
+    made.label = labels[row.label]
+    if row.label == "**":
+        made.options.packed = True
+    if row.default is not None:
+        made.default_value = row.default
+
+
+@cache
+def _enums() -> frozenset[str]:
+    """The names of all enums."""
+    return frozenset(block.name for block in _blocks() if block.kind == "enum")
 
 
 @cache
@@ -207,14 +243,15 @@ def forks_of(layer_type: str) -> tuple[str, ...]:
     Empty for stock types, and for fork types that read no options of their own.
     """
     option = FORK_TYPES.get(layer_type, "")
-    rows = [r for b in _blocks() if b.name == "LayerParameter" for r in b.rows if r.name == option]
-    return tuple(dict.fromkeys(fork for row in rows for fork in row.only.split(",") if fork))
+    layer = next(block for block in _blocks() if block.name == "LayerParameter")
+    named = [row.only.split(",") for row in layer.rows if row.name == option]
+    return tuple(dict.fromkeys(fork for forks in named for fork in forks if fork))
 
 
 def is_repeated(descriptor: Any) -> bool:
     """True for a repeated field, whatever the protobuf release calls that."""
     value = getattr(descriptor, "is_repeated", None)
-    return bool(value) if value is not None else bool(descriptor.label == _Field.LABEL_REPEATED)
+    return bool(value) if value is not None else bool(descriptor.label == FieldType.LABEL_REPEATED)
 
 
 def known_fields(name: str) -> tuple[str, ...]:
@@ -236,7 +273,7 @@ def move(source: Message, target: Any, where: str = "") -> None:
             kind = target.DESCRIPTOR.file.name.removeprefix("caffe_").removesuffix(".proto")
             raise SchemaError(f"the {kind} dialect has no field '{path}'; choose the other dialect")
         repeated = is_repeated(descriptor)
-        if descriptor.type == _Field.TYPE_MESSAGE:
+        if descriptor.type == FieldType.TYPE_MESSAGE:
             if repeated:
                 for item in value:
                     move(item, getattr(target, descriptor.name).add(), path)

@@ -21,6 +21,7 @@ from google.protobuf import text_format
 
 from caffe_compat.definition import schema
 from caffe_compat.definition.fork_table import FORK_TYPES, STOCK_TYPES
+from caffe_compat.definition.schema import FieldType
 from caffe_compat.errors import PrototxtError, UnsupportedLayer
 
 # path of field names and, for repeated messages, indices -> line
@@ -57,13 +58,13 @@ _INT_RANGE = {
     "int32": (-(2**31), 2**31 - 1),
     "uint32": (0, 2**32 - 1),
     "int64": (-(2**63), 2**63 - 1),
+    "uint64": (0, 2**64 - 1),
 }
-_INT_RANGE["uint64"] = (0, 2**64 - 1)
+_TRUTH = {"true": True, "True": True, "t": True, "false": False, "False": False, "f": False}
 _MAX_DEPTH = 100
 _SHORT = 20  # names that a message lists
 _LAYERS = ("LayerParameter", "V1LayerParameter", "V0LayerParameter")
-_D = schema._Field
-_KIND = {number: name for name, number in schema._SCALARS.items()}
+_KIND = {number: name for name, number in schema.SCALARS.items()}
 
 
 @dataclass(frozen=True)
@@ -131,11 +132,22 @@ def _unescape(token: _Token, file: str) -> bytes:
 
 @dataclass
 class _Parser:
+    """Reads one text, token by token.
+
+    Attributes
+    ----------
+    lines : the line of every field so far.
+    layer : name of the layer that is being read, "" outside of layers or before its name.
+    inside : its message, None outside of layers.
+    inside_depth : how many brackets deep it stands.
+    now : the token that is looked at.
+    """
+
     file: str
     tokens: Iterator[_Token]
     lines: Lines = field(default_factory=dict)
     layer: str = ""
-    inside: Any = None  # the layer message that is being read
+    inside: Any = None
     inside_depth: int = 0
 
     def __post_init__(self) -> None:
@@ -268,7 +280,7 @@ class _Parser:
         repeated = schema.is_repeated(descriptor)
         if not repeated and target.HasField(name):
             raise self.fail("given twice, but may be given once only", name)
-        nested = descriptor.type == _D.TYPE_MESSAGE
+        nested = descriptor.type == FieldType.TYPE_MESSAGE
         self.step()
         if not self.take(":") and not nested:
             raise self.fail(f"expected ':' after '{name}', found '{self.now.text}'", name)
@@ -331,53 +343,49 @@ class _Parser:
 
     def _scalar(self, descriptor: Any) -> Any:
         name = descriptor.name
-        if descriptor.type == _D.TYPE_ENUM:
+        if descriptor.type == FieldType.TYPE_ENUM:
             return self._enum(descriptor)
         kind = _KIND[descriptor.type]
         if kind in ("string", "bytes"):
             return self._string(kind, name)
         if kind == "bool":
-            token = self.step()
-            truth = {
-                "true": True,
-                "True": True,
-                "t": True,
-                "false": False,
-                "False": False,
-                "f": False,
-            }
-            if token.kind == "name" and token.text in truth:
-                return truth[token.text]
-            if token.kind == "number" and (number := _integer(token.text)) in (0, 1):
-                return bool(number)
-            raise PrototxtError(
-                f"expected true or false, found '{token.text}'",
-                file=self.file,
-                line=token.line,
-                layer=self.layer,
-                field=name,
-            )
+            return self._truth(name)
+        return self._whole(kind, name) if kind in _INT_RANGE else self._real(kind, name)
+
+    def _truth(self, name: str) -> bool:
+        token = self.step()
+        if token.kind == "name" and token.text in _TRUTH:
+            return _TRUTH[token.text]
+        if token.kind == "number" and (number := _integer(token.text)) in (0, 1):
+            return bool(number)
+        raise PrototxtError(
+            f"expected true or false, found '{token.text}'",
+            file=self.file,
+            line=token.line,
+            layer=self.layer,
+            field=name,
+        )
+
+    def _whole(self, kind: str, name: str) -> int:
         sign = -1 if self.take("-") else 1
         token = self.now
-        value: float | int | None = None
-        if kind in _INT_RANGE:
-            value = _integer(token.text) if token.kind == "number" else None
-            low, high = _INT_RANGE[kind]
-            if value is not None:
-                value *= sign
-                if not low <= value <= high or (sign < 0 and low == 0):
-                    raise self.fail(f"{value} is out of range for {kind} ({low} to {high})", name)
-        else:
-            value = _float(token)
-            if value is not None:
-                value *= sign
-                if kind == "float":
-                    value = _round_float32(value)
+        value = _integer(token.text) if token.kind == "number" else None
         if value is None:
-            what = "an integer" if kind in _INT_RANGE else "a number"
-            raise self.fail(f"expected {what}, found '{token.text}'", name)
+            raise self.fail(f"expected an integer, found '{token.text}'", name)
+        value *= sign
+        low, high = _INT_RANGE[kind]
+        if not low <= value <= high or (sign < 0 and low == 0):
+            raise self.fail(f"{value} is out of range for {kind} ({low} to {high})", name)
         self.step()
         return value
+
+    def _real(self, kind: str, name: str) -> float:
+        sign = -1 if self.take("-") else 1
+        value = _float(self.now)
+        if value is None:
+            raise self.fail(f"expected a number, found '{self.now.text}'", name)
+        self.step()
+        return _round_float32(sign * value) if kind == "float" else sign * value
 
     def _string(self, kind: str, name: str) -> Any:
         if self.now.kind != "string":

@@ -95,8 +95,8 @@ def type_of_today(name: str) -> str:
     return V1_TYPES.get(current, current)
 
 
-# V0 field -> {V0 type: (sub-message, field)}; where a type is not listed the field has no meaning
-# for it
+# V0 field -> {V0 type, "*" for all: (sub-message, its field, "" for the whole of it)}. For a type
+# that is not listed the field has no meaning.
 _V0_FIELDS: dict[str, dict[str, tuple[str, str]]] = {
     "num_output": {
         "conv": ("convolution_param", "num_output"),
@@ -161,6 +161,7 @@ _V0_FIELDS: dict[str, dict[str, tuple[str, str]]] = {
     "det_crop_mode": {"window_data": ("window_data_param", "crop_mode")},
     "hdf5_output_param": {"hdf5_output": ("hdf5_output_param", "")},
 }
+# fields that mean the same for every V0 type
 _V0_PLAIN = ("name", "type", "blobs", "blobs_lr", "weight_decay")
 
 
@@ -208,37 +209,39 @@ def _v0_to_v1(net: Any, file: str) -> None:
             made.bottom.append(pad.bottom[0])
         for top in item.top:
             padding.pop(top, None)
-        made.name = v0.name
-        if v0.HasField("type"):
-            if v0.type not in _V0_TYPES:
-                allowed = ", ".join(sorted(_V0_TYPES))
-                raise PrototxtError(
-                    f"unknown V0 layer type '{v0.type}'; known: {allowed}", file=file, layer=v0.name
-                )
-            made.type = (
-                made.DESCRIPTOR.fields_by_name["type"]
-                .enum_type.values_by_name[_V0_TYPES[v0.type]]
-                .number
+        _unfold(v0, made, file)
+
+
+def _unfold(v0: Any, made: Any, file: str) -> None:
+    """Bring the settings of a V0 layer to a V1 layer, each where it stands today."""
+    made.name = v0.name
+    if v0.HasField("type"):
+        if v0.type not in _V0_TYPES:
+            allowed = ", ".join(sorted(_V0_TYPES))
+            raise PrototxtError(
+                f"unknown V0 layer type '{v0.type}'; known: {allowed}", file=file, layer=v0.name
             )
-        made.blobs_lr.extend(v0.blobs_lr)
-        made.weight_decay.extend(v0.weight_decay)
-        for descriptor, value in v0.ListFields():
-            if descriptor.name in _V0_PLAIN:
-                continue
-            rule = _V0_FIELDS.get(descriptor.name, {})
-            home = rule.get(v0.type) or rule.get("*")
-            if home is None:
-                raise PrototxtError(
-                    f"has no meaning for a V0 layer of type '{v0.type}'",
-                    file=file,
-                    layer=v0.name,
-                    field=descriptor.name,
-                )
-            parent = getattr(made, home[0])
-            if home[1]:
-                _set(parent, home[1], value)
-            else:
-                parent.CopyFrom(value)
+        types = made.DESCRIPTOR.fields_by_name["type"].enum_type.values_by_name
+        made.type = types[_V0_TYPES[v0.type]].number
+    made.blobs_lr.extend(v0.blobs_lr)
+    made.weight_decay.extend(v0.weight_decay)
+    for descriptor, value in v0.ListFields():
+        if descriptor.name in _V0_PLAIN:
+            continue
+        homes = _V0_FIELDS.get(descriptor.name, {})
+        home = homes.get(v0.type) or homes.get("*")
+        if home is None:
+            raise PrototxtError(
+                f"has no meaning for a V0 layer of type '{v0.type}'",
+                file=file,
+                layer=v0.name,
+                field=descriptor.name,
+            )
+        parent = getattr(made, home[0])
+        if home[1]:
+            _set(parent, home[1], value)
+        else:
+            parent.CopyFrom(value)
 
 
 def _data_transformation(net: Any) -> None:
@@ -295,35 +298,42 @@ def _v1_to_v2(net: Any, file: str) -> None:
 
 def _inputs(net: Any, file: str) -> bool:
     """Turn ``input``, ``input_dim`` and ``input_shape`` into an ``Input`` layer at the front; True
-    if one was made."""
-    made = False
-    if net.input_shape or net.input_dim:
-        count = len(net.input)
-        if net.input_shape and len(net.input_shape) < count:
-            raise PrototxtError(
-                f"{count} inputs need {count} input_shape, found {len(net.input_shape)}", file=file
-            )
-        if not net.input_shape and len(net.input_dim) < 4 * count:
-            raise PrototxtError(
-                f"{count} inputs need {4 * count} input_dim, found {len(net.input_dim)}", file=file
-            )
-        layer = schema.new("LayerParameter", name="input", type="Input")
-        layer.top.extend(net.input)
-        for index in range(count):
-            shape = layer.input_param.shape.add()
-            if net.input_shape:
-                shape.CopyFrom(net.input_shape[index])
-            else:
-                shape.dim.extend(net.input_dim[4 * index : 4 * index + 4])
+    if one was made.
+
+    Inputs without any shape vanish, as in Caffe: the layer that reads one reports the unknown blob.
+    """
+    has_shapes = bool(net.input_shape or net.input_dim)
+    if has_shapes:
         rest = [type(item).FromString(item.SerializeToString()) for item in net.layer]
+        first = _input_layer(net, file)
         del net.layer[:]
-        for item in [layer, *rest]:
+        for item in [first, *rest]:
             net.layer.add().CopyFrom(item)
-        made = True
-    # inputs without any shape vanish, as in Caffe: the layer that reads one reports the unknown
-    # blob
     del net.input[:], net.input_dim[:], net.input_shape[:]
-    return made
+    return has_shapes
+
+
+def _input_layer(net: Any, file: str) -> Any:
+    """An ``Input`` layer with a network's ``input``, whose shapes stand in ``input_shape`` or, four
+    numbers each, in ``input_dim``."""
+    count = len(net.input)
+    if net.input_shape and len(net.input_shape) < count:
+        raise PrototxtError(
+            f"{count} inputs need {count} input_shape, found {len(net.input_shape)}", file=file
+        )
+    if not net.input_shape and len(net.input_dim) < 4 * count:
+        raise PrototxtError(
+            f"{count} inputs need {4 * count} input_dim, found {len(net.input_dim)}", file=file
+        )
+    layer = schema.new("LayerParameter", name="input", type="Input")
+    layer.top.extend(net.input)
+    for index in range(count):
+        shape = layer.input_param.shape.add()
+        if net.input_shape:
+            shape.CopyFrom(net.input_shape[index])
+        else:
+            shape.dim.extend(net.input_dim[4 * index : 4 * index + 4])
+    return layer
 
 
 def upgrade_net(net: Any, file: str = "") -> int:

@@ -81,12 +81,9 @@ def write(
     """
     name = os.fspath(path)
     if to in ("caffemodel", "h5"):
-        write_weights(
-            name if to != "h5" or name.endswith(".h5") else name + ".h5",
-            weights,
-            net,
-            dialect=dialect,
-        )
+        if to == "h5" and not name.endswith(".h5"):
+            name += ".h5"
+        write_weights(name, weights, net, dialect=dialect)
         return
     if to not in FORMATS:
         raise CaffeCompatError(f"unknown format '{to}'; known: {', '.join(FORMATS)}")
@@ -99,33 +96,43 @@ def write(
         **(metadata or {}),
     }
     if to == "safetensors":
-        from safetensors import SafetensorError
-        from safetensors.numpy import save_file
-
-        with atomic_write(name, stream=False) as target:
-            try:
-                save_file(arrays, target, about)
-            except UnicodeEncodeError:
-                raise OSError(0, "the name is not UTF-8, which safetensors needs") from None
-            except SafetensorError as error:
-                raise OSError(0, str(error)) from None
+        _write_safetensors(name, arrays, about)
     elif to == "npz":
         with atomic_write(name) as stream:
             _write_npz(stream, {_ABOUT: np.array(json.dumps(about)), **arrays})
     else:
-        import torch
+        _write_pth(name, arrays, about)
 
-        tensors = {key: torch.from_numpy(np.array(a)) for key, a in arrays.items()}
-        with atomic_write(name) as stream:
-            sink: Any = _Sink(stream)
-            torch.save({"metadata": about, "state_dict": tensors}, sink)
-            if sink.error is not None:
-                raise sink.error
+
+def _write_safetensors(name: str, arrays: dict[str, Array], about: dict[str, str]) -> None:
+    from safetensors import SafetensorError
+    from safetensors.numpy import save_file
+
+    with atomic_write(name, stream=False) as target:
+        try:
+            save_file(arrays, target, about)
+        except UnicodeEncodeError:
+            raise OSError(0, "the name is not UTF-8, which safetensors needs") from None
+        except SafetensorError as error:
+            raise OSError(0, str(error)) from None
+
+
+def _write_pth(name: str, arrays: Mapping[str, Array], about: Mapping[str, str]) -> None:
+    import torch
+
+    tensors = {key: torch.from_numpy(np.array(a)) for key, a in arrays.items()}
+    with atomic_write(name) as stream:
+        sink: Any = _Sink(stream)
+        torch.save({"metadata": about, "state_dict": tensors}, sink)
+        if sink.error is not None:
+            raise sink.error
 
 
 class _Sink:
-    """A stream that takes every write, and remembers the first that the disk refused: torch would
-    cover the system's error by one of its own."""
+    """A stream that takes every write, and remembers the first that the disk refused.
+
+    torch would cover the system's error by one of its own.
+    """
 
     def __init__(self, stream: IO[bytes]) -> None:
         self._stream = stream
@@ -164,6 +171,7 @@ def _write_npz(stream: Any, arrays: Mapping[str, Array]) -> None:
 
 
 def _assemble(arrays: Mapping[str, Array], about: Any, name: str, kind: str) -> Weights:
+    """Weights from a container's arrays and metadata; refuses one that is not of ours."""
     if not isinstance(about, Mapping) or about.get("format") != _FORMAT:
         raise WeightError(
             f"{name}: is a {kind} file, but was not written by cpm-convert (its metadata are "

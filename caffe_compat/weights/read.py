@@ -43,8 +43,13 @@ _HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 
 @dataclass
 class _RawLayer:
-    """A layer submessage of the file: its definition bytes without blobs, and where the blobs
-    are."""
+    """A layer submessage of the file.
+
+    Attributes
+    ----------
+    rest : the bytes of its definition, without the blobs.
+    blobs : where each blob begins and ends in the file.
+    """
 
     rest: bytes
     blobs: list[tuple[int, int]]
@@ -53,8 +58,14 @@ class _RawLayer:
 def _split(
     buffer: memoryview, start: int, stop: int, blob_field: int, nested: tuple[int, int] | None
 ) -> _RawLayer:
-    """Separate a layer into definition and blob places; ``nested`` = (field, its blob field) for V0
-    inside V1."""
+    """Separate a layer into definition and blob places.
+
+    Parameters
+    ----------
+    blob_field : number of the field that holds the blobs.
+    nested : number of the field in which a V0 layer stands inside a V1 layer, and that of the V0
+        layer's blobs; None for layers of today.
+    """
     rest, blobs = bytearray(), []
     for part in walk(buffer, start, stop):
         if part.number == blob_field and part.wire == BYTES:
@@ -198,11 +209,8 @@ def _top_level(buffer: memoryview) -> tuple[list[_RawLayer], bytes, str, list[st
             formats.add("V0" if inner else "V1")
         else:
             rest += buffer[part.begin : part.stop]
-    wrong = list(
-        misfits(
-            memoryview(bytes(rest)), 0, len(rest), schema.message_class("NetParameter").DESCRIPTOR
-        )
-    )
+    descriptor = schema.message_class("NetParameter").DESCRIPTOR
+    wrong = list(misfits(memoryview(bytes(rest)), 0, len(rest), descriptor))
     if wrong and not any(layer.blobs for layer in layers):
         raise WeightError(
             "this is no caffemodel: the bytes are not a Caffe network (is it another file type?); "
@@ -244,7 +252,6 @@ def parse_weights(
     WeightError : truncated, damaged, or no caffemodel.
     """
     view = memoryview(buffer)
-    load = load or memory_loader(view)
     raw, rest, form, strange = _top_level(view)
     kind = "LayerParameter" if form == "V2" else "V1LayerParameter"
     notes: list[str] = []
@@ -271,15 +278,7 @@ def parse_weights(
         raise WeightError(
             f"damaged: the network definition inside cannot be decoded ({error})"
         ) from None
-    made = []
-    for item, layer in zip(entries, raw, strict=True):
-        name, type_ = _name_of(item)
-        blobs = tuple(
-            read_blob(view, start, stop, load, f"layer '{name}', blob {i}")
-            for i, (start, stop) in enumerate(layer.blobs)
-        )
-        if blobs:
-            made.append(LayerBlobs(name, type_, blobs))
+    layers = _layer_blobs(view, load or memory_loader(view), entries, raw)
     try:
         net: NetSpec | None = net_from_message(merged, file=path)
     except PrototxtError as error:
@@ -295,7 +294,23 @@ def parse_weights(
         tuple(notes),
         network=merged.name,
     )
-    return Weights(tuple(made), net, source)
+    return Weights(layers, net, source)
+
+
+def _layer_blobs(
+    view: memoryview, load: Loader, entries: Any, raw: Iterable[_RawLayer]
+) -> tuple[LayerBlobs, ...]:
+    """The blobs of each layer that has some; ``entries`` are the layers' decoded definitions."""
+    made = []
+    for entry, layer in zip(entries, raw, strict=True):
+        name, type_ = _name_of(entry)
+        blobs = tuple(
+            read_blob(view, start, stop, load, f"layer '{name}', blob {i}")
+            for i, (start, stop) in enumerate(layer.blobs)
+        )
+        if blobs:
+            made.append(LayerBlobs(name, type_, blobs))
+    return tuple(made)
 
 
 def _decode(raw: bytes, message_class: Any, target: Any) -> bool:

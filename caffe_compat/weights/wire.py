@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from caffe_compat.definition import schema
+from caffe_compat.definition.schema import FieldType
 from caffe_compat.errors import WeightError
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
@@ -25,13 +26,12 @@ _MAX_AXES = 32
 # NVCaffe's data types of raw_data (field 10) and what they are in numpy
 _RAW_KINDS = {0: "<f8", 1: "<f4", 2: "<f2"}
 _RAW_NAMES = {3: "int", 4: "unsigned int"}
-_D = schema._Field
 _WIRE_OF = {
-    _D.TYPE_DOUBLE: FIXED64,
-    _D.TYPE_FLOAT: FIXED32,
-    _D.TYPE_STRING: BYTES,
-    _D.TYPE_BYTES: BYTES,
-    _D.TYPE_MESSAGE: BYTES,
+    FieldType.TYPE_DOUBLE: FIXED64,
+    FieldType.TYPE_FLOAT: FIXED32,
+    FieldType.TYPE_STRING: BYTES,
+    FieldType.TYPE_BYTES: BYTES,
+    FieldType.TYPE_MESSAGE: BYTES,
 }
 
 Array = npt.NDArray[Any]
@@ -40,8 +40,15 @@ Loader = Callable[[int, int, str], Array]
 
 
 class Field(NamedTuple):
-    """One field on the wire: its number, wire type, numeric value, and the byte ranges of field and
-    payload."""
+    """One field on the wire.
+
+    Attributes
+    ----------
+    number, wire : the field's number and its wire type.
+    value : of a varint; 0 for other wire types.
+    begin, stop : the byte offsets of the field.
+    start : the byte offset of its payload, which ends where the field ends.
+    """
 
     number: int
     wire: int
@@ -95,8 +102,7 @@ def walk(buffer: memoryview, start: int, stop: int) -> Iterator[Field]:
         if at > stop:
             raise WeightError(
                 f"truncated: field {number} at byte {begin} needs {at - stop} more byte(s) than "
-                "there are; "
-                "download or copy the file again"
+                "there are; download or copy the file again"
             )
         yield Field(number, wire, value, begin, first, at)
 
@@ -149,9 +155,8 @@ def read_floats(
     head = field.start - field.begin
     row = np.dtype([("tag", f"V{head}"), ("value", kind)])
     tag = bytes(buffer[field.begin : field.start])
-    rows = np.frombuffer(
-        buffer[field.begin : field.begin + (stop - field.begin) // row.itemsize * row.itemsize], row
-    )
+    most = (stop - field.begin) // row.itemsize
+    rows = np.frombuffer(buffer[field.begin : field.begin + most * row.itemsize], row)
     other = rows["tag"] != np.void(tag)
     count = int(np.argmax(other)) if other.any() else len(rows)
     return rows["value"][:count].copy(), field.begin + count * row.itemsize
@@ -171,7 +176,7 @@ def read_blob(buffer: memoryview, start: int, stop: int, load: Loader, what: str
         false shape.
     """
     legacy: dict[int, int] = {}
-    dims: list[int] | None = None
+    dims: list[int] = []
     raw: Field | None = None
     raw_type = 0
     parts: dict[str, list[Array]] = {"<f4": [], "<f8": []}
@@ -182,15 +187,7 @@ def read_blob(buffer: memoryview, start: int, stop: int, load: Loader, what: str
         if field.number in (1, 2, 3, 4) and field.wire == VARINT:
             legacy[field.number] = signed(field.value, 32)
         elif field.number == 7 and field.wire == BYTES:
-            dims = dims or []
-            for inner in walk(buffer, field.start, field.stop):
-                if inner.number == 1 and inner.wire == VARINT:
-                    dims.append(signed(inner.value, 64))
-                elif inner.number == 1 and inner.wire == BYTES:
-                    spot = inner.start
-                    while spot < inner.stop:
-                        value, spot = _varint(buffer, spot, inner.stop)
-                        dims.append(signed(value, 64))
+            dims += _blob_shape(buffer, field)
         elif field.number in (5, 8):
             kind = "<f4" if field.number == 5 else "<f8"
             values, at = read_floats(buffer, field, load, stop, kind)
@@ -202,15 +199,28 @@ def read_blob(buffer: memoryview, start: int, stop: int, load: Loader, what: str
     if raw is not None:
         kind, values = _raw_values(raw, raw_type, load, what)
         parts[kind].append(values)
-    chosen = parts["<f8"] or parts["<f4"]  # Caffe prefers double_data when there is any
-    data = (
-        chosen[0]
-        if len(chosen) == 1
-        else np.concatenate(chosen)
-        if chosen
-        else np.zeros(0, np.float32)
-    )
-    shape = tuple(legacy.get(i, 0) for i in (1, 2, 3, 4)) if legacy else tuple(dims or ())
+    # Caffe prefers double_data when there is any
+    chosen = parts["<f8"] or parts["<f4"] or [np.zeros(0, np.float32)]
+    data = chosen[0] if len(chosen) == 1 else np.concatenate(chosen)
+    shape = tuple(legacy.get(i, 0) for i in (1, 2, 3, 4)) if legacy else tuple(dims)
+    _check_shape(shape, data.size, what)
+    return Blob(data.reshape(shape), bool(legacy))
+
+
+def _blob_shape(buffer: memoryview, field: Field) -> Iterator[int]:
+    """The dimensions in a ``BlobShape``, packed or one by one."""
+    for inner in walk(buffer, field.start, field.stop):
+        if inner.number == 1 and inner.wire == VARINT:
+            yield signed(inner.value, 64)
+        elif inner.number == 1 and inner.wire == BYTES:
+            at = inner.start
+            while at < inner.stop:
+                value, at = _varint(buffer, at, inner.stop)
+                yield signed(value, 64)
+
+
+def _check_shape(shape: tuple[int, ...], size: int, what: str) -> None:
+    """Refuse a shape that is not one of so many values; ``what`` names the blob in errors."""
     if len(shape) > _MAX_AXES:
         raise WeightError(f"{what}: {len(shape)} axes; Caffe allows {_MAX_AXES}")
     count = 1
@@ -218,12 +228,11 @@ def read_blob(buffer: memoryview, start: int, stop: int, load: Loader, what: str
         if dim < 0:
             raise WeightError(f"{what}: negative dimension in shape {_dims(shape)}")
         count *= dim
-    if count != data.size:
+    if count != size:
         raise WeightError(
-            f"{what}: shape {_dims(shape)} needs {count} values, the file holds {data.size}: "
+            f"{what}: shape {_dims(shape)} needs {count} values, the file holds {size}: "
             "the model is damaged"
         )
-    return Blob(data.reshape(shape), bool(legacy))
 
 
 def _raw_values(field: Field, number: int, load: Loader, what: str) -> tuple[str, Array]:
@@ -310,7 +319,7 @@ def in_utf8(data: bytes, descriptor: Any) -> bytes:
         body = stored
         if spec is not None and field.wire == BYTES and spec.message_type is not None:
             body = in_utf8(stored, spec.message_type)
-        elif spec is not None and field.wire == BYTES and spec.type == _D.TYPE_STRING:
+        elif spec is not None and field.wire == BYTES and spec.type == FieldType.TYPE_STRING:
             body = stored.decode("utf-8", "backslashreplace").encode()
         if body == stored:
             out += data[field.begin : field.stop]
@@ -342,7 +351,12 @@ def misfits(
             yield f"{label} (wire type {field.wire})"
         elif spec.message_type is not None:
             yield from misfits(buffer, field.start, field.stop, spec.message_type, f"{label}.")
-        elif (
-            spec.enum_type is not None and field.value not in spec.enum_type.values_by_number
-        ) or (spec.type == _D.TYPE_BOOL and field.value > 1):
+        elif _is_foreign_value(spec, field.value):
             yield f"{label} = {field.value}"
+
+
+def _is_foreign_value(spec: Any, value: int) -> bool:
+    """Is this a number that an enum or a truth value of this field cannot have?"""
+    if spec.enum_type is not None:
+        return value not in spec.enum_type.values_by_number
+    return bool(spec.type == FieldType.TYPE_BOOL and value > 1)

@@ -19,7 +19,7 @@ _FACTS = GOLDEN.parent / "facts" / "caffe_schema.json"
 @pytest.mark.parametrize(("dialect", "key"), [("upstream", "upstream"), ("fork", "cpm_fork")])
 def test_table_equals_the_published_schema(dialect: str, key: str) -> None:
     facts = json.loads(_FACTS.read_text())[key]
-    kinds = {v: k for k, v in schema._SCALARS.items()}
+    kinds = {v: k for k, v in schema.SCALARS.items()}
     for name, fields in facts["messages"].items():
         descriptor = schema.message_class(name, dialect).DESCRIPTOR
         assert {f.name for f in descriptor.fields} == {f["name"] for f in fields}, name
