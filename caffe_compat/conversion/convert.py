@@ -173,25 +173,7 @@ def convert(
         at once.
     """
     weights = containers.read(path, dialect=dialect)
-    sizes = dict(input_shapes or {})
-    notes = []
-    training = prototxt is None
-    while True:
-        try:
-            net, dropped, origin = _definition(weights, prototxt, sizes, training)
-            graph = build(net, input_shapes=sizes)
-            break
-        except UnknownInput as error:
-            if not training:  # a training net was given: its deploy net may do
-                training = True
-                continue
-            whole = weights.net if prototxt is None else read_net(prototxt)
-            found_size = whole and size_of(whole, error.blob, weights)
-            if not found_size or error.blob in sizes:
-                raise
-            sizes[error.blob], told = found_size
-            shape = shape_text(sizes[error.blob])
-            notes.append(f"input '{error.blob}' is {shape}, derived from the weights: {told}")
+    graph, dropped, origin, notes = _built(weights, prototxt, dict(input_shapes or {}))
     left_out = frozenset(d.name for d in dropped)
     if prototxt:
         left_out |= _side_branches(weights, graph)
@@ -213,6 +195,30 @@ def convert(
         entries = _shaped(graph, found)
     kept = replace(weights, layers=entries, net=graph.spec)
     return Conversion(graph, kept, found, tuple(dropped), origin, tuple(notes))
+
+
+def _built(
+    weights: Weights, prototxt: str | os.PathLike[str] | None, sizes: dict[str, Shape]
+) -> tuple[Graph, list[Dropped], str, list[str]]:
+    """The deploy network; what was left out of a training net; where the definition came from; and
+    notes on sizes that the weights had to tell, which are put into ``sizes``."""
+    notes: list[str] = []
+    training = prototxt is None
+    while True:
+        try:
+            net, dropped, origin = _definition(weights, prototxt, sizes, training)
+            return build(net, input_shapes=sizes), dropped, origin, notes
+        except UnknownInput as error:
+            if not training:  # a training net was given: its deploy net may do
+                training = True
+                continue
+            whole = weights.net if prototxt is None else read_net(prototxt)
+            found = whole and size_of(whole, error.blob, weights)
+            if not found or error.blob in sizes:
+                raise
+            sizes[error.blob], told = found
+            shape = shape_text(sizes[error.blob])
+            notes.append(f"input '{error.blob}' is {shape}, derived from the weights: {told}")
 
 
 @dataclass(frozen=True)

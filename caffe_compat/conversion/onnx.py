@@ -18,7 +18,6 @@ from typing import Any
 from caffe_compat.conversion.onnx_layers import CONVERTERS
 from caffe_compat.conversion.onnx_steps import (
     OPSET,
-    Converter,
     Dims,
     LayerStep,
     NoForm,
@@ -32,11 +31,7 @@ from caffe_compat.layers.base import Shape
 from caffe_compat.network.graph import Graph, build
 from caffe_compat.network.match import match, require
 from caffe_compat.weights.model import Weights
-
-
-def converters() -> dict[str, Converter]:
-    """The converter of every layer type that has an ONNX form."""
-    return dict(CONVERTERS)
+from caffe_compat.weights.wire import Blob
 
 
 def _probes(graph: Graph, batch: bool, size: bool) -> list[Graph]:
@@ -45,23 +40,11 @@ def _probes(graph: Graph, batch: bool, size: bool) -> list[Graph]:
     changes = [0] if batch else []
     changes += [2, 3] if size else []
     found = [graph]
+    level = graph.spec.state.level
     for axis in changes:
-        other = {
-            name: tuple(
-                s * 2 if a == axis and (axis == 0 or len(shape) == 4) else s
-                for a, s in enumerate(shape)
-            )
-            for name, shape in shapes.items()
-        }
+        other = {name: _doubled(shape, axis) for name, shape in shapes.items()}
         try:
-            found.append(
-                build(
-                    graph.spec,
-                    phase=graph.phase,
-                    level=graph.spec.state.level,
-                    input_shapes=other,
-                )
-            )
+            found.append(build(graph.spec, phase=graph.phase, level=level, input_shapes=other))
         except CaffeCompatError as error:
             what = "batch" if axis == 0 else "size"
             raise OnnxError(
@@ -77,7 +60,15 @@ def _probes(graph: Graph, batch: bool, size: bool) -> list[Graph]:
     return found
 
 
+def _doubled(shape: Shape, axis: int) -> Shape:
+    """An input's shape with twice the batch, or of one N×C×H×W with twice the height or width."""
+    if axis > 0 and len(shape) != 4:
+        return shape
+    return tuple(2 * size if place == axis else size for place, size in enumerate(shape))
+
+
 def _merged(shapes: Sequence[Shape]) -> Dims:
+    """For each axis of a blob, its size in each of the probed networks."""
     return tuple(zip(*shapes, strict=True))
 
 
@@ -117,48 +108,13 @@ def to_onnx(
         ) from None
     fit = match(graph, weights)
     require(fit, weights.source.path or "weights", ("missing", "mismatch"))
-    found = fit.blobs
     # an input that nothing reads is an output in Caffe, such as the labels of a data layer
     written = {name for node in graph.nodes if not node.layer.data for name in node.tops}
     wanted = [name for name in graph.outputs if name in written]
-    table = converters()
     places = _needed(graph, wanted)
-    complete = all(graph.nodes[place].layer.type in table for place in places)
+    complete = all(graph.nodes[place].layer.type in CONVERTERS for place in places)
     probes = _probes(graph, dynamic_batch and complete, dynamic_size and complete)
-    made = OnnxGraph(graph.blobs)
-    values = {name: name for name in graph.inputs}
-    shapes = {name: _merged([p.blobs[name] for p in probes]) for name in graph.inputs}
-    problems: list[str] = []
-    for place in places:
-        node = graph.nodes[place]
-        tops = [
-            _merged([p.nodes[place].top_shapes[i] for p in probes]) for i in range(len(node.tops))
-        ]
-        params = [found[p.owner[0]][p.owner[1]].data.reshape(p.shape) for p in node.params]
-        step = LayerStep(
-            node,
-            made,
-            [values.get(name, "") for name in node.bottoms],
-            [shapes[name] for name in node.bottoms],
-            tops,
-            params,
-        )
-        begin = len(made.nodes)
-        results: Iterable[str] = ()
-        try:
-            if node.layer.type not in table:
-                raise NoForm("there is no such operator")
-            results = list(table[node.layer.type](step))
-        except NoForm as error:
-            problems.append(f"layer '{node.layer.name}' ({node.layer.type}): {error}")
-        for name, value in zip(node.tops, results, strict=False):
-            # the last writer of a blob gives its name to the value
-            last = not any(name in later.tops for later in graph.nodes[place + 1 :])
-            shown = made.fresh(f"{name}_out") if last and name in graph.inputs else name
-            values[name] = _named(made, value, shown, begin) if last else value
-        shapes.update(zip(node.tops, tops, strict=True))
-    if problems:
-        raise OnnxError(f"{len(problems)} layer(s) have no ONNX form: {'; '.join(problems)}")
+    made, values, shapes = _translated(probes, places, fit.blobs)
     read = {name for node in made.nodes for name in node.input}
 
     def info(blob: str, value: str) -> Any:
@@ -168,13 +124,11 @@ def to_onnx(
         ]
         return helper.make_tensor_value_info(value, TensorProto.FLOAT, sizes)
 
-    inputs = [info(name, name) for name in graph.inputs if name in read]
-    tops_of = [info(name, values[name]) for name in wanted]
     body = helper.make_graph(
         made.nodes,
         graph.spec.name or "network",
-        inputs,
-        tops_of,
+        [info(name, name) for name in graph.inputs if name in read],
+        [info(name, values[name]) for name in wanted],
         [constant for constant in made.constants if constant.name in read],
     )
     model = helper.make_model(
@@ -186,6 +140,62 @@ def to_onnx(
     helper.set_model_props(model, {k: v for k, v in (metadata or {}).items() if v})
     onnx.checker.check_model(model, full_check=True)
     return model
+
+
+def _translated(
+    probes: Sequence[Graph], places: Sequence[int], blobs: Mapping[int, Sequence[Blob]]
+) -> tuple[OnnxGraph, dict[str, str], dict[str, Dims]]:
+    """The operators of the layers at these places.
+
+    Parameters
+    ----------
+    probes : the network as it is, then for other inputs.
+    blobs : the parameters of each layer, by its place.
+
+    Returns
+    -------
+    The operators, the value of each blob that was made, and the sizes of each such blob.
+
+    Raises
+    ------
+    OnnxError : layers without an ONNX form, all of them.
+    """
+    graph = probes[0]
+    made = OnnxGraph(graph.blobs)
+    values = {name: name for name in graph.inputs}
+    shapes = {name: _merged([p.blobs[name] for p in probes]) for name in graph.inputs}
+    problems: list[str] = []
+    for place in places:
+        node = graph.nodes[place]
+        tops = [
+            _merged([p.nodes[place].top_shapes[i] for p in probes]) for i in range(len(node.tops))
+        ]
+        params = [blobs[p.owner[0]][p.owner[1]].data.reshape(p.shape) for p in node.params]
+        step = LayerStep(
+            node,
+            made,
+            [values.get(name, "") for name in node.bottoms],
+            [shapes[name] for name in node.bottoms],
+            tops,
+            params,
+        )
+        begin = len(made.nodes)
+        results: Iterable[str] = ()
+        try:
+            if node.layer.type not in CONVERTERS:
+                raise NoForm("there is no such operator")
+            results = list(CONVERTERS[node.layer.type](step))
+        except NoForm as error:
+            problems.append(f"layer '{node.layer.name}' ({node.layer.type}): {error}")
+        for name, value in zip(node.tops, results, strict=False):
+            # the last writer of a blob gives its name to the value
+            last = not any(name in later.tops for later in graph.nodes[place + 1 :])
+            shown = made.fresh(f"{name}_out") if last and name in graph.inputs else name
+            values[name] = _named(made, value, shown, begin) if last else value
+        shapes.update(zip(node.tops, tops, strict=True))
+    if problems:
+        raise OnnxError(f"{len(problems)} layer(s) have no ONNX form: {'; '.join(problems)}")
+    return made, values, shapes
 
 
 def _axis_name(graph: Graph, blob: str, axis: int) -> str | None:
@@ -244,5 +254,4 @@ def write_onnx(
 
 def forms(types: Iterable[str]) -> Mapping[str, bool]:
     """For each layer type: has it an ONNX form?"""
-    known = converters()
-    return {name: name in known for name in types}
+    return {name: name in CONVERTERS for name in types}

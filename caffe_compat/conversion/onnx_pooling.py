@@ -30,7 +30,6 @@ def _pool(
     """Caffe's windows: rounded up by padding behind, those that begin in the far padding cut
     off."""
     graph = step.graph
-    padded = any(pad)
     # the last window may reach this far behind; a size rounded down needs nothing
     behind = [p + (0 if floor else s - 1) for p, s in zip(pad, stride, strict=True)]
     lowest = _LOWEST if method == "MAX" else 0.0
@@ -40,30 +39,17 @@ def _pool(
         wide = graph.op("Pad", value, widths, graph.constant(lowest), mode="constant")
     options: dict[str, Any] = {"kernel_shape": list(kernel), "strides": list(stride)}
     if method == "AVE":
-        area = float(kernel[0] * kernel[1])
         tops = [graph.op("AveragePool", wide, **options)]
-        if any(b != p for b, p in zip(behind, pad, strict=True)):
-            # share of each window that lies inside image plus padding
-            inside = graph.op(
-                "Pad",
-                graph.op("ConstantOfShape", _with_ones(step, value), value=_one()),
-                graph.integers(0, 0, *pad, 0, 0, *pad),
-                graph.constant(1.0),
-            )
-            extra = [b - p for b, p in zip(behind, pad, strict=True)]
-            inside = graph.op(
-                "Pad", inside, graph.integers(0, 0, 0, 0, 0, 0, *extra), graph.constant(0.0)
-            )
-            share = graph.op("AveragePool", inside, **options)
-            # whole numbers again: a mean of zeros and ones is not exact
-            count = graph.op("Round", graph.op("Mul", share, graph.constant(area)))
-            total = graph.op("Mul", tops[0], graph.constant(area))
-            tops = [graph.op("Div", total, count)]
+        extra = [b - p for b, p in zip(behind, pad, strict=True)]
+        if any(extra):
+            area = graph.constant(float(kernel[0] * kernel[1]))
+            total = graph.op("Mul", tops[0], area)
+            tops = [graph.op("Div", total, _covered(step, value, pad, extra, area, options))]
     else:
         tops = graph.ops("MaxPool", 2 if mask else 1, wide, **options)
     if mask:
         tops[1] = _mask(step, tops[1], [p + b for p, b in zip(pad, behind, strict=True)], pad)
-    if padded:
+    if any(pad):
         cut = [
             _cut(step, value, axis, k, s, p, floor)
             for axis, k, s, p in zip((2, 3), kernel, stride, pad, strict=True)
@@ -76,7 +62,38 @@ def _pool(
     return tops
 
 
+def _covered(
+    step: LayerStep,
+    value: str,
+    pad: Sequence[int],
+    extra: Sequence[int],
+    area: str,
+    options: dict[str, Any],
+) -> str:
+    """How many places of each window lie inside image plus padding.
+
+    Parameters
+    ----------
+    extra : rows and columns behind image plus padding.
+    area : the constant of a window's places.
+    options : of the pooling operator.
+    """
+    graph = step.graph
+    inside = graph.op(
+        "Pad",
+        graph.op("ConstantOfShape", _with_ones(step, value), value=_one()),
+        graph.integers(0, 0, *pad, 0, 0, *pad),
+        graph.constant(1.0),
+    )
+    zeros_behind = graph.integers(0, 0, 0, 0, 0, 0, *extra)
+    inside = graph.op("Pad", inside, zeros_behind, graph.constant(0.0))
+    share = graph.op("AveragePool", inside, **options)
+    # whole numbers again: a mean of zeros and ones is not exact
+    return graph.op("Round", graph.op("Mul", share, area))
+
+
 def _one() -> Any:
+    """The tensor that fills a map of ones."""
     from onnx import TensorProto, helper
 
     return helper.make_tensor("one", TensorProto.FLOAT, [1], [1.0])

@@ -201,6 +201,28 @@ def verify(net: Net, dump: Mapping[str, Array], *, tolerance: float = 1e-4) -> C
     CaffeCompatError : no input, or no blob of the network in the dump.
     """
     given, blobs = split_dump(dump, net.graph.inputs)
+    ours = _computed(net, given)
+    known = [name for name in blobs if name in ours]
+    if not known:
+        raise CaffeCompatError(
+            f"the dump has no blob of this network; it has {', '.join(blobs) or 'none'}"
+        )
+    maker = {top: node for node in net.graph.nodes for top in node.tops}
+    for alias, name in net.graph.aliases.items():
+        maker[alias] = maker[name]
+    checks = [
+        _compare(name, maker[name], ours[name], blobs[name], tolerance)
+        for name in sorted(known, key=lambda n: (maker[n].index, n))
+    ]
+    first = next((check for check in checks if check.verdict != "equal"), None)
+    causes: list[str] = []
+    if first is not None:
+        causes = _causes(net, first, maker[first.blob], {**given, **blobs}, tolerance)
+    return Comparison(tuple(checks), first, tuple(causes), tolerance)
+
+
+def _computed(net: Net, given: Mapping[str, Array]) -> dict[str, Array]:
+    """All blobs of the network for these inputs; an input that is not given is zeros."""
     tensors = {
         name: torch.from_numpy(np.ascontiguousarray(a, np.float32)) for name, a in given.items()
     }
@@ -209,43 +231,23 @@ def verify(net: Net, dump: Mapping[str, Array], *, tolerance: float = 1e-4) -> C
             tensors[name] = torch.zeros(net.graph.blobs[name])
     try:
         with torch.no_grad():
-            ours = {k: v.numpy() for k, v in net.all_blobs(**tensors).items()}
+            return {name: blob.numpy() for name, blob in net.all_blobs(**tensors).items()}
     except (RuntimeError, ValueError, IndexError) as error:
         shapes = ", ".join(f"{name} {tuple(t.shape)}" for name, t in tensors.items())
         raise CaffeCompatError(
             f"the network cannot compute the dump's inputs ({shapes}): {str(error).splitlines()[0]}"
         ) from error
-    known = [name for name in blobs if name in ours]
-    if not known:
-        raise CaffeCompatError(
-            f"the dump has no blob of this network; it has {', '.join(blobs) or 'none'}"
-        )
-    maker: dict[str, Node] = {}
-    place: dict[str, int] = {}
-    for node in net.graph.nodes:
-        for top in node.tops:
-            maker[top], place[top] = node, node.index
-    for alias, name in net.graph.aliases.items():
-        maker[alias], place[alias] = maker[name], place[name]
-    checks = []
-    for name in sorted(known, key=lambda n: (place[n], n)):
-        checks.append(_compare(name, maker[name], ours[name], blobs[name], tolerance))
-    first = next((c for c in checks if c.verdict != "equal"), None)
+
+
+def _causes(
+    net: Net, first: BlobCheck, node: Node, recorded: Mapping[str, Array], tolerance: float
+) -> list[str]:
+    """Likely reasons why a blob differs, which ``node`` makes; ``recorded`` holds the dump's inputs
+    and blobs."""
+    bottoms = [recorded[name] for name in node.bottoms if name in recorded]
+    complete = len(bottoms) == len(node.bottoms)
     causes: list[str] = []
-    if first is not None:
-        node = maker[first.blob]
-        recorded = [blobs.get(b, given.get(b)) for b in node.bottoms]
-        if (
-            first.verdict == "differs"
-            and all(r is not None for r in recorded)
-            and node.bottoms != node.tops
-        ):
-            causes += _trials(
-                net, node, [r for r in recorded if r is not None], blobs[first.blob], tolerance
-            )
-        hint = _HINTS.get(node.layer.type)
-        if hint and not causes:
-            causes.append(hint)
-        if not causes:
-            causes.append("the input's preprocessing, or weights of another model")
-    return Comparison(tuple(checks), first, tuple(causes), tolerance)
+    if first.verdict == "differs" and complete and node.bottoms != node.tops:
+        causes = _trials(net, node, bottoms, recorded[first.blob], tolerance)
+    hint = _HINTS.get(node.layer.type, "the input's preprocessing, or weights of another model")
+    return causes or [hint]

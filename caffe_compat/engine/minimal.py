@@ -241,23 +241,12 @@ class MinimalKernel:
     ) -> None:
         """Outputs of some rows of tiles; image (H, W, I), result (H', W', O), pooled."""
         high, wide, _ = image.shape
-        (mh, mw), (kh, kw), (ph, pw) = self.tiling.step, self.tiling.kernel, self.tiling.pad
+        (mh, mw), (kh, kw) = self.tiling.step, self.tiling.kernel
         across = self._across((high, wide))
-        tall, width = rows * mh + kh - 1, across * mw
+        width = across * mw
         dtype, inputs, outputs = image.dtype, self.inputs, self.outputs
         down_matrices, across_matrices = _matrices(kh, dtype), _matrices(kw, dtype)
-
-        # the band with its border of zeros; a line has room for the tile too many
-        band = scratch.take("band", (tall, width, inputs), dtype)
-        top = first * mh - ph
-        above, below = max(0, -top), max(0, top + tall - high)
-        band[:above].zero_()
-        band[tall - below :].zero_()
-        seen = band[above : tall - below]
-        covered = min(wide, width - pw)
-        seen[:, :pw].zero_()
-        seen[:, pw + covered :].zero_()
-        seen[:, pw : pw + covered] = image[top + above : top + tall - below, :covered]
+        band = self._padded(image, first * mh, rows * mh + kh - 1, width)
 
         # rows: (6, rows, width·I); columns: (6, rows·across, 6, I)
         count = SIDE * rows * across
@@ -283,6 +272,23 @@ class MinimalKernel:
         start = first * mh
         shown = found.view(rows * mh, width, outputs)[: valid[0] - start, : valid[1]]
         _finish(shown, bias, relu, pool, result[start // pool : -(-(start + rows * mh) // pool)])
+
+    def _padded(self, image: Tensor, start: int, tall: int, width: int) -> Tensor:
+        """What the outputs from row ``start`` on read, (tall, width, I), with its border of zeros;
+        a line has room for the tile too many."""
+        high, wide, inputs = image.shape
+        ph, pw = self.tiling.pad
+        band = scratch.take("band", (tall, width, inputs), image.dtype)
+        top = start - ph
+        above, below = max(0, -top), max(0, top + tall - high)
+        band[:above].zero_()
+        band[tall - below :].zero_()
+        seen = band[above : tall - below]
+        covered = min(wide, width - pw)
+        seen[:, :pw].zero_()
+        seen[:, pw + covered :].zero_()
+        seen[:, pw : pw + covered] = image[top + above : top + tall - below, :covered]
+        return band
 
 
 def _pieces(outputs: int) -> list[int]:

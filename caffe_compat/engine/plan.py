@@ -82,7 +82,9 @@ _PLAIN = Choice("direct", "")
 
 
 @lru_cache(maxsize=4096)
-def _ways(c: ConvolutionShape, memory: int, mode: Mode, rates: Rates) -> tuple[float, Way] | None:
+def _best_way(
+    c: ConvolutionShape, memory: int, mode: Mode, rates: Rates
+) -> tuple[float, Way] | None:
     """The way with the lowest cost whose kernel fits into the memory, and its time."""
     outputs, inputs = c.weight[:2]
     ways: list[Way] = []
@@ -147,7 +149,7 @@ class Engine:
             return Choice("direct", unfit)
         rates = self._rates()
         direct = direct_seconds(c, rates)
-        found = _ways(c, self.memory if left is None else left, self.mode, rates)
+        found = _best_way(c, self.memory if left is None else left, self.mode, rates)
         if found is None:
             fits = fits_minimal(c.weight[2:]) or self.mode != "minimal"
             why = "no memory left for the transformed kernel" if fits else "kernel too large"
@@ -443,11 +445,7 @@ def convolve_pooled(
     kernel, stride, size : of the pooling, ``kernel >= stride``, no pad; its output's height and
         width.
     """
-    if torch.is_autocast_enabled("cpu") and x.dtype != torch.float64:
-        # autocast is a thread's own: those that take the bands would not have it
-        kind = torch.get_autocast_dtype("cpu")
-        x, weight = x.to(kind), weight.to(kind)
-        bias = None if bias is None else bias.to(kind)
+    x, weight, bias = _in_autocast_type(x, weight, bias)
     outputs, _, kh, kw = weight.shape
     wide = x.shape[3] + 2 * pad[1] - kw + 1
     high = x.shape[2] + 2 * pad[0] - kh + 1
@@ -490,6 +488,19 @@ def convolve_pooled(
 
     for_each([(i, *band) for i in range(len(x)) for band in bands], work)
     return top
+
+
+def _in_autocast_type(
+    x: Tensor, weight: Tensor, bias: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """What autocast would make of a convolution's tensors.
+
+    Autocast is a thread's own: those that take the bands would not have it.
+    """
+    if not torch.is_autocast_enabled("cpu") or x.dtype == torch.float64:
+        return x, weight, bias
+    kind = torch.get_autocast_dtype("cpu")
+    return x.to(kind), weight.to(kind), None if bias is None else bias.to(kind)
 
 
 def _pooled(x: Tensor, kernel: int, stride: int) -> Tensor:

@@ -18,7 +18,7 @@ import platform
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import torch
@@ -65,6 +65,8 @@ _PLAUSIBLE = 3.0
 _SHARED = ("kernel_bytes", "copy")
 # Bytes that one thread reads and writes per second where the built-in rates come from.
 _COPY = 40e9
+# Channels of the maps that are measured with.
+_CHANNELS = 64
 # How the rates were measured. Files of an older way have another name and are not read.
 _METHOD = "processor time of one thread"
 
@@ -149,72 +151,82 @@ def _best(work: Callable[[], object], seconds: float = 0.06) -> float:
     return min(times)
 
 
+@torch.no_grad()
 def _measure() -> Rates:
     """The rates of one thread."""
-    from caffe_compat.engine.minimal import SIDE
+    direct, direct_narrow = _direct(_CHANNELS, 5, 46), _direct(3, 9, 92)
+    lines, columns, mix = _tiled_steps()
+    groups, products = _mixing(grouped=True), _mixing(grouped=False)
+    thin = _thin()
+    # a copy's rate and the reading of kernels are bound by the same memory
+    memory = _copying() / _COPY
+    return Rates(
+        direct=direct,
+        direct_narrow=direct_narrow,
+        lines=lines,
+        columns=columns,
+        mix=mix,
+        groups=groups,
+        products=products,
+        thin=thin,
+        kernel_bytes=Rates.kernel_bytes * memory,
+        copy=Rates.copy * memory,
+    )
+
+
+def _direct(inputs: int, kernel: int, size: int) -> float:
+    """Rate of torch's convolution of size×size maps by square kernels."""
+    x = torch.randn(1, inputs, size, size).contiguous(memory_format=torch.channels_last)
+    weight = torch.randn(_CHANNELS, inputs, kernel, kernel)
+    weight = weight.contiguous(memory_format=torch.channels_last)
+    operations = 2.0 * _CHANNELS * inputs * kernel**2 * size**2
+    return operations / _best(lambda: F.conv2d(x, weight, padding=kernel // 2))
+
+
+def _tiled_steps() -> tuple[float, float, float]:
+    """Rates of the tiled way's steps: products along the width, along the height, and mixing."""
     from caffe_compat.engine.tiled import Tiling
 
-    channels, size = 64, 46
-    with torch.no_grad():
-        x = torch.randn(1, channels, size, size).contiguous(memory_format=torch.channels_last)
-        weight = torch.randn(channels, channels, 5, 5).contiguous(memory_format=torch.channels_last)
-        operations = 2.0 * channels * channels * 25 * size * size
-        direct = operations / _best(lambda: F.conv2d(x, weight, padding=2))
-        narrow_x = torch.randn(1, 3, 92, 92).contiguous(memory_format=torch.channels_last)
-        narrow_w = torch.randn(channels, 3, 9, 9).contiguous(memory_format=torch.channels_last)
-        operations = 2.0 * channels * 3 * 81 * 92 * 92
-        narrow = operations / _best(lambda: F.conv2d(narrow_x, narrow_w, padding=4))
+    n, tiles = 24, 64
+    tiling = Tiling(n, (9, 9), (4, 4))
+    h = tiling.half
+    row = torch.randn(2 * h, n).expand(4 * n, -1, -1)
+    pixels = torch.randn(4 * n, n, _CHANNELS)
+    rows = torch.empty(4 * n, 2 * h, _CHANNELS)
+    operations = 2.0 * 2 * h * n * _CHANNELS * 4 * n
+    lines = operations / _best(lambda: torch.bmm(row, pixels, out=rows))
 
-        # the tiled way's steps
-        n, tiles = 24, 64
-        tiling = Tiling(n, (9, 9), (4, 4))
-        h = tiling.half
-        row = torch.randn(2 * h, n).expand(4 * n, -1, -1)
-        pixels = torch.randn(4 * n, n, channels)
-        rows = torch.empty(4 * n, 2 * h, channels)
-        operations = 2.0 * 2 * h * n * channels * 4 * n
-        lines = operations / _best(lambda: torch.bmm(row, pixels, out=rows))
-        column = torch.randn(2 * n, 2 * n).expand(8, -1, -1)
-        half = torch.randn(8, 2 * n, h * channels)
-        made = torch.empty(8, 2 * n, h * channels)
-        operations = 2.0 * 4 * n * n * h * channels * 8
-        columns = operations / _best(lambda: torch.bmm(column, half, out=made))
-        kernel = tiling.prepare(torch.randn(channels, channels, 9, 9))
-        plain = torch.randn(tiles, tiling.frequencies * channels)
-        mixed = torch.empty_like(plain)
-        operations = 4.0 * tiling.frequencies * channels * channels * tiles
-        mix = operations / _best(lambda: kernel.mix(tiling.all, plain, plain, mixed))
+    column = torch.randn(2 * n, 2 * n).expand(8, -1, -1)
+    half = torch.randn(8, 2 * n, h * _CHANNELS)
+    made = torch.empty(8, 2 * n, h * _CHANNELS)
+    operations = 2.0 * 4 * n * n * h * _CHANNELS * 8
+    columns = operations / _best(lambda: torch.bmm(column, half, out=made))
 
-        # minimal filtering's steps
-        groups, products = (_mixing(grouped) for grouped in (True, False))
-        count = 256
-        matrix = torch.randn(SIDE, SIDE).expand(4 * count, -1, -1)
-        cells = torch.randn(4 * count, SIDE, channels)
-        out = torch.empty_like(cells)
-        operations = 2.0 * SIDE * SIDE * channels * 4 * count
-        thin = operations / _best(lambda: torch.bmm(matrix, cells, out=out))
+    kernel = tiling.prepare(torch.randn(_CHANNELS, _CHANNELS, 9, 9))
+    plain = torch.randn(tiles, tiling.frequencies * _CHANNELS)
+    mixed = torch.empty_like(plain)
+    operations = 4.0 * tiling.frequencies * _CHANNELS * _CHANNELS * tiles
+    mix = operations / _best(lambda: kernel.mix(tiling.all, plain, plain, mixed))
+    return lines, columns, mix
 
-        source = torch.randn(4_000_000)
-        target = torch.empty_like(source)
-        copy = 8.0 * source.numel() / _best(lambda: target.copy_(source))
-    default = Rates()
-    # a copy's rate and the reading of kernels are bound by the same memory
-    found = Rates(
-        direct,
-        narrow,
-        lines,
-        columns,
-        mix,
-        groups,
-        products,
-        thin,
-        default.kernel_bytes,
-        default.copy,
-    )
-    scale = copy / _COPY
-    return dataclasses.replace(
-        found, kernel_bytes=default.kernel_bytes * scale, copy=default.copy * scale
-    )
+
+def _thin() -> float:
+    """Rate of products with the 6×6 matrices of minimal filtering."""
+    from caffe_compat.engine.minimal import SIDE
+
+    count = 4 * 256
+    matrix = torch.randn(SIDE, SIDE).expand(count, -1, -1)
+    cells = torch.randn(count, SIDE, _CHANNELS)
+    made = torch.empty_like(cells)
+    operations = 2.0 * SIDE * SIDE * _CHANNELS * count
+    return operations / _best(lambda: torch.bmm(matrix, cells, out=made))
+
+
+def _copying() -> float:
+    """Bytes that a copy reads and writes per second."""
+    source = torch.randn(4_000_000)
+    target = torch.empty_like(source)
+    return 8.0 * source.numel() / _best(lambda: target.copy_(source))
 
 
 def _mixing(grouped: bool) -> float:
@@ -226,13 +238,13 @@ def _mixing(grouped: bool) -> float:
     """
     from caffe_compat.engine.minimal import SIDE, Filtering
 
-    inputs, seconds, operations = 64, 0.0, 0.0
+    inputs, seconds, operations = _CHANNELS, 0.0, 0.0
     for outputs in (64, 256):
         way = Filtering((3, 3), (1, 1), grouped)
         kernel = way.prepare(torch.randn(outputs, inputs, 3, 3))
         for count in (39, 78, 256):
             tiles = torch.randn(count, SIDE * inputs)
-            seconds += _best(lambda k=kernel, t=tiles: k.mix(0, t), 0.02)  # type: ignore[misc]
+            seconds += _best(partial(kernel.mix, 0, tiles), 0.02)
             operations += 2.0 * SIDE * inputs * outputs * count
     return operations / seconds
 
@@ -240,10 +252,9 @@ def _mixing(grouped: bool) -> float:
 def _plausible(found: Rates, default: Rates) -> Rates:
     """Rates whose ratio to the direct one is far from the built-in one's are cut back."""
     unit = found.direct / default.direct
-    limited = {
-        name: min(max(value, base * unit / _PLAUSIBLE), base * unit * _PLAUSIBLE)
-        for (name, value), base in zip(
-            dataclasses.asdict(found).items(), dataclasses.astuple(default), strict=True
-        )
-    }
+    limited = {}
+    for name, built_in in dataclasses.asdict(default).items():
+        expected = built_in * unit
+        lowest, highest = expected / _PLAUSIBLE, expected * _PLAUSIBLE
+        limited[name] = min(max(getattr(found, name), lowest), highest)
     return Rates(**limited)
