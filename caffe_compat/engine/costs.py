@@ -68,24 +68,26 @@ class ConvolutionShape:
         )
 
 
-def direct_seconds(c: ConvolutionShape, rates: Rates) -> float:
+def direct_seconds(conv: ConvolutionShape, rates: Rates) -> float:
     """Estimated time of torch's convolution of one image."""
-    out = [s + 2 * p - k + 1 for s, p, k in zip(c.size, c.pad, c.weight[2:], strict=True)]
-    operations = 2.0 * c.weight[0] * c.weight[1] * c.weight[2] * c.weight[3] * out[0] * out[1]
-    return operations / (rates.direct if c.weight[1] >= 16 else rates.direct_narrow)
+    out = [s + 2 * p - k + 1 for s, p, k in zip(conv.size, conv.pad, conv.weight[2:], strict=True)]
+    operations = (
+        2.0 * conv.weight[0] * conv.weight[1] * conv.weight[2] * conv.weight[3] * out[0] * out[1]
+    )
+    return operations / (rates.direct if conv.weight[1] >= 16 else rates.direct_narrow)
 
 
-def seconds_of(c: ConvolutionShape, way: Way, rates: Rates) -> float:
+def seconds_of(conv: ConvolutionShape, way: Way, rates: Rates) -> float:
     """Estimated time of another way for one image, with the kernel's transform at hand."""
     if isinstance(way, Tiling):
-        return _tiled(c, way, rates)
-    return _lines(c, way, rates) if isinstance(way, LineTiling) else _minimal(c, way, rates)
+        return _tiled(conv, way, rates)
+    return _lines(conv, way, rates) if isinstance(way, LineTiling) else _minimal(conv, way, rates)
 
 
-def _tiled(c: ConvolutionShape, tiling: Tiling, rates: Rates) -> float:
-    outputs, inputs = c.weight[:2]
+def _tiled(conv: ConvolutionShape, tiling: Tiling, rates: Rates) -> float:
+    outputs, inputs = conv.weight[:2]
     n, h, (mh, mw), (kh, kw) = tiling.n, tiling.half, tiling.step, tiling.kernel
-    th, tw = tiling.tiles((c.size[0], c.size[1]))
+    th, tw = tiling.tiles((conv.size[0], conv.size[1]))
     tiles, high, wide = th * tw, th * mh + kh - 1, tw * mw + kw - 1
     lines = 4.0 * n * h * inputs * high * tw + 4.0 * mw * h * outputs * th * mh * tw
     columns = 8.0 * n * n * h * inputs * tiles + 16.0 * n * mh * h * outputs * tiles
@@ -104,10 +106,10 @@ def _tiled(c: ConvolutionShape, tiling: Tiling, rates: Rates) -> float:
     )
 
 
-def _lines(c: ConvolutionShape, way: LineTiling, rates: Rates) -> float:
-    outputs, inputs = c.weight[:2]
+def _lines(conv: ConvolutionShape, way: LineTiling, rates: Rates) -> float:
+    outputs, inputs = conv.weight[:2]
     n, h, m, kh = way.n, way.half, way.step, way.kernel[0]
-    size = c.size[0], c.size[1]
+    size = conv.size[0], conv.size[1]
     pieces, rows = way.pieces(size), way.output(size)[0]
     places, column = rows * pieces, 2 * kh * inputs
     lines = 4.0 * n * h * (rows + kh - 1) * inputs * pieces + 4.0 * m * h * outputs * places
@@ -122,10 +124,10 @@ def _lines(c: ConvolutionShape, way: LineTiling, rates: Rates) -> float:
     )
 
 
-def _minimal(c: ConvolutionShape, way: Filtering, rates: Rates) -> float:
-    outputs, inputs = c.weight[:2]
+def _minimal(conv: ConvolutionShape, way: Filtering, rates: Rates) -> float:
+    outputs, inputs = conv.weight[:2]
     (mh, mw), kw = way.step, way.kernel[1]
-    th, tw = way.tiles((c.size[0], c.size[1]))
+    th, tw = way.tiles((conv.size[0], conv.size[1]))
     tiles = th * (tw + -(-(kw - 1) // mw))
     # two products a side: rows of a band, then columns of each tile; and back
     each = 2.0 * SIDE * (SIDE * mw * inputs + SIDE * SIDE * inputs)

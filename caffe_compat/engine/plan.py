@@ -83,20 +83,20 @@ _PLAIN = Choice("direct", "")
 
 @lru_cache(maxsize=4096)
 def _best_way(
-    c: ConvolutionShape, memory: int, mode: Mode, rates: Rates
+    conv: ConvolutionShape, memory: int, mode: Mode, rates: Rates
 ) -> tuple[float, Way] | None:
     """The way with the lowest cost whose kernel fits into the memory, and its time."""
-    outputs, inputs = c.weight[:2]
+    outputs, inputs = conv.weight[:2]
     ways: list[Way] = []
-    if mode in ("auto", "minimal") and fits_minimal(c.weight[2:]):
-        ways.append(c.filtering(rates))
-    sides = [s for s in _SIDES if s > max(c.weight[2:]) + 2] or [max(c.weight[2:]) * 2]
+    if mode in ("auto", "minimal") and fits_minimal(conv.weight[2:]):
+        ways.append(conv.filtering(rates))
+    sides = [s for s in _SIDES if s > max(conv.weight[2:]) + 2] or [max(conv.weight[2:]) * 2]
     if mode in ("auto", "tiled"):
-        ways += map(c.tiling, sides)
+        ways += map(conv.tiling, sides)
     if mode in ("auto", "lines"):
-        ways += map(c.lines, sides)
+        ways += map(conv.lines, sides)
     fitting = [way for way in ways if way.kernel_bytes(outputs, inputs) <= memory]
-    times = {way: seconds_of(c, way, rates) for way in fitting}
+    times = {way: seconds_of(conv, way, rates) for way in fitting}
     price = _PRICE / rates.direct
     best = min(
         fitting, key=lambda w: times[w] + w.kernel_bytes(outputs, inputs) * price, default=None
@@ -136,7 +136,7 @@ class Engine:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]
 
-    def choose(self, c: ConvolutionShape, *, left: int | None = None) -> Choice:
+    def choose(self, conv: ConvolutionShape, *, left: int | None = None) -> Choice:
         """How a convolution on the CPU runs, by the cost model.
 
         Parameters
@@ -145,18 +145,18 @@ class Engine:
         """
         if self.mode == "direct":
             return Choice("direct", "asked for")
-        if unfit := c.unfit():
+        if unfit := conv.unfit():
             return Choice("direct", unfit)
         rates = self._rates()
-        direct = direct_seconds(c, rates)
-        found = _best_way(c, self.memory if left is None else left, self.mode, rates)
+        direct = direct_seconds(conv, rates)
+        found = _best_way(conv, self.memory if left is None else left, self.mode, rates)
         if found is None:
-            fits = fits_minimal(c.weight[2:]) or self.mode != "minimal"
+            fits = fits_minimal(conv.weight[2:]) or self.mode != "minimal"
             why = "no memory left for the transformed kernel" if fits else "kernel too large"
             return Choice("direct", why, direct, direct)
         seconds, way = found
         kind = _KINDS[type(way)]
-        memory = way.kernel_bytes(c.weight[0], c.weight[1])
+        memory = way.kernel_bytes(conv.weight[0], conv.weight[1])
         if self.mode == kind:
             return Choice(kind, "asked for", direct, seconds, way, memory)
         if seconds < _GAIN * direct:
@@ -173,18 +173,20 @@ class Engine:
         x: Tensor,
         weight: Tensor,
         bias: Tensor | None,
-        c: ConvolutionShape,
+        conv: ConvolutionShape,
         *,
         relu: bool = False,
     ) -> Tensor:
         """Run a convolution; ``relu``: cut off what is below 0."""
-        choice = self._choice(x, weight, c)
+        choice = self._choice(x, weight, conv)
         learns = any(t is not None and t.requires_grad for t in (x, weight, bias))
         learns = learns and torch.is_grad_enabled()
         if choice.tiling is None or (learns and isinstance(choice.tiling, LineTiling)):
-            if choice is not _PLAIN and not learns and len(c.size) == 2 and sharing():
-                return _direct(x, weight, bias, c, relu)
-            made = _RUN[len(c.size)](x, weight, bias, c.stride, c.pad, c.dilation, c.group)
+            if choice is not _PLAIN and not learns and len(conv.size) == 2 and sharing():
+                return _direct(x, weight, bias, conv, relu)
+            made = _RUN[len(conv.size)](
+                x, weight, bias, conv.stride, conv.pad, conv.dilation, conv.group
+            )
         elif learns:
             function = _Tiled if isinstance(choice.tiling, Tiling) else _Minimal
             made = cast(Tensor, function.apply(x, weight, bias, choice.tiling))  # type: ignore[no-untyped-call]
@@ -192,7 +194,7 @@ class Engine:
             return self._kernel(weight, choice.tiling).convolve(x, bias, relu=relu)
         return F.relu_(made) if relu else made
 
-    def _choice(self, x: Tensor, weight: Tensor, c: ConvolutionShape) -> Choice:
+    def _choice(self, x: Tensor, weight: Tensor, conv: ConvolutionShape) -> Choice:
         if (
             self.mode == "direct"
             or x.device.type != "cpu"
@@ -202,20 +204,20 @@ class Engine:
             or not x.numel()
         ):
             return _PLAIN
-        key = id(weight), c
+        key = id(weight), conv
         found = self._choices.get(key)
         if found is None:
             mine = self._kernels.get(id(weight))
             # one transform per kernel: a map of another size uses the same tiles
             tiling = mine[2].tiling if mine is not None and mine[0]() is weight else None
-            if isinstance(tiling, Tiling) and tiling == c.tiling(tiling.n):
+            if isinstance(tiling, Tiling) and tiling == conv.tiling(tiling.n):
                 found = Choice("tiled", "as for another size", tiling=tiling)
-            elif isinstance(tiling, LineTiling) and tiling == c.lines(tiling.n):
+            elif isinstance(tiling, LineTiling) and tiling == conv.lines(tiling.n):
                 found = Choice("lines", "as for another size", tiling=tiling)
-            elif isinstance(tiling, Filtering) and tiling == c.filtering(self._rates()):
+            elif isinstance(tiling, Filtering) and tiling == conv.filtering(self._rates()):
                 found = Choice("minimal", "as for another size", tiling=tiling)
             else:
-                found = self.choose(c, left=self.memory - self.used)
+                found = self.choose(conv, left=self.memory - self.used)
             if len(self._choices) > 4096:
                 self._choices.clear()
             self._choices[key] = found
@@ -365,32 +367,32 @@ def convolve(
     if not stride:  # no spatial axes: one place
         made = F.conv1d(x.unsqueeze(-1), weight.unsqueeze(-1), bias, groups=group).squeeze(-1)
         return F.relu_(made) if relu else made
-    c = ConvolutionShape(tuple(weight.shape), tuple(x.shape[2:]), stride, pad, dilation, group)
-    return _active.get().convolve(x, weight, bias, c, relu=relu)
+    conv = ConvolutionShape(tuple(weight.shape), tuple(x.shape[2:]), stride, pad, dilation, group)
+    return _active.get().convolve(x, weight, bias, conv, relu=relu)
 
 
 def _direct(
-    x: Tensor, weight: Tensor, bias: Tensor | None, c: ConvolutionShape, relu: bool
+    x: Tensor, weight: Tensor, bias: Tensor | None, conv: ConvolutionShape, relu: bool
 ) -> Tensor:
     """torch's convolution without gradients, a band of rows on each core."""
-    spans = [d * (k - 1) + 1 for d, k in zip(c.dilation, c.weight[2:], strict=True)]
+    spans = [d * (k - 1) + 1 for d, k in zip(conv.dilation, conv.weight[2:], strict=True)]
     high, wide = (
         (s + 2 * p - span) // stride + 1
-        for s, p, span, stride in zip(c.size, c.pad, spans, c.stride, strict=True)
+        for s, p, span, stride in zip(conv.size, conv.pad, spans, conv.stride, strict=True)
     )
     shape = (len(x), len(weight), high, wide)
     out = torch.empty(shape, dtype=x.dtype, memory_format=torch.channels_last)
 
     def work(piece: tuple[slice, int, int]) -> None:
         images, start, stop = piece
-        made = _rows(x[images], weight, bias, c, start, stop)
+        made = _rows(x[images], weight, bias, conv, start, stop)
         target = out[images, :, start:stop]
         if relu:
             torch.clamp_min(made, 0, out=target)
         else:
             target.copy_(made)
 
-    if direct_seconds(c, Rates()) < _SMALL:
+    if direct_seconds(conv, Rates()) < _SMALL:
         on_one_core(lambda: work((slice(None), 0, high)))
     else:
         bands = _bands(high, len(weight) * wide)
@@ -413,17 +415,17 @@ def _bands(high: int, width: int) -> list[tuple[int, int]]:
 
 
 def _rows(
-    x: Tensor, weight: Tensor, bias: Tensor | None, c: ConvolutionShape, start: int, stop: int
+    x: Tensor, weight: Tensor, bias: Tensor | None, conv: ConvolutionShape, start: int, stop: int
 ) -> Tensor:
     """The rows of torch's convolution from one to before another."""
-    stride, pad = c.stride[0], c.pad[0]
+    stride, pad = conv.stride[0], conv.pad[0]
     top = start * stride - pad
-    bottom = (stop - 1) * stride - pad + c.dilation[0] * (c.weight[2] - 1) + 1
+    bottom = (stop - 1) * stride - pad + conv.dilation[0] * (conv.weight[2] - 1) + 1
     band = x[:, :, max(0, top) : max(0, bottom)]
-    missing = (max(0, -top), max(0, bottom - c.size[0]))
+    missing = (max(0, -top), max(0, bottom - conv.size[0]))
     if any(missing):
         band = F.pad(band, (0, 0, *missing))
-    return F.conv2d(band, weight, bias, c.stride, (0, c.pad[1]), c.dilation, c.group)
+    return F.conv2d(band, weight, bias, conv.stride, (0, conv.pad[1]), conv.dilation, conv.group)
 
 
 def convolve_pooled(
@@ -449,10 +451,10 @@ def convolve_pooled(
     outputs, _, kh, kw = weight.shape
     wide = x.shape[3] + 2 * pad[1] - kw + 1
     high = x.shape[2] + 2 * pad[0] - kh + 1
-    c = ConvolutionShape(tuple(weight.shape), tuple(x.shape[2:]), (1, 1), pad, (1, 1), 1)
+    conv = ConvolutionShape(tuple(weight.shape), tuple(x.shape[2:]), (1, 1), pad, (1, 1), 1)
     bands = _bands(size[0], outputs * wide * stride)
     engine = _active.get()
-    tiling = engine._choice(x, weight, c).tiling
+    tiling = engine._choice(x, weight, conv).tiling
     ready = None if tiling is None else engine._kernel(weight, tiling)
     if isinstance(ready, MinimalKernel) and ready.pools(kernel, stride):
         return ready.convolve(x, bias, relu=True, pool=kernel)
@@ -473,7 +475,7 @@ def convolve_pooled(
         return top
     made = None
     if tiling is not None or len(bands) == 1:
-        made = engine.convolve(x, weight, bias, c)
+        made = engine.convolve(x, weight, bias, conv)
         if not sharing():
             return F.relu_(_pooled(made, kernel, stride))
 
@@ -481,7 +483,7 @@ def convolve_pooled(
         i, start, stop = piece
         image = slice(i, i + 1)
         if made is None:
-            band = _rows(x[image], weight, bias, c, *rows(start, stop))
+            band = _rows(x[image], weight, bias, conv, *rows(start, stop))
         else:
             band = made[image, :, slice(*rows(start, stop))]
         top[image, :, start:stop] = F.relu_(_pooled(band, kernel, stride))

@@ -69,7 +69,7 @@ Step = PooledConvolution | RectifiedConvolution
 
 
 def find(
-    plan: Sequence[Node],
+    nodes: Sequence[Node],
     keep: set[str],
     last: Mapping[str, int],
     shapes: Mapping[str, tuple[int, ...]],
@@ -78,12 +78,13 @@ def find(
 
     Parameters
     ----------
+    nodes : the layers that run, in order.
     keep : blobs that somebody wants.
     last : the last place that needs a blob.
     shapes : of the blobs.
     """
     found: dict[int, Step | None] = {}
-    for place, (conv, relu, pool) in enumerate(zip(plan, plan[1:], plan[2:], strict=False)):
+    for place, (conv, relu, pool) in enumerate(zip(nodes, nodes[1:], nodes[2:], strict=False)):
         blob = conv.tops[0]
         alone = (
             blob not in keep
@@ -93,11 +94,11 @@ def find(
         if (
             alone
             and len(conv.tops) == len(pool.tops) == 1
-            and _plain(conv, relu, pool, shapes[conv.bottoms[0]])
+            and _pools(conv, relu, pool, shapes[conv.bottoms[0]])
         ):
             found[place] = PooledConvolution(conv, pool)
             found[place + 1] = found[place + 2] = None
-    for place, (conv, relu) in enumerate(pairwise(plan)):
+    for place, (conv, relu) in enumerate(pairwise(nodes)):
         if (
             place not in found
             and len(conv.bottoms) == len(conv.tops) == 1
@@ -109,7 +110,7 @@ def find(
 
 
 def _rectifies(conv: Node, relu: Node, bottom: tuple[int, ...]) -> bool:
-    """A convolution with stride 1, whose windows never reach beyond the input, and a plain ReLU."""
+    """A convolution of N×C×H×W that moves by one place, and a plain ReLU."""
     layer = conv.layer
     if type(layer) is not Convolution or type(relu.layer) is not ReLU or len(bottom) != 4:
         return False
@@ -118,25 +119,25 @@ def _rectifies(conv: Node, relu: Node, bottom: tuple[int, ...]) -> bool:
     return layer.windows(bottom)[1] == (1, 1)
 
 
-def _plain(conv: Node, relu: Node, pool: Node, bottom: tuple[int, ...]) -> bool:
-    layer, second, third = conv.layer, relu.layer, pool.layer
+def _pools(conv: Node, relu: Node, pool: Node, bottom: tuple[int, ...]) -> bool:
+    """A convolution without groups that moves by one place, a plain ReLU, and a MAX pooling of
+    square windows without padding."""
+    layer, window = conv.layer, pool.layer
     if (
         type(layer) is not Convolution
-        or type(second) is not ReLU
-        or type(third) is not Pooling
-        or len(bottom) != 4
+        or layer.options.group != 1
+        or type(window) is not Pooling
+        or not _rectifies(conv, relu, bottom)
     ):
         return False
-    if second.options.negative_slope or layer.options.group != 1 or layer.channel_axis(bottom) != 1:
+    kernel, _, _, dilation = layer.windows(bottom)
+    if dilation != (1, 1) or max(kernel) == 1:
         return False
-    kernel, stride, _, dilation = layer.windows(bottom)
-    if stride != (1, 1) or dilation != (1, 1) or max(kernel) == 1:
-        return False
-    square = third.kernel[0] == third.kernel[1] and third.stride[0] == third.stride[1]
+    square = window.kernel[0] == window.kernel[1] and window.stride[0] == window.stride[1]
     whole = (
-        third.kernel[0] >= third.stride[0]
-        and not any(third.pad)
-        and not third.floor
-        and not third.options.global_pooling
+        window.kernel[0] >= window.stride[0]
+        and not any(window.pad)
+        and not window.floor
+        and not window.options.global_pooling
     )
-    return third.method == "MAX" and square and whole
+    return window.method == "MAX" and square and whole

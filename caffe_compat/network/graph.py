@@ -110,13 +110,7 @@ class Graph:
     @property
     def count(self) -> int:
         """Number of learned values."""
-        total = 0
-        for param in self.params:
-            size = 1
-            for dim in param.shape:
-                size *= dim
-            total += size
-        return total
+        return sum(count(param.shape) for param in self.params)
 
     def refused_gradient(self) -> PrototxtError | None:
         """The error that Caffe's backward pass through the whole network stops with; None where it
@@ -161,7 +155,15 @@ def _loss_weights(layer: Layer, given: tuple[float, ...], tops: Sequence[str]) -
 
 
 class _Sharing:
-    """Parameters shared by name."""
+    """Parameters shared by name.
+
+    Attributes
+    ----------
+    owners : by name, the parameter of the first layer that has it.
+    mults : by name and kind (``lr_mult``, ``decay_mult``), what the first layer says that gives
+        one.
+    learned : keys of the parameters that some layer asks for the gradient of.
+    """
 
     def __init__(self) -> None:
         self.owners: dict[str, Param] = {}
@@ -169,6 +171,7 @@ class _Sharing:
         self.learned: set[tuple[int, int]] = set()
 
     def add(self, layer: Layer, index: int, shapes: Sequence[Shape]) -> tuple[Param, ...]:
+        """The parameters of the next layer, which needs them in these shapes."""
         specs = layer.spec.params
         if len(specs) > len(shapes):
             raise layer.error(
@@ -205,15 +208,8 @@ class _Sharing:
 
     @staticmethod
     def _check(layer: Layer, spec: ParamSpec, shape: Shape, owner: Param) -> None:
-        same = shape == owner.shape
-        if spec.permissive:
-            size, other = 1, 1
-            for dim in shape:
-                size *= dim
-            for dim in owner.shape:
-                other *= dim
-            same = size == other
-        if not same:
+        same_size = spec.permissive and count(shape) == count(owner.shape)
+        if shape != owner.shape and not same_size:
             raise layer.error(
                 f"shared param '{spec.name}' has shape {owner.shape}, needed here {shape}", "param"
             )

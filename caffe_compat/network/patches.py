@@ -76,19 +76,19 @@ class Patch:
         height, width = self.background.shape[2:]
         shape = (1, self.background.shape[1], bottom - top, right - left)
         out = self.background.new_zeros(shape).contiguous(memory_format=torch.channels_last)
-        inside = max(top, 0), max(left, 0), min(bottom, height), min(right, width)
-        for source, at in ((self.background, (0, 0, height, width)), (self.active, self.rect)):
-            a, b, c, d = (
-                max(inside[0], at[0]),
-                max(inside[1], at[1]),
-                min(inside[2], at[2]),
-                min(inside[3], at[3]),
-            )
-            if c > a and d > b:
-                out[:, :, a - top : c - top, b - left : d - left] = source[
-                    :, :, a - at[0] : c - at[0], b - at[1] : d - at[1]
-                ]
+        whole = (0, 0, height, width)
+        for source, place in ((self.background, whole), (self.active, self.rect)):
+            rows = max(top, place[0]), min(bottom, place[2])
+            columns = max(left, place[1]), min(right, place[3])
+            if rows[0] < rows[1] and columns[0] < columns[1]:
+                seen = source[:, :, _from(rows, place[0]), _from(columns, place[1])]
+                out[:, :, _from(rows, top), _from(columns, left)] = seen
         return out
+
+
+def _from(span: tuple[int, int], first: int) -> slice:
+    """A span of rows or columns, counted from another first one."""
+    return slice(span[0] - first, span[1] - first)
 
 
 def start(data: Tensor, rect: Rect, background: Background) -> Patch | None:

@@ -24,10 +24,10 @@ def planned(graph: Graph, engine: Engine) -> list[tuple[str, ConvolutionShape, C
         bottom = graph.blobs[node.bottoms[0]]
         _, stride, pad, dilation = node.layer.windows(bottom)
         size = bottom[node.layer.channel_axis(bottom) + 1 :]
-        c = ConvolutionShape(
+        conv = ConvolutionShape(
             node.params[0].shape, size, stride, pad, dilation, node.layer.options.group
         )
-        choice = engine.choose(c, left=left)
+        choice = engine.choose(conv, left=left)
         left -= choice.memory
-        found.append((node.layer.name, c, choice))
+        found.append((node.layer.name, conv, choice))
     return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io as streams
+import math
 import os
 import re
 from collections.abc import Iterator
@@ -67,7 +68,7 @@ def parse_log(lines: Iterator[str]) -> tuple[list[dict[str, float]], list[dict[s
             continue
     # what was tested before the first rate was printed had that one
     for row in rows["Test"] + rows["Train"]:
-        if row["LearningRate"] != row["LearningRate"] and rows["Train"]:
+        if math.isnan(row["LearningRate"]) and rows["Train"]:
             row["LearningRate"] = rows["Train"][0]["LearningRate"]
     return rows["Train"], rows["Test"]
 

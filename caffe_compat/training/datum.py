@@ -31,8 +31,10 @@ class Datum:
 
     Attributes
     ----------
-    data : (channels, height, width) uint8, or None where ``float_data`` is used.
+    channels, height, width : the record's shape.
     raw : the bytes as stored (an encoded image if ``encoded``).
+    label : its class, or whatever number the data set keeps there.
+    encoded : is ``raw`` a compressed picture?
     floats : (channels × height × width) float32 instead of bytes, or None.
     """
 
@@ -134,6 +136,7 @@ def decode(value: bytes | memoryview) -> Datum:
     )
 
 
+# open handles, by process and path
 _OPEN: dict[tuple[int, str], Any] = {}
 
 
@@ -144,6 +147,10 @@ class LMDBReader:
     Parameters
     ----------
     path : folder with data.mdb, or the file itself.
+
+    Attributes
+    ----------
+    keys : of all records, in order.
 
     Raises
     ------

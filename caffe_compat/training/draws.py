@@ -32,11 +32,9 @@ def glibc_rand(seed: int = 1) -> Iterator[int]:
     state = [signed or 1]
     for _ in range(1, _DEGREE):
         # 16807 * x mod 2^31 - 1 with C's truncated division
-        high, low = (
-            divmod(abs(state[-1]), 127773) if state[-1] >= 0 else (-(-state[-1] // 127773), 0)
-        )
-        if state[-1] < 0:
-            low = state[-1] - high * 127773
+        last = state[-1]
+        high = last // 127773 if last >= 0 else -(-last // 127773)
+        low = last - high * 127773
         word = 16807 * low - 2836 * high
         state.append(word + RAND_MAX if word < 0 else word)
     ring = [value & 0xFFFFFFFF for value in state]

@@ -34,20 +34,20 @@ def _momentum(history: Tensors, step: Tensors, momentum: float) -> None:
 
 
 def sgd(
-    o: Any, rates: Sequence[float], grads: Tensors, histories: list[Tensors], iteration: int
+    options: Any, rates: Sequence[float], grads: Tensors, histories: list[Tensors], iteration: int
 ) -> Tensors:
     """``h = momentum h + rate g``; update h."""
-    _momentum(histories[0], _scaled(grads, rates), o.momentum)
+    _momentum(histories[0], _scaled(grads, rates), options.momentum)
     return histories[0]
 
 
 def nesterov(
-    o: Any, rates: Sequence[float], grads: Tensors, histories: list[Tensors], iteration: int
+    options: Any, rates: Sequence[float], grads: Tensors, histories: list[Tensors], iteration: int
 ) -> Tensors:
     """``h' = momentum h + rate g``; update ``(1 + momentum) h' - momentum h``."""
-    old = torch._foreach_mul(histories[0], o.momentum)
-    _momentum(histories[0], _scaled(grads, rates), o.momentum)
-    return list(torch._foreach_sub(torch._foreach_mul(histories[0], 1 + o.momentum), old))
+    old = torch._foreach_mul(histories[0], options.momentum)
+    _momentum(histories[0], _scaled(grads, rates), options.momentum)
+    return list(torch._foreach_sub(torch._foreach_mul(histories[0], 1 + options.momentum), old))
 
 
 def _square_into(history: Tensors, grads: Tensors, decay: float, weight: float) -> None:
@@ -62,38 +62,38 @@ def _over_root(grads: Tensors, history: Tensors, delta: float) -> Tensors:
 
 
 def adagrad(
-    o: Any, rates: Sequence[float], grads: Tensors, histories: list[Tensors], iteration: int
+    options: Any, rates: Sequence[float], grads: Tensors, histories: list[Tensors], iteration: int
 ) -> Tensors:
     """``h += g²``; update ``rate g / (sqrt h + delta)``."""
     torch._foreach_addcmul_(histories[0], grads, grads, 1.0)
-    return _scaled(_over_root(grads, histories[0], o.delta), rates)
+    return _scaled(_over_root(grads, histories[0], options.delta), rates)
 
 
 def rmsprop(
-    o: Any, rates: Sequence[float], grads: Tensors, histories: list[Tensors], iteration: int
+    options: Any, rates: Sequence[float], grads: Tensors, histories: list[Tensors], iteration: int
 ) -> Tensors:
     """``h = decay h + (1 - decay) g²``; update ``rate g / (sqrt h + delta)``."""
-    _square_into(histories[0], grads, o.rms_decay, 1 - o.rms_decay)
-    return _scaled(_over_root(grads, histories[0], o.delta), rates)
+    _square_into(histories[0], grads, options.rms_decay, 1 - options.rms_decay)
+    return _scaled(_over_root(grads, histories[0], options.delta), rates)
 
 
 def adadelta(
-    o: Any, rates: Sequence[float], grads: Tensors, histories: list[Tensors], iteration: int
+    options: Any, rates: Sequence[float], grads: Tensors, histories: list[Tensors], iteration: int
 ) -> Tensors:
     """Squared gradients and squared updates, both averaged; update ``rate g sqrt((u + delta) / (h +
     delta))``."""
     squares, updates = histories
-    _square_into(squares, grads, o.momentum, 1 - o.momentum)
+    _square_into(squares, grads, options.momentum, 1 - options.momentum)
     ratio = torch._foreach_div(
-        torch._foreach_add(updates, o.delta), torch._foreach_add(squares, o.delta)
+        torch._foreach_add(updates, options.delta), torch._foreach_add(squares, options.delta)
     )
     step = list(torch._foreach_mul(torch._foreach_sqrt(ratio), grads))
-    _square_into(updates, step, o.momentum, 1 - o.momentum)
+    _square_into(updates, step, options.momentum, 1 - options.momentum)
     return _scaled(step, rates)
 
 
 def adam(
-    o: Any, rates: Sequence[float], grads: Tensors, histories: list[Tensors], iteration: int
+    options: Any, rates: Sequence[float], grads: Tensors, histories: list[Tensors], iteration: int
 ) -> Tensors:
     """First and second moments with bias correction; update ``rate c m / (sqrt v + delta)``.
 
@@ -102,17 +102,17 @@ def adam(
     SolverError : ``momentum`` or ``momentum2`` outside the range that the formula allows.
     """
     first, second = histories
-    torch._foreach_mul_(first, o.momentum)
-    torch._foreach_add_(first, grads, alpha=1 - o.momentum)
-    _square_into(second, grads, o.momentum2, 1 - o.momentum2)
+    torch._foreach_mul_(first, options.momentum)
+    torch._foreach_add_(first, grads, alpha=1 - options.momentum)
+    _square_into(second, grads, options.momentum2, 1 - options.momentum2)
     t = iteration + 1
-    if o.momentum >= 1 or not 0 <= o.momentum2 <= 1:
+    if options.momentum >= 1 or not 0 <= options.momentum2 <= 1:
         raise SolverError(
-            f"type Adam needs momentum below 1 and momentum2 from 0 to 1, found {o.momentum:g} and "
-            f"{o.momentum2:g}"
+            "type Adam needs momentum below 1 and momentum2 from 0 to 1, found "
+            f"{options.momentum:g} and {options.momentum2:g}"
         )
-    correction = math.sqrt(1 - o.momentum2**t) / (1 - o.momentum**t)
-    return _scaled(_over_root(first, second, o.delta), [rate * correction for rate in rates])
+    correction = math.sqrt(1 - options.momentum2**t) / (1 - options.momentum**t)
+    return _scaled(_over_root(first, second, options.delta), [rate * correction for rate in rates])
 
 
 # type string -> (rule, histories per parameter)
@@ -134,29 +134,31 @@ def check(solver: SolverSpec) -> None:
     ------
     PrototxtError : unknown type or policy, a missing or forbidden setting.
     """
-    m = solver.message
-    if m.type not in RULES:
-        raise solver.error(f"unknown solver '{m.type}'; known: {', '.join(RULES)}", "type")
-    if m.lr_policy not in POLICIES:
+    settings = solver.message
+    if settings.type not in RULES:
+        raise solver.error(f"unknown solver '{settings.type}'; known: {', '.join(RULES)}", "type")
+    if settings.lr_policy not in POLICIES:
         raise solver.error(
-            f"unknown policy '{m.lr_policy}'; known: {', '.join(POLICIES)}", "lr_policy"
+            f"unknown policy '{settings.lr_policy}'; known: {', '.join(POLICIES)}", "lr_policy"
         )
-    if m.type in ("AdaGrad", "RMSProp") and m.momentum:
-        raise solver.error(f"{m.type} has no momentum: leave it out or 0", "momentum")
-    if m.type == "RMSProp" and not 0 <= m.rms_decay < 1:
-        raise solver.error(f"must be at least 0 and below 1, found {m.rms_decay:g}", "rms_decay")
-    needs = {"step": "stepsize", "sigmoid": "stepsize", "poly": "max_iter"}
-    name = needs.get(m.lr_policy)
-    if name and not getattr(m, name):
-        raise solver.error(f"lr_policy {m.lr_policy} needs {name} above 0", name)
-    if m.regularization_type not in ("L1", "L2") and m.weight_decay:
+    if settings.type in ("AdaGrad", "RMSProp") and settings.momentum:
+        raise solver.error(f"{settings.type} has no momentum: leave it out or 0", "momentum")
+    if settings.type == "RMSProp" and not 0 <= settings.rms_decay < 1:
         raise solver.error(
-            f"unknown regularization_type '{m.regularization_type}'; known: L1, L2",
+            f"must be at least 0 and below 1, found {settings.rms_decay:g}", "rms_decay"
+        )
+    needs = {"step": "stepsize", "sigmoid": "stepsize", "poly": "max_iter"}
+    name = needs.get(settings.lr_policy)
+    if name and not getattr(settings, name):
+        raise solver.error(f"lr_policy {settings.lr_policy} needs {name} above 0", name)
+    if settings.regularization_type not in ("L1", "L2") and settings.weight_decay:
+        raise solver.error(
+            f"unknown regularization_type '{settings.regularization_type}'; known: L1, L2",
             "regularization_type",
         )
-    if m.iter_size < 1:
+    if settings.iter_size < 1:
         raise solver.error("must be at least 1", "iter_size")
-    if m.average_loss < 1:
+    if settings.average_loss < 1:
         raise solver.error("must be at least 1", "average_loss")
 
 
@@ -176,29 +178,29 @@ _OF_POLICIES = {
 
 def unused(solver: SolverSpec) -> list[str]:
     """Settings that Caffe does not look at with the definition's type and policy, one line each."""
-    m = solver.message
-    given = {descriptor.name for descriptor, _ in m.ListFields()}
+    settings = solver.message
+    given = {descriptor.name for descriptor, _ in settings.ListFields()}
     lines = []
     for field, table in (("type", _OF_TYPES), ("lr_policy", _OF_POLICIES)):
-        value = getattr(m, field)
+        value = getattr(settings, field)
         lines += [
             f"{name} has no effect with {field} {value}: it is for {', '.join(users)}"
             for name, users in table.items()
             if name in given and value not in users
         ]
-    if m.lr_policy == "multistep" and not m.stepvalue:
+    if settings.lr_policy == "multistep" and not settings.stepvalue:
         lines.append(
             "lr_policy multistep has no effect without a stepvalue: the rate stays base_lr"
         )
     return lines
 
 
-def learning_rate(m: Any, iteration: int, step: int) -> float:
+def learning_rate(settings: Any, iteration: int, step: int) -> float:
     """The rate of an iteration (counted from 0).
 
     Parameters
     ----------
-    m : ``SolverParameter``.
+    settings : ``SolverParameter``.
     step : what :func:`next_step` gives for this iteration.
 
     Raises
@@ -206,47 +208,50 @@ def learning_rate(m: Any, iteration: int, step: int) -> float:
     SolverError : unknown policy, or a rate that is no number.
     """
     try:
-        rate = float(_rate(m, iteration, step))
+        rate = float(_rate(settings, iteration, step))
     except (ArithmeticError, TypeError, ValueError):  # a negative base to a fraction is complex
         rate = math.nan
     if not math.isfinite(rate):
         raise SolverError(
-            f"iteration {iteration}: lr_policy '{m.lr_policy}' with base_lr {m.base_lr:g}, gamma "
-            f"{m.gamma:g} and power {m.power:g} gives no finite rate"
+            f"iteration {iteration}: lr_policy '{settings.lr_policy}' with base_lr "
+            f"{settings.base_lr:g}, gamma {settings.gamma:g} and power {settings.power:g} gives no "
+            "finite rate"
         )
     return rate
 
 
-def _rate(m: Any, iteration: int, step: int) -> Any:
-    policy, base = m.lr_policy, m.base_lr
+def _rate(settings: Any, iteration: int, step: int) -> Any:
+    policy, base = settings.lr_policy, settings.base_lr
     if policy == "fixed":
         return float(base)
     if policy in ("step", "multistep"):
-        return float(base * m.gamma**step)
+        return float(base * settings.gamma**step)
     if policy == "exp":
-        return float(base * m.gamma**iteration)
+        return float(base * settings.gamma**iteration)
     if policy == "inv":
-        return float(base * (1 + m.gamma * iteration) ** -m.power)
+        return float(base * (1 + settings.gamma * iteration) ** -settings.power)
     if policy == "poly":
-        return float(base * (1 - iteration / m.max_iter) ** m.power)
+        return float(base * (1 - iteration / settings.max_iter) ** settings.power)
     if policy == "sigmoid":
-        distance = torch.tensor(m.gamma * (iteration - m.stepsize), dtype=torch.float64)
+        distance = torch.tensor(
+            settings.gamma * (iteration - settings.stepsize), dtype=torch.float64
+        )
         return float(base * torch.sigmoid(distance))  # 0 far below the step, where exp overflows
     raise SolverError(f"unknown lr_policy '{policy}'")
 
 
-def next_step(m: Any, iteration: int, step: int) -> int:
+def next_step(settings: Any, iteration: int, step: int) -> int:
     """How many steps of "step" or "multistep" have been taken, once this iteration has its rate.
 
     Parameters
     ----------
-    m : ``SolverParameter``.
+    settings : ``SolverParameter``.
     step : how many there were before; a solver's state keeps them. "multistep" goes on from it, by
         at most one step in an iteration.
     """
-    if m.lr_policy == "step":
-        return int(iteration // m.stepsize)
-    if m.lr_policy == "multistep":
-        values = m.stepvalue
+    if settings.lr_policy == "step":
+        return int(iteration // settings.stepsize)
+    if settings.lr_policy == "multistep":
+        values = settings.stepvalue
         return step + int(step < len(values) and iteration >= values[step])
     return step

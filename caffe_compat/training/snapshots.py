@@ -23,6 +23,7 @@ from caffe_compat.weights.wire import (
     VARINT,
     Array,
     Blob,
+    bytes_in,
     encode_blob,
     encode_bytes,
     encode_varint,
@@ -47,8 +48,10 @@ class SolverState:
 
     Attributes
     ----------
+    iteration : how many updates were made.
     learned_net : name of the model file, as stored.
     history : arrays in Caffe's order.
+    current_step : how many steps of lr_policy "step" or "multistep" were taken.
     """
 
     iteration: int
@@ -110,7 +113,20 @@ def write(
     *,
     hdf5: bool,
 ) -> tuple[Path, Path]:
-    """Write model, then state; a state on disk always has its model."""
+    """Write model, then state; a state on disk always has its model.
+
+    Parameters
+    ----------
+    step : how many steps of lr_policy "step" or "multistep" were taken.
+
+    Returns
+    -------
+    The names of both.
+
+    Raises
+    ------
+    CaffeCompatError : one of them cannot be written.
+    """
     model, state = paths(prefix, iteration, hdf5)
     model.parent.mkdir(parents=True, exist_ok=True)
     write_weights(model, weights, net)
@@ -124,11 +140,7 @@ def write(
         )
         for array in history:
             chunks = encode_blob(Blob(array))
-            stream.write(
-                encode_bytes(
-                    3, sum(c.nbytes if isinstance(c, memoryview) else len(c) for c in chunks)
-                )
-            )
+            stream.write(encode_bytes(3, bytes_in(chunks)))
             for chunk in chunks:
                 stream.write(chunk)
         stream.write(encode_varint(4 << 3) + encode_varint(step))
@@ -240,11 +252,8 @@ def learned_weights(state: SolverState, path: str | os.PathLike[str]) -> Weights
     """
     here = Path(path)
     matching = here.with_name(here.name.replace(".solverstate", ".caffemodel"))
-    places = [
-        here.with_name(os.path.basename(state.learned_net)) if state.learned_net else matching,
-        matching,
-    ]
-    places.append(Path(state.learned_net))
+    beside = here.with_name(os.path.basename(state.learned_net)) if state.learned_net else matching
+    places = [beside, matching, Path(state.learned_net)]
     for place in places:
         if place.is_file():
             return read_weights(place)

@@ -34,9 +34,9 @@ from caffe_compat.weights import containers
 from caffe_compat.weights.model import Weights, overlaid
 from caffe_compat.weights.write import check_hdf5_names
 
+_GPU = 1  # of SolverParameter.SolverMode
 # Fields that choose hardware or logging in Caffe and mean nothing here; snapshot_diff writes
 # gradients into models, which nothing reads.
-_GPU = 1  # of SolverParameter.SolverMode
 _MEANINGLESS = ("device_id", "debug_info", "layer_wise_reduce", "snapshot_diff")
 
 
@@ -49,6 +49,7 @@ class Step:
     iteration : counted from 0, before the update.
     loss : mean over ``iter_size`` batches.
     smoothed : mean over the last ``average_loss`` iterations.
+    rate : the learning rate of the update.
     outputs : the net's loss and output blobs of the last batch, as floats where they are scalars.
     """
 
@@ -98,30 +99,40 @@ def _test_definitions(spec: SolverSpec, root: Path) -> list[tuple[NetSpec, NetSt
     Those with a definition of their own come first; what ``test_iter`` has beyond them are test
     nets of the training net's definition.
     """
-    m = spec.message
-    own = len(m.test_net_param) + len(m.test_net)
+    settings = spec.message
+    own = len(settings.test_net_param) + len(settings.test_net)
     general = next((name for name in ("net", "net_param") if spec.has(name)), "")
-    count = len(m.test_iter)
+    count = len(settings.test_iter)
     if count < own or (count > own and not general):
         raise spec.error(f"{own} test net(s) need as many test_iter, found {count}", "test_iter")
-    if m.test_state and len(m.test_state) != count:
+    if settings.test_state and len(settings.test_state) != count:
         raise spec.error(
             f"give no test_state, or one for each of {count} test net(s), found "
-            f"{len(m.test_state)}",
+            f"{len(settings.test_state)}",
             "test_state",
         )
-    if count and m.test_interval < 1:
+    if count and settings.test_interval < 1:
         raise spec.error("must be at least 1 where there are test nets", "test_interval")
     definitions = [
-        *(_load(spec, root, "test_net_param", i) for i in range(len(m.test_net_param))),
-        *(_load(spec, root, "test_net", i) for i in range(len(m.test_net))),
+        *(_load(spec, root, "test_net_param", i) for i in range(len(settings.test_net_param))),
+        *(_load(spec, root, "test_net", i) for i in range(len(settings.test_net))),
         *(_load(spec, root, general) for _ in range(count - own)),
     ]
-    states = list(m.test_state) or [type(m.train_state)()] * count
+    states = list(settings.test_state) or [type(settings.train_state)()] * count
     return [
         (definition, _state(definition, state, TEST, spec, "test_state"))
         for definition, state in zip(definitions, states, strict=True)
     ]
+
+
+def _without_effect(settings: Any, device: torch.device) -> list[str]:
+    """Settings of a solver that mean nothing here, one line each."""
+    lines = [f"{name} has no effect here" for name in _MEANINGLESS if settings.HasField(name)]
+    asks_for_gpu = settings.solver_mode == _GPU
+    if settings.HasField("solver_mode") and asks_for_gpu != (device.type == "cuda"):
+        mode = "GPU" if asks_for_gpu else "CPU"
+        lines.append(f"solver_mode {mode} has no effect: this trains on {device}")
+    return lines
 
 
 def _copy(message: Any) -> Any:
@@ -176,16 +187,14 @@ class Solver:
     ) -> None:
         check(spec)
         self.spec, self.root, self.device, self.amp = spec, Path(root), torch.device(device), amp
-        m = spec.message
-        self.warnings = [f"{name} has no effect here" for name in _MEANINGLESS if m.HasField(name)]
-        if m.HasField("solver_mode") and (m.solver_mode == _GPU) != (self.device.type == "cuda"):
-            mode = "GPU" if m.solver_mode == _GPU else "CPU"
-            self.warnings.append(f"solver_mode {mode} has no effect: this trains on {self.device}")
-        self.warnings += unused(spec)
+        settings = spec.message
+        self.warnings = [*_without_effect(settings, self.device), *unused(spec)]
         # Caffe takes a seed from the clock where none is given; here a run can be repeated
-        self.seed = m.random_seed if m.random_seed >= 0 else 1
-        if weights is None and m.weights:
-            weights = overlaid(*(containers.read_list(names, self.root) for names in m.weights))
+        self.seed = settings.random_seed if settings.random_seed >= 0 else 1
+        if weights is None and settings.weights:
+            weights = overlaid(
+                *(containers.read_list(names, self.root) for names in settings.weights)
+            )
         # the training net and the test nets take their data layers' seeds from it in turn
         self._draws = Draws(self.seed)
         definition, state = train_definition(spec, self.root)
@@ -209,28 +218,13 @@ class Solver:
         self.net = (
             Net(graph, weights, strict=False, seed=self.seed, engine=engine).to(self.device).pack()
         )
-        if m.snapshot_format == 0:  # HDF5: a snapshot that cannot be written shows now
+        if settings.snapshot_format == 0:  # HDF5: a snapshot that cannot be written shows now
             check_hdf5_names([node.layer.name for node in graph.nodes if node.params])
         self._tests = self._make_tests(weights, engine)
         # a layer without rules feeds the training net and the test nets: its notes come once
         feeds = [self.feed, *(feed for _, feed, _ in self._tests)]
         self.warnings += dict.fromkeys(note for feed in feeds for note in feed.notes)
-        self._rule, per_param = RULES[m.type]
-        self._params = [tensor for _, _, tensor in self.net.owned_params()]
-        owned = [param for _, param, _ in self.net.owned_params()]
-        trained = [node.layer.learned(p.key[1]) for node, p, _ in self.net.owned_params()]
-        self._lr_mults = [
-            param.lr_mult if t else 0.0 for param, t in zip(owned, trained, strict=True)
-        ]
-        self._replaced = [
-            self.net.param(param)
-            for node in self.net.graph.nodes
-            for i, param in enumerate(node.params)
-            if node.layer.replaces_gradient(i, node.bottom_shapes)
-        ]
-        self._decays = [m.weight_decay * param.decay_mult for param in owned]
-        with torch.no_grad():
-            self.histories = [[torch.zeros_like(p) for p in self._params] for _ in range(per_param)]
+        self._prepare_updates()
         self.network = definition.name
         self.iteration = 0
         self.current_step = 0
@@ -244,8 +238,27 @@ class Solver:
         self.on_blobs: Callable[[dict[str, Tensor]], None] | None = None
         # gives the tops of a net's Input layers for each batch; without it such nets cannot be run
         self.fill: Callable[[Net], Mapping[str, Tensor]] | None = None
-        self._recent: deque[float] = deque(maxlen=m.average_loss)
+        self._recent: deque[float] = deque(maxlen=settings.average_loss)
         self._runner: torch.nn.Module = _LossOf(self.net)
+
+    def _prepare_updates(self) -> None:
+        """The parameters with their multipliers, and the update rule with its histories."""
+        settings = self.spec.message
+        self._rule, per_param = RULES[settings.type]
+        owned = list(self.net.owned_params())
+        self._params = [tensor for _, _, tensor in owned]
+        self._decays = [settings.weight_decay * param.decay_mult for _, param, _ in owned]
+        self._lr_mults = [
+            param.lr_mult if node.layer.learned(param.key[1]) else 0.0 for node, param, _ in owned
+        ]
+        self._replaced = [
+            self.net.param(param)
+            for node in self.net.graph.nodes
+            for i, param in enumerate(node.params)
+            if node.layer.replaces_gradient(i, node.bottom_shapes)
+        ]
+        with torch.no_grad():
+            self.histories = [[torch.zeros_like(p) for p in self._params] for _ in range(per_param)]
 
     def _batch(self, net: Net, feed: DataFeed) -> dict[str, Tensor]:
         """All input blobs of a net, for its next batch.
@@ -270,7 +283,7 @@ class Solver:
 
     def _make_tests(self, weights: Weights | None, engine: Mode) -> list[tuple[Net, DataFeed, int]]:
         """The test nets, each with its data and its number of batches."""
-        m = self.spec.message
+        settings = self.spec.message
         made = []
         for i, (definition, state) in enumerate(_test_definitions(self.spec, self.root)):
             feed = DataFeed(
@@ -285,7 +298,7 @@ class Solver:
             )
             net = Net(graph, weights, strict=False, seed=self.seed, engine=engine).to(self.device)
             self._share(net)  # what does not fit shows before the training begins
-            made.append((net, feed, m.test_iter[i]))
+            made.append((net, feed, settings.test_iter[i]))
         return made
 
     def test(self) -> list[dict[str, float]]:
@@ -300,10 +313,8 @@ class Solver:
                     found = self._tested_blobs(net, self._batch(net, feed))
                     for name, value in found.items():
                         flat = value.reshape(-1).tolist()
-                        keys = (
-                            [name] if len(flat) == 1 else [f"{name}[{i}]" for i in range(len(flat))]
-                        )
-                        for key, one in zip(keys, flat, strict=True):
+                        for i, one in enumerate(flat):
+                            key = name if len(flat) == 1 else f"{name}[{i}]"
                             total[key] = total.get(key, 0.0) + one / batches
             results.append(total)
         return results
@@ -375,7 +386,7 @@ class Solver:
         ------
         SolverError : the loss is not finite; names the first layer whose output is not.
         """
-        m = self.spec.message
+        settings = self.spec.message
         # dropout and fillers' noise depend on the iteration alone: a resumed run repeats them
         # (torch takes 64 bits; a seed of the file's may be as long)
         torch.manual_seed(((self.seed << 32) ^ self.iteration) % 2**63)
@@ -383,7 +394,7 @@ class Solver:
             param.grad = None
         total = 0.0
         outputs: dict[str, Tensor] = {}
-        for _ in range(m.iter_size):
+        for _ in range(settings.iter_size):
             data = self._batch(self.net, self.feed)
             for param in self._replaced:  # Caffe does not add up these over iter_size
                 param.grad = None
@@ -394,7 +405,7 @@ class Solver:
             total += float(loss.detach())
             if self.on_blobs is not None:
                 self.on_blobs({**data, **outputs})
-        total /= m.iter_size
+        total /= settings.iter_size
         if not math.isfinite(total):
             raise SolverError(
                 f"iteration {self.iteration}: the loss is {total}; {self._culprit(data)}"
@@ -441,24 +452,24 @@ class Solver:
 
     @torch.no_grad()
     def _update(self, rate: float) -> None:
-        m = self.spec.message
+        settings = self.spec.message
         grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in self._params]
-        if m.clip_gradients >= 0:
+        if settings.clip_gradients >= 0:
             norms = torch._foreach_norm(grads)
             norm = float(torch.linalg.vector_norm(torch.stack(list(norms))))
-            if norm > m.clip_gradients:
-                torch._foreach_mul_(grads, m.clip_gradients / norm)
-        if m.iter_size > 1:
-            torch._foreach_mul_(grads, 1.0 / m.iter_size)
+            if norm > settings.clip_gradients:
+                torch._foreach_mul_(grads, settings.clip_gradients / norm)
+        if settings.iter_size > 1:
+            torch._foreach_mul_(grads, 1.0 / settings.iter_size)
         decayed = [i for i, d in enumerate(self._decays) if d]
         if decayed:
             weights = [self._params[i] for i in decayed]
-            if m.regularization_type == "L1":
+            if settings.regularization_type == "L1":
                 weights = list(torch._foreach_sign(weights))
             pulls = torch._foreach_mul(weights, [self._decays[i] for i in decayed])
             torch._foreach_add_([grads[i] for i in decayed], pulls)
         rates = [rate * mult for mult in self._lr_mults]
-        updates = self._rule(m, rates, grads, self.histories, self.iteration)
+        updates = self._rule(settings, rates, grads, self.histories, self.iteration)
         torch._foreach_sub_(self._params, updates)
         if self.on_update is not None:
             self.on_update(updates)
@@ -473,7 +484,7 @@ class Solver:
         -------
         The two paths.
         """
-        m = self.spec.message
+        settings = self.spec.message
         return snapshots.write(
             snapshots.prefix_of(self.spec, self.root, prefix),
             self.iteration,
@@ -481,7 +492,7 @@ class Solver:
             replace(self.net.graph.spec, name=self.network),
             self.history_arrays(),
             self.current_step,
-            hdf5=m.snapshot_format == 0,
+            hdf5=settings.snapshot_format == 0,
         )
 
     def history_arrays(self) -> list[Any]:
@@ -502,8 +513,7 @@ class Solver:
         if len(flat) != len(state.history):
             raise SolverError(
                 f"{os.fspath(path)}: holds {len(state.history)} history blobs, solver "
-                f"{self.spec.message.type} and "
-                f"this network need {len(flat)}"
+                f"{self.spec.message.type} and this network need {len(flat)}"
             )
         problems = [
             f"history {i}: {tuple(a.shape)} in the file, {tuple(t.shape)} here"

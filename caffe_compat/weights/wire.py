@@ -10,7 +10,7 @@ Source: the encoding chapter of protobuf's documentation.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -305,6 +305,11 @@ def encode_blob(blob: Blob) -> list[bytes | memoryview]:
         body = [encode_bytes(number, data.nbytes), data.view(np.uint8).data]
     # fields in number order: data (5), shape (7), double_data (8)
     return [*body, tail] if number == 5 else [tail, *body]
+
+
+def bytes_in(chunks: Iterable[bytes | memoryview]) -> int:
+    """How many bytes some chunks have together."""
+    return sum(c.nbytes if isinstance(c, memoryview) else len(c) for c in chunks)
 
 
 def in_utf8(data: bytes, descriptor: Any) -> bytes:

@@ -16,10 +16,11 @@ from caffe_compat.definition.spec import LayerSpec, NetSpec
 from caffe_compat.errors import SchemaError, WeightError
 from caffe_compat.files import atomic_write, write_hdf5
 from caffe_compat.weights.model import ELSEWHERE, HDF5_NAME, LayerBlobs, Weights
-from caffe_compat.weights.wire import encode_blob, encode_bytes
+from caffe_compat.weights.wire import bytes_in, encode_blob, encode_bytes
 
 
 def _chunks(weights: Weights, net: NetSpec, dialect: Dialect) -> Iterator[bytes | memoryview]:
+    """A binary model piece by piece; nothing large is copied."""
     head = schema.message_class("NetParameter", dialect)(name=net.name)
     yield head.SerializeToString()
     entries = _placed(weights, net)
@@ -30,8 +31,8 @@ def _chunks(weights: Weights, net: NetSpec, dialect: Dialect) -> Iterator[bytes 
         body: list[bytes | memoryview] = [message.SerializeToString()]
         for blob in entries[place].blobs if place in entries else ():
             encoded = encode_blob(blob)
-            body += [encode_bytes(7, sum(_nbytes(c) for c in encoded)), *encoded]
-        yield encode_bytes(100, sum(_nbytes(c) for c in body))
+            body += [encode_bytes(7, bytes_in(encoded)), *encoded]
+        yield encode_bytes(100, bytes_in(body))
         yield from body
 
 
@@ -72,10 +73,6 @@ def _binary(layer: LayerSpec, dialect: str) -> Any:
         else:
             return message
     raise AssertionError
-
-
-def _nbytes(chunk: bytes | memoryview) -> int:
-    return chunk.nbytes if isinstance(chunk, memoryview) else len(chunk)
 
 
 def fits(net: NetSpec, dialect: Dialect) -> bool:
