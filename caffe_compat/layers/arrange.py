@@ -209,10 +209,10 @@ class Flatten(Layer):
 
 @register("Reshape")
 class Reshape(Layer):
-    """A new shape for axes ``axis`` .. ``axis + num_axes``: 0 copies a size, one -1 takes what is
+    """A new shape for ``num_axes`` axes from ``axis`` on; 0 copies a size, one -1 takes what is
     left.
 
-    A negative ``axis`` counts from the end plus one.
+    ``num_axes`` -1 means all that follow; a negative ``axis`` counts from the end plus one.
 
     Source: ``reshape_layer.cpp`` of BVLC Caffe.
     """

@@ -130,13 +130,8 @@ class Layer:
     def _check_count(self, what: str, count: int, allowed: tuple[int, int | None]) -> None:
         least, most = allowed
         if count < least or (most is not None and count > most):
-            wanted = (
-                str(least)
-                if most == least
-                else f"at least {least}"
-                if most is None
-                else f"{least} to {most}"
-            )
+            wanted = f"at least {least}" if most is None else f"{least} to {most}"
+            wanted = str(least) if most == least else wanted
             raise self.error(f"{self.type} takes {wanted} {what} blob(s), found {count}", what)
 
     def separable(self, bottoms: Sequence[Shape]) -> bool:

@@ -141,6 +141,8 @@ class Windowed(Layer):
 
 
 class _Filters(Weighted, Windowed):
+    """Base of Convolution and Deconvolution."""
+
     bottoms = (1, None)
     tops = (1, None)
     same_count = True

@@ -302,16 +302,16 @@ class _Regions(Layer):
                 f"regions are rows of image, x1, y1, x2, y2; found {bottoms[1]}", "bottom"
             )
 
-    def images(self, regions: Array, count_: int) -> list[int]:
-        """The image of each region.
+    def images(self, regions: Array, batch: int) -> list[int]:
+        """The image of each region, in a batch of so many.
 
         Raises
         ------
         PrototxtError : one that the batch does not have.
         """
         found = [int(region[0]) for region in regions]
-        if any(not 0 <= image < count_ for image in found):
-            raise self.error(f"regions of images outside the batch of {count_}: {found}", "bottom")
+        if any(not 0 <= image < batch for image in found):
+            raise self.error(f"regions of images outside the batch of {batch}: {found}", "bottom")
         return found
 
 

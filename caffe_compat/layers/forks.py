@@ -303,9 +303,8 @@ class Interp(Layer):
         for name in factors:
             if getattr(o, name) < 1:
                 raise self.error("must be at least 1", name)
-        self.sized = o.HasField("height") and o.HasField("width") and len(factors) < 2
-        # the fork looks at a single factor before it looks at height and width
-        self.sized = self.sized and not factors
+        # the fork looks at a factor before it looks at height and width
+        self.sized = o.HasField("height") and o.HasField("width") and not factors
         if not factors and not self.sized:
             raise self.error("give zoom_factor, shrink_factor, or height and width", "zoom_factor")
 
@@ -439,9 +438,9 @@ class BN(Layer):
     def forward(self, params: Sequence[Tensor], *bottoms: Tensor) -> tuple[Tensor, ...]:
         x, o = bottoms[0], self.options
         if self.inference:
-            return (x * params[0] + params[1],) + (x.new_zeros(1, x.shape[1], 1, 1),) * (
-                len(self.spec.tops) - 1
-            )
+            no_statistics = x.new_zeros(1, x.shape[1], 1, 1)
+            tops = (x * params[0] + params[1], no_statistics, no_statistics)
+            return tops[: len(self.spec.tops)]
         if not self.folded and (self.phase != TRAIN or o.frozen):
             mean, variance = params[2], params[3]
         else:

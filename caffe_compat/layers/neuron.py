@@ -21,6 +21,8 @@ else:
 
 
 class _Neuron(Layer, ABC):
+    """Base of the layers that compute each value by itself."""
+
     @abstractmethod
     def compute(self, x: Tensor) -> Tensor:
         """The function of one element."""

@@ -84,12 +84,11 @@ class LRN(Layer):
             (to_square,) = torch.autograd.grad(power, square, diff * x)
             return (diff * power.detach() + 2 * x * to_square,)
         scale, power = scale.detach(), power.detach()
-        if self.works_in_place:  # here, too, over the top's gradient
-            diff, power = power * power, power
-            around = self._over_channels(diff * y / scale)
-            return (diff - (2 * o.alpha * o.beta / self.size) * x * around,)
+        if self.works_in_place:  # here, too, the power has been written over the top's gradient
+            diff = power * power
         around = self._over_channels(diff * y / scale)
-        return (diff * power - (2 * o.alpha * o.beta / self.size) * x * around,)
+        direct = diff if self.works_in_place else diff * power
+        return (direct - (2 * o.alpha * o.beta / self.size) * x * around,)
 
 
 @register("MVN")
@@ -251,6 +250,8 @@ def _normalised() -> Callable[[Tensor, Tensor, Tensor, float], Tensor]:
 
 
 class _Broadcast(Layer):
+    """Base of Scale and Bias: a coefficient for some neighbouring axes of the bottom."""
+
     bottoms = (1, 2)
 
     def _coefficient_shape(self, bottoms: Sequence[Shape]) -> Shape:
@@ -334,7 +335,8 @@ class Scale(_Broadcast):
 
     def param_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
         shape = self._coefficient_shape(bottoms)
-        return [shape] * (int(len(bottoms) == 1) + int(self.options.bias_term))
+        learned = [len(bottoms) == 1, self.options.bias_term]
+        return [shape] * learned.count(True)
 
     def fillers(self) -> list[Any]:
         o = self.options

@@ -44,8 +44,7 @@ class Eltwise(Layer):
         if len(self.coefficients) != len(self.spec.bottoms):
             raise self.error(
                 f"{len(self.spec.bottoms)} bottoms need {len(self.spec.bottoms)} coefficients, "
-                "found "
-                f"{len(self.coefficients)}",
+                f"found {len(self.coefficients)}",
                 "coeff",
             )
         if self.operation == "PROD" and self.options.coeff:
