@@ -96,8 +96,11 @@ def _rebuilt(
 class _Wiring:
     """Who reads what of whom; of a blob that is written in place, each layer's own version.
 
-    ``makers`` : index of a layer to the layer that wrote its first bottom. ``readers`` : index of a
-    layer to those that read what it wrote. ``users`` : how many layers use a parameter.
+    Attributes
+    ----------
+    makers : index of a layer to the layer that wrote its first bottom.
+    readers : index of a layer to those that read what it wrote.
+    users : how many layers use a parameter, by the parameter's key.
     """
 
     def __init__(self, graph: Graph) -> None:

@@ -60,7 +60,13 @@ _METHODS = (
 
 @dataclass(frozen=True)
 class Curve:
-    """A method's curve in one panel: x values, percent, and how it is drawn first or last."""
+    """A method's curve in one panel.
+
+    Attributes
+    ----------
+    label : the method.
+    x, y : (n,) thresholds (or whatever the figure varies), and percent.
+    """
 
     label: str
     x: Floats
@@ -130,6 +136,9 @@ def draw(
     Parameters
     ----------
     panels : title -> curves.
+    path : of the files, with any ending.
+    xlabel, ylabel : of the axes.
+    columns : how many panels stand beside each other; on a phone fewer.
     at : threshold whose percentage stands in the legend of the first panel.
     own_legends : the panels show different methods, each has its legend.
     points : a few measured places: they are marked and have their values beside them, there is no
@@ -209,29 +218,13 @@ def _compose(
     longest = max(len(curves) for curves in panels.values())
     height = (2.9 + 0.17 * longest if own_legends else 2.5) * rows + below + 0.15
     height += 0.25 * (title.count("\n") + 1) if title else 0.0
-    figure, axes = plt.subplots(
-        rows,
-        columns,
-        figsize=(width, height),
-        squeeze=False,
-    )
+    figure, axes = plt.subplots(rows, columns, figsize=(width, height), squeeze=False)
     for axis, (name, curves) in zip(axes.ravel(), panels.items(), strict=False):
-        for curve in curves:
-            axis.plot(curve.x, curve.y, marker="o" if points else None, **look[curve.label])
-        for mark in marks.get(name, ()):
-            axis.plot(mark.x, mark.y, **_MARK, label=mark.label, clip_on=False)
-        if line is not None:
-            _draw_line(axis, *line)
+        _draw_panel(axis, curves, marks.get(name, ()), look, line, points=points)
         axis.set_title(name, fontsize=10)
-        axis.set_ylim(0, 100)
-        if points:
-            _write_values(axis, curves)
-        else:
-            axis.set_xlim(float(first[0].x[0]), float(first[0].x[-1]))
-        axis.grid(alpha=0.3)
-        axis.tick_params(labelsize=8)
-        axis.locator_params(axis="x", nbins=5)
         axis.set_xlabel(xlabel, fontsize=8)
+        if not points:
+            axis.set_xlim(float(first[0].x[0]), float(first[0].x[-1]))
         if own_legends:
             shown = _curve_entries(curves, at, look) + _mark_entries({name: marks.get(name, ())})
             _legend_below(axis, shown, f"@{at:g}")
@@ -253,6 +246,30 @@ def _compose(
         figure.suptitle(title, fontsize=9 if narrow else 11)
     figure.tight_layout(rect=(0, below / height, 1, 1))
     return figure
+
+
+def _draw_panel(
+    axis: Any,
+    curves: Sequence[Curve],
+    marks: Sequence[Mark],
+    look: Mapping[str, Mapping[str, Any]],
+    line: tuple[float, str] | None,
+    *,
+    points: bool,
+) -> None:
+    """What is in a panel; ``line`` and ``points`` are those of :func:`draw`."""
+    for curve in curves:
+        axis.plot(curve.x, curve.y, marker="o" if points else None, **look[curve.label])
+    for mark in marks:
+        axis.plot(mark.x, mark.y, **_MARK, label=mark.label, clip_on=False)
+    if line is not None:
+        _draw_line(axis, *line)
+    axis.set_ylim(0, 100)
+    if points:
+        _write_values(axis, curves)
+    axis.grid(alpha=0.3)
+    axis.tick_params(labelsize=8)
+    axis.locator_params(axis="x", nbins=5)
 
 
 def _look_by_panel(panels: Mapping[str, Sequence[Curve]]) -> dict[str, dict[str, Any]]:
@@ -351,7 +368,14 @@ def save(figure: Any, path: Path, endings: Sequence[str] = ("png", "pdf", "svg")
 def write_numbers(
     panels: Mapping[str, Sequence[Curve]], path: Path, about: Mapping[str, Any]
 ) -> None:
-    """JSON and CSV of all curves."""
+    """JSON and CSV of all curves.
+
+    Parameters
+    ----------
+    panels : title -> curves.
+    path : of the files, with any ending.
+    about : where the numbers come from.
+    """
     content = {
         "provenance": dict(about),
         "panels": {

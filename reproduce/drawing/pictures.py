@@ -72,8 +72,9 @@ def montage(
     Parameters
     ----------
     image : (H, W, 3) uint8 B, G, R, what the network saw.
-    stages : per stage (P + 1, h, w); rows share a colour scale per stage.
+    stages : per stage (P + 1, h, w); all parts of a stage share a colour scale.
     names : of the columns, background included.
+    tile : width of a small picture, in pixels.
     """
     import cv2
 
@@ -187,8 +188,10 @@ def draw_people(
 
     Parameters
     ----------
+    image : (H, W, 3) uint8 B, G, R.
     belief : (h, w) over the image; 0 to 1 are the lowest and the highest colour.
-    centers : x, y of each. boxes : x, y, width, height of each; 0-based pixels.
+    centers : x, y of each person in 0-based pixels.
+    boxes : x, y, width, height of each in 0-based pixels.
     """
     import cv2
 

@@ -53,7 +53,9 @@ class ViewedPicture:
 
     Attributes
     ----------
-    title : for people. image : (H, W, 3) uint8 B, G, R.
+    title : for people.
+    image : (H, W, 3) uint8 B, G, R.
+    people : who is in it.
     """
 
     title: str

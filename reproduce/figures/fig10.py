@@ -20,7 +20,7 @@ from reproduce.benchmarks.lsp import Lsp
 from reproduce.drawing.pictures import draw_skeleton, save_png
 from reproduce.people.skeletons import Skeleton
 from reproduce.predict import joint_files
-from reproduce.records.store import read_image
+from reproduce.records.images import read_image
 from reproduce.runtime.provenance import provenance
 
 CHECKED: tuple[str, ...] = ()  # no published number belongs to it

@@ -299,7 +299,8 @@ def _array(value: Any, columns: int) -> Floats:
     return array.reshape(-1, columns) if array.size else np.zeros((0, columns))
 
 
-def _people(record: dict[str, Any], count: int) -> tuple[Other, ...]:
+def _others_in(record: dict[str, Any], count: int) -> tuple[Other, ...]:
+    """The other people of a record; jsonlab unwraps the lists of a single one."""
     if not count:
         return ()
     joints, scales = record["joint_others"], record["scale_provided_other"]
@@ -345,7 +346,7 @@ def from_record(record: dict[str, Any]) -> Annotation | None:
         objpos=objpos,
         scale=scale,
         size=(int(record["img_width"]), int(record["img_height"])),
-        others=_people(record, int(record.get("numOtherPeople", 0))),
+        others=_others_in(record, int(record.get("numOtherPeople", 0))),
         validation=bool(record["isValidation"]),
         annolist_index=int(record["annolist_index"]),
         people_index=int(record["people_index"]),

@@ -256,12 +256,13 @@ def read(
         images = {image["id"]: image for image in content["images"]}
         chosen = None if own else people_categories(content)
         entries = [
-            e
-            for e in content["annotations"]
-            if is_person(e, chosen) and any((e.get("keypoints") or [])[2::3])
+            entry
+            for entry in content["annotations"]
+            if is_person(entry, chosen) and any((entry.get("keypoints") or [])[2::3])
         ]
     people: list[tuple[Any, Other]] = []
     sizes: dict[Any, tuple[int, int]] = {}
+    folder = Path(path).parent
     for entry in entries:
         where = f"{name}: annotation {entry.get('id')}"
         with foreign.reading(where, "person of a COCO file"):
@@ -270,7 +271,6 @@ def read(
                 raise foreign.Unfit(f"its image_id {image!r} is not among the images")
             if not isinstance(images[image].get("file_name"), str):
                 raise foreign.Unfit(f"its image {image!r} has no file_name")
-            folder = Path(path).parent
             if skip_missing and not (folder / images[image]["file_name"]).exists():
                 if left_out is not None:
                     left_out.append(images[image]["file_name"])
@@ -278,6 +278,21 @@ def read(
             people.append((image, _person(entry, count)))
             if image not in sizes:
                 sizes[image] = _size(images[image], folder)
+    return _annotations(people, images, sizes)
+
+
+def _annotations(
+    people: Sequence[tuple[Any, Other]],
+    images: dict[Any, dict[str, Any]],
+    sizes: dict[Any, tuple[int, int]],
+) -> list[Annotation]:
+    """People with those who are in the same image.
+
+    Parameters
+    ----------
+    people : each with the id of their image.
+    images, sizes : what the file says of each image, and its (width, height), by id.
+    """
     by_image: dict[Any, list[int]] = {}
     for i, (image, _) in enumerate(people):
         by_image.setdefault(image, []).append(i)

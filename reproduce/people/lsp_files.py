@@ -164,7 +164,6 @@ def annotate(
     lsp: Floats,
     sizes: Sequence[tuple[int, int]],
     names: tuple[str, str] = ("lspet_dataset/images/im%05d.jpg", "lsp_dataset/images/im%04d.jpg"),
-    numbers: tuple[Sequence[int], Sequence[int]] | None = None,
 ) -> list[Annotation]:
     """The training set as the authors made it: LSPET people first, then LSP's.
 
@@ -172,8 +171,7 @@ def annotate(
     ----------
     lspet, lsp : (N, 14, 3) and (M, 14, 3) in LSP order, visible = 1.
     sizes : (width, height) of all N + M images.
-    names : path patterns.
-    numbers : image numbers, default 1, 2, ...
+    names : patterns of the images' paths, whose numbers count from 1 in each of the two.
     """
     both = np.concatenate([lspet, lsp])
     scale = scales(both)
@@ -182,8 +180,8 @@ def annotate(
     # "visible" at (0, 0)
     absent = [MPII_JOINTS.index(joint) for joint in ("pelvis", "thorax")]
     mapped[len(lspet) :, absent, 2] = 1
-    numbers = numbers or (range(1, len(lspet) + 1), range(1, len(lsp) + 1))
-    paths = [names[0] % n for n in numbers[0]] + [names[1] % n for n in numbers[1]]
+    paths = [names[0] % number for number in range(1, len(lspet) + 1)]
+    paths += [names[1] % number for number in range(1, len(lsp) + 1)]
     found = []
     for i, (path, size) in enumerate(zip(paths, sizes, strict=True)):
         visible = both[i, both[i, :, 2] == 1, :2]

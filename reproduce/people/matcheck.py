@@ -107,9 +107,10 @@ class _Walk:
             raise Unfit(f"a matrix at byte {at} is of the unknown class {what}")
         if what == _OBJECT:
             _, after = self.text(after)
-        inner = count if what == _CELL else count * (fields := self._fields(after))[0]
+        inner = count
         if what != _CELL:
-            after = fields[1]
+            fields, after = self._fields(after)
+            inner = count * fields
         if 8 * inner > len(self.data) - after or count > max(inner, _MAX_BLANK):
             raise Unfit(f"a matrix at byte {at} claims {count} entries, more than there are")
         for _ in range(inner):

@@ -196,7 +196,7 @@ def skeleton(parts: int) -> Skeleton:
     )
 
 
-_SIDES = {"left": "right", "right": "left", "l": "r", "r": "l"}
+_OTHER_SIDE = {"l": "r", "r": "l"}
 # left_x, Left x, l_x; x_left, x.l; Lx and Rx
 _BEFORE = re.compile(r"(left|right|l(?=[_\W])|r(?=[_\W]))[_\W]*(.+)", re.I)
 _AFTER = re.compile(r"(.+?)[_\W]+(left|right|l|r)", re.I)
@@ -204,8 +204,8 @@ _LETTER = re.compile(r"([LR])([A-Za-z].*)")
 
 
 def _side(name: str) -> tuple[str, str, bool]:
-    """(side, rest of the name, whether it can be nothing else) of a part; ("", "", False) for one
-    in the middle."""
+    """(letter of the side, rest of the name, whether it can be nothing else) of a part; ("", "",
+    False) for one in the middle."""
     if found := _BEFORE.fullmatch(name):
         return found[1].lower()[0], found[2].lower(), True
     if found := _AFTER.fullmatch(name):
@@ -240,12 +240,12 @@ def named(names: tuple[str, ...], *, mirrored: bool = True, where: str = "--part
     if len(set(names)) < len(names) or "" in names:
         raise CaffeCompatError(f"{where} {','.join(names)}: a name is empty or given twice")
     sides = [_side(name) for name in names]
-    place = {(side, rest): i for i, (side, rest, _) in enumerate(sides) if side}
+    place = {(letter, rest): i for i, (letter, rest, _) in enumerate(sides) if letter}
     pairs = []
-    for i, (side, rest, certain) in enumerate(sides):
-        partner = place.get((_SIDES[side], rest)) if side else None
+    for i, (letter, rest, certain) in enumerate(sides):
+        partner = place.get((_OTHER_SIDE[letter], rest)) if letter else None
         if partner is not None:
-            if side == "r":
+            if letter == "r":
                 pairs.append((i, partner))
         elif mirrored and (certain or _looks_lost(names, sides, i)):
             raise CaffeCompatError(
@@ -269,8 +269,9 @@ def _among(names: Sequence[str], pairs: Iterable[tuple[str, str]]) -> list[tuple
 def _looks_lost(names: tuple[str, ...], sides: list[tuple[str, str, bool]], index: int) -> bool:
     """Is a part called Lx, and nearly its partner is there (a typo)? Of the authors' names of three
     letters two in the wrong order still are alike: sho and soh by two thirds."""
-    side, rest, _ = sides[index]
-    others = [other for s, other, _ in sides if side and s == _SIDES[side]]
+    letter, rest, _ = sides[index]
+    across = _OTHER_SIDE.get(letter)
+    others = [other for theirs, other, _ in sides if theirs and theirs == across]
     return bool(difflib.get_close_matches(rest, others, 1, 0.65))
 
 

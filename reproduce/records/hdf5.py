@@ -12,7 +12,7 @@ file itself.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -24,10 +24,10 @@ from reproduce.people.annotation import Annotation, Other, counted_from_0, count
 from reproduce.records import layout
 from reproduce.records.joints import OneNumber, last_marked
 from reproduce.records.layout import Record
-from reproduce.records.store import LMDBStore, check_number
+from reproduce.records.store import LMDBStore, Progress, check_number
 
 FORMAT = "cpm records 1"
-Progress = Callable[[int, int], None]
+# what the file's attributes say of it
 _ABOUT = {
     "format": FORMAT,
     "coordinates": "1-based pixels (x, y), float32; joints are x, y, visible",
@@ -35,7 +35,6 @@ _ABOUT = {
     "file's bytes",
     "others": "rows others_start[i]:others_start[i+1] belong to record i",
 }
-
 
 # name -> (letters of numpy's kinds, axes); the first axis is the record or the other person
 _COLUMNS = {
@@ -55,6 +54,10 @@ _COLUMNS = {
     "others_scale": ("f", 1),
     "others_joints": ("f", 3),
 }
+# what is known of everybody in an image
+_PERSON = ("objpos", "scale", "joints")
+# types of numbers in the tables, where they are not 4-byte integers
+_KINDS = {"objpos": "f4", "scale": "f4", "joints": "f4", "validation": "u1"}
 _WHAT = "file of CPM records"
 # bytes that a text column has at least: the authors' keys and names need no more
 _TEXT_BYTES = {"key": 7, "dataset": 16}
@@ -72,7 +75,7 @@ def _columns(file: Any) -> dict[str, Any]:
     sound = len(starts) == count + 1 and starts[0] == 0 and starts[-1] <= others_count
     if not sound or (np.diff(starts) < 0).any():
         raise Unfit("'others_start' does not divide the other people among the records")
-    for name in ("objpos", "joints", "scale"):
+    for name in _PERSON:
         if len(found[f"others_{name}"]) != others_count:
             raise Unfit(f"'others_{name}' has another number of people than 'others_scale'")
         if found[f"others_{name}"].shape[1:] != found[name].shape[1:] and others_count:
@@ -220,6 +223,11 @@ def from_lmdb(
     """Write the content of an LMDB as HDF5, whole or not at all; :func:`to_lmdb_values` gives the
     same records back.
 
+    Parameters
+    ----------
+    out : the file to write.
+    progress : called with how many records are done, and how many there are.
+
     Raises
     ------
     DataError : a record that is none; target that cannot be written.
@@ -227,25 +235,7 @@ def from_lmdb(
     import h5py
 
     count = len(store)
-    rows: dict[str, list[Any]] = {
-        name: []
-        for name in (
-            "key",
-            "size",
-            "annotated_size",
-            "objpos",
-            "scale",
-            "joints",
-            "validation",
-            "annolist_index",
-            "people_index",
-            "dataset",
-            "write_number",
-            "others_objpos",
-            "others_scale",
-            "others_joints",
-        )
-    }
+    rows: dict[str, list[Any]] = {name: [] for name in _COLUMNS if name != "others_start"}
     starts = [0]
     encoded, total = False, 0
     with write_hdf5(out) as file:
@@ -261,47 +251,43 @@ def from_lmdb(
                 )
             encoded = datum.encoded
             record = store.record(i)
-            a, total = counted_from_1(record.annotation), record.total
+            total = record.total
             stored = layout.image_bytes(datum) if encoded else datum.data[:3].tobytes()
             images[i] = np.frombuffer(stored, np.uint8)
             rows["key"].append(store.reader.keys[i])
             rows["size"].append((datum.height, datum.width))
-            rows["annotated_size"].append(a.size)
-            rows["dataset"].append(a.dataset.encode())
             rows["write_number"].append(record.write_number)
-            for name in (
-                "objpos",
-                "scale",
-                "joints",
-                "validation",
-                "annolist_index",
-                "people_index",
-            ):
-                rows[name].append(getattr(a, name))
-            for other in a.others:
-                for name in ("objpos", "scale", "joints"):
-                    rows[f"others_{name}"].append(getattr(other, name))
+            _add_people(rows, counted_from_1(record.annotation))
             starts.append(len(rows["others_scale"]))
             progress(i + 1, count)
-        kinds = {
-            "objpos": "f4",
-            "scale": "f4",
-            "joints": "f4",
-            "validation": "u1",
-        }
-        for name, values in rows.items():
-            kind = kinds.get(name.removeprefix("others_"), "i4")
-            if name in _TEXT_BYTES:
-                kind = f"S{max([_TEXT_BYTES[name], *map(len, values)])}"
-            empty = {"others_objpos": (0, 2), "others_joints": (0, store.joints, 3)}.get(
-                name, (len(values),)
-            )
-            array = np.array(values, kind) if values else np.zeros(empty, kind)
-            file.create_dataset(name, data=array)
+        _write_columns(file, rows, store.joints)
         file.create_dataset("others_start", data=np.array(starts, "i8"))
         file.attrs.update(
             {**_ABOUT, "encoded": int(encoded), "total": total, "joints_per_person": store.joints}
         )
+
+
+def _add_people(rows: dict[str, list[Any]], person: Annotation) -> None:
+    """Append what is known of a person, and of the others in the image."""
+    rows["annotated_size"].append(person.size)
+    rows["dataset"].append(person.dataset.encode())
+    for name in (*_PERSON, "validation", "annolist_index", "people_index"):
+        rows[name].append(getattr(person, name))
+    for other in person.others:
+        for name in _PERSON:
+            rows[f"others_{name}"].append(getattr(other, name))
+
+
+def _write_columns(file: Any, rows: dict[str, list[Any]], joints: int) -> None:
+    """Write the tables; ``joints`` : joints per person."""
+    empty = {"others_objpos": (0, 2), "others_joints": (0, joints, 3)}
+    for name, values in rows.items():
+        kind = _KINDS.get(name.removeprefix("others_"), "i4")
+        if name in _TEXT_BYTES:
+            kind = f"S{max([_TEXT_BYTES[name], *map(len, values)])}"
+        shape = empty.get(name, (len(values),))
+        array = np.array(values, kind) if values else np.zeros(shape, kind)
+        file.create_dataset(name, data=array)
 
 
 def to_lmdb_values(store: HDF5Store) -> Iterable[tuple[bytes, bytes | bytearray]]:

@@ -259,11 +259,8 @@ def _encode_one(job: tuple[str, Annotation, int, int, bool]) -> tuple[int, bytes
         if jpeg:
             height, width = layout.pad_narrow(read_image(path)).shape[:2]
             stored = Path(path).read_bytes()
-            return (
-                number,
-                layout.encode_stored(annotation, stored, (height, width), number, total),
-                "",
-            )
+            value = layout.encode_stored(annotation, stored, (height, width), number, total)
+            return number, value, ""
         return number, layout.encode(annotation, read_image(path), number, total), ""
     except (DataError, OSError) as error:
         return number, b"", str(error)
@@ -339,26 +336,11 @@ def _export(
     # a killed process loses nothing without sync; the disk is synced once, before the database gets
     # its name
     env = lmdb.open(str(partial), map_size=size, sync=False, metasync=False)
-    bad = ""
     try:
-        transaction = env.begin(write=True)
-        for number, value, error in _results(jobs, workers):
-            if error and not skip_bad:
-                bad = f"record {number} of {made.total}: {error}"
-                done = number
-                break
-            if error:
-                skipped.append(f"record {number}: {error}")
-            else:
-                _append(transaction, b"%07d" % number, value)
-            if (number + 1) % COMMIT_EVERY == 0:
-                _commit(transaction, partial, number + 1, skipped)
-                transaction = env.begin(write=True)
-            elif (number + 1) % _TRANSACTION == 0:
-                transaction.commit()
-                transaction = env.begin(write=True)
-            progress(number + 1, made.total)
-        _commit(transaction, partial, done if bad else made.total, skipped)
+        results = _results(jobs, workers)
+        bad, done = _write_records(
+            env, results, partial, made.total, skipped, skip_bad=skip_bad, progress=progress
+        )
         env.sync(True)
     except lmdb.Error as error:
         raise DataError(f"{partial}: cannot be written: {error}") from None
@@ -373,6 +355,50 @@ def _export(
         raise DataError(why)
     _finish(partial, target)
     return skipped
+
+
+def _write_records(
+    env: Any,
+    results: Iterable[tuple[int, bytes | bytearray, str]],
+    partial: Path,
+    total: int,
+    skipped: list[str],
+    *,
+    skip_bad: bool,
+    progress: Progress,
+) -> tuple[str, int]:
+    """Write encoded records in order, and note now and then how many are safe.
+
+    Parameters
+    ----------
+    results : number, value and error of each record that is left.
+    total : how many records there will be.
+    skipped : takes what is left out, and why.
+
+    Returns
+    -------
+    What is wrong with the record that it stopped at, "" where it did not; how many records are
+    done.
+    """
+    bad, done = "", total
+    transaction = env.begin(write=True)
+    for number, value, error in results:
+        if error and not skip_bad:
+            bad, done = f"record {number} of {total}: {error}", number
+            break
+        if error:
+            skipped.append(f"record {number}: {error}")
+        else:
+            _append(transaction, b"%07d" % number, value)
+        if (number + 1) % COMMIT_EVERY == 0:
+            _commit(transaction, partial, number + 1, skipped)
+            transaction = env.begin(write=True)
+        elif (number + 1) % _TRANSACTION == 0:
+            transaction.commit()
+            transaction = env.begin(write=True)
+        progress(number + 1, total)
+    _commit(transaction, partial, done, skipped)
+    return bad, done
 
 
 def _remove_empty(partial: Path, done: int) -> None:

@@ -13,11 +13,11 @@ Job = TypeVar("Job")
 Result = TypeVar("Result")
 
 
-def prefetch(
-    work: Callable[[Job], Result], jobs: Iterable[Job], workers: int, ahead: int = 3
-) -> Iterator[Result]:
-    """``work(job)`` for each job, in order, up to ``ahead`` jobs per worker before they are asked
-    for.
+_AHEAD = 3  # jobs of each worker that are begun before anybody asks for their results
+
+
+def prefetch(work: Callable[[Job], Result], jobs: Iterable[Job], workers: int) -> Iterator[Result]:
+    """``work(job)`` for each job, in order, some jobs before they are asked for.
 
     Parameters
     ----------
@@ -37,7 +37,7 @@ def prefetch(
         waiting: deque[Future[Result]] = deque()
         for job in jobs:
             waiting.append(pool.submit(work, job))
-            if len(waiting) > workers * ahead:
+            if len(waiting) > workers * _AHEAD:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
