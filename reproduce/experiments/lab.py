@@ -37,6 +37,7 @@ from reproduce.runtime.progress import progress
 from reproduce.runtime.provenance import provenance
 
 if TYPE_CHECKING:
+    from caffe_compat.training.solver import Solver
     from reproduce.benchmarks.benchmark import Benchmark
     from reproduce.predict.predictor import Predictor
     from reproduce.predict.protocol import Protocol
@@ -53,10 +54,15 @@ class Lab:
 
     Parameters
     ----------
+    profile : how large everything is.
     data : folder with lsp/ and lspet/.
     work : trainings and records.
     results : what was measured, one file per experiment.
+    say : gets lines for people.
+    device : where networks are tested.
+    workers : processes that make samples, and inputs for the tests.
     command : of ``cpm-reproduce`` that made it, for the record.
+    group : the processes that train together.
     """
 
     profile: Profile
@@ -297,6 +303,15 @@ class Lab:
         before: list[str],
         histograms: dict[str, Any],
     ) -> bool:
+        """Run one of an experiment's trainings, or go on with it; False when it was interrupted.
+
+        Parameters
+        ----------
+        folder : of the experiment.
+        suffix : of the training's files.
+        before : suffixes of the trainings before it; the last one's weights are taken.
+        histograms : takes the gradients' histograms, by iteration.
+        """
         from caffe_compat import read_weights
         from reproduce.samples.schedule import Order
         from reproduce.train import run
@@ -310,9 +325,8 @@ class Lab:
             return True
         weights = None
         if before:
-            weights = read_weights(
-                folder / "snap" / f"pose{before[-1]}_iter_{experiment.iterations}.caffemodel"
-            )
+            previous = f"pose{before[-1]}_iter_{experiment.iterations}.caffemodel"
+            weights = read_weights(folder / "snap" / previous)
         elif experiment.after:
             weights = read_weights(self.weights_of(experiment.after))
         group = self.group
@@ -332,14 +346,7 @@ class Lab:
             self.say(f"going on from {state.name}")
         solver.wrap(group.wrap)
         if experiment.gradients:
-            marks = {max(0, round(m * experiment.iterations) - 1) for m in MARKS}
-
-            def look(iteration: int, found: Iterator[tuple[str, Any]]) -> None:
-                if iteration in marks:
-                    histograms[str(iteration)] = {name: _magnitudes(g) for name, g in found}
-                    write_json(gradients, histograms, indent=None)
-
-            solver.on_gradients = look
+            _keep_gradients(solver, experiment.iterations, histograms, gradients)
         with open_to_append(folder / "snap" / f"pose{suffix}_log.jsonl") as log:
             return run.run(solver, log=log if group.first else None, say=self.say, group=group)
 
@@ -463,6 +470,21 @@ class Lab:
         )
 
 
+def _keep_gradients(
+    solver: Solver, iterations: int, histograms: dict[str, Any], path: Path
+) -> None:
+    """Let a solver put histograms of its gradients into ``histograms``, and into a file, at some
+    moments of its training."""
+    moments = {max(0, round(mark * iterations) - 1) for mark in MARKS}
+
+    def look(iteration: int, found: Iterator[tuple[str, Any]]) -> None:
+        if iteration in moments:
+            histograms[str(iteration)] = {name: _magnitudes(g) for name, g in found}
+            write_json(path, histograms, indent=None)
+
+    solver.on_gradients = look
+
+
 def _magnitudes(gradient: Any) -> list[int]:
     """Histogram of log10 |g| over :data:`BINS`; the first and the last bin have what lies beyond
     them, zeros too."""
@@ -473,15 +495,14 @@ def _magnitudes(gradient: Any) -> list[int]:
 
 def _json(content: Mapping[str, Any]) -> str:
     """A line for each entry: readable, and lists of numbers do not fill the screen."""
-    inner = {
-        key: "{\n"
-        + ",\n".join(f"  {json.dumps(k)}: {json.dumps(v)}" for k, v in value.items())
-        + "\n }"
-        if isinstance(value, Mapping) and value
-        else json.dumps(value)
-        for key, value in content.items()
-    }
-    return "{\n" + ",\n".join(f" {json.dumps(k)}: {v}" for k, v in inner.items()) + "\n}\n"
+    lines = []
+    for key, value in content.items():
+        text = json.dumps(value)
+        if isinstance(value, Mapping) and value:
+            inner = [f"  {json.dumps(k)}: {json.dumps(v)}" for k, v in value.items()]
+            text = "{\n" + ",\n".join(inner) + "\n }"
+        lines.append(f" {json.dumps(key)}: {text}")
+    return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
 def _log(path: Path) -> list[dict[str, Any]]:

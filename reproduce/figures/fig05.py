@@ -235,16 +235,10 @@ def _compose(
     figure, axes = plt.subplots(
         len(marks), len(places), figsize=(width, height), squeeze=False, sharex=True, sharey="row"
     )
+    shown_layers = [layers[place] for place in places]
     for (label, runs), colour in zip(kept.items(), _COLOURS, strict=False):
         for row, mark in zip(axes, marks, strict=True):
-            found = _layers(runs, str(mark))
-            for axis, place in zip(row, places, strict=True):
-                counts = np.asarray(found.get(layers[place], np.zeros(len(BINS) - 1)), np.float64)
-                share = 100 * counts / max(1.0, counts.sum())
-                axis.fill_between(
-                    _CENTRES, share, step="mid", color=colour, alpha=0.35, linewidth=0
-                )
-                axis.step(_CENTRES, share, where="mid", color=colour, linewidth=0.9, label=label)
+            _draw_histograms(row, _layers(runs, str(mark)), shown_layers, label, colour)
     for axis in axes.ravel():
         # every bin is shown, also the lowest one with the gradients that are exactly 0
         axis.set_xlim(float(BINS[0]), float(BINS[-1]))
@@ -277,3 +271,18 @@ def _compose(
     # the title's own room is added to this
     figure.tight_layout(rect=(0, 0, 1, 1 - (0.4 if narrow else 0.25) / height), w_pad=0.3)
     return figure
+
+
+def _draw_histograms(
+    axes: Sequence[Any],
+    histograms: Mapping[str, Sequence[int]],
+    layers: Sequence[str],
+    label: str,
+    colour: str,
+) -> None:
+    """The histograms of some layers, a panel for each, in percent of a layer's weights."""
+    for axis, layer in zip(axes, layers, strict=True):
+        counts = np.asarray(histograms.get(layer, np.zeros(len(_CENTRES))), np.float64)
+        share = 100 * counts / max(1.0, counts.sum())
+        axis.fill_between(_CENTRES, share, step="mid", color=colour, alpha=0.35, linewidth=0)
+        axis.step(_CENTRES, share, where="mid", color=colour, linewidth=0.9, label=label)

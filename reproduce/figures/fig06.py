@@ -209,36 +209,7 @@ def make(
     ----------
     data : folder with released predictions, which panel (a) shows beside ours.
     """
-    panels: dict[str, list[Curve]] = {}
-    versus = {
-        f"our network, {stages} stages": verdicts.seeds_of(results, f"joint-{stages}"),
-        f"our Pose Machine, {stages} stages": verdicts.seeds_of(results, f"pose-machine-{stages}"),
-    }
-    if all(versus.values()):
-        ours = [Curve(label, *verdicts.curve(runs)) for label, runs in versus.items()]
-        panels["(a) against the Pose Machine"] = ours + (
-            _released(data) if data is not None else []
-        )
-    marks = {}
-    if all(versus.values()):
-        total = check.published()["lsp"]["total"][0]
-        marks[next(iter(panels))] = [
-            Mark(0.2, total, f"the paper: LSP model, 6 stages  {total:.1f}")
-        ]
-    schemes = {
-        label: verdicts.seeds_of(results, name.format(stages)) for label, name in SCHEMES.items()
-    }
-    if any(schemes.values()):
-        panels[f"(b) training schemes, {stages} stages"] = [
-            Curve(label, *verdicts.curve(runs)) for label, runs in schemes.items() if runs
-        ]
-    counts = {t: verdicts.seeds_of(results, f"joint-{t}") for t in range(1, 7)}
-    if any(counts.values()):
-        panels["(c) number of stages"] = [
-            Curve(f"{t} stage{'s' if t > 1 else ''}", *verdicts.curve(runs))
-            for t, runs in counts.items()
-            if runs
-        ]
+    panels, marks = _panels(results, stages, data)
     if not panels:
         return []
     path = out / "fig06"
@@ -255,3 +226,36 @@ def make(
         marks=marks,
     )
     return files_of(path)
+
+
+def _panels(
+    results: Mapping[str, Result], stages: int, data: Path | None
+) -> tuple[dict[str, list[Curve]], dict[str, list[Mark]]]:
+    """The panels that there are results for, and the published numbers in them."""
+    panels: dict[str, list[Curve]] = {}
+    marks: dict[str, list[Mark]] = {}
+    versus = {
+        f"our network, {stages} stages": verdicts.seeds_of(results, f"joint-{stages}"),
+        f"our Pose Machine, {stages} stages": verdicts.seeds_of(results, f"pose-machine-{stages}"),
+    }
+    if all(versus.values()):
+        panel = "(a) against the Pose Machine"
+        ours = [Curve(label, *verdicts.curve(runs)) for label, runs in versus.items()]
+        panels[panel] = ours + (_released(data) if data is not None else [])
+        total = check.published()["lsp"]["total"][0]
+        marks[panel] = [Mark(0.2, total, f"the paper: LSP model, 6 stages  {total:.1f}")]
+    schemes = {
+        label: verdicts.seeds_of(results, name.format(stages)) for label, name in SCHEMES.items()
+    }
+    if any(schemes.values()):
+        panels[f"(b) training schemes, {stages} stages"] = [
+            Curve(label, *verdicts.curve(runs)) for label, runs in schemes.items() if runs
+        ]
+    counts = {t: verdicts.seeds_of(results, f"joint-{t}") for t in range(1, 7)}
+    if any(counts.values()):
+        panels["(c) number of stages"] = [
+            Curve(f"{t} stage{'s' if t > 1 else ''}", *verdicts.curve(runs))
+            for t, runs in counts.items()
+            if runs
+        ]
+    return panels, marks

@@ -111,12 +111,12 @@ def rises_then_stays(steps: Sequence[tuple[float, float]], top: int, limit: floa
     return together([*rising, *staying])
 
 
-def all_fall(ratios: Sequence[float], slack: float = 1.1) -> Verdict:
+def all_fall(ratios: Sequence[float]) -> Verdict:
     """Rule for "falls in all": every ratio of after to before is below 1.
 
-    A ratio above ``slack`` contradicts; one that is not a number decides nothing.
+    A growth by more than a tenth contradicts; a ratio that is not a number decides nothing.
     """
-    if any(ratio > slack for ratio in ratios):
+    if any(ratio > 1.1 for ratio in ratios):
         return "contradicted"
     fall = all(ratio < 1 for ratio in ratios)
     return "confirmed" if fall and ratios else "undecided"
@@ -242,29 +242,25 @@ def text_of(runs: Sequence[Result], threshold: float = 0.2) -> str:
     return f"{np.mean(values):.1f}{spread}"
 
 
-def last_rise(runs: Sequence[Result], threshold: float = 0.2) -> float:
-    """By how many points the PCK rose from the snapshot before to the last one; nan where that was
-    not scored."""
-    return float(np.mean([r.at(threshold) - r.earlier_at(threshold) for r in runs]))
+def last_rise(runs: Sequence[Result]) -> float:
+    """By how many points the PCK@0.2 rose from the snapshot before to the last one; nan where that
+    was not scored."""
+    return float(np.mean([r.at(0.2) - r.earlier_at(0.2) for r in runs]))
 
 
-def _before(runs: Sequence[Result], threshold: float) -> float:
-    """PCK of the snapshot before the last one; trees have none and count as they are."""
-    now_or_before = [
-        r.at(threshold) if r.machine is not None else r.earlier_at(threshold) for r in runs
-    ]
+def _before(runs: Sequence[Result]) -> float:
+    """PCK@0.2 of the snapshot before the last one; trees have none and count as they are."""
+    now_or_before = [r.at(0.2) if r.machine is not None else r.earlier_at(0.2) for r in runs]
     return float(np.mean(now_or_before))
 
 
-def turned(
-    results: Mapping[str, Result], groups: Mapping[str, Sequence[Result]], threshold: float = 0.2
-) -> list[str]:
-    """Pairs of networks that differ by more than their margin, and stood the other way round at the
-    snapshot before the last one: ``a above b`` as they stood."""
+def turned(results: Mapping[str, Result], groups: Mapping[str, Sequence[Result]]) -> list[str]:
+    """Pairs of networks whose PCK@0.2 differs by more than their margin, and that stood the other
+    way round at the snapshot before the last one: ``a above b`` as they stood."""
     found = []
     for one, other in itertools.permutations(groups, 2):
-        now, edge = lead(results, groups[one], groups[other], threshold)
-        before = _before(groups[one], threshold) - _before(groups[other], threshold)
+        now, edge = lead(results, groups[one], groups[other])
+        before = _before(groups[one]) - _before(groups[other])
         if now > edge and before < 0:
             found.append(f"{other} above {one}")
     return found
@@ -274,15 +270,12 @@ def steady(
     verdict: Verdict,
     results: Mapping[str, Result],
     groups: Mapping[str, Sequence[Result]],
-    threshold: float = 0.2,
 ) -> Verdict:
     """The verdict, or "undecided" where the snapshot before the last one had another order."""
-    return "undecided" if turned(results, groups, threshold) else verdict
+    return "undecided" if turned(results, groups) else verdict
 
 
-def order_text(
-    results: Mapping[str, Result], groups: Mapping[str, Sequence[Result]], threshold: float = 0.2
-) -> str:
+def order_text(results: Mapping[str, Result], groups: Mapping[str, Sequence[Result]]) -> str:
     """Whether the order of networks was the same at the snapshot before the last one; differences
     within their margin are no order."""
     trained = [r for runs in groups.values() for r in runs if r.machine is None]
@@ -291,7 +284,7 @@ def order_text(
         return "the snapshots before the last were not all scored"
     moments = {r.iterations - e.iteration for r, e in zip(trained, earlier, strict=True) if e}
     moment = f"{' or '.join(f'{n:,}' for n in sorted(moments))} iterations before the end"
-    others = turned(results, groups, threshold)
+    others = turned(results, groups)
     if not others:
         return f"the order was the same {moment}"
     return f"the order was another one {moment}: {', '.join(others)}"

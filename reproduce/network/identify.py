@@ -29,6 +29,9 @@ class Released:
 
     Attributes
     ----------
+    id, name : its number and its short name, either of which ``--model`` takes.
+    title : what it is, for people.
+    file, prototxt : names of the authors' files.
     stages, parts, parameters : of the network; the person network has no parts.
     front : the architecture, "cpm" or "vgg" (:class:`reproduce.network.netgen.CPMConfig`).
     demo_range : smallest and largest size of the person in the input that the authors' MATLAB demo
@@ -133,7 +136,7 @@ def released() -> tuple[Released, ...]:
 
 def embedded() -> Path:
     """The weight file of the network that comes with the package."""
-    return models_folder() / str(_released_toml()["embedded"]) / "pose.caffemodel"
+    return models_folder() / str(_released_toml()["embedded"]) / _EMBEDDED_WEIGHTS
 
 
 def how_to_get() -> str:

@@ -180,7 +180,10 @@ class DataConfig:
 class _Builder:
     """Layers of a net.
 
-    ``supervised`` : stages that have a loss. ``frozen`` : the stages up to this one do not learn.
+    Parameters
+    ----------
+    supervised : stages that have a loss.
+    frozen : the stages up to this one do not learn.
     """
 
     def __init__(self, config: CPMConfig, supervised: Sequence[int] = (), frozen: int = 0) -> None:
@@ -306,9 +309,12 @@ class _Builder:
                 blob = self.conv_relu(f"conv{b}_{i}", blob, channels, 3, 1)
             if b <= _POOLS:
                 blob = self.pool(f"pool{b}_stage1", blob, method=_MAX, kernel=2, stride=2)
-        last, done = (len(c.blocks), c.blocks[-1][1]) if len(c.blocks) > _POOLS else (_POOLS + 1, 0)
+        # these are numbered on from a block without a pool, or else as a block of their own
+        number, done = _POOLS + 1, 0
+        if len(c.blocks) > _POOLS:
+            number, done = len(c.blocks), c.blocks[-1][1]
         for i, channels in enumerate(c.front_convs, done + 1):
-            blob = self.conv_relu(f"conv{last}_{i}_CPM", blob, channels, 3, 1)
+            blob = self.conv_relu(f"conv{number}_{i}_CPM", blob, channels, 3, 1)
         return blob
 
     def vgg_first_stage(self, features: str, train: bool) -> str:
@@ -450,12 +456,11 @@ def plan(config: CPMConfig, data: DataConfig, scheme: Scheme) -> dict[str, NetSp
     -------
     Suffix of the file names ("" for a joint net, "_stage1" ...) and definition.
     """
-    last = range(1, config.stages + 1)
     if scheme == "no-supervision":
         return {"": train_test(config, data, supervised=[config.stages])}
     nets = {}
     if scheme in ("stage-wise", "fine-tuned"):
-        for stage in last:
+        for stage in range(1, config.stages + 1):
             part = replace(config, stages=stage)
             # stage 1 alone uses everybody's labels, a later stage the own person's
             nets[f"_stage{stage}"] = train_test(part, data, supervised=[stage], frozen=stage - 1)

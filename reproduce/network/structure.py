@@ -254,7 +254,7 @@ def find_machine(graph: Graph) -> Machine | None:
     features = [value for stage in chain for value in stage.features]
     if any(value.comes_from(maps) for value in features for maps in beliefs):
         return None
-    if sum(v.type == "Convolution" and first.comes_from(v) for v in flow.values) < 1:
+    if not any(value.type == "Convolution" and first.comes_from(value) for value in flow.values):
         return None
     centres = {source for stage in chain for value in stage.centres for source in value.sources}
     inputs = {flow.pieces[source].number for source in first.sources}

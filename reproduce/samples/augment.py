@@ -39,7 +39,7 @@ BORDER = 128
 _MAX_SIDE = 30000  # of the enlarged image: OpenCV's fixed-point coordinates have 16 bits
 Image = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
-_F = np.float32
+_F = np.float32  # what the original computes with
 
 
 @dataclass(frozen=True)
@@ -155,6 +155,8 @@ class Scene:
     Attributes
     ----------
     objpos : (2,) centre of the person to train on.
+    scale : that person's height / 200 px.
+    people : everybody's parts.
     others : (N, 2) the other people's centres.
     """
 
@@ -176,7 +178,15 @@ class Scene:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What the dice decided for one sample."""
+    """What the dice decided for one sample.
+
+    Attributes
+    ----------
+    scale_multiplier : of the person's size.
+    degree : of the rotation.
+    x_offset, y_offset : of the crop's middle from the person's, in pixels of the network's input.
+    flip : is it a mirror image?
+    """
 
     scale_multiplier: float
     degree: float
@@ -197,6 +207,7 @@ class Sample:
     label_1st : the same of everybody.
     pixels : (Y, X, 3) uint8 that ``data`` was made from.
     scene : everybody in the coordinates of the crop.
+    choice : what the dice decided.
     """
 
     data: Floats
@@ -290,9 +301,8 @@ def roll(settings: Settings, dice: Dice, table: tuple[float, bool] | None = None
     """
     multiplier = _F(1)
     if dice.roll() <= _F(settings.scale_prob):
-        multiplier = (_F(settings.scale_max) - _F(settings.scale_min)) * dice.roll() + _F(
-            settings.scale_min
-        )
+        least, most = _F(settings.scale_min), _F(settings.scale_max)
+        multiplier = (most - least) * dice.roll() + least
     if table is None:
         # the constant 0.5 makes this a double product, rounded once (unlike the scale, all float)
         degree = _F((float(dice.roll()) - 0.5) * 2 * float(_F(settings.max_rotate_degree)))
@@ -459,10 +469,8 @@ def _rotate_and_crop(
     scene = scene.map(rotate)
     x, y = settings.crop_size_x, settings.crop_size_y
     # OpenCV converts a float point to an integer one by rounding, halves to even
-    cx, cy = (
-        int(np.rint(scene.objpos[0])) + choice.x_offset,
-        int(np.rint(scene.objpos[1])) + choice.y_offset,
-    )
+    cx = int(np.rint(scene.objpos[0])) + choice.x_offset
+    cy = int(np.rint(scene.objpos[1])) + choice.y_offset
     left, top = cx - x // 2, cy - y // 2
     pixels = np.full((y, x, 3), BORDER, np.uint8)
     x0, x1 = max(0, left), min(width, left + x)

@@ -84,9 +84,8 @@ class Schedule:
                 generator = np.random.Generator(np.random.Philox(key=[self.order.seed, epoch]))
                 self._permutation = epoch, generator.permutation(self.count)
             place = int(self._permutation[1][place])
-        return SampleJob(
-            number, place, epoch, self._caffe_choice(number) if self.order.dice == "caffe" else None
-        )
+        choice = self._caffe_choice(number) if self.order.dice == "caffe" else None
+        return SampleJob(number, place, epoch, choice)
 
     def _caffe_choice(self, number: int) -> Augmentation:
         """rand() is one sequence over all samples: those before ``number`` must roll first."""
@@ -163,9 +162,7 @@ class SampleMaker:
         )
         if self.tables:
             degree, flip = self.tables.entry(record.write_number, job.epoch)
-            choice = Augmentation(
-                choice.scale_multiplier, degree, choice.x_offset, choice.y_offset, flip
-            )
+            choice = replace(choice, degree=degree, flip=flip)
         return augment(record.image, record.annotation, self.settings, choice)
 
     def batch(self, jobs: list[SampleJob]) -> Batch:
@@ -281,6 +278,7 @@ class CPMSource:
     ----------
     maker : makes samples.
     size : batch size of this process.
+    order : how samples follow each other.
     workers : processes; 0 makes them when asked.
     start_method : "fork" or "spawn"; default: the platform's.
     """
@@ -294,13 +292,8 @@ class CPMSource:
         workers: int = 0,
         start_method: str | None = None,
     ) -> None:
-        self.maker, self.size, self.order, self.workers, self.start_method = (
-            maker,
-            size,
-            order,
-            workers,
-            start_method,
-        )
+        self.maker, self.size, self.order = maker, size, order
+        self.workers, self.start_method = workers, start_method
         self._schedule = Schedule(len(maker.store), maker.settings, order)
         self._iterator: Iterator[Batch | CaffeCompatError] | None = None
         self._expected = -1
@@ -368,6 +361,8 @@ def source_for(
     Parameters
     ----------
     root : folder that the layer's ``source`` counts from.
+    order : how samples follow each other; default: as in Caffe, with its dice.
+    workers : processes that make samples; 0 makes them when asked.
     data : record file to read instead of ``source``.
     parts : names of the parts, where they are not the authors'; left and right are told by them.
 
@@ -383,17 +378,12 @@ def source_for(
             f"{len(parts)} parts are named, the definition has num_parts {settings.num_parts}",
             "num_parts",
         )
-    if (
-        not parts
-        and settings.flip_prob > 0
-        and settings.transform_body_joint
-        and settings.num_parts
-        and not known(settings.num_parts)
-    ):
+    mirrored = settings.flip_prob > 0 and settings.transform_body_joint and settings.num_parts
+    if mirrored and not parts and not known(settings.num_parts):
         raise layer.error(
             f"left and right of {settings.num_parts} parts are not known, mirror images would "
-            "mix them up: name the parts "
-            "(cpm-train --parts left_shoulder,right_shoulder,...) or set flip_prob: 0",
+            "mix them up: name the parts (cpm-train --parts left_shoulder,right_shoulder,...) or "
+            "set flip_prob: 0",
             "flip_prob",
         )
     settings = replace(settings, parts=parts, in_training=layer.phase == TRAIN)

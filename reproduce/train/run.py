@@ -41,10 +41,13 @@ class Options:
     ----------
     data : record file instead of the one that the definition names.
     workers : processes that make samples.
+    device : where to train.
     amp : "" or "bf16".
+    compile : run the network through ``torch.compile``.
     warmup : iterations over which the rate rises linearly at the start (not a thing of Caffe's; 0 =
         none).
     max_iter : instead of the definition's.
+    order : how samples follow each other.
     parts : names of the parts, where they are not the authors'.
     snapshot_parts : the same, as the snapshot has them that a training goes on from; for
         definitions that name none.
@@ -125,19 +128,10 @@ def make_solver(
     CaffeCompatError : definition, data or weights that cannot be used.
     """
     if options.max_iter is not None:
-        message = type(spec.message)()
-        message.CopyFrom(spec.message)
-        message.max_iter = options.max_iter
-        spec = SolverSpec(message, spec.file, spec.lines)
+        spec = _with_length(spec, options.max_iter)
     sources: dict[str, BatchSource] = {}
     definition, state = train_definition(spec, root)
-    told = part_names.in_name(definition.name)
-    parts = options.parts or told or options.snapshot_parts
-    if told and parts != told:
-        raise SolverError(
-            f"--parts: {', '.join(parts)} are asked for, but the definition names its parts "
-            f"{', '.join(told)}: leave --parts out, or correct the name in the definition"
-        )
+    parts = _parts(definition, options)
     network = part_names.with_parts(definition.name, parts) if parts else definition.name
     for layer in definition.filter(TRAIN, state.level, state.stages).layers:
         if layer.type == "CPMData":
@@ -177,6 +171,31 @@ def make_solver(
 
         made.wrap(lambda module: torch.compile(module))  # type: ignore[arg-type, return-value]
     return made
+
+
+def _with_length(spec: SolverSpec, max_iter: int) -> SolverSpec:
+    """A solver's definition with another ``max_iter``."""
+    message = type(spec.message)()
+    message.CopyFrom(spec.message)
+    message.max_iter = max_iter
+    return SolverSpec(message, spec.file, spec.lines)
+
+
+def _parts(definition: NetSpec, options: Options) -> tuple[str, ...]:
+    """Names of the parts; none where they are the authors'.
+
+    Raises
+    ------
+    SolverError : the options ask for other names than the definition tells.
+    """
+    told = part_names.in_name(definition.name)
+    parts = options.parts or told or options.snapshot_parts
+    if told and parts != told:
+        raise SolverError(
+            f"--parts: {', '.join(parts)} are asked for, but the definition names its parts "
+            f"{', '.join(told)}: leave --parts out, or correct the name in the definition"
+        )
+    return parts
 
 
 def _mixes_sides(settings: Settings) -> bool:
@@ -268,6 +287,8 @@ class Progress:
 
     Attributes
     ----------
+    iteration : counted from 0.
+    loss : mean over the last ``average_loss`` iterations.
     losses : of each stage, this iteration.
     rate : learning rate.
     speed : samples per second since the last line.
@@ -336,10 +357,10 @@ def run(
             with contextlib.suppress(TargetError):
                 say(f"snapshot {solver.snapshot()[0]}")
         raise
-    m = solver.spec.message
-    finished = solver.iteration >= m.max_iter
-    written = m.snapshot and solver.iteration % m.snapshot == 0
-    if group.first and not written and (not finished or m.snapshot_after_train):
+    settings = solver.spec.message
+    finished = solver.iteration >= settings.max_iter
+    written = settings.snapshot and solver.iteration % settings.snapshot == 0
+    if group.first and not written and (not finished or settings.snapshot_after_train):
         model, _ = solver.snapshot()
         say(f"snapshot {model}")
     if finished:
@@ -372,27 +393,27 @@ def _append(log: IO[str], report: Progress) -> None:
 def _reports(
     solver: Solver, interrupted: Interrupted, group: Group, say: Callable[[str], None]
 ) -> Iterator[Progress]:
-    m = solver.spec.message
+    settings = solver.spec.message
     first = next((shape[0] for shape in solver.feed.shapes.values() if shape), 1)
-    batch = first * m.iter_size * group.world
+    batch = first * settings.iter_size * group.world
     since, count = time.monotonic(), 0
     # all processes end between the same two iterations, whoever got the signal
-    while solver.iteration < m.max_iter and not group.any(interrupted.asked):
+    while solver.iteration < settings.max_iter and not group.any(interrupted.asked):
         if (
-            m.test_interval
-            and solver.iteration % m.test_interval == 0
-            and (solver.iteration or m.test_initialization)
+            settings.test_interval
+            and solver.iteration % settings.test_interval == 0
+            and (solver.iteration or settings.test_initialization)
         ):
             _test(solver, say)
         done = solver.step()
         count += batch
-        if m.display and done.iteration % m.display == 0:
+        if settings.display and done.iteration % settings.display == 0:
             now = time.monotonic()
             speed = count / max(now - since, 1e-9)
             since, count = now, 0
-            left = (m.max_iter - solver.iteration) * batch / speed
+            left = (settings.max_iter - solver.iteration) * batch / speed
             yield _report(done, group, speed, left)
-        if group.first and m.snapshot and solver.iteration % m.snapshot == 0:
+        if group.first and settings.snapshot and solver.iteration % settings.snapshot == 0:
             model, _ = solver.snapshot()
             say(f"snapshot {model}")
 
