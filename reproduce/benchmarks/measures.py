@@ -179,17 +179,14 @@ def pcp(
     """
     found = []
     for stick in sticks:
-        pa, pb, ga, gb = (
-            points[:, [names.index(joint) for joint in end]].mean(1)
-            for points in (prediction, truth)
-            for end in (stick.first, stick.second)
-        )
+        first = [names.index(joint) for joint in stick.first]
+        second = [names.index(joint) for joint in stick.second]
+        true_first, true_second = truth[:, first].mean(1), truth[:, second].mean(1)
         with np.errstate(divide="ignore", invalid="ignore"):
-            length = np.linalg.norm(ga - gb, axis=1)
-            worst = (
-                np.maximum(np.linalg.norm(pa - ga, axis=1), np.linalg.norm(pb - gb, axis=1))
-                / length
-            )
+            miss_first = np.linalg.norm(prediction[:, first].mean(1) - true_first, axis=1)
+            miss_second = np.linalg.norm(prediction[:, second].mean(1) - true_second, axis=1)
+            length = np.linalg.norm(true_first - true_second, axis=1)
+            worst = np.maximum(miss_first, miss_second) / length
         found.append(worst[np.isfinite(length)])
     counted = np.array([len(worst) for worst in found])
     hits = np.array([[(worst <= t).sum() for worst in found] for t in thresholds])

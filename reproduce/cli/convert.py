@@ -38,14 +38,8 @@ _ENDINGS = {
     "onnx": ".onnx",
 }
 
-_BY_ENDING = {
-    ".safetensors": "safetensors",
-    ".pth": "pth",
-    ".npz": "npz",
-    ".caffemodel": "caffemodel",
-    ".h5": "h5",
-    ".onnx": "onnx",
-}
+# the last suffix of a name is enough to tell the format
+_BY_ENDING = {Path(f"model{ending}").suffix: name for name, ending in _ENDINGS.items()}
 _TOLERANCE = 1e-4
 _TOLD = ("left out", "unused", "mismatch", "missing")  # statuses whose reason is printed
 

@@ -95,10 +95,8 @@ def _warn_other_annotation(
     "--norm",
     type=NameOf("norm", _norm_names),
     help="What an error is divided by: torso = left shoulder to right hip (LSP, FLIC), "
-    "prediction = the same of the "
-    "prediction, head = head segment (MPII: 0.6 of the head box), box = torso box (FLIC), pdj = "
-    "right shoulder to "
-    "left hip (FLIC).",
+    "prediction = the same of the prediction, head = head segment (MPII: 0.6 of the head box), "
+    "box = torso box (FLIC), pdj = right shoulder to left hip (FLIC).",
 )
 @click.option(
     "--base",
@@ -175,19 +173,12 @@ def main(
         if len(benchmark.annotations) > 1:
             _warn_other_annotation(path, kind, predicted, benchmark)
         for threshold in thresholds.tolist():
-            rows.append(
-                {
-                    "predictions": path,
-                    **({"threshold": threshold} if len(thresholds) > 1 else {}),
-                    **{
-                        name: round(of_table.group(joints, threshold), 2)
-                        for name, joints in groups.items()
-                        if of_table.has(joints)
-                    },
-                    "total": round(float(of_table.total[of_table.at(threshold)]), 2),
-                    "auc": round(result.auc, 2),
-                }
-            )
+            row: dict[str, object] = {"predictions": path}
+            if len(thresholds) > 1:
+                row["threshold"] = threshold
+            row |= _scores(of_table, groups, threshold)
+            row["auc"] = round(result.auc, 2)
+            rows.append(row)
     if len({tuple(row) for row in rows}) > 1:
         raise CaffeCompatError(
             "the files hold different joints and do not fit into one table; score them one by one"
@@ -208,6 +199,19 @@ def main(
             _title(benchmark, called, kind, by),
             rows,
         )
+
+
+def _scores(
+    result: EvalResult, groups: Mapping[str, tuple[str, ...]], threshold: float
+) -> dict[str, float]:
+    """Per cent within a threshold: of each group of joints that was predicted, and in total."""
+    scores = {
+        name: round(result.group(joints, threshold), 2)
+        for name, joints in groups.items()
+        if result.has(joints)
+    }
+    scores["total"] = round(float(result.total[result.at(threshold)]), 2)
+    return scores
 
 
 def _title(benchmark: Benchmark, measure: str, annotation: str, norm: str) -> str:

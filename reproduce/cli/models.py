@@ -24,7 +24,10 @@ from reproduce.cli.common import (
 )
 
 if TYPE_CHECKING:
+    from caffe_compat.engine.costs import ConvolutionShape
+    from caffe_compat.engine.plan import Choice
     from caffe_compat.network.graph import Graph
+    from reproduce.network.receptive import LayerField
 
 
 @click.group(
@@ -155,7 +158,9 @@ def random(
 
 
 @main.command(
-    epilog=examples("cpm-models plan leeds-small --input 368x368", "cpm-models plan --calibrate")
+    epilog=examples(
+        "cpm-models plan leeds-small --input 368x368", "cpm-models plan leeds-small --calibrate"
+    )
 )
 @click.argument("model", type=MODEL)
 @click.option("--prototxt", type=FILE, help="Definition, if the model holds none.")
@@ -187,53 +192,47 @@ def plan(
         for name, value in dataclasses.asdict(found).items():
             click.echo(f"  {name} {value / 1e9:.0f}", err=True)
         rates.current_rates.cache_clear()
-    graph = _graph(model, prototxt, size)
-    rows = planned(graph, Engine(engine))
+    layers = planned(_graph(model, prototxt, size), Engine(engine))
     if as_json:
-        emit_json(
-            [
-                {
-                    "layer": name,
-                    "weight": list(c.weight),
-                    "input": list(c.size),
-                    "kind": choice.kind,
-                    "tile": choice.tiling.n if choice.tiling else None,
-                    "kernel_bytes": choice.memory,
-                    "why": choice.why,
-                    "direct_ms": round(choice.direct * 1e3, 3),
-                    "chosen_ms": round(choice.seconds * 1e3, 3),
-                }
-                for name, c, choice in rows
-            ]
-        )
+        emit_json([_plan_facts(*layer) for layer in layers])
         return
-    lines = []
-    for name, c, choice in rows:
-        tile = f"{choice.tiling.n}" if choice.tiling else "-"
-        estimate = (
-            f"{choice.direct * 1e3:.1f} -> {choice.seconds * 1e3:.1f}" if choice.direct else "-"
-        )
-        memory = f"{choice.memory / 1e6:.1f}" if choice.memory else "-"
-        shape = f"{c.weight[1]}->{c.weight[0]} k{'x'.join(map(str, c.weight[2:]))}"
-        lines.append(
-            (
-                name,
-                shape,
-                "x".join(map(str, c.size)),
-                choice.kind,
-                tile,
-                memory,
-                estimate,
-                choice.why,
-            )
-        )
-    click.echo(
-        table(lines, ("layer", "convolution", "input", "runs", "tile", "MB", "est. ms", "why"))
-    )
-    total = sum(choice.memory for _, _, choice in rows) / 1e6
+    head = ("layer", "convolution", "input", "runs", "tile", "MB", "est. ms", "why")
+    click.echo(table([_plan_row(*layer) for layer in layers], head))
+    total = sum(choice.memory for _, _, choice in layers) / 1e6
     click.echo(
         f"transformed kernels take {total:.0f} MB; times are the cost model's, of one image on "
         "two cores of its machine"
+    )
+
+
+def _plan_facts(layer: str, conv: ConvolutionShape, choice: Choice) -> dict[str, Any]:
+    """How a layer runs, for ``plan --json``."""
+    return {
+        "layer": layer,
+        "weight": list(conv.weight),
+        "input": list(conv.size),
+        "kind": choice.kind,
+        "tile": choice.tiling.n if choice.tiling else None,
+        "kernel_bytes": choice.memory,
+        "why": choice.why,
+        "direct_ms": round(choice.direct * 1e3, 3),
+        "chosen_ms": round(choice.seconds * 1e3, 3),
+    }
+
+
+def _plan_row(layer: str, conv: ConvolutionShape, choice: Choice) -> tuple[str, ...]:
+    """How a layer runs, as a row of ``plan``'s table."""
+    channels_out, channels_in, *kernel = conv.weight
+    estimate = f"{choice.direct * 1e3:.1f} -> {choice.seconds * 1e3:.1f}" if choice.direct else "-"
+    return (
+        layer,
+        f"{channels_in}->{channels_out} k{'x'.join(map(str, kernel))}",
+        "x".join(map(str, conv.size)),
+        choice.kind,
+        f"{choice.tiling.n}" if choice.tiling else "-",
+        f"{choice.memory / 1e6:.1f}" if choice.memory else "-",
+        estimate,
+        choice.why,
     )
 
 
@@ -248,32 +247,10 @@ def rf(model: str, prototxt: str | None, as_json: bool) -> None:
     graph = _graph(model, prototxt, None)
     rows = receptive.table(graph)
     if as_json:
-        emit_json(
-            [
-                {
-                    "layer": r.layer,
-                    "type": r.type,
-                    "kernel": r.kernel,
-                    "stride": r.stride,
-                    "image": r.image.size,
-                    "jump": r.image.jump,
-                    "whole_image": r.image.whole,
-                    "belief_maps": r.belief.size if r.belief else None,
-                }
-                for r in rows
-            ]
-        )
+        emit_json([_field_facts(row) for row in rows])
         return
-    lines = [
-        (
-            *map(str, (r.layer, r.type, r.kernel, r.stride, r.image.text, r.image.jump)),
-            r.belief.text if r.belief else "-",
-        )
-        for r in rows
-    ]
-    click.echo(
-        table(lines, ("layer", "type", "kernel", "stride", "sees px", "steps px", "of belief maps"))
-    )
+    head = ("layer", "type", "kernel", "stride", "sees px", "steps px", "of belief maps")
+    click.echo(table([_field_row(row) for row in rows], head))
     both = zip(receptive.stages(graph), receptive.stages(graph, small_pools=True), strict=True)
     for (name, own, maps), (_, paper, _) in both:
         seen = ""
@@ -287,6 +264,27 @@ def rf(model: str, prototxt: str | None, as_json: bool) -> None:
         )
         image = "the whole picture" if own.whole else f"{own.size} pixels"
         say_line(f"{name}: {image}{seen}{note}")
+
+
+def _field_facts(row: LayerField) -> dict[str, Any]:
+    """What a layer sees, for ``rf --json``."""
+    return {
+        "layer": row.layer,
+        "type": row.type,
+        "kernel": row.kernel,
+        "stride": row.stride,
+        "image": row.image.size,
+        "jump": row.image.jump,
+        "whole_image": row.image.whole,
+        "belief_maps": row.belief.size if row.belief else None,
+    }
+
+
+def _field_row(row: LayerField) -> tuple[str, ...]:
+    """What a layer sees, as a row of ``rf``'s table."""
+    layer = map(str, (row.layer, row.type, row.kernel, row.stride))
+    image = row.image.text, str(row.image.jump)
+    return (*layer, *image, row.belief.text if row.belief else "-")
 
 
 def _graph(model: str, prototxt: str | None, size: str | None) -> Graph:

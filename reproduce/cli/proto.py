@@ -183,29 +183,8 @@ def proto(
     names = _part_names(part_names, numbers["parts"])
     if names:
         numbers["parts"] = len(names)
-    changes = {name: value for name, value in numbers.items() if value is not None}
-    if channels is not None:
-        wide = _numbers(channels, 6, "--channels")
-        changes = {
-            "towers": tuple(wide[:3]),
-            "features": wide[3],
-            "wide": wide[4],
-            "belief": wide[5],
-            **changes,
-        }
-    if kernels is not None:
-        sizes = _numbers(kernels, 3, "--kernels")
-        changes = {
-            "tower_kernel": sizes[0],
-            "feature_kernel": sizes[1],
-            "stage_kernel": sizes[2],
-            **changes,
-        }
-    if blocks is not None:
-        changes["blocks"] = tuple(_block(item) for item in blocks.split(","))
-    if front_convs is not None:
-        count = front_convs.count(",") + 1
-        changes["front_convs"] = tuple(_numbers(front_convs, count, "--front-convs"))
+    changes = _of_lists(channels, kernels, blocks, front_convs)
+    changes |= {name: value for name, value in numbers.items() if value is not None}
     if size is not None:
         changes["input_size"], changes["input_width"] = _size(size)
     make = netgen.cpm if front == "cpm" else netgen.person if person else netgen.vgg
@@ -241,6 +220,26 @@ def proto(
             "train with: cpm-train "
             + " ".join(f"{out}/pose_solver{suffix}.prototxt" for suffix in nets)
         )
+
+
+def _of_lists(
+    channels: str | None, kernels: str | None, blocks: str | None, front_convs: str | None
+) -> dict[str, Any]:
+    """The network's fields that options with several numbers set; an option of one number goes
+    before them."""
+    fields: dict[str, Any] = {}
+    if channels is not None:
+        *towers, features, wide, belief = _numbers(channels, 6, "--channels")
+        fields |= {"towers": tuple(towers), "features": features, "wide": wide, "belief": belief}
+    if kernels is not None:
+        kinds = ("tower_kernel", "feature_kernel", "stage_kernel")
+        fields.update(zip(kinds, _numbers(kernels, 3, "--kernels"), strict=True))
+    if blocks is not None:
+        fields["blocks"] = tuple(_block(item) for item in blocks.split(","))
+    if front_convs is not None:
+        count = front_convs.count(",") + 1
+        fields["front_convs"] = tuple(_numbers(front_convs, count, "--front-convs"))
+    return fields
 
 
 def _texts(nets: Mapping[str, NetSpec], solver: Any) -> dict[str, str]:

@@ -259,18 +259,18 @@ def _trainings(profile: str, stored: Mapping[str, Result]) -> Section:
 
 
 def _checks(outcomes: Sequence[check.Outcome]) -> Section:
+    """Published numbers beside ours."""
     rows, missing = [], []
-    for o in outcomes:
-        ours = (
-            "-"
-            if o.ours is None
-            else " ".join(f"{v:g}" if v == int(v) else f"{v:.2f}" for v in o.ours)
-        )
-        difference = "-" if o.difference is None else f"{o.difference:+.3f}"
-        rows.append(
-            (o.name, " ".join(f"{v:g}" for v in o.published), ours, difference, o.verdict, o.source)
-        )
-        missing += [o.missing] if o.missing else []
+    for outcome in outcomes:
+        published = " ".join(f"{value:g}" for value in outcome.published)
+        ours = difference = "-"
+        if outcome.ours is not None:
+            ours = " ".join(_two_digits(value) for value in outcome.ours)
+        if outcome.difference is not None:
+            difference = f"{outcome.difference:+.3f}"
+        rows.append((outcome.name, published, ours, difference, outcome.verdict, outcome.source))
+        if outcome.missing:
+            missing.append(outcome.missing)
     head = ("number", "published", "ours", "difference", "verdict", "source")
     return Section(
         "Published numbers, computed again",
@@ -280,7 +280,13 @@ def _checks(outcomes: Sequence[check.Outcome]) -> Section:
     )
 
 
+def _two_digits(value: float) -> str:
+    """A number with two digits after the point; a whole one without."""
+    return f"{value:g}" if value == int(value) else f"{value:.2f}"
+
+
 def _fields() -> Section:
+    """What each stage of the released network sees, and what the paper says."""
     from caffe_compat.network.graph import build
 
     graph = build(netgen.deploy(netgen.CPMConfig()))
@@ -446,16 +452,13 @@ def make(data: Path, out: Path, results: Path, profile: str, say: Say, stages: i
     trained, claims = _trained(data, out, results, profile, stages, say)
     outcomes = check.run(data)
     checks = _checks(outcomes)
-    sections = [checks, *_from_predictions(data, out, say), *trained, _fields()]
     claims = sorted([*without_training(data), *claims], key=_order)
-    sections.sort(
-        key=lambda s: (
-            _number(s.title) if s.title.startswith("Figure") else -1 if s is checks else 100
-        )
-    )
-    sections.insert(0, _claims(claims))
-    sections.insert(0, _samples(data, say))
-    sections += [s for s in (_parity(), _speed()) if s is not None]
+    drawn = [*_from_predictions(data, out, say), *trained]
+    figures = [section for section in drawn if section.title.startswith("Figure")]
+    others = [section for section in drawn if not section.title.startswith("Figure")]
+    figures.sort(key=lambda section: _number(section.title))
+    sections = [_samples(data, say), _claims(claims), checks, *figures, *others, _fields()]
+    sections += [section for section in (_parity(), _speed()) if section is not None]
     about = provenance("cpm-reproduce report", str(data))
     page = out / "index.html"
     with atomic_write(page) as stream:
