@@ -44,9 +44,9 @@ SETTINGS = Settings(
 def vectorised_gaussian(plane: np.ndarray, x: float, y: float, stride: int, sigma: float) -> None:
     """The port's peak over the whole map at once."""
     start = stride / 2.0 - 0.5
-    gx = (np.arange(plane.shape[1]) * stride + start - x) ** 2
-    gy = (np.arange(plane.shape[0]) * stride + start - y) ** 2
-    exponent = (gy[:, None] + gx[None]) / 2.0 / sigma / sigma
+    across = (np.arange(plane.shape[1]) * stride + start - x) ** 2
+    down = (np.arange(plane.shape[0]) * stride + start - y) ** 2
+    exponent = (down[:, None] + across[None]) / 2.0 / sigma / sigma
     plane += np.where(exponent > 4.6052, 0, np.exp(-exponent))
     np.minimum(plane, 1, out=plane)
 

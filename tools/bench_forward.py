@@ -67,15 +67,20 @@ def write_model(
     return folder / "deploy.prototxt", folder / "net.caffemodel"
 
 
+def channels_last_weights(net: Net) -> dict[str, torch.Tensor]:
+    """A network's weights by name, kernels channels-last."""
+    return {
+        name: value.contiguous(memory_format=torch.channels_last) if value.dim() == 4 else value
+        for name, value in net.state_dict().items()
+    }
+
+
 def plain_graph(net: Net) -> Callable[[torch.Tensor], torch.Tensor]:
     """The last blob of a network as people port it: torch.nn.functional calls on channels-last
     tensors, a call for each layer."""
     import torch.nn.functional as F
 
-    weights = {
-        name: value.contiguous(memory_format=torch.channels_last) if value.dim() == 4 else value
-        for name, value in net.state_dict().items()
-    }
+    weights = channels_last_weights(net)
     layers = [(n.layer.name, n.layer.type, n.bottoms, n.tops, n.layer) for n in net.graph.nodes]
     first, last = net.graph.inputs[0], net.graph.outputs[-1]
 
@@ -159,13 +164,12 @@ def plain_stages(weights: Mapping[str, torch.Tensor], data: torch.Tensor) -> lis
 
 def plain_torch(net: Net) -> Callable[[torch.Tensor], torch.Tensor]:
     """The last stage of such a port on channels-last tensors."""
-    weights = {
-        name: value.contiguous(memory_format=torch.channels_last) if value.dim() == 4 else value
-        for name, value in net.state_dict().items()
-    }
-    return lambda data: plain_stages(weights, data.contiguous(memory_format=torch.channels_last))[
-        -1
-    ]
+    weights = channels_last_weights(net)
+
+    def run(data: torch.Tensor) -> torch.Tensor:
+        return plain_stages(weights, data.contiguous(memory_format=torch.channels_last))[-1]
+
+    return run
 
 
 def peak_megabytes(prototxt: Path, model: Path, shape: tuple[int, ...]) -> float:
@@ -248,8 +252,8 @@ def main() -> None:
                     times[name].append(time.perf_counter() - start)
         peak = peak_megabytes(prototxt, model, shape)
     print(machine())
-    load_said = ", another program keeps one core busy" if options.busy else ""
-    print(f"{options.model}, input {'x'.join(map(str, shape))}{load_said}")
+    meanwhile = ", another program keeps one core busy" if options.busy else ""
+    print(f"{options.model}, input {'x'.join(map(str, shape))}{meanwhile}")
     print(f"{'engine':24s} {'min':>8s} {'median':>8s}   of OpenCV (median)")
     opencv_median = statistics.median(times["opencv_s"])
     for name, values in times.items():

@@ -16,7 +16,7 @@ import torch
 from bench_forward import machine, write_model
 
 from caffe_compat import Net, read_net, read_weights
-from caffe_compat.files import write_json
+from caffe_compat.files import make_folder, write_json
 
 
 def main() -> None:
@@ -55,6 +55,7 @@ def main() -> None:
     print(f"ours / OpenCV (medians): {ours / opencv:.2f}")
     if options.json:
         report = {"ours_s": ours, "opencv_s": opencv, "megabytes": size, "machine": machine()}
+        make_folder(options.json.parent)
         write_json(options.json, report)
 
 

@@ -16,7 +16,9 @@ import argparse
 import hashlib
 import json
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 
@@ -71,6 +73,67 @@ def loss_curve(logs: list[Path], out: Path) -> tuple[int, dict[str, float]]:
     return before, final
 
 
+@dataclass(frozen=True)
+class About:
+    """What a model's README says of it.
+
+    Attributes
+    ----------
+    network : its kind, size and input, in words.
+    weights : the bytes of its weight file.
+    iterations : of all trainings together.
+    losses : of each stage at the end.
+    score, quick : of seven scales and of one, as ``cpm-predict --dataset lsp`` wrote them.
+    """
+
+    network: str
+    weights: bytes
+    iterations: int
+    losses: dict[str, float]
+    score: dict[str, Any]
+    quick: dict[str, Any]
+
+
+def readme(name: str, about: About, by_hand: str) -> str:
+    """The README of a model.
+
+    Parameters
+    ----------
+    by_hand : the part that only a person knows.
+    """
+    score = about.score
+    size, digest = len(about.weights) / 1e6, hashlib.sha256(about.weights).hexdigest()
+    losses = ", ".join(f"{loss:.1f}" for loss in about.losses.values())
+    rows = "\n".join(
+        f"| {key} | {value:.2f} | {about.quick[key]:.2f} |"
+        for key, value in score.items()
+        if isinstance(value, float)
+    )
+    return f"""# {name}
+
+{about.network}.
+Made with this project's own commands; BSD-3-Clause as the code, the training images have their own terms.
+
+| file | |
+|---|---|
+| `pose.caffemodel` | weights and the definition that they are for; {size:.1f} MB, sha256 `{digest}` |
+| `pose_deploy.prototxt` | that definition |
+| `pose_train_test.prototxt`, `pose_solver.prototxt` | what it was trained with at last |
+| `score.json`, `lsp_predictions.json` | the score below, and the predictions (1-based, LSP's order) that it is of; `score_one_scale.json`: with one scale |
+| `loss.png` | loss per stage, {about.iterations} iterations; at the end {losses} |
+
+## Score
+
+LSP test images, {score["people"]} people, PCK at 0.2 (person-centric), by the original protocol of seven scales: {score["hits"]} of
+{score["counted"]} joints; and with its middle scale alone, in less time.
+
+| | seven scales | one scale |
+|---|---|---|
+{rows}
+
+{by_hand}"""
+
+
 def main() -> None:
     """Put the model's folder together."""
     parser = argparse.ArgumentParser(
@@ -102,49 +165,17 @@ def main() -> None:
     iterations, final = loss_curve(options.log, folder / "loss.png")
     made = convert(weights)
     (folder / "pose_deploy.prototxt").write_text(dump(made.net.to_message()), encoding="utf-8")
-    what = identify(made.graph)
-    score = json.loads(score_file.read_text())
-    quick = json.loads(quick_file.read_text())
-    rows = "\n".join(
-        f"| {key} | {value:.2f} | {quick[key]:.2f} |"
-        for key, value in score.items()
-        if isinstance(value, float)
+    kind, shape = identify(made.graph).text, "×".join(map(str, made.graph.blobs["data"]))
+    about = About(
+        network=f"{kind}; {made.graph.count:,} parameters, input {shape}",
+        weights=weights.read_bytes(),
+        iterations=iterations,
+        losses=final,
+        score=json.loads(score_file.read_text()),
+        quick=json.loads(quick_file.read_text()),
     )
-    (folder / "README.md").write_text(
-        f"""# {options.name}
-
-{what.text}; {made.graph.count:,} parameters, input {"×".join(map(str, made.graph.blobs["data"]))}.
-Made with this project's own commands; BSD-3-Clause as the code, the training images have their own terms.
-
-| file | |
-|---|---|
-| `pose.caffemodel` | weights and the definition that they are for; {
-            weights.stat().st_size / 1e6:.1f} MB, sha256 `{
-            hashlib.sha256(weights.read_bytes()).hexdigest()
-        }` |
-| `pose_deploy.prototxt` | that definition |
-| `pose_train_test.prototxt`, `pose_solver.prototxt` | what it was trained with at last |
-| `score.json`, `lsp_predictions.json` | the score below, and the predictions (1-based, LSP's order) that it is of; `score_one_scale.json`: with one scale |
-| `loss.png` | loss per stage, {iterations} iterations; at the end {
-            ", ".join(f"{v:.1f}" for v in final.values())
-        } |
-
-## Score
-
-LSP test images, {
-            score["people"]
-        } people, PCK at 0.2 (person-centric), by the original protocol of seven scales: {
-            score["hits"]
-        } of
-{score["counted"]} joints; and with its middle scale alone, in less time.
-
-| | seven scales | one scale |
-|---|---|---|
-{rows}
-
-{options.about.read_text()}""",
-        encoding="utf-8",
-    )
+    text = readme(options.name, about, options.about.read_text())
+    (folder / "README.md").write_text(text, encoding="utf-8")
     print(folder)
 
 

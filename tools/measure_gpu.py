@@ -328,10 +328,7 @@ def forward(run: Run) -> None:
                     run.check_time()
                     try:
                         call = prepare_way(run, net, x, precision)
-                        found = call()
-                        run.synchronise()
-                        error = (found.float() - exact).abs().max() / exact.abs().max()
-                        seconds = run.seconds(call, run.sizes.repeat)
+                        seconds, error = _timed(run, call, exact)
                     except Exception as problem:  # one way that fails leaves the others
                         run.found[name] = {"failed": _first_line(problem)}
                         run.say(f"  {name}: failed: {_first_line(problem)}")
@@ -342,10 +339,19 @@ def forward(run: Run) -> None:
                         "images_per_s": batch / seconds,
                         "operations_per_s": speed,
                         "of_peak": speed / limits[precision] if precision in limits else None,
-                        "difference_of_largest": float(error),
+                        "difference_of_largest": error,
                     }
                     run.say(f"  {name}: {seconds * 1e3:.2f} ms, {batch / seconds:.1f} images/s")
             del net
+
+
+def _timed(run: Run, call: Callable[[], torch.Tensor], exact: torch.Tensor) -> tuple[float, float]:
+    """Seconds of a forward pass, and how far its maps are from the exact ones, as a fraction of
+    their largest value."""
+    found = call()
+    run.synchronise()
+    error = (found.float() - exact).abs().max() / exact.abs().max()
+    return run.seconds(call, run.sizes.repeat), float(error)
 
 
 def _last(net: Net, x: torch.Tensor, precision: str, device: str) -> torch.Tensor:
