@@ -55,7 +55,7 @@ Examples:
 """
 
 
-def _report_rows(made: Conversion, identity: Identity, output: str) -> dict[str, Any]:
+def _report(made: Conversion, identity: Identity, output: str) -> dict[str, Any]:
     source = made.weights.source
     return {
         "source": source.path,
@@ -240,14 +240,10 @@ def main(
     from reproduce.network.identify import identify
     from reproduce.people import part_names
 
-    if tolerance is not None and dump is None:
+    if dump is None and tolerance is not None:
         raise CaffeCompatError("--tolerance goes with --verify")
-    if merge and dump is not None:
-        raise CaffeCompatError(
-            "--merge-batch-norm changes the blobs that --verify compares: give one of the two"
-        )
-    if dump is not None and (out is not None or to is not None):
-        raise CaffeCompatError("--verify writes nothing: leave out -o and --to")
+    if dump is not None:
+        _check_beside_verify(out, to, merge)
     chosen = _format(out, to)
     if (fixed_batch or dynamic_size) and chosen != "onnx":
         raise CaffeCompatError("--fixed-batch and --dynamic-size are for --to onnx")
@@ -267,28 +263,40 @@ def main(
         _report_weights(loose, target, as_json)
         return
     if dump is not None:
-        tolerance = _TOLERANCE if tolerance is None else tolerance
-        raise SystemExit(
-            0 if _verify(made, dump, tolerance, as_json).first is None else FAILED_CHECK
-        )
+        report = _verify(made, dump, _TOLERANCE if tolerance is None else tolerance, as_json)
+        raise SystemExit(0 if report.first is None else FAILED_CHECK)
     if merge:
         made = merge_batch_norm(made)
     identity = identify(made.graph, made.weights.source.metadata.get("source_file") or model)
     target = _output(model, out, chosen)
-    sizes = {"dynamic_batch": not fixed_batch, "dynamic_size": dynamic_size}
-    parts = part_names.of_model(made)
-    part_names.kept(made).write(
-        target,
-        chosen,
-        metadata={"model": identity.text, **({"parts": ",".join(parts)} if parts else {})},
-        **(sizes if chosen == "onnx" else {}),
-    )
-    report = _report_rows(made, identity, target)
+    metadata = {"model": identity.text}
+    if parts := part_names.of_model(made):
+        metadata["parts"] = ",".join(parts)
+    sizes = {}
+    if chosen == "onnx":
+        sizes = {"dynamic_batch": not fixed_batch, "dynamic_size": dynamic_size}
+    part_names.kept(made).write(target, chosen, metadata=metadata, **sizes)
+    facts = _report(made, identity, target)
     if as_json:
-        emit_json(report)
+        emit_json(facts)
     else:
-        _print(report)
+        _print(facts)
         say_line(f"written     {target} ({Path(target).stat().st_size / 1e6:.1f} MB)")
+
+
+def _check_beside_verify(out: str | None, to: str | None, merge: bool) -> None:
+    """See that no option changes or writes a network that is only compared.
+
+    Raises
+    ------
+    CaffeCompatError : one does.
+    """
+    if merge:
+        raise CaffeCompatError(
+            "--merge-batch-norm changes the blobs that --verify compares: give one of the two"
+        )
+    if out is not None or to is not None:
+        raise CaffeCompatError("--verify writes nothing: leave out -o and --to")
 
 
 def _output(model: str, out: str | None, to: str) -> str:
