@@ -65,12 +65,14 @@ class Comparison:
     ----------
     first : the first blob that differs, if any.
     causes : likely reasons, most likely first.
+    notes : what of the dump was not compared, and inputs that it lacks.
     """
 
     checks: tuple[BlobCheck, ...]
     first: BlobCheck | None
     causes: tuple[str, ...]
     tolerance: float
+    notes: tuple[str, ...] = ()
 
 
 def load_dump(path: str | os.PathLike[str]) -> dict[str, Array]:
@@ -198,14 +200,14 @@ def verify(net: Net, dump: Mapping[str, Array], *, tolerance: float = 1e-4) -> C
 
     Raises
     ------
-    CaffeCompatError : no input, or no blob of the network in the dump.
+    CaffeCompatError : no input in the dump, or no blob that the network computes.
     """
     given, blobs = split_dump(dump, net.graph.inputs)
     ours = _computed(net, given)
     known = [name for name in blobs if name in ours]
-    if not known:
+    if not set(known).difference(net.graph.inputs):  # an input always equals itself
         raise CaffeCompatError(
-            f"the dump has no blob of this network; it has {', '.join(blobs) or 'none'}"
+            f"the dump has no blob that this network computes; it has {', '.join(blobs) or 'none'}"
         )
     maker = {top: node for node in net.graph.nodes for top in node.tops}
     for alias, name in net.graph.aliases.items():
@@ -218,7 +220,14 @@ def verify(net: Net, dump: Mapping[str, Array], *, tolerance: float = 1e-4) -> C
     causes: list[str] = []
     if first is not None:
         causes = _causes(net, first, maker[first.blob], {**given, **blobs}, tolerance)
-    return Comparison(tuple(checks), first, tuple(causes), tolerance)
+    notes = [
+        f"the dump has no input '{name}': zeros took its place"
+        for name in net.graph.inputs
+        if name not in given
+    ]
+    if foreign := [name for name in blobs if name not in ours]:
+        notes.append(f"not compared, for this network has no such blobs: {', '.join(foreign)}")
+    return Comparison(tuple(checks), first, tuple(causes), tolerance, tuple(notes))
 
 
 def _computed(net: Net, given: Mapping[str, Array]) -> dict[str, Array]:

@@ -11,7 +11,6 @@ import click
 from caffe_compat.errors import CaffeCompatError, shape_text
 from caffe_compat.files import check_target
 from reproduce.cli.common import (
-    BAD_INPUT,
     FAILED_CHECK,
     FILE,
     MODEL,
@@ -133,6 +132,7 @@ def _verify(made: Conversion, dump: str, tolerance: float, as_json: bool) -> Com
                 "blobs": [c.__dict__ for c in report.checks],
                 "first": report.first.blob if report.first else None,
                 "causes": list(report.causes),
+                "notes": list(report.notes),
             }
         )
         return report
@@ -142,6 +142,8 @@ def _verify(made: Conversion, dump: str, tolerance: float, as_json: bool) -> Com
     ]
     click.echo(table(rows, ("blob", "layer", "max error", "max value", "verdict")))
     click.echo()
+    for note in report.notes:
+        say_line(f"note: {note}")
     if report.first is None:
         click.echo(
             f"all {len(report.checks)} blobs agree within {tolerance:g} of each blob's "
@@ -257,7 +259,7 @@ def main(
         # and ONNX files hold a network, not weights alone
         if dump is not None or asked or merge or chosen == "onnx":
             raise
-        target = _output(model, out, chosen)
+        target = _output(model, prototxt, out, chosen)
         loose = weights_only(model, str(error), dialect=dialect)
         loose.write(target, chosen)
         _report_weights(loose, target, as_json)
@@ -268,7 +270,7 @@ def main(
     if merge:
         made = merge_batch_norm(made)
     identity = identify(made.graph, made.weights.source.metadata.get("source_file") or model)
-    target = _output(model, out, chosen)
+    target = _output(model, prototxt, out, chosen)
     metadata = {"model": identity.text}
     if parts := part_names.of_model(made):
         metadata["parts"] = ",".join(parts)
@@ -299,12 +301,12 @@ def _check_beside_verify(out: str | None, to: str | None, merge: bool) -> None:
         raise CaffeCompatError("--verify writes nothing: leave out -o and --to")
 
 
-def _output(model: str, out: str | None, to: str) -> str:
-    """The file to write, which is never the model itself."""
+def _output(model: str, prototxt: str | None, out: str | None, to: str) -> str:
+    """The file to write, which is never one of those that were read."""
     target = _target(model, out, to)
-    if Path(target).resolve() == Path(model).resolve():
-        click.echo(f"error: {target} is the model itself; choose another file with -o", err=True)
-        raise SystemExit(BAD_INPUT)
+    for what, name in (("model", model), ("definition", prototxt)):
+        if name is not None and Path(target).resolve() == Path(name).resolve():
+            raise CaffeCompatError(f"{target} is the {what} itself; choose another file with -o")
     return target
 
 

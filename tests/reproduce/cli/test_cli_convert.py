@@ -494,3 +494,39 @@ def test_weights_of_a_network_that_cannot_be_built(
     else:
         assert "weights only: the network cannot be built here" in result.stdout
         assert "--prototxt" in result.stdout
+
+
+def test_the_definition_is_not_written_over(tmp_path: Path) -> None:
+    """As the model is not: it may be the only copy."""
+    path, _, _ = model_file(tmp_path)
+    definition = tmp_path / "net.prototxt"
+    definition.write_text(TEXT)
+    link = tmp_path / "link.npz"
+    link.symlink_to(definition)
+    for target in (definition, link):
+        result = _run(path, "--prototxt", definition, "--to", "npz", "-o", target)
+        assert result.exit_code == 2
+        assert "is the definition itself; choose another file with -o" in result.stderr
+    assert definition.read_text() == TEXT
+
+
+def test_a_dump_that_proves_nothing(tmp_path: Path) -> None:
+    """An input equals itself whatever the weights are, so that it is no proof; what was not
+    compared is said."""
+    path, net, _ = model_file(tmp_path)
+    data = np.zeros((1, 3, 9, 12), np.float32)
+    np.savez(tmp_path / "input.npz", data=data)
+    result = _run(path, "--verify", tmp_path / "input.npz")
+    assert result.exit_code == 2
+    assert "no blob that this network computes; it has data" in result.stderr
+    conv = net.all_blobs(_tensor(data))["conv"].detach().numpy()
+    np.savez(tmp_path / "more.npz", data=data, conv=conv, stranger=data)
+    result = _run(path, "--verify", tmp_path / "more.npz")
+    assert result.exit_code == 0, result.output
+    assert "note: not compared, for this network has no such blobs: stranger" in result.stdout
+
+
+def _tensor(array: Any) -> Any:
+    import torch
+
+    return torch.from_numpy(array)
