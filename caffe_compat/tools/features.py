@@ -12,7 +12,7 @@ import click
 
 from caffe_compat.definition import schema
 from caffe_compat.errors import CaffeCompatError, DataError
-from caffe_compat.files import atomic_write, write_hdf5
+from caffe_compat.files import atomic_write, check_target, write_hdf5
 from caffe_compat.tools.opening import FILE, open_test_net
 
 if TYPE_CHECKING:
@@ -44,8 +44,7 @@ def extract_features(definition: str, weights: str, blobs: str, targets: str, ba
     if len({os.path.realpath(place) for place in places}) < len(places):
         raise CaffeCompatError(f"targets {targets}: give each blob a file of its own")
     for place in places:
-        if os.path.exists(place) and not place.endswith((".npz", ".h5")):
-            raise CaffeCompatError(f"{place}: exists already; remove it or choose another name")
+        _check_place(place, (definition, weights))
     net, feed = open_test_net(definition, weights, 0, (), "compute from")
     if unknown := [name for name in names if name not in net.graph.blobs]:
         raise CaffeCompatError(
@@ -61,6 +60,17 @@ def extract_features(definition: str, weights: str, blobs: str, targets: str, ba
         rows = np.concatenate([np.atleast_1d(part) for part in parts[name]])
         _write_features(place, name, rows)
         click.echo(f"wrote {place}: {len(rows)} features of shape {rows.shape[1:]}")
+
+
+def _check_place(place: str, inputs: tuple[str, ...]) -> None:
+    """See that a target can be written, before the first of them is."""
+    if not place:
+        raise CaffeCompatError("a target has no name; give one for each blob, with commas between")
+    if os.path.realpath(place) in map(os.path.realpath, inputs):
+        raise CaffeCompatError(f"{place}: is read, too; choose another name for the features")
+    if os.path.exists(place) and not place.endswith((".npz", ".h5")):
+        raise CaffeCompatError(f"{place}: exists already; remove it or choose another name")
+    check_target(place)
 
 
 def _write_features(place: str, name: str, rows: npt.NDArray[np.float32]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io as streams
 import math
-import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +12,7 @@ from pathlib import Path
 import click
 
 from caffe_compat.errors import CaffeCompatError, DataError
-from caffe_compat.files import write_text
+from caffe_compat.files import make_folder, write_text
 from caffe_compat.tools.opening import FILE
 
 _STAMP = re.compile(r"[IWEF]\d+ (\d+):(\d+):(\d+(?:\.\d+)?)")
@@ -89,7 +88,7 @@ def parse_log_command(log: str, folder: str, delimiter: str) -> None:
         raise DataError(f"{log}: no line with a net's output; expected a log of 'caffe train'")
     if len(delimiter) != 1:
         raise CaffeCompatError(f"--delimiter '{delimiter}': expected one character")
-    os.makedirs(folder, exist_ok=True)
+    make_folder(folder)
     for kind, rows in (("train", train), ("test", tested)):
         target = Path(folder) / f"{Path(log).name}.{kind}"
         text = streams.StringIO()

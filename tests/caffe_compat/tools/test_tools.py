@@ -310,3 +310,27 @@ def test_features(tmp_path: Path, net: Path) -> None:
     assert same.exit_code == 2
     assert "a file of its own" in same.output
     assert not (tmp_path / "new.npz").exists()
+
+
+def test_targets_are_tried_before_anything_is_written(tmp_path: Path, net: Path) -> None:
+    """A target that cannot be written costs no other one, and no input is written over."""
+    weights, good = tmp_path / "w.h5", tmp_path / "good.npz"
+    weights.write_bytes((tmp_path / "w.caffemodel").read_bytes())
+    before = weights.read_bytes()
+    features = ("extract-features", net, weights)
+    (tmp_path / "train.log").write_text(
+        "I0101 10:00:00.0 1 x] Iteration 0, loss = 1\n"
+        "I0101 10:00:00.0 1 x]     Train net output #0: loss = 1\n"
+    )
+    for args, said in (
+        ((*features, "conv,mean", f"{good},{tmp_path / 'none' / 'x.npz'}", 1), "none does not"),
+        ((*features, "conv,mean", f"{good},{tmp_path / 'none' / 'x'}", 1), "none does not exist"),
+        ((*features, "conv,mean", f"{good},", 1), "a target has no name"),
+        ((*features, "conv", weights, 1), "is read, too"),
+        (("parse-log", tmp_path / "train.log", "/proc/none"), "this folder cannot be made"),
+    ):
+        result = _run(*args)
+        assert result.exit_code == 2, args
+        assert said in result.output, (args, result.output)
+    assert not good.exists()
+    assert weights.read_bytes() == before
