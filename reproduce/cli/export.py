@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -82,10 +83,11 @@ def json_(
         raise DataError(f"--own-keypoints goes with coco, {dataset} has its own joints")
     check_target(out)
     left_out: list[str] = []
+    passed_over: list[str] = []
     missing: dict[str, Any] = {"skip_missing": skip_missing, "left_out": left_out}
     # each gives the people and MPII's trailing record, which the other data sets have not
     readers: dict[str, Callable[[], tuple[list[Annotation], bool | None]]] = {
-        "mpi": lambda: mpii_files.read_folder(data, **missing),
+        "mpi": lambda: mpii_files.read_folder(data, passed_over=passed_over, **missing),
         "leeds": lambda: (lsp_files.read_training(data, **missing), None),
         "flic": lambda: (flic_files.read_folder(data, **missing), None),
         "coco": lambda: (coco_files.read(data, own=own_keypoints, **missing), None),
@@ -100,6 +102,8 @@ def json_(
         write_json(out, found, stub=stub)
     without = f", {len(left_out)} left out: image not there" if left_out else ""
     click.echo(f"{len(found)} people written to {out}{without}")
+    for what, count in Counter(passed_over).items():
+        click.echo(f"{count} passed over, as by the original script: no {what} annotated")
     if own_keypoints:
         listed = shlex.quote(printable(",".join(names)))
         click.echo("for cpm-export proto:")

@@ -142,6 +142,11 @@ def _matrix(rows: Iterable[Any], tabs: int) -> str:
     return "[\n" + ",\n".join(lines) + f"\n{pad}]"
 
 
+def _joints(rows: Floats, tabs: int) -> str:
+    """Joints of another person, who may have none."""
+    return _matrix(rows, tabs) if len(rows) else _empty(tabs)
+
+
 def _empty(tabs: int) -> str:
     pad = "\t" * tabs
     inner = (
@@ -233,11 +238,11 @@ def _fields(a: Annotation) -> dict[str, str]:
         fields.update({name: _empty(3) for name in _OTHERS})
     elif len(a.others) == 1:
         other = a.others[0]
-        fields["joint_others"] = _matrix(other.joints, 4)
+        fields["joint_others"] = _joints(other.joints, 4)
         fields["scale_provided_other"] = _number(other.scale)
         fields["objpos_other"] = _row(other.objpos)
     else:
-        fields["joint_others"] = _matrix([_matrix(o.joints, 4) for o in a.others], 3)
+        fields["joint_others"] = _matrix([_joints(o.joints, 4) for o in a.others], 3)
         fields["scale_provided_other"] = _row(o.scale for o in a.others)
         fields["objpos_other"] = _matrix([o.objpos for o in a.others], 3)
     return fields
@@ -299,9 +304,17 @@ def _array(value: Any, columns: int) -> Floats:
     return array.reshape(-1, columns) if array.size else np.zeros((0, columns))
 
 
-def _others_in(record: dict[str, Any], count: int) -> tuple[Other, ...]:
-    """The other people of a record; jsonlab unwraps the lists of a single one."""
+def _others_in(record: dict[str, Any]) -> tuple[Other, ...]:
+    """The other people of a record, as many as it says; jsonlab unwraps the lists of a single one."""
+    said = float(record.get("numOtherPeople", 0))
+    count = int(said)
+    if count != said or count < 0:
+        raise ValueError(f"numOtherPeople is {said:g}, expected a whole number from 0")
     if not count:
+        for name in _OTHERS:
+            one = record.get(name)
+            if not isinstance(one, dict | None) and one != []:  # jsonlab's empty array is a dict
+                raise ValueError(f"{name} holds somebody, but numOtherPeople is missing or 0")
         return ()
     joints, scales = record["joint_others"], record["scale_provided_other"]
     positions = _array(record["objpos_other"], 2)
@@ -335,6 +348,11 @@ def from_record(record: dict[str, Any]) -> Annotation | None:
     numbers = [record[name] for name in ("img_width", "img_height", *_WHOLE)]
     if not all(abs(float(number)) <= _LARGEST for number in numbers):
         raise ValueError(f"a whole number is larger than {_LARGEST:,}")
+    for name in _WHOLE:
+        if float(record[name]) % 1:
+            raise ValueError(f"{name} is {record[name]}, expected a whole number")
+    if not isinstance(record["isValidation"], int | float):  # "0" would be true
+        raise ValueError(f"isValidation is {record['isValidation']!r}, expected a number")
     if not np.isfinite(objpos).all():
         raise ValueError("objpos is no finite number")
     if not (math.isfinite(scale) and scale > 0):
@@ -346,7 +364,7 @@ def from_record(record: dict[str, Any]) -> Annotation | None:
         objpos=objpos,
         scale=scale,
         size=(int(record["img_width"]), int(record["img_height"])),
-        others=_others_in(record, int(record.get("numOtherPeople", 0))),
+        others=_others_in(record),
         validation=bool(record["isValidation"]),
         annolist_index=int(record["annolist_index"]),
         people_index=int(record["people_index"]),

@@ -1,9 +1,10 @@
 """MPII Human Pose: ``mpii_human_pose_v1_u12_1.mat`` with all its gaps, images, and Tompson's
 validation split.
 
-People without points are passed over; ``is_visible`` may be a number, a character, empty or missing
-(missing and empty count as visible); short point lists are padded to 16 joints for the person
-itself, not for the others in the image.
+People without ``annopoints`` are passed over; those whose list of points is empty are kept with 16
+joints that nobody annotated, as the original script has it. ``is_visible`` may be a number, a
+character, empty or missing (missing and empty count as visible); short point lists are padded to 16
+joints for the person itself, not for the others in the image.
 
 Source: genJSON of the CPM release (recorded output).
 """
@@ -27,11 +28,12 @@ MAT = "mpii_human_pose_v1_u12_1.mat"
 
 
 def _points(person: Any) -> Floats | None:
-    """Joints (n, 3) up to the highest id there is; None for a person without points."""
+    """Joints (n, 3) up to the highest id there is, none of an empty list; None for a person without
+    points."""
     holder = matfile.field(person, "annopoints")
-    points = (
-        matfile.field(np.asarray(holder).reshape(-1)[0], "point") if holder is not None else None
-    )
+    if holder is None:
+        return None
+    points = getattr(np.asarray(holder).reshape(-1)[0], "point", None)
     if points is None:
         return None
     rows: dict[int, tuple[float, float, float]] = {}
@@ -44,7 +46,7 @@ def _points(person: Any) -> Floats | None:
             )
         visible = matfile.number(matfile.field(point, "is_visible"))
         rows[int(number)] = (x, y, 0.0 if visible == 0 else 1.0)
-    joints = np.zeros((max(rows) + 1, 3))
+    joints = np.zeros((max(rows, default=-1) + 1, 3))
     for row, values in rows.items():
         joints[row] = values
     return joints
@@ -58,6 +60,13 @@ def _other(person: Any) -> Other | None:
         if joints is not None and place is not None and scale is not None
         else None
     )
+
+
+def _lacking(person: Any) -> str:
+    """What a person that is passed over has not."""
+    if _points(person) is None:
+        return "points"
+    return "centre" if _objpos(person) is None else "scale"
 
 
 def _objpos(person: Any) -> Floats | None:
@@ -93,6 +102,7 @@ def read(
     *,
     skip_missing: bool = False,
     left_out: list[str] | None = None,
+    passed_over: list[str] | None = None,
 ) -> tuple[list[Annotation], bool | None]:
     """The training people, as the authors' script took them.
 
@@ -103,6 +113,7 @@ def read(
     split : which (image, person) belong to the validation split.
     skip_missing : leave out images whose file is missing.
     left_out : takes the image of each person left out.
+    passed_over : takes, for each person that has no points, centre or scale, which of them.
 
     Returns
     -------
@@ -115,7 +126,14 @@ def read(
     """
     (release,) = matfile.load(mat, "RELEASE")
     with foreign.reading(mat, "annotation file of MPII"):
-        return _read_release(release, images, split, skip_missing, left_out)
+        return _read_release(
+            release,
+            images,
+            split,
+            skip_missing,
+            [] if left_out is None else left_out,
+            [] if passed_over is None else passed_over,
+        )
 
 
 def _read_release(
@@ -123,7 +141,8 @@ def _read_release(
     images: str | os.PathLike[str],
     split: set[tuple[int, int]],
     skip_missing: bool,
-    left_out: list[str] | None,
+    left_out: list[str],
+    passed_over: list[str],
 ) -> tuple[list[Annotation], bool | None]:
     root = release.reshape(-1)[0]
     found: list[Annotation] = []
@@ -135,6 +154,8 @@ def _read_release(
         people = [p for p in np.asarray(entry.annorect).reshape(-1) if hasattr(p, "_fieldnames")]
         name = matfile.text(np.asarray(entry.image).reshape(-1)[0].name)
         made = [_other(person) for person in people]
+        lacking = [_lacking(one) for one, person in zip(people, made, strict=True) if not person]
+        passed_over.extend(lacking)
         size = (0, 0)
         for index, person in enumerate(made, 1):
             stub = (number, index) in split
@@ -143,8 +164,7 @@ def _read_release(
             if size == (0, 0):
                 path = Path(images) / name
                 if skip_missing and not path.exists():
-                    if left_out is not None:
-                        left_out.extend(name for one in made if one is not None)
+                    left_out.extend(name for one in made if one is not None)
                     break
                 size = image_size(path)
             joints = np.zeros((JOINTS, 3))
@@ -176,6 +196,7 @@ def read_folder(
     *,
     skip_missing: bool = False,
     left_out: list[str] | None = None,
+    passed_over: list[str] | None = None,
 ) -> tuple[list[Annotation], bool | None]:
     """Read a folder with the annotation file, ``images/`` and ``detections.mat`` somewhere in it;
     see :func:`read`.
@@ -192,4 +213,11 @@ def read_folder(
         raise DataError(f"{os.fspath(root)}: no detections.mat in it (Tompson's validation split)")
     images = matfile.images_of(mats[0], root)
     split = read_split(splits[0])
-    return read(mats[0], images, split, skip_missing=skip_missing, left_out=left_out)
+    return read(
+        mats[0],
+        images,
+        split,
+        skip_missing=skip_missing,
+        left_out=left_out,
+        passed_over=passed_over,
+    )

@@ -21,6 +21,7 @@ from reproduce.people import annotation, coco_files, flic_files, lsp_files, matf
 from reproduce.people.imagesize import image_size
 from reproduce.people.skeletons import LSP_JOINTS, MPII_JOINTS, PARTS_9
 from tests.paths import DATA, GOLDEN, needs_data
+from tests.people import annotation as synthetic
 
 _SETS = GOLDEN / "matlab" / "datasets"
 _JSON = GOLDEN / "matlab" / "genjson"
@@ -370,3 +371,69 @@ def test_damaged_mat_files(tmp_path: Path) -> None:
                     mpii_files.read(path, DATA / "mpii" / "images", set())
                 else:
                     flic_files.read_training(path, DATA / "flic" / "images")
+
+
+def _mpii_release(folder: Path, people: list[dict[str, Any]]) -> Path:
+    """MPII's annotation file with one image for training, and these people in it."""
+    cv2.imwrite(str(folder / "a.png"), np.zeros((40, 50, 3), np.uint8))
+    rows = np.zeros((1, len(people)), [(n, object) for n in ("annopoints", "objpos", "scale")])
+    for i, person in enumerate(people):
+        for name in ("annopoints", "objpos", "scale"):
+            rows[name][0, i] = person.get(name, np.zeros((0, 0)))
+    image = {"image": {"name": "a.png"}, "annorect": rows}
+    release = {"RELEASE": {"annolist": image, "img_train": 1.0}}
+    scipy.io.savemat(folder / "release.mat", release)
+    return folder / "release.mat"
+
+
+def test_mpii_empty_lists_of_points(tmp_path: Path) -> None:
+    """The original script looks at ``annopoints`` alone: a person whose list of points is empty is
+    kept with 16 rows of zeros. Who is passed over is told."""
+    point = {"id": 0.0, "x": 3.0, "y": 4.0, "is_visible": 1.0}
+    place = {"objpos": {"x": 20.0, "y": 21.0}, "scale": 0.5}
+    people = [
+        {"annopoints": {"point": point}, **place},
+        {"annopoints": {"point": np.zeros((0, 0))}, **place},
+        place,
+        {"annopoints": {"point": point}, "scale": 0.5},
+        {"annopoints": {"point": point}, "objpos": place["objpos"]},
+    ]
+    passed: list[str] = []
+    release = _mpii_release(tmp_path, people)
+    found, stub = mpii_files.read(release, tmp_path, set(), passed_over=passed)
+    assert [a.people_index for a in found] == [1, 2]
+    assert stub is False
+    assert passed == ["points", "centre", "scale"]
+    text = annotation.to_json(found)
+    first, second = json.loads(text)["root"]
+    assert second["joint_self"] == [[0.0, 0.0, 0.0]] * 16
+    assert first["joint_others"]["_ArraySize_"] == [0, 0]
+    (tmp_path / "o.json").write_text(text)
+    again = annotation.read_json(tmp_path / "o.json")
+    assert all(a.same(b) for a, b in zip(again, found, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"numOtherPeople": 0}, "joint_others holds somebody"),
+        ({"numOtherPeople": None}, "joint_others holds somebody"),
+        ({"numOtherPeople": 0.5}, "numOtherPeople is 0.5, expected a whole number"),
+        ({"numOtherPeople": -1}, "numOtherPeople is -1, expected a whole number"),
+        ({"isValidation": "0"}, "isValidation is '0', expected a number"),
+        ({"people_index": 1.5}, "people_index is 1.5, expected a whole number"),
+    ],
+)
+def test_a_record_that_contradicts_itself(
+    change: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    """Nobody is dropped and no number changed for want of a word."""
+    rng = np.random.default_rng(0)
+    content = json.loads(annotation.to_json([synthetic(rng, "a.png", 90, 80, others=2)]))
+    record = content["root"][0]
+    record.update(change)
+    if change.get("numOtherPeople", 0) is None:
+        del record["numOtherPeople"]
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    with pytest.raises(DataError, match=f"a.json: record 0: .*{said}"):
+        annotation.read_json(tmp_path / "a.json")
