@@ -256,6 +256,8 @@ def _encode_one(job: tuple[str, Annotation, int, int, bool]) -> tuple[int, bytes
     """Worker: (write number, value, error)."""
     path, annotation, number, total, jpeg = job
     try:
+        # what the reader refuses would stop a training on it
+        layout.check_person(annotation, annotation.image)
         if jpeg:
             height, width = layout.pad_narrow(read_image(path)).shape[:2]
             stored = Path(path).read_bytes()
@@ -319,6 +321,11 @@ def _export(
     target, partial = _names(out)
     if os.path.lexists(target):
         raise DataError(f"{target}: exists already; remove it or choose another name with -o")
+    if not made.total:
+        raise DataError(
+            f"{target}: nobody to write: the annotations hold nobody (--validation leaves out the "
+            "validation split)"
+        )
     about = {"people": made.digest, "jpeg": jpeg, "skip_bad": skip_bad}
     made, done, skipped = _begin(partial, made, about)
     try:
@@ -353,6 +360,9 @@ def _export(
             why += f"; the {done} records before it stay in {partial}, and the same command goes "
             why += "on from them"
         raise DataError(why)
+    if len(skipped) == made.total:
+        _remove_empty(partial, 0)
+        raise DataError(f"{target}: nothing to write: every record is bad; {skipped[0]}")
     _finish(partial, target)
     return skipped
 

@@ -479,3 +479,38 @@ def test_real_images_there_and_back(tmp_path: Path) -> None:
         stored = to_matlab(expected.joints).astype(np.float32)
         np.testing.assert_array_equal(to_matlab(record.annotation.joints), stored)
         assert record.annotation.scale == np.float32(expected.scale)
+
+
+@pytest.mark.parametrize("jpeg", [False, True])
+def test_what_no_reader_takes_is_not_written(jpeg: bool, tmp_path: Path) -> None:
+    """A place far away or a person of no size would stop the training at that record."""
+    people = dataset(tmp_path, 3)
+    far = people[1].joints.copy()
+    far[2, 0] = 1e9
+    for bad, said in (
+        (replace(people[1], joints=far), "im0001.jpg: a joint or centre lies nowhere"),
+        (replace(people[1], scale=1e30), "im0001.jpg: the person's scale is 1e[+]30"),
+    ):
+        plan = store.plan([people[0], bad, people[2]], seed=1)
+        with pytest.raises(DataError, match=said):
+            store.export_lmdb(plan, tmp_path, tmp_path / "out", jpeg=jpeg)
+        shutil.rmtree(tmp_path / "out.partial", ignore_errors=True)
+        skipped = store.export_lmdb(plan, tmp_path, tmp_path / "out", jpeg=jpeg, skip_bad=True)
+        assert len(skipped) == 1
+        opened = store.LMDBStore(tmp_path / "out")
+        assert [opened.record(i).total for i in range(len(opened))] == [3, 3]
+        opened.close()
+        shutil.rmtree(tmp_path / "out")
+
+
+def test_records_of_nobody_are_not_written(tmp_path: Path) -> None:
+    """An LMDB without records is one that no command reads."""
+    people = [replace(a, validation=True) for a in dataset(tmp_path, 2)]
+    for plan in (store.plan([]), store.plan(people, validation=True)):
+        with pytest.raises(DataError, match="out: nobody to write"):
+            store.export_lmdb(plan, tmp_path, tmp_path / "out")
+    gone = store.plan([replace(a, image="none.png") for a in people])
+    for _ in range(2):
+        with pytest.raises(DataError, match=r"every record is bad; record 0: .*none\.png"):
+            store.export_lmdb(gone, tmp_path, tmp_path / "out", skip_bad=True)
+    assert not list(tmp_path.glob("out*"))
