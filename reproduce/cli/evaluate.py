@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 from pathlib import Path
@@ -134,10 +135,28 @@ def main(
     MPII is scored on Tompson's validation split; the test set's truth is not public. A file with
     three axes is read as people x joints x 2 or in the reversed order, as MATLAB stores it.
     """
-    from caffe_compat.files import make_folder
+    from caffe_compat.files import results_folder
 
-    if out:
-        make_folder(out)
+    with results_folder(out) if out else contextlib.nullcontext():
+        _evaluate(
+            predictions, dataset, data, annotation, protocol, measure, norm, base, at, out, as_json
+        )
+
+
+def _evaluate(
+    predictions: tuple[str, ...],
+    dataset: str,
+    data: str,
+    annotation: str | None,
+    protocol: str,
+    measure: Measure,
+    norm: str | None,
+    base: str,
+    at: tuple[float, ...],
+    out: str | None,
+    as_json: bool,
+) -> None:
+    """Score, print, and write into the folder that is there already."""
     import numpy as np
 
     from reproduce.benchmarks.registry import open_benchmark
@@ -167,6 +186,12 @@ def main(
             click.echo(
                 f"{path}: {result.unmeasured} of {len(predicted)} people are not counted: the "
                 f"truth has no length '{by}' of them",
+                err=True,
+            )
+        if lacking := int((~np.isfinite(predicted).all(2)).sum()):
+            click.echo(
+                f"{path}: {lacking} of {predicted[..., 0].size} joints have no place (nan or "
+                "infinite) and count as missed",
                 err=True,
             )
         results[Path(path).stem if Path(path).stem not in results else path] = result

@@ -461,3 +461,22 @@ def test_a_joint_that_openpose_did_not_find_has_no_place(tmp_path: Path) -> None
     (tmp_path / "a.json").write_text(json.dumps({"people": [person]}))
     found = joint_files.read(tmp_path / "a.json")
     np.testing.assert_array_equal(found, [[[1.0, 2.0], [np.nan, np.nan]]])
+
+
+def test_a_folder_for_curves_goes_with_its_scoring(tmp_path: Path) -> None:
+    """Where nothing could be scored, no empty folder stays."""
+    (tmp_path / "a.json").write_text("{}")
+    common = ("--dataset", "lsp", "--data", tmp_path, "--out", tmp_path / "new")
+    assert _evaluate(tmp_path / "a.json", *common).exit_code == 2
+    assert not (tmp_path / "new").exists()
+
+
+@needs_data
+def test_joints_without_a_place_are_counted(tmp_path: Path) -> None:
+    """They are misses, which is said: a file of nan alone would be a table of zeros."""
+    joints = to_matlab(joint_files.read(DATA / "release" / "LSP_prediction_model_LSP_6s.mat"))
+    joints[:2, 3] = np.nan, np.inf
+    np.savez(tmp_path / "a.npz", joints=joints)
+    result = _evaluate(tmp_path / "a.npz", "--dataset", "lsp", "--data", DATA)
+    assert result.exit_code == 0
+    assert "2 of 14000 joints have no place (nan or infinite) and count as missed" in result.stderr
