@@ -138,7 +138,8 @@ def _try(folder: str, base: str, name: str) -> None:
 
 
 def open_to_append(path: str | os.PathLike[str]) -> IO[str]:
-    """A text file, such as a log, that grows at its end.
+    """A text file, such as a log, that grows at its end, from a new line on: a kill may have left
+    half a line, which must not spoil the next one.
 
     Raises
     ------
@@ -147,9 +148,19 @@ def open_to_append(path: str | os.PathLike[str]) -> IO[str]:
     name = os.fspath(path)
     _mode_of(name)
     try:
+        _end_line(name)
         return open(name, "a", encoding="utf-8")
     except (OSError, ValueError) as error:
         raise _refusal(name, error) from None
+
+
+def _end_line(name: str) -> None:
+    """Give a text file's last line its end, where it has none."""
+    with open(name, "a+b") as text:
+        size = text.seek(0, os.SEEK_END)
+        text.seek(max(0, size - 1))
+        if size and text.read() != b"\n":
+            text.write(b"\n")
 
 
 @contextlib.contextmanager

@@ -337,3 +337,13 @@ def test_fields_of_a_solver_have_their_own_types(tmp_path: Path) -> None:
     assert _proto(tmp_path / "a", *policy).exit_code == 0
     assert unused(read_solver(tmp_path / "a" / "pose_solver.prototxt")) == []
     assert _proto(tmp_path / "b", "--solver", "snapshot_prefix=2024").exit_code == 0
+
+
+def test_a_log_with_half_a_line_goes_on_below_it(tmp_path: Path) -> None:
+    """A kill while a line is written costs that line alone."""
+    log = tmp_path / "log.jsonl"
+    for before, after in (("", "x\n"), ("a\n", "a\nx\n"), ("a\nhal", "a\nhal\nx\n")):
+        log.write_text(before)
+        with open_to_append(log) as stream:
+            stream.write("x\n")
+        assert log.read_text() == after
