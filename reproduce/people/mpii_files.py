@@ -1,10 +1,9 @@
 """MPII Human Pose: ``mpii_human_pose_v1_u12_1.mat`` with all its gaps, images, and Tompson's
 validation split.
 
-People without ``annopoints`` are passed over; those whose list of points is empty are kept with 16
-joints that nobody annotated, as the original script has it. ``is_visible`` may be a number, a
-character, empty or missing (missing and empty count as visible); short point lists are padded to 16
-joints for the person itself, not for the others in the image.
+People without ``annopoints`` are passed over. ``is_visible`` may be a number, a character, empty or
+missing (missing and empty count as visible). Short lists of points are padded to 16 joints for the
+person itself, not for the others in the image; so are empty ones, of which no recorded output tells.
 
 Source: genJSON of the CPM release (recorded output).
 """
