@@ -305,7 +305,8 @@ def _array(value: Any, columns: int) -> Floats:
 
 
 def _others_in(record: dict[str, Any]) -> tuple[Other, ...]:
-    """The other people of a record, as many as it says; jsonlab unwraps the lists of a single one."""
+    """The other people of a record, as many as it says. jsonlab unwraps the lists of a single
+    one."""
     said = float(record.get("numOtherPeople", 0))
     count = int(said)
     if count != said or count < 0:

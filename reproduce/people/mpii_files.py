@@ -3,7 +3,7 @@ validation split.
 
 People without ``annopoints`` are passed over. ``is_visible`` may be a number, a character, empty or
 missing (missing and empty count as visible). Short lists of points are padded to 16 joints for the
-person itself, not for the others in the image; so are empty ones, of which no recorded output tells.
+person itself, not for the others in the image; so are empty ones, of which nothing is recorded.
 
 Source: genJSON of the CPM release (recorded output).
 """
