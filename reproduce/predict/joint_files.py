@@ -224,11 +224,20 @@ def _of_json(content: Any) -> Floats:
 
 
 def _nested(people: list[Any]) -> Floats:
-    """Lists of lists of numbers as an array; null is nan."""
-    return np.array(
-        [[[np.nan if v is None else v for v in joint] for joint in person] for person in people],
-        np.float64,
-    )
+    """People, each a list of joints, each a list of numbers, as an array; a joint or a number that
+    is null is nan."""
+    if len({len(person) for person in people}) > 1:
+        raise Unfit("its people have different numbers of joints")
+    joints = [joint for person in people for joint in person]
+    sizes = {len(joint) for joint in joints if joint is not None} or {2}
+    if len(sizes) > 1:
+        raise Unfit("its joints have different numbers of coordinates")
+    (size,) = sizes
+    found = np.full((len(joints), size), np.nan)
+    for row, joint in zip(found, joints, strict=True):
+        if joint is not None:
+            row[:] = [np.nan if number is None else number for number in joint]
+    return found.reshape(len(people), len(people[0]), size)
 
 
 def _of_triples(rows: Sequence[Mapping[str, Any]]) -> Floats:
