@@ -76,13 +76,16 @@ def metadata_plane(
 
     Raises
     ------
-    DataError : the image is too small to hold the annotation.
+    DataError : the image is too small to hold the annotation, or a record has no place for it.
     """
     a = counted_from_1(annotation)
-    if len(a.others) > 255 or not 0 <= a.people_index <= 255:
-        raise DataError(f"{a.image}: more than 255 people cannot be stored")
+    for what, count in (("numOtherPeople", len(a.others)), ("people_index", a.people_index)):
+        if not 0 <= count <= 255:
+            raise DataError(f"{a.image}: {what} is {count}, and a record holds 0 to 255")
+    if not a.dataset.isascii():
+        raise DataError(f"{a.image}: the name of dataset '{a.dataset}' is not ASCII, as in records")
     rows = [
-        a.dataset.encode("ascii", "replace"),
+        a.dataset.encode("ascii"),
         _floats([a.size[1], a.size[0]]),
         bytes([int(a.validation), len(a.others), a.people_index])
         + _floats([a.annolist_index, number, total]),

@@ -485,11 +485,15 @@ def test_real_images_there_and_back(tmp_path: Path) -> None:
 def test_what_no_reader_takes_is_not_written(jpeg: bool, tmp_path: Path) -> None:
     """A place far away or a person of no size would stop the training at that record."""
     people = dataset(tmp_path, 3)
+    # where the images of a data set of another name are looked for
+    shutil.copy(tmp_path / "MPI" / "images" / people[1].image, tmp_path)
     far = people[1].joints.copy()
     far[2, 0] = 1e9
     for bad, said in (
         (replace(people[1], joints=far), "im0001.jpg: a joint or centre lies nowhere"),
         (replace(people[1], scale=1e30), "im0001.jpg: the person's scale is 1e[+]30"),
+        (replace(people[1], people_index=-1), "im0001.jpg: people_index is -1, and a record holds"),
+        (replace(people[1], dataset="Füße"), "im0001.jpg: the name of dataset 'Füße' is not ASCII"),
     ):
         plan = store.plan([people[0], bad, people[2]], seed=1)
         with pytest.raises(DataError, match=said):
