@@ -25,7 +25,7 @@ from bench_forward import machine
 from caffe_compat.definition import schema
 from reproduce.people import lsp_files
 from reproduce.people.annotation import Annotation, counted_from_1
-from reproduce.records import store
+from reproduce.records import encoding, store
 
 
 def floats(values: object) -> list[int]:
@@ -39,7 +39,7 @@ def straightforward(plan: store.Plan, root: Path, out: Path) -> None:
     transaction = env.begin(write=True)
     datum_class = schema.message_class("Datum")
     for count, a in enumerate(map(counted_from_1, plan.annotations)):
-        image = cv2.imread(str(store.image_path(root, a)))
+        image = cv2.imread(str(encoding.image_path(root, a)))
         if image.shape[1] < 64:
             image = cv2.copyMakeBorder(
                 image, 0, 0, 0, 64 - image.shape[1], cv2.BORDER_CONSTANT, value=(128, 128, 128)

@@ -28,7 +28,7 @@ from reproduce.benchmarks.lsp import Lsp
 from reproduce.network.netgen import DataConfig
 from reproduce.people import lsp_files
 from reproduce.people.annotation import Annotation
-from reproduce.records import store
+from reproduce.records import encoding, store
 from reproduce.records.images import read_image
 
 LIMIT = 60 << 20  # bytes of the packed file
@@ -138,7 +138,7 @@ def _fitting(data: Path, people: Sequence[Annotation], out: Path, room: int) -> 
         raise DataError("the test pictures alone are larger than the limit")
     made, sizes = [], []
     for person in people:
-        small, image = shrunk(person, read_image(store.image_path(data, person)))
+        small, image = shrunk(person, read_image(encoding.image_path(data, person)))
         path = out / Path(person.image).with_suffix(".jpg")
         path.parent.mkdir(parents=True, exist_ok=True)
         done, stored = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])

@@ -1,10 +1,12 @@
-"""A bound for what a whole network takes, known from its shapes before any memory is taken."""
+"""What a network takes and where it takes nothing, known from its shapes before any memory is
+taken."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 
-from caffe_compat.errors import CaffeCompatError
+from caffe_compat.errors import CaffeCompatError, shape_text
 from caffe_compat.layers.base import count
 from caffe_compat.network.graph import Graph, Node
 
@@ -62,3 +64,28 @@ def _bytes(graph: Graph, node: Node) -> int:
     ]
     owned = [param.shape for param in node.params if param.owner == param.key]
     return sum(count(shape) for shape in (*made, *owned)) * _BYTES
+
+
+def without_values(graph: Graph) -> set[str]:
+    """The blobs that hold no value, as one of their axes is 0."""
+    return {name for name, shape in graph.blobs.items() if not count(shape)}
+
+
+def check_looks(graph: Graph, without_memory: Collection[str]) -> None:
+    """Refuse a layer that looks at a blob that Caffe has given no memory.
+
+    Parameters
+    ----------
+    without_memory : the blobs that have never had a value.
+
+    Raises
+    ------
+    PrototxtError : names the layer and the blob.
+    """
+    for node in graph.nodes:
+        for name in node.layer.looks_at():
+            if name in without_memory:
+                raise node.layer.error(
+                    f"blob '{name}' has no values ({shape_text(graph.blobs[name])}), and Caffe "
+                    "stops where a layer looks at it: give it some, or leave it out"
+                )

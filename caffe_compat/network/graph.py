@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 
 from caffe_compat.definition.spec import TEST, NetSpec, ParamSpec
 from caffe_compat.errors import PrototxtError, UnknownInput, printable, shape_text
@@ -112,6 +112,7 @@ class Graph:
         """Number of learned values."""
         return sum(count(param.shape) for param in self.params)
 
+    @cached_property
     def refused_gradient(self) -> PrototxtError | None:
         """The error that Caffe's backward pass through the whole network stops with; None where it
         goes through."""

@@ -18,15 +18,15 @@ from caffe_compat.definition.prototxt import read_net
 from caffe_compat.definition.spec import TEST, NetSpec
 from caffe_compat.engine.plan import Engine, Mode, transforming, using
 from caffe_compat.engine.threads import on_one_core
-from caffe_compat.errors import CaffeCompatError, shape_text
-from caffe_compat.layers.base import Shape, count
+from caffe_compat.errors import CaffeCompatError
+from caffe_compat.layers.base import Shape
 from caffe_compat.network import fuse
-from caffe_compat.network.bound import check_network
+from caffe_compat.network.bound import check_looks, check_network, without_values
 from caffe_compat.network.graph import Graph, Node, Param, build
 from caffe_compat.network.light import is_light
 from caffe_compat.network.match import BAD, MISSHAPED, LayerMatch, Match, match, require
 from caffe_compat.network.parameters import first_values
-from caffe_compat.network.passes import Pass, Whole
+from caffe_compat.network.passes import Pass, Whole, without_backward
 from caffe_compat.network.patches import Background, Patch, Rect, cut, start
 from caffe_compat.network.patches import step as run_patch
 from caffe_compat.weights.model import LayerBlobs, Weights
@@ -106,7 +106,7 @@ class Net(nn.Module):
         self._is_packed = False
         self._checked: set[tuple[tuple[str, Shape], ...]] = set()
         # blobs that have never had a value: Caffe gives them no memory
-        self._without_memory = {name for name, shape in graph.blobs.items() if not count(shape)}
+        self._without_memory = without_values(graph)
         # gradients that the latest backward pass wrote over the weights of losses
         self.left_at_losses: dict[str, Tensor] = {}
         self._modules_of: dict[int, _Blobs] = {}
@@ -287,8 +287,8 @@ class Net(nn.Module):
                     total = part if total is None else total + part
         if total is None:
             raise CaffeCompatError("the network has no loss: no loss layer and no loss_weight")
-        if torch.is_grad_enabled() and (refused := self.graph.refused_gradient()) is not None:
-            return _without_backward(total, refused)
+        if torch.is_grad_enabled() and (refused := self.graph.refused_gradient) is not None:
+            return without_backward(total, refused)
         return total
 
     @property
@@ -358,19 +358,10 @@ class Net(nn.Module):
             self.reshaped(dict(shapes))
             self._checked.add(shapes)
         if self._without_memory:
-            self._check_memory(self.reshaped(dict(shapes)))
-
-    def _check_memory(self, graph: Graph) -> None:
-        """Refuse a look at a blob that never had a value, as Caffe does. One that has shrunk to
-        none still has its memory."""
-        self._without_memory = {n for n in self._without_memory if not count(graph.blobs[n])}
-        for node in graph.nodes:
-            for name in node.layer.looks_at():
-                if name in self._without_memory:
-                    raise node.layer.error(
-                        f"blob '{name}' has no values ({shape_text(graph.blobs[name])}), and Caffe "
-                        "stops where a layer looks at it: give it some, or leave it out"
-                    )
+            now = self.reshaped(dict(shapes))
+            # one that has shrunk to none still has its memory
+            self._without_memory &= without_values(now)
+            check_looks(now, self._without_memory)
 
     @property
     def _now(self) -> Engine:
@@ -588,17 +579,6 @@ def _own_layers(graph: Graph) -> Graph:
     nodes = tuple(replace(node, layer=fresh[node.index]) for node in graph.nodes)
     steps = tuple(replace(step, layer=fresh.get(step.index, step.layer)) for step in graph.steps)
     return replace(graph, nodes=nodes, steps=steps)
-
-
-def _without_backward(value: Tensor, error: Exception) -> Tensor:
-    """The same value; a backward pass that begins at it raises the error."""
-
-    def stop(_: Tensor) -> None:
-        raise error
-
-    value = value.detach().requires_grad_()
-    value.register_hook(stop)  # type: ignore[no-untyped-call]
-    return value
 
 
 def _packed(tensor: Tensor) -> Tensor:

@@ -342,3 +342,14 @@ class Whole(torch.autograd.Function):
         inputs = [run.diff(n) if run.memory.diff[n] in changed else None for n in ctx.names]
         params = [run.param_diffs.get(owner) for owner in ctx.owners]
         return (None, None, None, None, *inputs, *params)
+
+
+def without_backward(value: Tensor, error: Exception) -> Tensor:
+    """The same value; a backward pass that begins at it raises the error."""
+
+    def stop(_: Tensor) -> None:
+        raise error
+
+    value = value.detach().requires_grad_()
+    value.register_hook(stop)  # type: ignore[no-untyped-call]
+    return value

@@ -6,7 +6,7 @@ import contextlib
 import csv
 import io
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -116,19 +116,7 @@ def _warn_other_annotation(
 @click.option("--out", type=FILE, help="Folder for curves (PNG, PDF, SVG) and numbers (CSV, JSON).")
 @click.option("--json", "as_json", is_flag=True, help="Table as JSON.")
 @common
-def main(
-    predictions: tuple[str, ...],
-    dataset: str,
-    data: str,
-    annotation: str | None,
-    protocol: str,
-    measure: Measure,
-    norm: str | None,
-    base: str,
-    at: tuple[float, ...],
-    out: str | None,
-    as_json: bool,
-) -> None:
+def main(out: str | None, **options: Any) -> None:
     """Score PREDICTIONS (.mat, .h5, .npz, .json; the data set's joint order): PCK on LSP and FLIC,
     PCKh on MPII.
 
@@ -138,9 +126,7 @@ def main(
     from caffe_compat.files import results_folder
 
     with results_folder(out) if out else contextlib.nullcontext():
-        _evaluate(
-            predictions, dataset, data, annotation, protocol, measure, norm, base, at, out, as_json
-        )
+        _evaluate(out=out, **options)
 
 
 def _evaluate(

@@ -9,9 +9,7 @@ import json
 import os
 import re
 import shutil
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -25,6 +23,7 @@ from caffe_compat.training import lmdbcheck
 from caffe_compat.training.datum import LMDBReader
 from reproduce.people.annotation import Annotation, Other, counted_from_1
 from reproduce.records import layout
+from reproduce.records.encoding import Encoded, encode_all, image_path
 from reproduce.records.images import read_image as read_image
 from reproduce.records.joints import OneNumber, joints_of, joints_shown
 from reproduce.records.layout import Record
@@ -227,47 +226,6 @@ def plan(
     return Plan(tuple(annotations[i] for i in chosen), order)
 
 
-def image_path(
-    root: str | os.PathLike[str], annotation: Annotation, *, outside: bool = False
-) -> Path:
-    """Where an annotation's image is: below the authors' folder of its data set, or directly below
-    ``root``.
-
-    Parameters
-    ----------
-    outside : follow an absolute name, or one that climbs out of ``root`` with ``..``.
-
-    Raises
-    ------
-    DataError : such a name without ``outside``.
-    """
-    name = Path(annotation.image)
-    if not outside and (name.is_absolute() or ".." in name.parts):
-        raise DataError(
-            f"{annotation.image}: this image name leads out of the folder of images; use "
-            "--allow-outside to follow it"
-        )
-    folders = [*layout.ROOTS.get(annotation.dataset, ()), ""]
-    places = [Path(root) / below / name for below in folders]
-    return next((path for path in places if path.exists()), places[-1])
-
-
-def _encode_one(job: tuple[str, Annotation, int, int, bool]) -> tuple[int, bytes | bytearray, str]:
-    """Worker: (write number, value, error)."""
-    path, annotation, number, total, jpeg = job
-    try:
-        # what the reader refuses would stop a training on it
-        layout.check_person(annotation, annotation.image)
-        if jpeg:
-            height, width = layout.pad_narrow(read_image(path)).shape[:2]
-            stored = Path(path).read_bytes()
-            value = layout.encode_stored(annotation, stored, (height, width), number, total)
-            return number, value, ""
-        return number, layout.encode(annotation, read_image(path), number, total), ""
-    except (DataError, OSError) as error:
-        return number, b"", str(error)
-
-
 def export_lmdb(
     made: Plan,
     root: str | os.PathLike[str],
@@ -344,7 +302,7 @@ def _export(
     # its name
     env = lmdb.open(str(partial), map_size=size, sync=False, metasync=False)
     try:
-        results = _results(jobs, workers)
+        results = encode_all(jobs, workers)
         bad, done = _write_records(
             env, results, partial, made.total, skipped, skip_bad=skip_bad, progress=progress
         )
@@ -369,7 +327,7 @@ def _export(
 
 def _write_records(
     env: Any,
-    results: Iterable[tuple[int, bytes | bytearray, str]],
+    results: Iterable[Encoded],
     partial: Path,
     total: int,
     skipped: list[str],
@@ -550,26 +508,6 @@ def _map_size(need: int, partial: Path) -> int:
     data = partial / "data.mdb"
     there = data.stat().st_size if data.exists() else 0
     return 2 * (need + there) + (64 << 20)
-
-
-def _results(jobs: list[Any], workers: int) -> Iterator[tuple[int, bytes | bytearray, str]]:
-    """Encoded records in order. Threads: decoding and copying release the interpreter's lock, and
-    records are large."""
-    if workers < 1:
-        yield from map(_encode_one, jobs)
-        return
-    with ThreadPoolExecutor(workers) as pool:
-        waiting: deque[Future[tuple[int, bytes | bytearray, str]]] = deque()
-        try:
-            for job in jobs:
-                waiting.append(pool.submit(_encode_one, job))
-                if len(waiting) > 16 * workers:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
 
 
 def write_values(

@@ -379,7 +379,7 @@ def test_images_stay_below_their_folder(tmp_path: Path, name: str) -> None:
     import numpy as np
 
     from caffe_compat.errors import DataError
-    from reproduce.records.store import image_path
+    from reproduce.records.encoding import image_path
     from tests.people import annotation
 
     one = replace(annotation(np.random.default_rng(0), "a.png", 64, 48), image=name)

@@ -26,7 +26,7 @@ from reproduce.cli import export
 from reproduce.people import annotation
 from reproduce.people.annotation import Annotation
 from reproduce.people.matlab_pixels import to_matlab
-from reproduce.records import hdf5, joints, layout, store
+from reproduce.records import encoding, hdf5, joints, layout, store
 from reproduce.records.opening import open_store
 from tests.paths import DATA, needs_data
 from tests.people import dataset
@@ -46,7 +46,7 @@ def test_record_round_trip(tmp_path: Path) -> None:
     opened = store.LMDBStore(tmp_path / "out")
     for i, expected in enumerate(plan.annotations):
         record = opened.record(i)
-        image = layout.pad_narrow(store.read_image(store.image_path(tmp_path, expected)))
+        image = layout.pad_narrow(store.read_image(encoding.image_path(tmp_path, expected)))
         np.testing.assert_array_equal(record.image, image)
         stored = to_matlab(expected.joints).astype(np.float32)
         np.testing.assert_array_equal(to_matlab(record.annotation.joints), stored)
@@ -474,7 +474,7 @@ def test_real_images_there_and_back(tmp_path: Path) -> None:
     assert len(opened) == plan.total
     for i, expected in enumerate(plan.annotations):
         record = opened.record(i)
-        image = layout.pad_narrow(store.read_image(store.image_path(DATA, expected)))
+        image = layout.pad_narrow(store.read_image(encoding.image_path(DATA, expected)))
         np.testing.assert_array_equal(record.image, image)
         stored = to_matlab(expected.joints).astype(np.float32)
         np.testing.assert_array_equal(to_matlab(record.annotation.joints), stored)
