@@ -12,9 +12,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from caffe_compat.conversion.onnx_steps import LayerStep, NoForm, converts, fixed
+from caffe_compat.layers.base import LOWEST
 from caffe_compat.layers.pooling import pooled_size
-
-_LOWEST = -3.4028234663852886e38
 
 
 def _pool(
@@ -32,7 +31,7 @@ def _pool(
     graph = step.graph
     # the last window may reach this far behind; a size rounded down needs nothing
     behind = [p + (0 if floor else s - 1) for p, s in zip(pad, stride, strict=True)]
-    lowest = _LOWEST if method == "MAX" else 0.0
+    lowest = LOWEST if method == "MAX" else 0.0
     widths = graph.integers(0, 0, *pad, 0, 0, *behind)
     wide = value
     if any(pad) or any(behind):

@@ -348,7 +348,7 @@ def without_backward(value: Tensor, error: Exception) -> Tensor:
     """The same value; a backward pass that begins at it raises the error."""
 
     def stop(_: Tensor) -> None:
-        raise error
+        raise error.with_traceback(None)  # the graph keeps it, and a traceback keeps tensors
 
     value = value.detach().requires_grad_()
     value.register_hook(stop)  # type: ignore[no-untyped-call]
