@@ -7,7 +7,9 @@ says how it was made.
 ``--training`` holds the prototxts that it was trained with, ``--weights`` is a snapshot or what
 ``cpm-convert --merge-batch-norm`` made of it, ``--log`` the ``pose_log.jsonl`` of each training in turn,
 ``--scored`` what ``cpm-predict --dataset lsp`` wrote, ``--quick`` what it wrote with ``--scales 1``;
-``about.md`` is the part of the README that only a person knows (commands, hardware, hours).
+``about.md`` is the part of the README that only a person knows (commands, hardware, hours). The logs are
+kept in the folder as ``log_1.jsonl``, ``log_2.jsonl``, ...: a later training names them first, so that its
+picture shows everything. Of ``--iterations-before`` no log is left, only the picture ``loss_to_N.png``.
 """
 
 from __future__ import annotations
@@ -42,11 +44,15 @@ def read_log(path: Path) -> dict[int, dict[str, float]]:
     return {entry["iteration"]: entry["losses"] for entry in entries}
 
 
-def loss_curve(logs: list[Path], out: Path) -> tuple[int, dict[str, float]]:
+def loss_curve(logs: list[Path], out: Path, before: int) -> tuple[int, dict[str, float]]:
     """Draw the loss per stage of trainings that followed each other, each one smoothed by itself;
-    return the iterations of all together, and the last smoothed values."""
+    return the iterations of all together, and the last smoothed values.
+
+    Parameters
+    ----------
+    before : iterations before the first of these trainings.
+    """
     figure, axis = plt.subplots(figsize=(5, 3))
-    before = 0
     highest = 0.0
     final: dict[str, float] = {}
     for log in logs:
@@ -82,6 +88,7 @@ class About:
     network : its kind, size and input, in words.
     weights : the bytes of its weight file.
     iterations : of all trainings together.
+    before : how many of them have no log any more.
     losses : of each stage at the end.
     score, quick : of seven scales and of one, as ``cpm-predict --dataset lsp`` wrote them.
     """
@@ -89,6 +96,7 @@ class About:
     network: str
     weights: bytes
     iterations: int
+    before: int
     losses: dict[str, float]
     score: dict[str, Any]
     quick: dict[str, Any]
@@ -102,6 +110,8 @@ def readme(name: str, about: About, by_hand: str) -> str:
     by_hand : the part that only a person knows.
     """
     score = about.score
+    first = f"`loss_to_{about.before}.png`, " if about.before else ""
+    begin = f", the first {about.before} in a picture of their own" if about.before else ""
     size, digest = len(about.weights) / 1e6, hashlib.sha256(about.weights).hexdigest()
     losses = ", ".join(f"{loss:.1f}" for loss in about.losses.values())
     rows = "\n".join(
@@ -120,7 +130,8 @@ Made with this project's own commands; BSD-3-Clause as the code, the training im
 | `pose_deploy.prototxt` | that definition |
 | `pose_train_test.prototxt`, `pose_solver.prototxt` | what it was trained with at last |
 | `score.json`, `lsp_predictions.json` | the score below, and the predictions (1-based, LSP's order) that it is of; `score_one_scale.json`: with one scale |
-| `loss.png` | loss per stage, {about.iterations} iterations; at the end {losses} |
+| {first}`loss.png` | loss per stage, {about.iterations} iterations{begin}; at the end {losses} |
+| `log_1.jsonl`, ... | the numbers in `loss.png`, of each training in turn |
 
 ## Score
 
@@ -143,6 +154,7 @@ def main() -> None:
     parser.add_argument("--training", type=Path, required=True)
     parser.add_argument("--weights", type=Path, required=True)
     parser.add_argument("--log", type=Path, nargs="+", required=True)
+    parser.add_argument("--iterations-before", type=int, default=0)
     parser.add_argument("--scored", type=Path, required=True)
     parser.add_argument("--quick", type=Path, required=True)
     parser.add_argument("--about", type=Path, required=True)
@@ -162,7 +174,10 @@ def main() -> None:
     (folder / "lsp_predictions.json").write_text(
         json.dumps(joints.tolist(), separators=(",", ":")), encoding="utf-8"
     )
-    iterations, final = loss_curve(options.log, folder / "loss.png")
+    before = options.iterations_before
+    iterations, final = loss_curve(options.log, folder / "loss.png", before)
+    for number, log in enumerate(options.log, start=1):
+        (folder / f"log_{number}.jsonl").write_text(log.read_text())
     made = convert(weights)
     (folder / "pose_deploy.prototxt").write_text(dump(made.net.to_message()), encoding="utf-8")
     kind, shape = identify(made.graph).text, "×".join(map(str, made.graph.blobs["data"]))
@@ -170,6 +185,7 @@ def main() -> None:
         network=f"{kind}; {made.graph.count:,} parameters, input {shape}",
         weights=weights.read_bytes(),
         iterations=iterations,
+        before=before,
         losses=final,
         score=json.loads(score_file.read_text()),
         quick=json.loads(quick_file.read_text()),

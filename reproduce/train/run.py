@@ -19,7 +19,7 @@ from typing import IO, Any
 from caffe_compat.definition.prototxt import read_solver
 from caffe_compat.definition.spec import TRAIN, NetSpec, SolverSpec
 from caffe_compat.engine.plan import Mode
-from caffe_compat.errors import DataError, SolverError
+from caffe_compat.errors import CaffeCompatError, DataError, SolverError
 from caffe_compat.files import TargetError
 from caffe_compat.layers import make
 from caffe_compat.network.match import LayerMatch
@@ -97,8 +97,15 @@ def _sources(definition: NetSpec) -> list[str]:
     return [one.source for one in options if getattr(one, "source", "")]
 
 
-def latest(prefix: str | os.PathLike[str]) -> Path | None:
-    """The snapshot with the highest iteration of a prefix."""
+def latest(
+    prefix: str | os.PathLike[str], before: str | os.PathLike[str] | None = None
+) -> Path | None:
+    """The snapshot with the highest iteration of a prefix.
+
+    Parameters
+    ----------
+    before : only those of fewer iterations than this snapshot of the prefix.
+    """
     folder, name = os.path.split(os.fspath(prefix))
     pattern = re.compile(re.escape(name) + r"_iter_(\d+)\.solverstate(\.h5)?$")
     if not os.path.isdir(folder or "."):
@@ -108,14 +115,28 @@ def latest(prefix: str | os.PathLike[str]) -> Path | None:
         for file in os.listdir(folder or ".")
         if (m := pattern.match(file))
     ]
+    if before is not None:
+        limit = pattern.match(os.path.basename(before))
+        found = [one for one in found if limit is not None and one[0] < int(limit[1])]
     return max(found)[1] if found else None
 
 
 def parts_of_snapshot(state: Path | None) -> tuple[str, ...]:
-    """The parts' names in the model of a solver state."""
+    """The parts' names in the model of a solver state.
+
+    Raises
+    ------
+    SolverError : the state or its model is missing or damaged; names the snapshot before it.
+    """
     if state is None:
         return ()
-    return part_names.of_weights(learned_weights(read_state(state), state))
+    try:
+        return part_names.of_weights(learned_weights(read_state(state), state))
+    except CaffeCompatError as error:
+        prefix = os.fspath(state).rpartition("_iter_")[0]
+        earlier = latest(prefix, before=state)
+        advice = f"; the one before it is --snapshot {earlier}" if earlier is not None else ""
+        raise SolverError(f"{error}{advice}") from None
 
 
 def make_solver(

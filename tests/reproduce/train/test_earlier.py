@@ -165,6 +165,31 @@ def test_the_advice_after_an_interruption_is_exact(
     )
 
 
+@pytest.mark.parametrize("ending", ["solverstate", "caffemodel"])
+def test_the_snapshot_before_a_damaged_one_is_named(tmp_path: Path, ending: str) -> None:
+    solver = _solver(tmp_path)
+    _finished(solver, "--max-iter", 10)
+    damaged = tmp_path / "snap" / f"pose_iter_10.{ending}"
+    damaged.write_bytes(damaged.read_bytes()[:-20])
+    again = (solver, "--max-iter", 12, "--snapshot")
+    refused = _train(*again, "latest")
+    before = tmp_path / "snap" / "pose_iter_8.solverstate"
+    assert refused.exit_code == 2, refused.output
+    assert refused.output.endswith(f"; the one before it is --snapshot {before}\n")
+    assert refused.output.count("\n") == 1
+    assert "iteration 8" in _finished(*again, before)
+
+
+def test_a_damaged_snapshot_with_none_before_it(tmp_path: Path) -> None:
+    solver = _solver(tmp_path)
+    _finished(solver, "--max-iter", 2)
+    damaged = tmp_path / "snap" / "pose_iter_2.solverstate"
+    damaged.write_bytes(damaged.read_bytes()[:-20])
+    refused = _train(solver, "--snapshot", "latest")
+    assert refused.exit_code == 2, refused.output
+    assert "before" not in refused.output
+
+
 @pytest.mark.parametrize("how", ["plain", "from elsewhere"])
 def test_weights_among_the_files_that_are_moved(
     tmp_path: Path, how: str, monkeypatch: pytest.MonkeyPatch
