@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -140,7 +141,8 @@ def _outcome(
     difference = None
     verdict = "missing"
     if ours is not None:
-        difference = max((a - b for a, b in zip(ours, expected, strict=True)), key=abs)
+        differences = [a - b for a, b in zip(ours, expected, strict=True)]
+        difference = max(differences, key=lambda d: (math.isnan(d), abs(d)))
         verdict = "equal" if abs(difference) <= about["tolerance"] + _ROUNDING else "differs"
     return Outcome(
         name=name,

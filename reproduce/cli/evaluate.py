@@ -161,7 +161,7 @@ def _evaluate(
     def scored(predicted: Floats, path: str, grid: Floats | None) -> EvalResult:
         return score(benchmark, predicted, measure, by, kind, grid, path)
 
-    results: dict[str, EvalResult] = {}
+    curves: dict[str, EvalResult] = {}
     rows: list[dict[str, object]] = []
     for path in predictions:
         predicted = joint_files.read(path)
@@ -180,7 +180,8 @@ def _evaluate(
                 "infinite) and count as missed",
                 err=True,
             )
-        results[Path(path).stem if Path(path).stem not in results else path] = result
+        name = Path(path).stem if Path(path).stem not in curves else path
+        curves[name] = scored(predicted, path, _grid_of_curves(result.thresholds, thresholds))
         if len(benchmark.annotations) > 1:
             _warn_other_annotation(path, kind, predicted, benchmark)
         for threshold in thresholds.tolist():
@@ -202,7 +203,7 @@ def _evaluate(
         click.echo(table([[str(row[name]) for name in head] for row in rows], head))
     if out:
         _write(
-            results,
+            curves,
             groups,
             Path(out),
             float(thresholds[0]),
@@ -210,6 +211,16 @@ def _evaluate(
             _title(benchmark, called, kind, by),
             rows,
         )
+
+
+def _grid_of_curves(grid: Floats, thresholds: Floats) -> Floats:
+    """Where curves have points: the benchmark's grid, going on by its step as far as the
+    thresholds asked for, and these."""
+    import numpy as np
+
+    steps = np.arange(len(grid), int(thresholds.max() * 100) + 1) / 100
+    extra = [t for t in thresholds if not np.isclose(np.append(grid, steps), t).any()]
+    return np.sort(np.concatenate([grid, steps, extra]))
 
 
 def _scores(

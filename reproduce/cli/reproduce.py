@@ -329,9 +329,7 @@ def _refuse_with_stored() -> None:
 @click.option(
     "--profile",
     type=click.Choice(["smoke", "cpu", "paper"]),
-    default="cpu",
-    show_default=True,
-    help="Whose stored results are shown.",
+    help="Whose stored results are shown (default: those of --results, else cpu).",
 )
 @click.option(
     "--results",
@@ -340,20 +338,27 @@ def _refuse_with_stored() -> None:
 )
 @click.option("--stages", default=3, show_default=True, type=click.IntRange(1, 6))
 @out_option("Folder for the page.", default="report")
-def report(data: str, profile: str, results: str | None, stages: int, out: str) -> None:
+def report(data: str, profile: str | None, results: str | None, stages: int, out: str) -> None:
     """One page with every figure, claim and number: OUT/index.html. Trains nothing; what is missing
     is said."""
     from reproduce.experiments.results import read_results, stored_folder
     from reproduce.report import page as made
 
-    folder = Path(results) if results else stored_folder(profile)
-    if not read_results(folder) and results:
+    folder = Path(results) if results else stored_folder(profile or "cpu")
+    stored = read_results(folder)
+    if not stored and results:
         raise CaffeCompatError(
             f"{folder}: holds no results of experiments (--results); expected the folder that "
             "cpm-reproduce fig6 makes, WORK/PROFILE/results"
         )
+    theirs = next((result.profile for result in stored.values()), profile or "cpu")
+    if profile not in (None, theirs):
+        raise CaffeCompatError(
+            f"{folder}: holds results of the {theirs} profile (--results), not of --profile "
+            f"{profile}"
+        )
     with results_folder(out):
-        page = made.make(Path(data), Path(out), folder, profile, click.echo, stages)
+        page = made.make(Path(data), Path(out), folder, theirs, click.echo, stages)
     click.echo(str(page))
     _tell_empty(data, bool(results))
 

@@ -371,13 +371,14 @@ class Lab:
         """Test the last snapshot and the one before it, and write the result."""
         model = folder / "snap" / f"pose{suffix}_iter_{experiment.iterations}.caffemodel"
         logs = {path.name: _log(path) for path in sorted((folder / "snap").glob("pose*_log.jsonl"))}
-        lines = [one for log in logs.values() for one in log]
-        samples = self.profile.batch * self.group.world * _DISPLAY
+        samples = self.profile.batch * self.group.world
         last = logs[f"pose{suffix}_log.jsonl"]
         course = {one["iteration"]: round(one["loss"], 4) for one in last}
         more: dict[str, Any] = {
             "final_losses": last[-1]["losses"],
-            "seconds": round(sum(samples / one["speed"] for one in lines)),
+            "seconds": round(
+                sum(_seconds(log, samples, experiment.iterations) for log in logs.values())
+            ),
             "course": sorted(course.items())[:: max(1, len(course) // 40)],
             "gradients": histograms,
         }
@@ -514,6 +515,23 @@ def _log(path: Path) -> list[dict[str, Any]]:
             if isinstance(entry, dict):
                 found.append(entry)
     return found
+
+
+def _seconds(log: Sequence[Mapping[str, Any]], samples: int, iterations: int) -> float:
+    """How long a training took, from the speeds in its log. A line's speed is taken for the
+    iterations since the line before it, the last one's also for those after it; of lines that
+    repeat an iteration the last one counts.
+
+    Parameters
+    ----------
+    samples : of an iteration.
+    iterations : of the training, from 0.
+    """
+    speeds = {line["iteration"]: line["speed"] for line in log}
+    lines = sorted(speeds)
+    ends = [*lines[:-1], iterations - 1]
+    counts = np.diff([-1, *ends])
+    return float(sum(n * samples / speeds[line] for n, line in zip(counts, lines, strict=True)))
 
 
 def _keep(path: Path, text: str) -> None:

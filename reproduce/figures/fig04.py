@@ -13,7 +13,7 @@ import numpy as np
 
 from reproduce.benchmarks.check import published
 from reproduce.drawing.curves import Curve, draw, files_of, write_numbers
-from reproduce.experiments.plans import SHARES, field_of
+from reproduce.experiments.plans import PROFILES, SHARES, field_of, of_fig4
 from reproduce.experiments.results import Result
 from reproduce.figures import verdicts
 from reproduce.figures.verdicts import Claim, Verdict
@@ -43,12 +43,21 @@ def fields(results: Mapping[str, Result]) -> list[Point]:
     """The networks of the figure that have a result, by field."""
     found = []
     for name, result in results.items():
-        if not (name == "joint-1" or name.startswith("field-")) or "-seed" in name:
+        if "-seed" in name or not _belongs(name, result):
             continue
         size = field_of(result.config)
         score = verdicts.at(verdicts.seeds_of(results, name), 0.2)
         found.append(Point(name, size, size / result.config.input_size, score))
     return sorted(found, key=lambda point: point.field)
+
+
+def _belongs(name: str, result: Result) -> bool:
+    """Is a network one of the figure's? Some profiles share Figure 6c's network of one stage with
+    it, others have that one at another size."""
+    if name != "joint-1":
+        return name.startswith("field-")
+    planned = of_fig4(PROFILES[result.profile], stages=1, seeds=1)
+    return (name, result.config) in [(one.name, one.config) for one in planned]
 
 
 def saturation() -> float:

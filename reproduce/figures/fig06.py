@@ -26,7 +26,7 @@ SCHEMES = {
 }
 LEAD = 10.0  # points around the published lead that count as the same finding
 CLOSE = 3.0  # points: what "comes close" means
-FLAT = 1.5  # points: what "flat" means from 5 to 6 stages
+FLAT = 1.5  # points: what "flat" means from 5 to 6 stages, and "saturates"
 
 
 def claims(results: Mapping[str, Result], stages: int) -> list[Claim]:
@@ -101,12 +101,13 @@ def _saturates(
     pair = {"(i)": joint, "(ii)": wise}
     ahead, edge = verdicts.lead(results, joint, wise)
     rise = verdicts.last_rise(wise)
-    # what a margin cannot tell from standing still
-    stopped: Verdict = "confirmed" if rise <= edge else "undecided"
+    # one that still rises may overtake, which decides nothing either way
+    stopped: Verdict = "confirmed" if rise + edge <= FLAT else "undecided"
     lower = verdicts.steady(verdicts.ahead(ahead, edge), results, pair)
     why = (
         f"confirmed where it is lower by more than {edge:.1f} points and its last stage rose by "
-        f"no more than that at the end; {verdicts.order_text(results, pair)}."
+        f"no more than {FLAT:g} points at the end, margin included; "
+        f"{verdicts.order_text(results, pair)}."
         f"{_rise('(ii)', wise)}{_rise('(i)', joint)}"
     )
     ours = verdicts.gap_text(wise, joint)

@@ -202,6 +202,7 @@ def _trained(
     """Figures 4, 5, 6 from stored results."""
     found, claims = [], []
     stored = read_results(results)
+    profile = next((result.profile for result in stored.values()), profile)
     about = provenance(f"cpm-reproduce report --profile {profile}", str(results))
     for number, module, title, caption in (
         (

@@ -307,6 +307,11 @@ def test_evaluate_command(tmp_path: Path) -> None:
     drawn = (tmp_path / "lsp_curves.svg").read_text()
     assert "PCK on LSP, person-centric truth" in drawn
     assert "errors divided by: torso (Lsho to Rhip)" in drawn
+    wide = _evaluate(
+        files[1], "--dataset", "lsp", "--data", DATA, "--threshold", 0.5, "--out", tmp_path / "w"
+    )
+    assert "92.49" in wide.output
+    assert "92.5" in (tmp_path / "w" / "lsp_curves.svg").read_text()
     flic = DATA / "release" / "FLIC_prediction_model_FLIC_4s.mat"
     for protocol, elbow in (("paper", 97.59), ("release", 97.54)):
         rows = json.loads(

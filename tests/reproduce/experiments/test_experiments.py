@@ -18,7 +18,7 @@ from click.testing import Result as Run
 
 from caffe_compat.network.graph import build
 from reproduce.cli import models, reproduce
-from reproduce.experiments import plans
+from reproduce.experiments import lab, plans
 from reproduce.experiments.results import read_results, stored_folder
 from reproduce.figures import fig05
 from reproduce.network import netgen, receptive
@@ -110,6 +110,15 @@ def test_planned_times_are_those_of_the_stored_trainings() -> None:
     assert sum(row.seconds for row in planned) == pytest.approx(whole, rel=0.25)
     output = str(_run("fig6", "--profile", "cpu", "--dry-run").output)
     assert "operations/s that the stored trainings made" in output
+
+
+def test_seconds_of_a_training() -> None:
+    """Iterations 0 to 119 of 10 samples; the one at 51 was repeated after a crash."""
+    speeds = {0: 10.0, 50: 100.0, 51: 1.0, 100: 50.0}
+    log = [{"iteration": i, "speed": speed} for i, speed in speeds.items()]
+    log.insert(3, {"iteration": 51, "speed": 20.0})
+    # 1 iteration at 10 samples/s, 50 at 100, 1 at 20, 68 at 50
+    assert lab._seconds(log, 10, 120) == pytest.approx(1 + 5 + 0.5 + 13.6)
 
 
 @pytest.mark.slow
@@ -305,6 +314,11 @@ def test_missing_data_are_said(tmp_path: Path) -> None:
     )
     assert nothing.exit_code == 2
     assert "holds no results of experiments" in nothing.output
+    assert not (tmp_path / "r").exists()
+    stored = ("report", "--data", tmp_path, "--results", stored_folder("cpu"))
+    other = _run(*stored, "--profile", "paper", "-o", tmp_path / "r")
+    assert other.exit_code == 2
+    assert "holds results of the cpu profile (--results), not of --profile paper" in other.output
     assert not (tmp_path / "r").exists()
     page = _run("report", "--data", tmp_path, "--profile", "paper", "-o", tmp_path / "report")
     assert page.exit_code == 1, page.output  # a page about nothing

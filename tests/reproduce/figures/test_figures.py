@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 from dataclasses import replace
@@ -190,7 +191,7 @@ def test_the_papers_numbers_are_drawn_as_marks(tmp_path: Path) -> None:
     assert published_marks(MpiiValidation(tmp_path)) == {}
 
 
-@pytest.mark.parametrize("second", [80.0, 100.0])
+@pytest.mark.parametrize("second", [80.0, 100.0, math.nan])
 def test_one_wrong_number_of_a_row_differs(second: float) -> None:
     about = {"tolerance": 0.005, "source": ""}
     assert check._outcome("x", [1.0, 90.0], [1.0, second], about).verdict == "differs"

@@ -88,6 +88,7 @@ OPEN: verdicts.Verdict = "undecided"
         (lambda: fig05.vanishing(2.0, 0.3, 2.0), YES),
         (lambda: fig05.vanishing(2.0, 0.3, 0.5), OPEN),
         (lambda: fig05.vanishing(-2.0, 0.3, 2.0), NO),
+        (lambda: fig05.vanishing(3.0, 3.0, 6.0), NO),  # they vanish with it, too
     ],
 )
 def test_rules_of_verdicts(rule: Callable[[], str], verdict: str) -> None:
@@ -233,6 +234,31 @@ def test_the_order_of_the_last_two_snapshots_is_said() -> None:
     assert "not all scored" in verdicts.order_text(stored, other)
     trees = replace(_result("x", 30.0), machine={"trees": 3, "images": 3})  # have no snapshots
     assert verdicts.order_text(stored, {"a": [trees], "b": [run(52, 46)]}) == kept
+
+
+def test_noise_makes_no_training_saturate() -> None:
+    """Two seeds far apart widen the margin; a last stage that rose by six points still rises."""
+    results = {
+        name: _result(name, value, earlier=Earlier(5000, _rising(value - 6)))
+        for name, value in {
+            "joint-3": 80.0,
+            "joint-3-seed2": 84.0,
+            "stage-wise-3": 30.0,
+            "stage-wise-3-seed2": 34.0,
+        }.items()
+    }
+    saturates = next(c for c in fig06.claims(results, 3) if "saturates" in c.text)
+    assert saturates.verdict == OPEN
+
+
+def test_figure_4_of_the_paper_profile_has_one_box() -> None:
+    """Its networks see another box than Figure 6c's network of one stage, which is none of them."""
+    paper = plans.PROFILES["paper"]
+    plan = plans.of_fig4(paper, 3, 1)
+    results = {e.name: replace(_result(e.name, 50.0, e.config), profile="paper") for e in plan}
+    alone = replace(_result("joint-1", 50.0, replace(paper.config, stages=1)), profile="paper")
+    points = fig04.fields({**results, "joint-1": alone})
+    assert [point.experiment for point in points] == [e.name for e in plan]
 
 
 @pytest.mark.parametrize(
