@@ -151,6 +151,8 @@ def _pooling(step: LayerStep) -> Iterable[str]:
     layer, graph = step.layer, step.graph
     if step.rank != 4:
         raise NoForm("its bottom is not N×C×H×W")
+    if layer.works_in_place:
+        raise NoForm("it works in place, where Caffe overwrites what it is to look at")
     if len(step.tops) > 1 and (fixed(step.shapes[0][2]) is None or step.options.global_pooling):
         raise NoForm("the second top needs a fixed size")
     if step.options.global_pooling:

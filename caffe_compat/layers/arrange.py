@@ -346,7 +346,9 @@ class Crop(Layer):
     def forward(self, params: Sequence[Tensor], *bottoms: Tensor) -> tuple[Tensor, ...]:
         shapes = [tuple(b.shape) for b in bottoms]
         begin, out = self._begin(shapes), self.output_shapes(shapes)[0]
-        return (bottoms[0][tuple(slice(b, b + s) for b, s in zip(begin, out, strict=True))],)
+        cut = bottoms[0][tuple(slice(b, b + s) for b, s in zip(begin, out, strict=True))]
+        # in place, Caffe clears the bottom's gradient, and with it the top's, before it copies that
+        return (cut.detach() if self.works_in_place else cut,)
 
 
 @register("BatchReindex")

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 Shape = tuple[int, ...]
 LOWEST = -3.4028234663852886e38  # -FLT_MAX, what Caffe starts a maximum from
 _MAX_COUNT = 2**31 - 1
+_MAX_AXES = 32
 
 
 @dataclass(frozen=True)
@@ -447,8 +448,10 @@ def check_blob(shape: Sequence[int], layer: Layer) -> None:
 
     Raises
     ------
-    PrototxtError : an axis is negative, or there are more than 2^31 - 1 values.
+    PrototxtError : an axis is negative, there are more than 32 axes, or more than 2^31 - 1 values.
     """
+    if len(shape) > _MAX_AXES:
+        raise layer.error(f"a top would have {len(shape)} axes; Caffe's blobs have at most 32")
     if any(size < 0 for size in shape):
         raise layer.error(f"a top would have the impossible shape {'x'.join(map(str, shape))}")
     if count(shape) > _MAX_COUNT:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from caffe_compat.definition import schema
-from caffe_compat.layers.base import Layer, Shape, register
+from caffe_compat.layers.base import Layer, Shape, check_filler, register
 
 _LARGEST = 10_000  # of a CPMData layer's lengths, factors and angles; more is a slip of the pen
 
@@ -73,11 +73,13 @@ class DummyData(DataLayer):
 
     def output_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
         sizes = [self._for_each_top(name) for name in ("num", "channels", "height", "width")]
-        if not self.options.shape:
-            return list(zip(*sizes, strict=True))
-        if any(sizes):
+        if self.options.shape and any(sizes):
             raise self.error("give shape, or num, channels, height and width, not both", "shape")
-        return [tuple(shape.dim) for shape in self._for_each_top("shape")]
+        shapes = [tuple(shape.dim) for shape in self._for_each_top("shape")]
+        shapes = shapes if self.options.shape else list(zip(*sizes, strict=True))
+        for filler, shape in zip(self.fill(), shapes, strict=True):
+            check_filler(filler, shape, self)
+        return shapes
 
     def _for_each_top(self, name: str) -> list[Any]:
         """What is given for each top; once for all of them will do. Empty where ``shape`` says

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from caffe_compat.definition.spec import TEST, TRAIN
 from caffe_compat.layers.base import Layer, Overwritten, Shape, register
-from caffe_compat.layers.slopes import with_slopes
+from caffe_compat.layers.slopes import rectified, with_slopes
 from caffe_compat.lazy import lazy_import
 
 if TYPE_CHECKING:
@@ -55,14 +55,18 @@ class ReLU(_Neuron):
 
     def setup(self) -> None:
         if self.options.negative_slope >= 0:  # else the top does not tell the bottom's sign
-            self.reads, self.keeps_sign = ("sign",), True
+            self.keeps_sign = True
+            if self.works_in_place:
+                self.reads = ("sign",)
 
     def separable(self, bottoms: Sequence[Shape]) -> bool:
         return True
 
     def compute(self, x: Tensor) -> Tensor:
         slope = self.options.negative_slope
-        return F.leaky_relu(x, slope) if slope else torch.relu(x)
+        if slope:
+            return F.leaky_relu(x, slope)
+        return rectified()(x) if x.requires_grad else torch.relu(x)
 
 
 @register("PReLU")
@@ -258,6 +262,8 @@ class Exp(_Neuron):
     def setup(self) -> None:
         if self.options.base != -1 and self.options.base <= 0:
             raise self.error("must be above 0 (or -1 for e)", "base")
+        if not math.isfinite(self.options.base):
+            raise self.error("must be finite", "base")
 
     def compute(self, x: Tensor) -> Tensor:
         base, scale, shift = self.options.base, self.options.scale, self.options.shift
@@ -335,4 +341,6 @@ class Dropout(_Neuron):
     def compute(self, x: Tensor) -> Tensor:
         if self.phase != TRAIN:
             return x
+        if self.options.dropout_ratio == 1:
+            return x * math.nan  # in Caffe 0 times 1 / (1 - 1)
         return F.dropout(x, self.options.dropout_ratio, training=True)

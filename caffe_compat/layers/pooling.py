@@ -188,11 +188,19 @@ class Pooling(Layer):
         return count((*bottom[:2], *wide)) if any(self.pad) else 0
 
     def forward(self, params: Sequence[Tensor], *bottoms: Tensor) -> tuple[Tensor, ...]:
+        if self.works_in_place:
+            return self._in_place(bottoms[0])
         kernel, out = self._geometry(tuple(bottoms[0].shape))
         if self.method == "AVE":
             return (ave_pool(bottoms[0], kernel, self.stride, self.pad, out),)
         top, index = max_pool(bottoms[0], kernel, self.stride, self.pad, out)
         return (top, index.to(top.dtype)) if len(self.spec.tops) > 1 else (top,)
+
+    def _in_place(self, x: Tensor) -> tuple[Tensor, ...]:
+        """What Caffe fills the top with, and with it the bottom, before it looks at that; no
+        gradient passes."""
+        top = torch.full_like(x, LOWEST if self.method == "MAX" else 0.0)
+        return (top, torch.full_like(x, -1.0)) if len(self.spec.tops) > 1 else (top,)
 
 
 @register("SPP")

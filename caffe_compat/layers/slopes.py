@@ -34,3 +34,25 @@ def with_slopes() -> Callable[..., Tensor]:
 
     apply: Callable[..., Tensor] = WithSlopes.apply
     return apply
+
+
+@cache
+def rectified() -> Callable[[Tensor], Tensor]:
+    """``max(x, 0)``, whose gradient is multiplied by 0 where x is not above 0: a gradient that is
+    nan or infinite becomes nan there, as in Caffe, and does not get lost."""
+
+    class Rectified(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: Tensor) -> Tensor:
+            y = torch.relu(x)
+            ctx.save_for_backward(y)
+            return y
+
+        @staticmethod
+        def backward(ctx: Any, diff: Tensor) -> Tensor:
+            (y,) = ctx.saved_tensors
+            found: Tensor = torch.ops.aten.leaky_relu_backward(diff, y, 0.0, True)
+            return found
+
+    apply: Callable[[Tensor], Tensor] = Rectified.apply
+    return apply

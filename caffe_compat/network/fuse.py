@@ -139,5 +139,6 @@ def _pools(conv: Node, relu: Node, pool: Node, bottom: tuple[int, ...]) -> bool:
         and not any(window.pad)
         and not window.floor
         and not window.options.global_pooling
+        and not window.works_in_place
     )
     return window.method == "MAX" and square and whole

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from caffe_compat.errors import DataError
 from caffe_compat.foreign import open_hdf5, take
-from caffe_compat.layers.base import Layer, check_filler
+from caffe_compat.layers.base import Layer
 from caffe_compat.training.draws import Draws, glibc_rand, shuffle_as_libstdcxx
 from caffe_compat.training.sources import Batch, find_file, read_listing, register_source
 from caffe_compat.training.transformer import Transformer
@@ -197,8 +197,6 @@ class FilledSource:
     def __init__(self, layer: Any, root: Path, draws: Draws) -> None:
         self._fillers = layer.fill()
         self.shapes = tuple(layer.output_shapes([]))
-        for filler, shape in zip(self._fillers, self.shapes, strict=True):
-            check_filler(filler, shape, layer)
         # Caffe fills these once, before the first pass
         self.constant = tuple(filler.type == "constant" for filler in self._fillers)
 
