@@ -30,6 +30,7 @@ from reproduce.network import netgen
 from reproduce.people import lsp_files
 from reproduce.people.annotation import Annotation
 from reproduce.predict.protocol import DEMO
+from reproduce.records.opening import open_store
 from reproduce.runtime.device import bf16_pays
 from reproduce.runtime.locks import Taken, hold
 from reproduce.runtime.processes import Group
@@ -114,6 +115,16 @@ class Lab:
     def _records(self) -> Path:
         return self.work / "leeds.lmdb"
 
+    @cached_property
+    def _record_count(self) -> int:
+        """How many people the trainings see; the profile may not take all that have images."""
+        return len(open_store(self._records))
+
+    @property
+    def _batch(self) -> int:
+        """Images in one iteration of all processes together."""
+        return self.profile.batch * self.group.world
+
     def records(self) -> Path:
         """The training records, made when they are first needed; those that are there are taken."""
         from reproduce.records import store
@@ -196,14 +207,15 @@ class Lab:
             "seed": experiment.seed,
             "scheme": experiment.scheme,
             "profile": self.profile.name,
-            "batch": self.profile.batch,
+            "batch": self._batch,
         }
         for name, value in wanted.items():
             if getattr(found, name) != value:
+                advice = "start as many processes as then, " if name == "batch" else ""
                 raise CaffeCompatError(
                     f"{path}: was made with another {name} ({getattr(found, name)}) than this "
-                    f"plan's ({value}); give another --work or --results, or remove it to make it "
-                    "again"
+                    f"plan's ({value}); {advice}give another --work or --results, or remove it to "
+                    "make it again"
                 )
 
     def _locked(self, stack: contextlib.ExitStack, name: str) -> bool:
@@ -417,8 +429,9 @@ class Lab:
             "after": experiment.after,
             "config": asdict(experiment.config),
             "iterations": experiment.iterations,
-            "batch": self.profile.batch,
+            "batch": self._batch,
             "seed": experiment.seed,
+            "records": self._record_count,
             "people": len(predicted),
             "search": list(self.profile.search),
             "thresholds": result.thresholds.tolist(),
@@ -456,10 +469,9 @@ class Lab:
     def _provenance(self, experiment: Experiment) -> dict[str, Any]:
         import torch
 
-        count = len(self._people)
         return provenance(
             f"cpm-reproduce {self.command}",
-            f"LSP 1-1000 and LSPET, {count} people with images",
+            f"LSP 1-1000 and LSPET, {self._record_count} people in the records",
             torch=torch.__version__,
             device=torch.cuda.get_device_name(self.device)
             if self.device.startswith("cuda")

@@ -307,9 +307,9 @@ _TREE = 0.4
 
 
 def measured_rate(results: Iterable[Result]) -> float:
-    """Floating point operations per second of trainings as they ran; 0 where none was measured."""
+    """Floating point operations per second of trainings' processes; 0 where none was measured."""
     trained = [r for r in results if r.seconds and r.machine is None]
-    counts = [_operations(r.config, r.scheme, r.iterations, r.batch) for r in trained]
+    counts = [_operations(r.config, r.scheme, r.iterations, r.batch) / r.processes for r in trained]
     return sum(counts) / sum(r.seconds for r in trained) if trained else 0.0
 
 

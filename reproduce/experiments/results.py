@@ -52,12 +52,14 @@ class Result:
     scheme : training scheme of Figure 6b.
     config : the network.
     iterations : of each of its trainings.
-    batch : images in one iteration.
+    batch : images in one iteration, of all processes together.
     seed : of fillers, order and augmentation.
     people : LSP test people that were scored.
     thresholds : normalised distances, increasing.
     total : PCK in percent at each threshold, mean over all joints.
     provenance : command, data, hardware, versions and date.
+    records : training people, or 0 where it is not told.
+    processes : that trained together.
     after : the experiment whose weights it started from, or "".
     hits_of_people : for a threshold as text, how many joints of each person were found.
     gradients : for an iteration as text, histograms of log10 |g| by ``LAYER/weight``.
@@ -78,6 +80,8 @@ class Result:
     thresholds: tuple[float, ...]
     total: tuple[float, ...]
     provenance: Mapping[str, Any]
+    records: int = 0
+    processes: int = 1
     after: str = ""
     hits_of_people: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     gradients: Mapping[str, Mapping[str, list[int]]] = field(default_factory=dict)
@@ -99,10 +103,9 @@ class Result:
     def epoch(self, iteration: int) -> int:
         """The epoch, from 1, in which an iteration (from 0) falls.
 
-        It is 1 where the provenance does not tell the number of training people.
+        It is 1 where the number of training people is not told.
         """
-        found = re.search(r"(\d+) people", str(self.provenance.get("data", "")))
-        return iteration * self.batch // int(found[1]) + 1 if found else 1
+        return iteration * self.batch // self.records + 1 if self.records else 1
 
 
 _NEEDED = tuple(
@@ -183,6 +186,13 @@ def _parse(content: Mapping[str, Any]) -> Result:
     for name in ("provenance", "final_losses", "gradients", "hits_of_people"):
         if not isinstance(content.get(name, {}), Mapping):
             raise TypeError(f"'{name}' is no object")
+    about = content["provenance"]
+    values["processes"] = int(about.get("processes", 1))
+    # results of version 0.1 tell it in words
+    told = re.search(r"(\d+) people", str(about.get("data", "")))
+    values["records"] = int(content.get("records", told[1] if told else 0))
+    if values["records"] < 0 or values["processes"] < 1:
+        raise ValueError("'records' or 'processes' is no count")
     values["seconds"] = float(content.get("seconds", 0.0))
     values["final_losses"] = {k: float(v) for k, v in content.get("final_losses", {}).items()}
     if (machine := content.get("machine")) is not None:

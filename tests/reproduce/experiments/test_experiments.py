@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from click.testing import Result as Run
 from caffe_compat.network.graph import build
 from reproduce.cli import models, reproduce
 from reproduce.experiments import lab, plans
-from reproduce.experiments.results import read_results, stored_folder
+from reproduce.experiments.results import read_result, read_results, stored_folder
 from reproduce.figures import fig05
 from reproduce.network import netgen, receptive
 from tests.paths import DATA, needs_data
@@ -108,6 +109,8 @@ def test_planned_times_are_those_of_the_stored_trainings() -> None:
         assert 1 / 3 < row.seconds / stored[row.experiment].seconds < 3
     whole = sum(stored[row.experiment].seconds for row in planned)
     assert sum(row.seconds for row in planned) == pytest.approx(whole, rel=0.25)
+    two = [replace(r, processes=2, batch=2 * r.batch) for r in stored.values()]
+    assert plans.measured_rate(two) == plans.measured_rate(stored.values())
     output = str(_run("fig6", "--profile", "cpu", "--dry-run").output)
     assert "operations/s that the stored trainings made" in output
 
@@ -350,6 +353,11 @@ def test_results_of_another_plan_are_refused(tmp_path: Path) -> None:
     assert _run(*args, *only).exit_code == 0
     result = tmp_path / "w" / "smoke" / "results" / "joint-1.json"
     whole = result.read_text()
+    trained = read_results(result.parent)["joint-1"]
+    people = plans.PROFILES["smoke"].people  # fewer than have images
+    assert trained.records == people
+    assert f" {people} people " in trained.provenance["data"]
+    assert trained.epoch(25) == 2
     for text, said in (
         (
             whole.replace('"iterations": 6', '"iterations": 7'),
@@ -369,6 +377,17 @@ def test_results_of_another_plan_are_refused(tmp_path: Path) -> None:
     begun = _run(*args, *only)
     assert begun.exit_code == 2
     assert "begun with other settings" in begun.output
+
+
+def test_the_epoch_is_counted_by_the_people_trained_on(tmp_path: Path) -> None:
+    stored = stored_folder("cpu") / "joint-3.json"
+    assert read_result(stored).epoch(5999) == 10
+    file = tmp_path / "joint-3.json"
+    text = stored.read_text()
+    file.write_text(text.replace('"batch": 16', '"batch": 16, "records": 100'))
+    assert read_result(file).epoch(5999) == 960
+    file.write_text(text.replace("10000 people", "0 people"))
+    assert read_result(file).epoch(5999) == 1
 
 
 @pytest.mark.slow
@@ -409,7 +428,14 @@ def test_several_processes_train_one_network(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("joint-2: PCK@0.2") == 1
     assert done.stdout.count("fig06.json") == 1
-    assert read_results(tmp_path / "smoke" / "results")["joint-2"].provenance["processes"] == 2
+    trained = read_results(tmp_path / "smoke" / "results")["joint-2"]
+    assert trained.processes == 2
+    assert trained.batch == 2 * plans.PROFILES["smoke"].batch
+    alone = subprocess.run(
+        [sys.executable, *command[5:]], capture_output=True, text=True, timeout=300, cwd=ROOT
+    )
+    assert alone.returncode == 2
+    assert "another batch (8) than this plan's (4); start as many processes" in alone.stderr
 
 
 @pytest.mark.long
