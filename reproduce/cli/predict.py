@@ -521,7 +521,12 @@ def _predict(
             except CaffeCompatError as error:
                 done.fail(task.target.prefix, str(error))
     for source, prefix in recordings if run.group.first else ():
-        done.join(camera(run, source, prefix, where))
+        try:
+            done.join(camera(run, source, prefix, where))
+        except CaffeCompatError as error:
+            if len(sources) == 1:
+                raise
+            done.fail(prefix, str(error))
     return done
 
 

@@ -559,6 +559,20 @@ def test_camera(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert "camera 1 cannot be opened" in result.stderr
 
 
+def test_a_camera_that_fails_costs_itself_alone(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cv2, "VideoCapture", _Camera)
+    (tmp_path / "broken.jpg").write_bytes(b"no picture")
+    inputs = (tmp_path / "broken.jpg", tmp_path / "missing.jpg", "camera:1", "camera:0")
+    out = tmp_path / "out"
+    result = _run(*inputs, "--model", model, "--scales", "1", "--limit", "2", "--out", out)
+    assert result.exit_code == 1, result.output
+    for bad in ("broken.jpg", "missing.jpg", "camera 1 cannot be opened"):
+        assert bad in result.stderr
+    assert (out / "camera0_skeleton.mp4").exists()
+
+
 @pytest.mark.long
 def test_a_missing_file_among_many(model: Path, tmp_path: Path) -> None:
     """A thousand images with one missing: the others are done, by workers as by this process."""
