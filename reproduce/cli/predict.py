@@ -401,6 +401,8 @@ def _finder(
         "person_model": digest(model),
         "person": [detect, finding["person_scales"], threshold],
     }
+    if finding["person_prototxt"] is not None:
+        about["person_prototxt"] = digest(finding["person_prototxt"])
     return about, finder.search if detect == "person" else finder.at_one_scale
 
 

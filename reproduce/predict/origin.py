@@ -21,6 +21,7 @@ _WORDS = {
     "model": "another model",
     "prototxt": "another definition",
     "person_model": "another person network",
+    "person_prototxt": "another definition of the person network",
     "person": "another search for people",
     "input": "another file of the same name",
     "boxes": "other boxes",

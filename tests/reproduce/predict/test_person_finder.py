@@ -225,6 +225,24 @@ def test_nobody_is_said(lights: Path, pose: Path, tmp_path: Path) -> None:
     assert json.loads((tmp_path / "out" / "empty_keypoints.json").read_text())["people"] == []
 
 
+def test_resume_looks_at_the_person_definition(lights: Path, pose: Path, tmp_path: Path) -> None:
+    config = netgen.person(**_NARROW, stages=2, input_size=64, input_width=80)
+    text = netgen.deploy(config).to_text()
+    (tmp_path / "one.prototxt").write_text(text)
+    (tmp_path / "two.prototxt").write_text(f"{text}# another file\n")
+    picture = tmp_path / "street.png"
+    cv2.imwrite(str(picture), _street((100, 90)))
+    args = (picture, "--protocol", "python", "--person-model", lights, "--model", pose)
+    said = {}
+    for number, name in enumerate(("one", "one", "two")):
+        definition = ("--person-prototxt", tmp_path / f"{name}.prototxt")
+        result = _run(*args, *definition, "--resume", "--out", tmp_path / "out")
+        assert result.exit_code == 0, result.output
+        said[number] = result.stdout
+    assert "--resume: 1 kept" in said[1]
+    assert "(1 × another definition of the person network)" in said[2]
+
+
 def test_video(lights: Path, pose: Path, tmp_path: Path) -> None:
     """Each frame's own people."""
     writer = cv2.VideoWriter(
