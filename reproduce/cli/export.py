@@ -27,6 +27,7 @@ from reproduce.cli.proto import proto
 
 if TYPE_CHECKING:
     from reproduce.people.annotation import Annotation
+    from reproduce.samples.augment import Settings
 
 
 @click.group(
@@ -215,6 +216,8 @@ def hdf5(source: str, out: str, joints: int | None) -> None:
     from reproduce.runtime.progress import progress
 
     if source.endswith((".h5", ".hdf5")):
+        if joints is not None:
+            raise DataError("--joints goes with an LMDB: an HDF5 file says how many there are")
         store = records.HDF5Store(source)
         write_values(records.to_lmdb_values(store), out)
         click.echo(f"{len(store)} records written to {out}")
@@ -317,11 +320,15 @@ def preview(
 ) -> None:
     """Draw a contact sheet of augmented samples, joints, centre and labels over them."""
     from reproduce.drawing.pictures import check_picture_target
-    from reproduce.people.part_names import check_count, in_name
     from reproduce.records.opening import open_store
     from reproduce.samples.augment import Settings, open_records
     from reproduce.samples.preview import contact_sheet
 
+    if prototxt and joints is not None:
+        raise DataError(
+            "--joints and --prototxt exclude each other: the definition says how many joints the "
+            "records have (np_in_lmdb)"
+        )
     check_picture_target(out)
     settings = Settings(
         stride=8,
@@ -333,16 +340,7 @@ def preview(
         center_perterb_max=0,
     )
     if prototxt:
-        from caffe_compat import read_net
-
-        net = read_net(prototxt)
-        layers = [layer for layer in net.layers if layer.type == "CPMData"]
-        if not layers:
-            raise DataError(f"{prototxt}: has no CPMData layer")
-        settings = Settings.of(layers[0].message.transform_param)
-        if names := in_name(net.name):
-            check_count(names, settings.num_parts, prototxt)
-            settings = replace(settings, parts=names)
+        settings = _trained_with(prototxt)
         store = open_records(file, settings)
     else:
         store = open_store(file, joints)
@@ -359,6 +357,29 @@ def preview(
         )
     contact_sheet(store, settings, count, seed, out)
     click.echo(f"{count} samples drawn in {out}")
+
+
+def _trained_with(prototxt: str) -> Settings:
+    """The settings of a training by a definition.
+
+    Raises
+    ------
+    DataError : it has no CPMData layer for training.
+    PrototxtError : a training would not take it.
+    """
+    from caffe_compat import read_net
+    from caffe_compat.definition.spec import TRAIN
+    from caffe_compat.layers import make
+    from reproduce.people.part_names import in_name
+    from reproduce.samples.schedule import settings_of
+
+    net = read_net(prototxt)
+    layers = [layer for layer in net.filter(TRAIN).layers if layer.type == "CPMData"]
+    if not layers:
+        raise DataError(f"{prototxt}: has no CPMData layer for phase TRAIN")
+    layer = make(layers[0], TRAIN)
+    layer.output_shapes([])  # refuses sizes that a training would refuse
+    return settings_of(layer, in_name(net.name))
 
 
 main.add_command(proto)

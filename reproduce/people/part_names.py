@@ -96,11 +96,11 @@ def skeleton_of(made: Conversion, parts: int) -> Skeleton:
     if not names:
         return skeleton(parts)
     where = made.weights.source.path or "the model"
-    check_count(names, parts, where)
+    _check_count(names, parts, where)
     return named(names, mirrored=False, where=where)
 
 
-def check_count(names: Sequence[str], parts: int, where: str) -> None:
+def _check_count(names: Sequence[str], parts: int, where: str) -> None:
     """Are as many parts named as there are?
 
     Raises

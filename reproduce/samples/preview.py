@@ -13,8 +13,8 @@ from reproduce.people.matlab_pixels import annotated
 from reproduce.people.skeletons import SKELETON_14, skeleton
 from reproduce.records.layout import Record
 from reproduce.records.store import Store
-from reproduce.samples.augment import Sample, Settings, augment, roll
-from reproduce.samples.dice import SampleDice
+from reproduce.samples.augment import Sample, Settings
+from reproduce.samples.schedule import Order, SampleMaker, Schedule
 
 Image = npt.NDArray[np.uint8]
 
@@ -80,14 +80,14 @@ def draw_sample(sample: Sample, settings: Settings) -> Image:
 def contact_sheet(
     store: Store, settings: Settings, count: int, seed: int, path: str | os.PathLike[str]
 ) -> None:
-    """Augmented samples of the first records, side by side."""
-    tiles = []
-    for i in range(count):
-        record = store.record(i % len(store))
-        choice = roll(settings, SampleDice(seed, i // len(store), i % len(store)))
-        tiles.append(
-            draw_sample(augment(record.image, record.annotation, settings, choice), settings)
-        )
+    """Augmented samples of the first records, side by side.
+
+    Raises
+    ------
+    DataError : a record cannot be read; the settings ask for tables.
+    """
+    make, order = SampleMaker(store, settings, seed), Schedule(len(store), settings, Order())
+    tiles = [draw_sample(make(order.job(i)), settings) for i in range(count)]
     columns = min(count, max(1, round(np.sqrt(count) * 1.2)))
     rows = -(-count // columns)
     height, width = tiles[0].shape[:2]

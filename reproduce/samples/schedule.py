@@ -145,11 +145,21 @@ class Tables:
 
 
 class SampleMaker:
-    """Makes samples; picklable, so that each worker process opens its own handle."""
+    """Makes samples; picklable, so that each worker process opens its own handle.
+
+    Raises
+    ------
+    DataError : the settings ask for tables, and none are given.
+    """
 
     def __init__(
         self, store: Store, settings: Settings, seed: int, tables: Tables | None = None
     ) -> None:
+        if settings.aug_way == "table" and tables is None:
+            raise DataError(
+                "aug_way: 'table' takes rotations and flips from tables, which only a training "
+                "reads; take 'rand' here"
+            )
         self.store, self.settings, self.seed, self.tables = store, settings, seed, tables
 
     def __call__(self, job: SampleJob) -> Sample:
@@ -189,6 +199,10 @@ class CPMDataset:
     path : LMDB folder or HDF5 file.
     settings : fields of the CPM data layer.
     seed : where the dice begin.
+
+    Raises
+    ------
+    DataError : the records cannot be read or do not fit the settings, or these ask for tables.
 
     Notes
     -----
@@ -347,6 +361,35 @@ class CPMSource:
         return made
 
 
+def settings_of(layer: Layer, parts: tuple[str, ...] = ()) -> Settings:
+    """The settings of a CPMData layer in its phase.
+
+    Parameters
+    ----------
+    parts : names of the parts, where they are not the authors'; left and right are told by them.
+
+    Raises
+    ------
+    PrototxtError : another number of parts is named; a mirror image would mix up unknown sides.
+    """
+    assert isinstance(layer, CPMData)
+    settings = Settings.of(layer.transform()[1])
+    if parts and len(parts) != settings.num_parts:
+        raise layer.error(
+            f"{len(parts)} parts are named, the definition has num_parts {settings.num_parts}",
+            "num_parts",
+        )
+    mirrored = settings.flip_prob > 0 and settings.transform_body_joint and settings.num_parts
+    if mirrored and not parts and not known(settings.num_parts):
+        raise layer.error(
+            f"left and right of {settings.num_parts} parts are not known, mirror images would "
+            "mix them up: name the parts (cpm-train --parts left_shoulder,right_shoulder,..., "
+            "cpm-export proto --part-names) or set flip_prob: 0",
+            "flip_prob",
+        )
+    return replace(settings, parts=parts, in_training=layer.phase == TRAIN)
+
+
 def source_for(
     layer: Layer,
     root: Path,
@@ -364,7 +407,7 @@ def source_for(
     order : how samples follow each other; default: as in Caffe, with its dice.
     workers : processes that make samples; 0 makes them when asked.
     data : record file to read instead of ``source``.
-    parts : names of the parts, where they are not the authors'; left and right are told by them.
+    parts : names of the parts, as :func:`settings_of` takes them.
 
     Raises
     ------
@@ -372,21 +415,7 @@ def source_for(
         unknown sides.
     """
     assert isinstance(layer, CPMData)
-    settings = Settings.of(layer.transform()[1])
-    if parts and len(parts) != settings.num_parts:
-        raise layer.error(
-            f"{len(parts)} parts are named, the definition has num_parts {settings.num_parts}",
-            "num_parts",
-        )
-    mirrored = settings.flip_prob > 0 and settings.transform_body_joint and settings.num_parts
-    if mirrored and not parts and not known(settings.num_parts):
-        raise layer.error(
-            f"left and right of {settings.num_parts} parts are not known, mirror images would "
-            "mix them up: name the parts (cpm-train --parts left_shoulder,right_shoulder,...) or "
-            "set flip_prob: 0",
-            "flip_prob",
-        )
-    settings = replace(settings, parts=parts, in_training=layer.phase == TRAIN)
+    settings = settings_of(layer, parts)
     if layer.options.backend == 0 and layer.options.HasField("backend") and data is None:
         raise layer.error("LEVELDB is not supported: write the records as LMDB", "backend")
     path = (

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pytest
+from click.testing import CliRunner
 
+from caffe_compat.errors import DataError
+from reproduce.cli import export
 from reproduce.people.skeletons import MPII_JOINTS
 from reproduce.records.layout import Record
 from reproduce.records.store import LMDBStore, export_lmdb, plan
 from reproduce.samples import preview
 from reproduce.samples.augment import Sample, Settings
 from reproduce.samples.preview import contact_sheet, draw_record
-from reproduce.samples.schedule import Order, SampleMaker, Schedule
+from reproduce.samples.schedule import CPMDataset, Order, SampleMaker, Schedule
 from tests.people import annotation, dataset
 from tests.pictures import read_picture
 
@@ -62,3 +66,52 @@ def test_a_sheet_shows_what_a_training_with_this_seed_would_see(
     for ours, theirs in zip(shown, wanted, strict=True):
         np.testing.assert_array_equal(ours.pixels, theirs.pixels)
     assert not np.array_equal(shown[0].pixels, shown[2].pixels)
+
+
+_TEST_LAYER = """layer { name: "t" type: "CPMData" top: "data" top: "label" include { phase: TEST }
+    transform_param { stride: 8 crop_size_x: 64 crop_size_y: 64 }
+    cpmdata_param { batch_size: 1 } }"""
+
+
+def _definition(path: Path, settings: str) -> Path:
+    """A net whose layer for training has these settings."""
+    layer = f"""layer {{ name: "d" type: "CPMData" top: "data" top: "label"
+        include {{ phase: TRAIN }} {settings} cpmdata_param {{ batch_size: 1 }} }}"""
+    path.write_text(f"{_TEST_LAYER}\n{layer}\n")
+    return path
+
+
+def test_a_sheet_shows_the_layer_that_a_training_would_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one of phase TRAIN, with the settings of later forks, and nothing that is refused there."""
+    export_lmdb(plan(dataset(tmp_path, 2), seed=4), tmp_path, tmp_path / "out")
+    monkeypatch.chdir(tmp_path)
+
+    def run(settings: str, *more: str) -> str:
+        net = _definition(tmp_path / "net.prototxt", settings)
+        words = ["preview", "out", "--prototxt", str(net), "--n", "1", "-o", "p.png", *more]
+        return CliRunner().invoke(export.main, words).output
+
+    later = "stride: 8 crop_size: 96 flip_prob: 0 num_parts: 14 np_in_lmdb: 16"
+    assert "1 samples drawn" in run(f"cpm_transform_param {{ {later} }}")
+    assert read_picture(tmp_path / "p.png").shape == (100, 100, 3)
+    for settings, said in (
+        ("stride: 0", "stride: must be from 1 to"),
+        ("stride: 8 crop_size_x: 4 crop_size_y: 4", "is smaller than the stride"),
+        ("stride: 8 num_parts: 5 np_in_lmdb: 5", "left and right of 5 parts are not known"),
+        ("stride: 8 aug_way: 'table'", "aug_way: 'table' takes rotations and flips from tables"),
+    ):
+        output = run(f"transform_param {{ {settings} }}")
+        assert re.match(r"error: .+\n$", output)
+        assert said in output
+    assert "--joints and --prototxt exclude each other" in run("", "--joints", "16")
+    (tmp_path / "net.prototxt").write_text(_TEST_LAYER)
+    words = ["preview", "out", "--prototxt", "net.prototxt"]
+    assert "no CPMData layer for phase TRAIN" in CliRunner().invoke(export.main, words).output
+
+
+def test_what_asks_for_tables_is_no_plain_data_set(tmp_path: Path) -> None:
+    export_lmdb(plan(dataset(tmp_path, 2), seed=4), tmp_path, tmp_path / "out")
+    with pytest.raises(DataError, match="aug_way: 'table'"):
+        CPMDataset(tmp_path / "out", Settings(stride=8, aug_way="table"))
