@@ -35,6 +35,7 @@ class EvalResult:
     names : of the joints (or limbs).
     unmeasured : people of whose truth the reference length is missing; none of their joints is
         counted.
+    placeless : counted joints (or limbs) that were predicted nowhere (nan, infinite): misses.
     """
 
     thresholds: Floats
@@ -44,6 +45,7 @@ class EvalResult:
     hits: npt.NDArray[np.int64]
     names: tuple[str, ...]
     unmeasured: int = 0
+    placeless: int = 0
 
     @property
     def auc(self) -> float:
@@ -121,9 +123,9 @@ def pck(
     with np.errstate(invalid="ignore"):
         per_joint = 100 * hits / number
     total = 100 * hits.sum(1) / max(1, int(number.sum()))
-    return EvalResult(
-        np.asarray(thresholds, np.float64), per_joint, total, number, hits, tuple(names)
-    )
+    placeless = int((counted & ~np.isfinite(prediction).all(2)).sum())
+    grid = np.asarray(thresholds, np.float64)
+    return EvalResult(grid, per_joint, total, number, hits, tuple(names), placeless=placeless)
 
 
 def _ratios(
@@ -177,7 +179,7 @@ def pcp(
     -------
     The curve of each stick; in total their mean.
     """
-    found = []
+    found, placeless = [], 0
     for stick in sticks:
         first = [names.index(joint) for joint in stick.first]
         second = [names.index(joint) for joint in stick.second]
@@ -186,12 +188,15 @@ def pcp(
             miss_first = np.linalg.norm(prediction[:, first].mean(1) - true_first, axis=1)
             miss_second = np.linalg.norm(prediction[:, second].mean(1) - true_second, axis=1)
             length = np.linalg.norm(true_first - true_second, axis=1)
-            worst = np.maximum(miss_first, miss_second) / length
-        found.append(worst[np.isfinite(length)])
+            miss = np.maximum(miss_first, miss_second)
+            worst = miss / length
+        scored = np.isfinite(length)
+        found.append(worst[scored])
+        placeless += int((~np.isfinite(miss[scored])).sum())
     counted = np.array([len(worst) for worst in found])
     hits = np.array([[(worst <= t).sum() for worst in found] for t in thresholds])
     with np.errstate(invalid="ignore"):
         table = 100 * hits / counted
     limbs = tuple(stick.name for stick in sticks)
     grid = np.asarray(thresholds, np.float64)
-    return EvalResult(grid, table, table.mean(1), counted, hits, limbs)
+    return EvalResult(grid, table, table.mean(1), counted, hits, limbs, placeless=placeless)

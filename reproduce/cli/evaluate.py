@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,11 +25,13 @@ from reproduce.cli.common import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from reproduce.benchmarks.benchmark import Benchmark, Floats
     from reproduce.benchmarks.measures import EvalResult
     from reproduce.benchmarks.scoring import Measure
+
+    _Against = Callable[[str], EvalResult]
 
 _EPILOG = """
 \b
@@ -47,24 +50,31 @@ def _norm_names() -> list[str]:
 
 
 def _warn_other_annotation(
-    path: str, annotation: str, predicted: Floats, benchmark: Benchmark
+    path: str, called: str, annotation: str, kinds: Iterable[str], against: _Against
 ) -> None:
     """Person-centric predictions against observer-centric truth (or the reverse) lose many points:
-    say so."""
+    say so.
+
+    Parameters
+    ----------
+    called : what the measure is called.
+    annotation : the kind of truth that scores are made with.
+    kinds : all kinds that there are.
+    against : makes the score with a kind.
+    """
     from reproduce.benchmarks.benchmark import Missing
 
-    totals = {}
     try:
-        for kind in benchmark.annotations:
-            totals[kind] = benchmark.score(predicted, annotation=kind, source=path).total[-1]
+        results = {kind: against(kind) for kind in kinds}
     except Missing:
         return
-    for other, total in totals.items():
-        if total > totals[annotation] + 5:
+    ours = results[annotation].total[-1]
+    for other, result in results.items():
+        if result.total[-1] > ours + 5:
             click.echo(
-                f"warning: {path} scores {total:.1f} against {other} annotations, "
-                f"{totals[annotation]:.1f} against {annotation}: these look like {other} "
-                f"predictions (--annotation {other})",
+                f"warning: {path} scores {called}@{result.thresholds[-1]:g} "
+                f"{result.total[-1]:.1f} against {other} annotations, {ours:.1f} against "
+                f"{annotation}: these look like {other} predictions (--annotation {other})",
                 err=True,
             )
 
@@ -158,8 +168,8 @@ def _evaluate(
     groups = benchmark.stick_groups if limbs else benchmark.groups
     called = "PCP" if limbs else "PCKh" if by == "head" else "PCK"
 
-    def scored(predicted: Floats, path: str, grid: Floats | None) -> EvalResult:
-        return score(benchmark, predicted, measure, by, kind, grid, path)
+    def scored(predicted: Floats, path: str, grid: Floats | None, truth: str = kind) -> EvalResult:
+        return score(benchmark, predicted, measure, by, truth, grid, path)
 
     curves: dict[str, EvalResult] = {}
     rows: list[dict[str, object]] = []
@@ -174,16 +184,18 @@ def _evaluate(
                 f"truth has no length '{by}' of them",
                 err=True,
             )
-        if lacking := int((~np.isfinite(predicted).all(2)).sum()):
+        if result.placeless:
             click.echo(
-                f"{path}: {lacking} of {predicted[..., 0].size} joints have no place (nan or "
-                "infinite) and count as missed",
+                f"{path}: {result.placeless} of {result.counted.sum()} "
+                f"{'limbs' if limbs else 'joints'} have no place (nan or infinite) and count as "
+                "missed",
                 err=True,
             )
         name = Path(path).stem if Path(path).stem not in curves else path
         curves[name] = scored(predicted, path, _grid_of_curves(result.thresholds, thresholds))
         if len(benchmark.annotations) > 1:
-            _warn_other_annotation(path, kind, predicted, benchmark)
+            against = partial(scored, predicted, path, None)
+            _warn_other_annotation(path, called, kind, benchmark.annotations, against)
         for threshold in thresholds.tolist():
             row: dict[str, object] = {"predictions": path}
             if len(thresholds) > 1:

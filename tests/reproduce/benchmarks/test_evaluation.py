@@ -433,6 +433,11 @@ def test_other_annotation_is_noticed() -> None:
     assert "72.64" in result.stdout
     assert "--annotation pc" in result.stderr
     assert "warning" not in _evaluate(path, "--dataset", "lsp", "--data", DATA).stderr
+    limbs = ("--measure", "pcp", "--annotation", "oc")
+    result = _evaluate(path, "--dataset", "lsp", "--data", DATA, *limbs, "--json")
+    total = json.loads(result.stdout)[0]["total"]
+    assert "scores PCP@0.5 " in result.stderr
+    assert f"against pc annotations, {total:.1f} against oc" in result.stderr
 
 
 @needs_data
@@ -485,3 +490,16 @@ def test_joints_without_a_place_are_counted(tmp_path: Path) -> None:
     result = _evaluate(tmp_path / "a.npz", "--dataset", "lsp", "--data", DATA)
     assert result.exit_code == 0
     assert "2 of 14000 joints have no place (nan or infinite) and count as missed" in result.stderr
+    limbs = _evaluate(
+        tmp_path / "a.npz", "--dataset", "lsp", "--measure", "pcp", "--data", DATA
+    ).stderr
+    assert "4 of 10000 limbs have no place" in limbs  # the leg and the torso of each
+    # a part that the network does not have is none of the joints that are scored
+    mpii = MpiiValidation(DATA)
+    whole = mpii.truth(len(mpii.joints))[0]
+    ours = np.stack([mpii.to_file(parts) for parts in mpii.to_parts(np.nan_to_num(whole))])
+    assert np.isnan(ours).any()
+    assert mpii.score(ours).placeless == 0
+    ours[:, mpii.joints.index("head")] = np.nan
+    known = int(np.isfinite(whole[:, mpii.joints.index("head")].sum(1)).sum())
+    assert mpii.score(ours).placeless == known < len(whole)
