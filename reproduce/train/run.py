@@ -433,7 +433,7 @@ def _reports(
             speed = count / max(now - since, 1e-9)
             since, count = now, 0
             left = (settings.max_iter - solver.iteration) * batch / speed
-            yield _report(done, group, speed, left)
+            yield _report(solver, done, group, speed, left)
         if group.first and settings.snapshot and solver.iteration % settings.snapshot == 0:
             model, _ = solver.snapshot()
             say(f"snapshot {model}")
@@ -444,8 +444,10 @@ def _test(solver: Solver, say: Callable[[str], None]) -> None:
         say(line)
 
 
-def _report(done: Step, group: Group, speed: float, left: float) -> Progress:
+def _report(solver: Solver, done: Step, group: Group, speed: float, left: float) -> Progress:
     """A line of the log; losses are means over all processes."""
     loss = group.mean(done.smoothed)
-    losses = {name: group.mean(value) for name, value in done.outputs.items() if "loss" in name}
+    losses = {
+        name: group.mean(value) for name, value in done.outputs.items() if name in solver.net.losses
+    }
     return Progress(done.iteration, loss, losses, done.rate, speed, left)

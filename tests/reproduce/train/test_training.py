@@ -402,6 +402,26 @@ def test_without_intermediate_supervision(tmp_path: Path) -> None:
     assert set(log[0]["losses"]) == {"loss_stage2"}
 
 
+def test_the_log_has_the_losses_of_the_net_whatever_they_are_called(tmp_path: Path) -> None:
+    data = "shape { dim: 2 dim: 3 } data_filler { type: 'gaussian' }"
+    (tmp_path / "net.prototxt").write_text(
+        f"""layer {{ name: "d" type: "DummyData" top: "data" dummy_data_param {{ {data} }} }}
+        layer {{ name: "t" type: "DummyData" top: "truth" dummy_data_param {{ {data} }} }}
+        layer {{ name: "ip" type: "InnerProduct" bottom: "data" top: "ip"
+            inner_product_param {{ num_output: 3 }} }}
+        layer {{ name: "a" type: "EuclideanLoss" bottom: "ip" bottom: "truth" top: "loss_a" }}
+        layer {{ name: "b" type: "EuclideanLoss" bottom: "ip" bottom: "truth" top: "euclid" }}
+        layer {{ name: "m" type: "Reduction" bottom: "data" top: "no_loss" }}"""
+    )
+    solver = 'net: "net.prototxt" base_lr: 0.1 lr_policy: "fixed" max_iter: 1 display: 1'
+    (tmp_path / "solver.prototxt").write_text(f'{solver} snapshot_prefix: "x"')
+    words = [str(tmp_path / "solver.prototxt"), "--workers", "0", "--device", "cpu"]
+    result = CliRunner().invoke(train.main, words)
+    assert result.exit_code == 0, result.output
+    (line,) = (tmp_path / "x_log.jsonl").read_text().splitlines()
+    assert set(json.loads(line)["losses"]) == {"loss_a", "euclid"}
+
+
 def test_reports_tell_the_speed_since_the_last_and_the_time_left(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
