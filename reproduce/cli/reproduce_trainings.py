@@ -45,7 +45,8 @@ def training_options(function: _F) -> _F:
             default=1,
             show_default=True,
             type=click.IntRange(1, 1000),
-            help="Trainings of each network that a verdict hangs on; fig4: of each.",
+            help="Trainings of the networks of 1, --stages, 5 and 6 stages and of that without "
+            "intermediate supervision, the others are trained once; fig4: of each.",
         ),
         click.option(
             "--work",

@@ -179,8 +179,8 @@ def stages_of_fig6(profile: Profile, stages: int, seeds: int) -> list[Experiment
     """Figure 6: (b) four schemes at ``stages``, (c) 1 to 6 stages with intermediate supervision,
     (a) the Pose Machine.
 
-    Every network is trained once; those that a verdict hangs on ``seeds`` times: 1, ``stages``, 5
-    and 6 stages, and ``stages`` without intermediate supervision.
+    Trained ``seeds`` times are the networks of 1, ``stages``, 5 and 6 stages with intermediate
+    supervision and that of ``stages`` without; all others once.
     """
     base, n = replace(profile.config, stages=stages), profile.iterations
     found = [
