@@ -7,10 +7,8 @@ CPM_GOLDEN=... CPM_DATA=... python tools/measure_parity.py
 from __future__ import annotations
 
 import dataclasses
-import datetime
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -18,9 +16,9 @@ from pathlib import Path
 
 import torch
 
-from caffe_compat import __version__
 from caffe_compat.files import write_json
 from reproduce.report.measured import Measurement, Parity, ParityRow, read_parity
+from reproduce.runtime.provenance import provenance
 
 ROOT = Path(__file__).resolve().parent.parent
 TARGET = ROOT / "reproduce" / "results" / "parity.json"
@@ -43,14 +41,7 @@ def main() -> None:
                 found.setdefault(what, []).append(difference)
     if not found:
         sys.exit("no recorded case was measured: are the recorded outputs there (CPM_GOLDEN)?")
-    machine = f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
-    about = Measurement(
-        command="python tools/measure_parity.py",
-        machine=machine,
-        date=datetime.date.today().isoformat(),
-        version=__version__,
-        torch=torch.__version__,
-    )
+    about = Measurement(**provenance("python tools/measure_parity.py", "", torch=torch.__version__))
     rows = tuple(ParityRow(w, len(d), max(d)) for w, d in sorted(found.items()))
     write_json(TARGET, dataclasses.asdict(Parity(about, rows)))
     for row in read_parity(TARGET).rows:  # type: ignore[union-attr]

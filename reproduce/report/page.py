@@ -290,7 +290,7 @@ def _fields() -> Section:
     """What each stage of the released network sees, and what the paper says."""
     from caffe_compat.network.graph import build
 
-    graph = build(netgen.deploy(netgen.CPMConfig()))
+    graph, said = build(netgen.deploy(netgen.CPMConfig())), check.published()["receptive"]
     rows = []
     both = zip(receptive.stages(graph), receptive.stages(graph, small_pools=True), strict=True)
     for (name, own, maps), (_, paper, _) in both:
@@ -304,8 +304,9 @@ def _fields() -> Section:
         "of the previous belief maps",
     )
     text = (
-        "Computed from the graph of the released 6-stage network. The paper: 160 px after "
-        "stage 1, 31×31 and 400 px after 2."
+        "Computed from the graph of the released 6-stage network. The paper: "
+        f"{said['stage1']} px after stage 1, {said['belief']}×{said['belief']} and "
+        f"{said['stage2']} px after 2."
     )
     return Section("Receptive fields", notes=[text], table=_table(head, rows))
 

@@ -13,6 +13,7 @@ import pytest
 from caffe_compat.errors import DataError
 from caffe_compat.files import write_json
 from reproduce.report.measured import Measurement, SpeedRow, read_parity, read_speed
+from reproduce.runtime.provenance import provenance
 from tests.tools.loaded import tool
 
 NOW = Measurement(command="c", machine="m", date="2026-01-01", data="d", torch="2", code="abc")
@@ -130,6 +131,26 @@ def test_stored_numbers_come_back(tmp_path: Path) -> None:
     assert read_parity(tmp_path / "none.json") is None
     parity = read_parity()
     assert parity is None or parity.rows
+
+
+def test_the_comparison_with_recordings_says_where_it_was_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measure = tool("measure_parity")
+
+    def noted(*_: object, env: dict[str, str], **more: object) -> None:
+        Path(env["CPM_PARITY"] + ".1").write_text('["Caffe", 0.5]')
+
+    about = provenance("python tools/measure_parity.py", "")
+    monkeypatch.setattr(measure.subprocess, "run", noted)
+    monkeypatch.setattr(measure, "TARGET", tmp_path / "parity.json")
+    measure.main()
+    parity = read_parity(tmp_path / "parity.json")
+    assert parity is not None
+    assert (parity.provenance.machine, parity.provenance.commit) == (
+        about["machine"],
+        about["commit"],
+    )
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from reproduce.benchmarks import check
 from reproduce.cli import reproduce
+from reproduce.report import page
 from reproduce.report.samples import numbers
 from tests.paths import DATA, needs_data
 
@@ -40,6 +42,13 @@ def test_summary_and_sample_people(tmp_path: Path) -> None:
     ids = re.findall(r' id="([^"]+)"', text)
     assert len(ids) == len(set(ids))
     assert "90.1 with the front end of VGG-19" in text
+
+
+def test_published_receptive_fields_stand_in_one_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = {"receptive": {"stage1": 161, "belief": 32, "stage2": 401}}
+    monkeypatch.setattr(check, "published", lambda: said)
+    (text,) = page._fields().notes
+    assert text.endswith("The paper: 161 px after stage 1, 32×32 and 401 px after 2.")
 
 
 @pytest.mark.long
