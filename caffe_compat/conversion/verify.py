@@ -241,7 +241,7 @@ def _computed(net: Net, given: Mapping[str, Array]) -> dict[str, Array]:
     try:
         with torch.no_grad():
             return {name: blob.numpy() for name, blob in net.all_blobs(**tensors).items()}
-    except (RuntimeError, ValueError, IndexError) as error:
+    except (CaffeCompatError, RuntimeError, ValueError, IndexError) as error:
         shapes = ", ".join(f"{name} {tuple(t.shape)}" for name, t in tensors.items())
         raise CaffeCompatError(
             f"the network cannot compute the dump's inputs ({shapes}): {str(error).splitlines()[0]}"

@@ -368,8 +368,9 @@ def _format(out: str | None, to: str | None) -> str:
             )
         return said
     if (said is not None and said != to) or (to == "h5" and said is None):
+        fitting = ", ".join(name for name, format_ in _BY_ENDING.items() if format_ == to)
         raise CaffeCompatError(
-            f"-o {out}: the ending '{ending}' does not belong to --to {to}; give one of {known}"
+            f"-o {out}: the ending '{ending}' does not belong to --to {to}; expected {fitting}"
         )
     return to
 

@@ -223,6 +223,11 @@ def hdf5(source: str, out: str, joints: int | None) -> None:
         click.echo(f"{len(store)} records written to {out}")
         return
     check_target(out)
+    if not out.endswith((".h5", ".hdf5")):
+        raise DataError(
+            f"-o {out}: {source} is an LMDB, whose records become an HDF5 file: give a name that "
+            "ends in .h5 or .hdf5, by which the other commands know one"
+        )
     lmdb_store = LMDBStore(source, joints)
     with progress(len(lmdb_store), "records") as bar:
         records.from_lmdb(lmdb_store, out, lambda done, total: bar.update(done - bar.n) and None)

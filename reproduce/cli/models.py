@@ -103,7 +103,7 @@ def path(name: str) -> None:
     click.echo(model_file(name))
 
 
-@main.command(epilog=examples("cpm-models random --like vgg -o random.caffemodel"))
+@main.command(epilog=examples("cpm-models random --like mpii-vgg -o random.caffemodel"))
 @click.option(
     "--like",
     "model",

@@ -211,7 +211,9 @@ class Lab:
         }
         for name, value in wanted.items():
             if getattr(found, name) != value:
-                advice = "start as many processes as then, " if name == "batch" else ""
+                advice = ""
+                if name == "batch":
+                    advice = "start as many processes as then, draw with cpm-reproduce report, "
                 raise CaffeCompatError(
                     f"{path}: was made with another {name} ({getattr(found, name)}) than this "
                     f"plan's ({value}); {advice}give another --work or --results, or remove it to "

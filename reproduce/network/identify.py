@@ -79,6 +79,7 @@ class Identity:
     outputs : blob with each stage's belief maps, stage 1 first.
     image : the input blob that takes the image.
     centre : does the network take a centre map?
+    other : the released model whose file name it has, although its structure is another one.
     """
 
     stages: int = 0
@@ -88,6 +89,7 @@ class Identity:
     outputs: tuple[str, ...] = ()
     image: str = ""
     centre: bool = False
+    other: Released | None = None
 
     @property
     def person(self) -> bool:
@@ -107,6 +109,12 @@ class Identity:
             return (
                 f"{what}: released model {self.named.id} ({self.named.title}) by structure "
                 "and file name"
+            )
+        if self.other:
+            what += (
+                f": not released model {self.other.id} ({self.other.title}), whose file name it "
+                f"has; that one has {self.other.stages} stages and {self.other.parameters:,} "
+                "parameters"
             )
         if self.candidates:
             ids = " or ".join(f"{m.id} ({m.title})" for m in self.candidates)
@@ -151,7 +159,7 @@ def _released_toml() -> dict[str, Any]:
 
 def weight_folders() -> list[Path]:
     """Folders that are searched for released weights: ``CPM_MODELS`` (several with the path
-    separator), then here."""
+    separator), or here where it is not set."""
     given = os.environ.get("CPM_MODELS", "")
     return [Path(p) for p in given.split(os.pathsep) if p] or [Path.cwd()]
 
@@ -201,7 +209,11 @@ def model_file(name: str) -> str:
     model = released_named(name)
     if model is not None:
         if (found := weights_of(model)) is None:
-            raise CaffeCompatError(f"the weights of '{name}' are not here. {how_to_get()}")
+            places = [f"{p}{'' if p.is_dir() else ' (no such folder)'}" for p in weight_folders()]
+            raise CaffeCompatError(
+                f"the weights of '{name}' are not here: no {model.file} in {', '.join(places)}. "
+                f"{how_to_get()}"
+            )
         return str(found)
     if os.path.exists(name):
         return name
@@ -237,6 +249,14 @@ def identify(graph: Graph, path: str = "") -> Identity:
     )
     base = os.path.basename(path)
     named = next((m for m in candidates if base == m.file), None)
+    other = None if named else next((m for m in released() if base == m.file), None)
     return Identity(
-        stages, machine.maps - 1, candidates, named, machine.outputs, machine.image, machine.centre
+        stages,
+        machine.maps - 1,
+        candidates,
+        named,
+        machine.outputs,
+        machine.image,
+        machine.centre,
+        other,
     )

@@ -114,8 +114,8 @@ def _content(path: str | os.PathLike[str]) -> dict[str, Any]:
     content = foreign.read_json(path, _WHAT, nan=True)
     if isinstance(content, list):
         raise DataError(
-            f"{name}: is a list of results, which do not name their images; expected a COCO "
-            "file with images, annotations and categories"
+            f"{name}: is a list (of results, perhaps); expected a COCO file with images, "
+            "annotations and categories"
         )
     if not isinstance(content, dict):
         raise DataError(f"{name}: is no {_WHAT}: expected images, annotations and categories")
@@ -175,8 +175,12 @@ def _points(entry: dict[str, Any], count: int) -> Floats:
     except (TypeError, ValueError):
         raise foreign.Unfit("its keypoints are no list of numbers") from None
     if len(values) != 3 * count:
+        hint = ""
+        if count == len(KEYPOINTS):
+            hint = " (cpm-export json coco --own-keypoints takes those that the file names)"
         raise foreign.Unfit(
             f"its keypoints are {len(values)} numbers, expected x, y and visibility of {count}"
+            + hint
         )
     points = np.array(values).reshape(-1, 3)
     wrong = ~np.isfinite(points).all(1) | (np.abs(points) > _FAR).any(1)

@@ -72,6 +72,8 @@ _LAYOUTS = {
 
 
 def _folder(root: str | os.PathLike[str], *names: str) -> Path:
+    if not os.path.isdir(root):
+        raise DataError(f"{os.fspath(root)}: no such folder (--data)")
     for name in names:
         if (Path(root) / name / "joints.mat").exists():
             return Path(root) / name

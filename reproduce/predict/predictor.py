@@ -137,9 +137,13 @@ class Predictor:
         from reproduce.people.part_names import skeleton_of
         from reproduce.runtime.device import choose
 
-        model = model_file(model)
+        asked, model = model, model_file(model)
         made = convert(model, prototxt=prototxt)
         identity = identify(made.graph, model)
+        if identity.other and asked != model:
+            raise CaffeCompatError(
+                f"{model}: is not {asked}: {identity.text}; give the file's own name to use it"
+            )
         outputs = identity.outputs
         if not outputs:
             raise CaffeCompatError(

@@ -19,10 +19,12 @@ import pytest
 from click.testing import CliRunner, Result
 
 from caffe_compat import read_weights
+from caffe_compat.errors import CaffeCompatError
 from caffe_compat.files import atomic_write
 from caffe_compat.weights import containers
 from caffe_compat.weights.containers import read as read_containers
 from reproduce.cli import convert, models
+from reproduce.predict.predictor import Predictor
 from tests.nets import TEXT, model_file, same_blobs, small
 from tests.paths import DATA, GOLDEN, cases, needs_data, reported
 
@@ -165,7 +167,7 @@ def _bad_inputs(tmp_path: Path) -> dict[str, tuple[list[object], str]]:
         "onto itself": ([path, "-o", path], "model itself"),
         "ending of another format": (
             [path, "--to", "safetensors", "-o", tmp_path / "net.onnx"],
-            "'.onnx' does not belong to --to safetensors",
+            "'.onnx' does not belong to --to safetensors; expected .safetensors$",
         ),
         "verify and write": (
             [path, "--verify", tmp_path / "x.npz", "-o", tmp_path / "y.npz"],
@@ -405,6 +407,27 @@ def test_models_path_finds_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     (tmp_path / "pose_iter_40000.caffemodel").write_bytes(b"x")
     found = CliRunner().invoke(models.main, ["path", "flic"])
     assert found.stdout.strip() == str(tmp_path / "pose_iter_40000.caffemodel")
+
+
+def test_a_released_name_takes_no_other_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One line, before anything is predicted; the file's own name takes it as what it is."""
+    monkeypatch.setenv("CPM_MODELS", str(tmp_path / "none"))
+    missing = CliRunner().invoke(models.main, ["path", "mpii-vgg"])
+    assert f"no pose_iter_320000.caffemodel in {tmp_path / 'none'} (no such folder)" in (
+        missing.output
+    )
+    monkeypatch.setenv("CPM_MODELS", str(tmp_path))
+    file = tmp_path / "pose_iter_320000.caffemodel"
+    made = CliRunner().invoke(
+        models.main, ["random", "--stages", "2", "--input", "64", "-o", str(file)]
+    )
+    assert made.exit_code == 0, made.output
+    with pytest.raises(CaffeCompatError, match=f"{file}: is not mpii-vgg: .* 2 stage") as caught:
+        Predictor.load("mpii-vgg")
+    assert "that one has 6 stages and 29,852,058 parameters" in str(caught.value)
+    assert len(Predictor.load(str(file)).outputs) == 2
 
 
 def test_released_models_are_identified_by_structure() -> None:

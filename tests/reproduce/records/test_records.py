@@ -256,6 +256,7 @@ def test_commands(tmp_path: Path) -> None:
         ["show", tmp_path / "none"],
         ["hdf5", tmp_path / "a.json", "-o", tmp_path / "x.h5"],
         ["hdf5", tmp_path / "l.h5", "--joints", 16, "-o", tmp_path / "x"],
+        ["hdf5", tmp_path / "l", "-o", tmp_path / "x.lmdb"],
         ["lmdb", tmp_path / "none.json", "--data", tmp_path, "-o", tmp_path / "y"],
     ):
         result = runner.invoke(export.main, [str(a) for a in bad])
