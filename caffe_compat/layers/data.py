@@ -73,10 +73,14 @@ class DummyData(DataLayer):
 
     def output_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
         sizes = [self._for_each_top(name) for name in ("num", "channels", "height", "width")]
-        if self.options.shape and any(sizes):
+        if not self.options.shape:
+            return self._with_fillers(list(zip(*sizes, strict=True)))
+        if any(sizes):
             raise self.error("give shape, or num, channels, height and width, not both", "shape")
-        shapes = [tuple(shape.dim) for shape in self._for_each_top("shape")]
-        shapes = shapes if self.options.shape else list(zip(*sizes, strict=True))
+        return self._with_fillers([tuple(shape.dim) for shape in self._for_each_top("shape")])
+
+    def _with_fillers(self, shapes: list[Shape]) -> list[Shape]:
+        """The tops' shapes, which the fillers must fit."""
         for filler, shape in zip(self.fill(), shapes, strict=True):
             check_filler(filler, shape, self)
         return shapes

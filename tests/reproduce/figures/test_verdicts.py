@@ -88,7 +88,8 @@ OPEN: verdicts.Verdict = "undecided"
         (lambda: fig05.vanishing(2.0, 0.3, 2.0), YES),
         (lambda: fig05.vanishing(2.0, 0.3, 0.5), OPEN),
         (lambda: fig05.vanishing(-2.0, 0.3, 2.0), NO),
-        (lambda: fig05.vanishing(3.0, 3.0, 6.0), NO),  # they vanish with it, too
+        (lambda: fig05.vanishing(3.0, 0.9, 6.0), YES),
+        (lambda: fig05.vanishing(3.0, 1.1, 6.0), NO),  # they vanish with it, too
     ],
 )
 def test_rules_of_verdicts(rule: Callable[[], str], verdict: str) -> None:
