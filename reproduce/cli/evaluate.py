@@ -191,8 +191,9 @@ def _evaluate(
                 "missed",
                 err=True,
             )
-        name = Path(path).stem if Path(path).stem not in curves else path
-        curves[name] = scored(predicted, path, _grid_of_curves(result.thresholds, thresholds))
+        if out:
+            name = Path(path).stem if Path(path).stem not in curves else path
+            curves[name] = scored(predicted, path, _grid_of_curves(result.thresholds, thresholds))
         if len(benchmark.annotations) > 1:
             against = partial(scored, predicted, path, None)
             _warn_other_annotation(path, called, kind, benchmark.annotations, against)
@@ -227,10 +228,10 @@ def _evaluate(
 
 def _grid_of_curves(grid: Floats, thresholds: Floats) -> Floats:
     """Where curves have points: the benchmark's grid, going on by its step as far as the
-    thresholds asked for, and these."""
+    thresholds asked for (up to 1), and these."""
     import numpy as np
 
-    steps = np.arange(len(grid), int(thresholds.max() * 100) + 1) / 100
+    steps = np.arange(len(grid), int(min(thresholds.max(), 1) * 100) + 1) / 100
     extra = [t for t in thresholds if not np.isclose(np.append(grid, steps), t).any()]
     return np.sort(np.concatenate([grid, steps, extra]))
 

@@ -56,6 +56,8 @@ def _belongs(name: str, result: Result) -> bool:
     it, others have that one at another size."""
     if name != "joint-1":
         return name.startswith("field-")
+    if result.profile not in PROFILES:
+        return False
     planned = of_fig4(PROFILES[result.profile], stages=1, seeds=1)
     return (name, result.config) in [(one.name, one.config) for one in planned]
 
