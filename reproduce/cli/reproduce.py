@@ -28,7 +28,7 @@ from reproduce.cli.common import (
     out_option,
     table,
 )
-from reproduce.cli.reproduce_trainings import Trainings, training_options
+from reproduce.cli.reproduce_trainings import Trainings, stages_option, training_options
 
 if TYPE_CHECKING:
     from reproduce.benchmarks.check import Outcome
@@ -280,6 +280,8 @@ def _training_command(name: str, module: str) -> None:
             if not train_only:
                 _draw_trainings(trainings, module, stored, Path(out))
 
+    if name != "fig4":
+        stages_option(figure)
     figure.help = (
         f"Figure {name.removeprefix('fig')} by training: runs what has no result yet, "
         "goes on where it was stopped."
@@ -336,7 +338,7 @@ def _refuse_with_stored() -> None:
     type=FILE,
     help="Folder of results (default: those that come with the package).",
 )
-@click.option("--stages", default=3, show_default=True, type=click.IntRange(1, 6))
+@stages_option
 @out_option("Folder for the page.", default="report")
 def report(data: str, profile: str | None, results: str | None, stages: int, out: str) -> None:
     """One page with every figure, claim and number: OUT/index.html. Trains nothing; what is missing
@@ -371,6 +373,7 @@ def report(data: str, profile: str | None, results: str | None, stages: int, out
     ),
 )
 @training_options
+@stages_option
 @out_option("Folder for the page.", default="report")
 def all_(jobs: int, train_only: bool, out: str, **options: Any) -> None:
     """All trainings that have no result yet, then the report."""

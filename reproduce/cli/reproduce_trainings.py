@@ -22,6 +22,16 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 _MODULE = "reproduce.cli.reproduce"  # that further processes run
 
 
+# not of fig4, which compares networks of one stage
+stages_option = click.option(
+    "--stages",
+    default=3,
+    show_default=True,
+    type=click.IntRange(1, 6),
+    help="Of the networks compared.",
+)
+
+
 def training_options(function: _F) -> _F:
     """How large everything is, where it is kept, and who trains."""
     options = (
@@ -32,13 +42,6 @@ def training_options(function: _F) -> _F:
             default="cpu",
             show_default=True,
             help="How large everything is; the code is the same.",
-        ),
-        click.option(
-            "--stages",
-            default=3,
-            show_default=True,
-            type=click.IntRange(1, 6),
-            help="Of the networks compared; fig4 compares networks of one stage.",
         ),
         click.option(
             "--seeds",
@@ -85,22 +88,23 @@ class Trainings:
     ----------
     command : fig4, fig5, fig6 or all.
     data : folder with lsp/ and lspet/.
-    profile, stages, seeds, device, workers : as the options say.
+    profile, seeds, device, workers : as the options say.
     work : folder of trainings and records; each profile has a folder of its own in it.
     results : folder of results; None: ``WORK/PROFILE/results``.
     only : pattern that the names of experiments must match.
+    stages : of the networks compared; without effect on fig4's, which have one.
     """
 
     command: str
     data: str
     profile: str
-    stages: int
     seeds: int
     work: str
     device: str
     workers: int
     results: str | None = None
     only: str | None = None
+    stages: int = 3
 
     @property
     def sizes(self) -> Profile:
@@ -117,8 +121,9 @@ class Trainings:
     @property
     def record(self) -> str:
         """The command, as results and figures keep it."""
+        stages = "" if self.command == "fig4" else f" --stages {self.stages}"
         seeds = f" --seeds {self.seeds}" if self.seeds > 1 else ""
-        return f"{self.command} --profile {self.profile} --stages {self.stages}{seeds}"
+        return f"{self.command} --profile {self.profile}{stages}{seeds}"
 
     @property
     def _place(self) -> Path:
@@ -193,12 +198,13 @@ class Trainings:
         options: dict[str, object] = {
             "data": self.data,
             "profile": self.profile,
-            "stages": self.stages,
             "seeds": self.seeds,
             "work": self.work,
             "device": self.device,
             "workers": self.workers,
         }
+        if self.command != "fig4":
+            options["stages"] = self.stages
         if self.results is not None:
             options["results"] = self.results
         if self.only is not None:

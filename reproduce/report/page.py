@@ -229,7 +229,8 @@ def _trained(
             found_claims = [
                 absent(c.figure, c.text, c.published, "smoke profile") for c in found_claims
             ]
-        again = f"cpm-reproduce fig{number} --profile {profile} --stages {stages} --data DIR"
+        compared = "" if module is fig04 else f" --stages {stages}"  # Figure 4's have one stage
+        again = f"cpm-reproduce fig{number} --profile {profile}{compared} --data DIR"
         claims += [
             dataclasses.replace(c, source=f"trainings of profile '{profile}'", again=again)
             for c in found_claims

@@ -220,6 +220,7 @@ def test_names_of_devices(name: str) -> None:
         (["fig6", "--stored", "--profile", "paper"], "holds no results for this figure yet"),
         (["fig5", "--stored", "--stages", "2"], "holds no results for this figure yet"),
         (["fig5", "--only", "nobody*"], "no experiment is called so; there are joint-"),
+        (["fig4", "--stages", "2", "--dry-run"], "No such option '--stages'"),
         (["fig11", "--data", "x", "-o", "figures"], "viewpoints of that set are not public"),
     ],
 )
