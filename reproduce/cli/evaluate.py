@@ -178,32 +178,14 @@ def _evaluate(
         if base == "0":  # the file was read as if it counted from 1
             predicted = to_matlab(predicted)
         result, of_table = scored(predicted, path, None), scored(predicted, path, thresholds)
-        if result.unmeasured:
-            click.echo(
-                f"{path}: {result.unmeasured} of {len(predicted)} people are not counted: the "
-                f"truth has no length '{by}' of them",
-                err=True,
-            )
-        if result.placeless:
-            click.echo(
-                f"{path}: {result.placeless} of {result.counted.sum()} "
-                f"{'limbs' if limbs else 'joints'} have no place (nan or infinite) and count as "
-                "missed",
-                err=True,
-            )
+        _tell_uncounted(result, path, len(predicted), by, "limbs" if limbs else "joints")
         if out:
             name = Path(path).stem if Path(path).stem not in curves else path
             curves[name] = scored(predicted, path, _grid_of_curves(result.thresholds, thresholds))
         if len(benchmark.annotations) > 1:
             against = partial(scored, predicted, path, None)
             _warn_other_annotation(path, called, kind, benchmark.annotations, against)
-        for threshold in thresholds.tolist():
-            row: dict[str, object] = {"predictions": path}
-            if len(thresholds) > 1:
-                row["threshold"] = threshold
-            row |= _scores(of_table, groups, threshold)
-            row["auc"] = round(result.auc, 2)
-            rows.append(row)
+        rows += _rows(path, of_table, groups, thresholds, result.auc)
     if len({tuple(row) for row in rows}) > 1:
         raise CaffeCompatError(
             "the files hold different joints and do not fit into one table; score them one by one"
@@ -211,9 +193,8 @@ def _evaluate(
     if as_json:
         emit_json(rows)
     else:
-        head = list(rows[0])
         click.echo(f"{called}{f'@{thresholds[0]:g}' if len(thresholds) == 1 else ''}, %")
-        click.echo(table([[str(row[name]) for name in head] for row in rows], head))
+        click.echo(table([[str(value) for value in row.values()] for row in rows], list(rows[0])))
     if out:
         _write(
             curves,
@@ -224,6 +205,41 @@ def _evaluate(
             _title(benchmark, called, kind, by),
             rows,
         )
+
+
+def _tell_uncounted(result: EvalResult, path: str, people: int, norm: str, points: str) -> None:
+    """Say how many people are not measured, and how many of the ``points`` have no place."""
+    if result.unmeasured:
+        click.echo(
+            f"{path}: {result.unmeasured} of {people} people are not counted: the truth has "
+            f"no length '{norm}' of them",
+            err=True,
+        )
+    if result.placeless:
+        click.echo(
+            f"{path}: {result.placeless} of {result.counted.sum()} {points} have no place (nan or "
+            "infinite) and count as missed",
+            err=True,
+        )
+
+
+def _rows(
+    path: str,
+    result: EvalResult,
+    groups: Mapping[str, tuple[str, ...]],
+    thresholds: Floats,
+    auc: float,
+) -> list[dict[str, object]]:
+    """The table's rows of a file of predictions: one for each threshold."""
+    rows: list[dict[str, object]] = []
+    for threshold in thresholds.tolist():
+        row: dict[str, object] = {"predictions": path}
+        if len(thresholds) > 1:
+            row["threshold"] = threshold
+        row |= _scores(result, groups, threshold)
+        row["auc"] = round(auc, 2)
+        rows.append(row)
+    return rows
 
 
 def _grid_of_curves(grid: Floats, thresholds: Floats) -> Floats:

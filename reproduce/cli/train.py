@@ -144,7 +144,6 @@ def main(
     moved aside into the folder PREFIX_earlier1 (or 2, 3, ...) first. Under torchrun, N processes
     with batch size B train as one with batch size N·B does.
     """
-    from caffe_compat.errors import SolverError
     from caffe_compat.files import check_target, make_folder
     from caffe_compat.training import snapshots
     from caffe_compat.weights import containers
@@ -154,15 +153,10 @@ def main(
     from reproduce.train import run
     from reproduce.train.earlier import is_of
 
-    if weights is not None and snapshot is not None:
-        raise SolverError(
-            "give --weights or --snapshot, not both: a snapshot brings its own weights"
-        )
+    _refuse_together(weights, fresh, snapshot)
     plan = [run.find_root(solver) for solver in solvers]
     prefixes = [snapshots.prefix_of(spec, root) for spec, root in plan]
     first, state = _where_to_begin(prefixes, snapshot)
-    if fresh and weights is None:
-        raise SolverError("--fresh goes with --weights")
     if log_path is not None:
         check_target(log_path)
     with processes.group(choose(device)) as group:
@@ -196,12 +190,7 @@ def main(
                 state = None
             made.wrap(group.wrap)
             began_from = weights if number == first else None
-            if began_from is not None:
-                say(f"weights of {began_from}:")
-                for line in run.taken(made.net.loaded):
-                    say(f"  {line}")
-            for line in made.warnings if group.first else ():
-                say_line(f"note: {line}", err=True)
+            _tell_beginning(made, began_from, group, say)
             run.check_length(made)
             idle = run.nothing_left(made)
             if idle:
@@ -213,6 +202,32 @@ def main(
             given = made.net.weights()
         if not idle:
             say("finished")
+
+
+def _refuse_together(weights: str | None, fresh: Sequence[str], snapshot: str | None) -> None:
+    """Refuse options that exclude each other, or that miss the one they go with."""
+    from caffe_compat.errors import SolverError
+
+    if weights is not None and snapshot is not None:
+        raise SolverError(
+            "give --weights or --snapshot, not both: a snapshot brings its own weights"
+        )
+    if fresh and weights is None:
+        raise SolverError("--fresh goes with --weights")
+
+
+def _tell_beginning(
+    solver: Solver, weights: str | None, group: Group, say: Callable[[str], None]
+) -> None:
+    """Say which layers took the weights of the file, where there is one, and what to note."""
+    from reproduce.train import run
+
+    if weights is not None:
+        say(f"weights of {weights}:")
+        for line in run.taken(solver.net.loaded):
+            say(f"  {line}")
+    for line in solver.warnings if group.first else ():
+        say_line(f"note: {line}", err=True)
 
 
 def _where_to_begin(prefixes: Sequence[str], snapshot: str | None) -> tuple[int, Path | None]:
