@@ -10,10 +10,9 @@ same sequence of OpenCV calls with the loops in numpy, printed as "steps, vector
 
 from __future__ import annotations
 
-import argparse
 import sys
-import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -22,7 +21,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from bench_forward import machine
+from timing import machine, parser, seconds_of
 
 from reproduce.records.layout import Record
 from reproduce.records.store import LMDBStore
@@ -95,12 +94,10 @@ def vectorised(image: np.ndarray, record: Record, choice: Augmentation) -> objec
 
 def main() -> None:
     """Run the benchmark."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("records", type=Path)
-    parser.add_argument("--n", type=int, default=60)
-    options = parser.parse_args()
+    command = parser(__doc__)
+    command.add_argument("records", type=Path)
+    command.add_argument("--n", type=int, default=60)
+    options = command.parse_args()
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
     store = LMDBStore(options.records)
@@ -117,15 +114,10 @@ def main() -> None:
         for name, run in engines.items():
             if name == "step by step" and i >= 6:
                 continue
-            start = time.perf_counter()
-            run(record, choice)
-            times[name] += time.perf_counter() - start
+            times[name] += seconds_of(partial(run, record, choice))
             counts[name] += 1
-    start = time.perf_counter()
-    for i in range(options.n):
-        store.record(i)
-    reading = (time.perf_counter() - start) / options.n
-    print(machine().replace("2 threads", "1 thread"))
+    reading = seconds_of(lambda: [store.record(i) for i in range(options.n)]) / options.n
+    print(machine())
     rates = {name: counts[name] / times[name] for name in engines}
     for name, rate in rates.items():
         print(f"{name:18s} {rate:8.1f} samples/s ({1e3 / rate:.2f} ms)")

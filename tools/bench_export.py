@@ -10,17 +10,17 @@ metadata plane element by element, the Datum through protobuf, one put per recor
 
 from __future__ import annotations
 
-import argparse
 import shutil
 import struct
 import tempfile
-import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import cv2
 import lmdb
 import numpy as np
-from bench_forward import machine
+from timing import machine, parser, seconds_of
 
 from caffe_compat.definition import schema
 from reproduce.people import lsp_files
@@ -76,31 +76,31 @@ def straightforward(plan: store.Plan, root: Path, out: Path) -> None:
 
 def main() -> None:
     """Run the benchmark."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("data", type=Path, help="folder with lspet/ and lsp/")
-    parser.add_argument("--repeat", type=int, default=3)
-    parser.add_argument("--workers", type=int, default=2)
-    options = parser.parse_args()
+    command = parser(__doc__)
+    command.add_argument("data", type=Path, help="folder with lspet/ and lsp/")
+    command.add_argument("--repeat", type=int, default=3)
+    command.add_argument("--workers", type=int, default=2)
+    options = command.parse_args()
     people: list[Annotation] = [
         a for a in lsp_files.read_training(options.data, skip_missing=True) if "lspet" in a.image
     ]
     plan = store.plan(people, seed=0)
-    best = {"ours": float("inf"), "ours --jpeg": float("inf"), "port": float("inf")}
+
+    def ours(out: Path, jpeg: bool = False) -> None:
+        store.export_lmdb(plan, options.data, out, workers=options.workers, jpeg=jpeg)
+
+    ways: dict[str, Callable[[Path], None]] = {
+        "ours": ours,
+        "ours --jpeg": partial(ours, jpeg=True),
+        "port": partial(straightforward, plan, options.data),
+    }
+    best = dict.fromkeys(ways, float("inf"))
     sizes = {}
     with tempfile.TemporaryDirectory() as name:
         for i in range(options.repeat):
-            for what in best:
+            for what, export in ways.items():
                 out = Path(name) / f"{what.replace(' ', '')}{i}"
-                start = time.perf_counter()
-                if what == "port":
-                    straightforward(plan, options.data, out)
-                else:
-                    store.export_lmdb(
-                        plan, options.data, out, workers=options.workers, jpeg="jpeg" in what
-                    )
-                best[what] = min(best[what], time.perf_counter() - start)
+                best[what] = min(best[what], seconds_of(partial(export, out)))
                 sizes[what] = sum(p.stat().st_size for p in out.iterdir()) / 1e6
                 shutil.rmtree(out)  # 3 GB each would fill the page cache
     print(machine())

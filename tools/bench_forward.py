@@ -13,34 +13,23 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import torch
+from timing import in_turn, keep, machine, medians, parser, seconds_of
 
 from caffe_compat import Net, read_net, read_weights, write_weights
 from reproduce.network.netgen import cpm, deploy, person, vgg
-from reproduce.runtime.provenance import processor
-
-
-def machine() -> str:
-    """Processor, threads and versions."""
-    return (
-        f"{processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}, "
-        f"OpenCV {cv2.__version__}"
-    )
-
 
 NETWORKS = {"cpm": cpm, "vgg": vgg, "person": person}
 
@@ -188,86 +177,124 @@ def peak_megabytes(prototxt: Path, model: Path, shape: tuple[int, ...]) -> float
     return float(out.split()[-1]) / 1024
 
 
+@dataclass(frozen=True)
+class Measured:
+    """What one run measured.
+
+    Attributes
+    ----------
+    shape : of the input.
+    load : seconds until the network was there.
+    times : seconds of each engine's forward passes.
+    peak : megabytes of a process that loads and runs the network once.
+    """
+
+    shape: tuple[int, ...]
+    load: float
+    times: dict[str, list[float]]
+    peak: float
+
+
+def forward_passes(
+    net: Net, peer: Any, data: np.ndarray
+) -> dict[str, Callable[[], np.ndarray | torch.Tensor]]:
+    """A forward pass of each engine; also of ours with seven images, and in two threads.
+
+    Parameters
+    ----------
+    peer : OpenCV's network.
+    data : one image.
+    """
+    plain = plain_graph(net)
+    first, last = net.graph.inputs[0], net.graph.outputs[-1]
+    tensor, batch = torch.from_numpy(data), torch.from_numpy(np.repeat(data, 7, 0))
+
+    def opencv() -> np.ndarray:
+        peer.setInput(data, first)
+        return np.asarray(peer.forward(last))
+
+    def once() -> None:
+        with torch.no_grad():  # which holds for one thread
+            net(tensor)
+
+    def two_threads() -> np.ndarray:
+        threads = [threading.Thread(target=once) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return data
+
+    return {
+        "ours_s": lambda: net(tensor)[last],
+        "torch_channels_last_s": lambda: plain(tensor),
+        "opencv_s": opencv,
+        "ours_batch7_s": lambda: net(batch)[last],
+        "ours_two_threads_s": two_threads,
+    }
+
+
+def measure(options: argparse.Namespace, folder: Path) -> Measured:
+    """All engines in turn; prints how far their results are from OpenCV's."""
+    prototxt, model = write_model(folder, options.stages, options.size, options.model)
+    made: list[Net] = []
+    load = seconds_of(lambda: made.append(Net(read_net(prototxt), read_weights(model))))
+    (net,) = made
+    shape = (1, *net.graph.blobs[net.graph.inputs[0]][1:])
+    noise = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    peer = cv2.dnn.readNetFromCaffe(str(prototxt), str(model))
+    engines = forward_passes(net, peer, noise * np.float32(0.3))
+    with torch.no_grad():
+        results = {name: np.asarray(run()) for name, run in engines.items()}
+        scale = np.abs(results["opencv_s"]).max()
+        for name in ("ours_s", "torch_channels_last_s"):
+            error = np.abs(results[name] - results["opencv_s"]).max() / scale
+            print(f"{name[:-2]:22s} differs from OpenCV by {error:.1e} of the largest output")
+        times = in_turn(engines, options.repeat)
+    return Measured(shape, load, times, peak_megabytes(prototxt, model, shape))
+
+
+def show(found: Measured, options: argparse.Namespace) -> None:
+    """Print seconds and ratios, and keep them where a file was asked for."""
+    print(machine())
+    meanwhile = ", another program keeps one core busy" if options.busy else ""
+    print(f"{options.model}, input {'x'.join(map(str, found.shape))}{meanwhile}")
+    print(f"{'engine':24s} {'min':>8s} {'median':>8s}   of OpenCV (median)")
+    median = medians(found.times)
+    for name, values in found.times.items():
+        ratio = median[name] / median["opencv_s"]
+        print(f"{name[:-2]:24s} {min(values):8.3f} {median[name]:8.3f}   {ratio:.3f}")
+    print(f"loading {found.load:.3f} s, peak memory of loading and one forward {found.peak:.0f} MB")
+    keep(
+        options.json,
+        {
+            **median,
+            **{f"{name}_all": values for name, values in found.times.items()},
+            "peak_mb": found.peak,
+            "load_s": found.load,
+            "machine": machine(),
+            "model": options.model,
+            "busy": options.busy,
+        },
+    )
+
+
 def main() -> None:
     """Run the benchmark."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--model", choices=list(NETWORKS), default="cpm")
-    parser.add_argument("--busy", action="store_true", help="with another program on one core")
-    parser.add_argument("--stages", type=int, help="default: as released")
-    parser.add_argument("--size", type=int, default=368)
-    parser.add_argument("--repeat", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=2)
-    options = parser.parse_args()
+    command = parser(__doc__)
+    command.add_argument("--json", type=Path)
+    command.add_argument("--model", choices=list(NETWORKS), default="cpm")
+    command.add_argument("--busy", action="store_true", help="with another program on one core")
+    command.add_argument("--stages", type=int, help="default: as released")
+    command.add_argument("--size", type=int, default=368)
+    command.add_argument("--repeat", type=int, default=5)
+    command.add_argument("--threads", type=int, default=2)
+    options = command.parse_args()
     torch.set_num_threads(options.threads)
     cv2.setNumThreads(options.threads)
     with tempfile.TemporaryDirectory() as name, busy(options.busy):
-        prototxt, model = write_model(Path(name), options.stages, options.size, options.model)
-        start = time.perf_counter()
-        net = Net(read_net(prototxt), read_weights(model))
-        load = time.perf_counter() - start
-        peer = cv2.dnn.readNetFromCaffe(str(prototxt), str(model))
-        plain = plain_graph(net)
-        shape = (1, *net.graph.blobs[net.graph.inputs[0]][1:])
-        x = np.random.default_rng(0).standard_normal(shape).astype(np.float32) * np.float32(0.3)
-        tensor, batch = torch.from_numpy(x), torch.from_numpy(np.repeat(x, 7, 0))
-        last = net.graph.outputs[-1]
-
-        def opencv() -> np.ndarray:
-            peer.setInput(x, net.graph.inputs[0])
-            return np.asarray(peer.forward(last))
-
-        def once() -> None:
-            with torch.no_grad():  # which holds for one thread
-                net(tensor)
-
-        def two_threads() -> np.ndarray:
-            threads = [threading.Thread(target=once) for _ in range(2)]
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join()
-            return x
-
-        engines: dict[str, Callable[[], object]] = {
-            "ours_s": lambda: net(tensor)[last],
-            "torch_channels_last_s": lambda: plain(tensor),
-            "opencv_s": opencv,
-            "ours_batch7_s": lambda: net(batch)[last],
-            "ours_two_threads_s": two_threads,
-        }
-        times: dict[str, list[float]] = {name: [] for name in engines}
-        with torch.no_grad():
-            results = {name: np.asarray(run()) for name, run in engines.items()}
-            scale = np.abs(results["opencv_s"]).max()
-            for name in ("ours_s", "torch_channels_last_s"):
-                error = np.abs(results[name] - results["opencv_s"]).max() / scale
-                print(f"{name[:-2]:22s} differs from OpenCV by {error:.1e} of the largest output")
-            for _ in range(options.repeat):
-                for name, run in engines.items():
-                    start = time.perf_counter()
-                    run()
-                    times[name].append(time.perf_counter() - start)
-        peak = peak_megabytes(prototxt, model, shape)
-    print(machine())
-    meanwhile = ", another program keeps one core busy" if options.busy else ""
-    print(f"{options.model}, input {'x'.join(map(str, shape))}{meanwhile}")
-    print(f"{'engine':24s} {'min':>8s} {'median':>8s}   of OpenCV (median)")
-    opencv_median = statistics.median(times["opencv_s"])
-    for name, values in times.items():
-        median = statistics.median(values)
-        print(f"{name[:-2]:24s} {min(values):8.3f} {median:8.3f}   {median / opencv_median:.3f}")
-    print(f"loading {load:.3f} s, peak memory of loading and one forward {peak:.0f} MB")
-    if options.json:
-        report = {name: statistics.median(values) for name, values in times.items()}
-        report.update({f"{name}_all": values for name, values in times.items()})  # type: ignore[dict-item]
-        report.update(  # type: ignore[call-overload]
-            peak_mb=peak, load_s=load, machine=machine(), model=options.model, busy=options.busy
-        )
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(report, indent=1))
+        found = measure(options, Path(name))
+    show(found, options)
 
 
 if __name__ == "__main__":

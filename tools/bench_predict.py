@@ -14,7 +14,6 @@ of the same size.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import sys
 import tempfile
@@ -30,7 +29,8 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from bench_forward import machine, plain_torch, write_model
+from bench_forward import plain_torch, write_model
+from timing import in_turn, keep, machine, parser
 
 from caffe_compat import Net, read_net, read_weights
 from reproduce.predict.inputs import center_map, network_input
@@ -144,99 +144,129 @@ def made_up(folder: Path, count: int) -> list[Path]:
     return paths
 
 
-def main() -> None:
-    """Run the benchmark."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--data", type=Path)
-    parser.add_argument("--people", type=int, default=4)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--stages", type=int, default=6)
-    parser.add_argument("--size", type=int, default=368)
-    parser.add_argument("--workers", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=2)
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    cv2.setNumThreads(options.threads)
+def ways_of_others(
+    net: Net, peer: Any, last: str, paths: Sequence[Path], protocol: Protocol
+) -> dict[str, Callable[[], list[np.ndarray]]]:
+    """The step-by-step protocol on plain torch and on OpenCV.
+
+    Parameters
+    ----------
+    peer : OpenCV's network.
+    last : the blob of belief maps.
+    """
+    plain = plain_torch(net)
+
+    def torch_forward(data: np.ndarray) -> np.ndarray:
+        with torch.inference_mode():
+            return plain(torch.from_numpy(data)).numpy()
+
+    def opencv_forward(data: np.ndarray) -> np.ndarray:
+        peer.setInput(data, "data")
+        return np.asarray(peer.forward(last))
+
+    return {
+        "direct": lambda: [step_by_step(p, torch_forward, protocol) for p in paths],
+        "opencv": lambda: [step_by_step(p, opencv_forward, protocol) for p in paths],
+    }
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one run measured.
+
+    Attributes
+    ----------
+    numbers : as :func:`summary` gives them.
+    people : in each pass.
+    near : share of our joints within 2 pixels of the step-by-step protocol's.
+    """
+
+    numbers: dict[str, float]
+    people: int
+    near: float
+
+
+def measure(options: argparse.Namespace, folder: Path) -> Measured:
+    """All ways in turn."""
     protocol = PROTOCOLS["lsp"].at(options.size)
-    with tempfile.TemporaryDirectory() as name:
-        prototxt, model = write_model(Path(name), options.stages, options.size)
-        if options.data is not None:
-            paths = [
-                options.data / "lsp" / "images" / f"im{1001 + 37 * i:04d}.jpg"
-                for i in range(options.people)
-            ]
-        else:
-            paths = made_up(Path(name), options.people)
-        net = Net(read_net(prototxt), read_weights(model))
-        last = net.graph.outputs[0]
-        predictor = Predictor(net, (last,), protocol)
-        plain = plain_torch(net)
-        peer = cv2.dnn.readNetFromCaffe(str(prototxt), str(model))
-        jobs = [predictor.job(str(path), path) for path in paths]
-        prepared = [prepare(job) for job in jobs]
+    prototxt, model = write_model(folder, options.stages, options.size)
+    paths = made_up(folder, options.people)
+    if options.data is not None:
+        images = options.data / "lsp" / "images"
+        paths = [images / f"im{1001 + 37 * i:04d}.jpg" for i in range(options.people)]
+    net = Net(read_net(prototxt), read_weights(model))
+    last = net.graph.outputs[0]
+    predictor = Predictor(net, (last,), protocol)
+    jobs = [predictor.job(str(path), path) for path in paths]
+    prepared = [prepare(job) for job in jobs]
+    passes: list[Pass] = []
 
-        def with_workers() -> None:
-            for job in prefetch(prepare, jobs, options.workers):
-                predictor.predict_job(job)
+    def with_workers() -> None:
+        for job in prefetch(prepare, jobs, options.workers):
+            predictor.predict_job(job)
 
-        def without_sharing() -> None:
-            for job in prepared:
-                (inputs,) = job.inputs
-                pixels = np.stack([one.pixels for one in inputs])
-                predictor.forward(network_input(pixels, protocol), (last,))
+    def without_sharing() -> None:
+        for job in prepared:
+            (inputs,) = job.inputs
+            pixels = np.stack([one.pixels for one in inputs])
+            predictor.forward(network_input(pixels, protocol), (last,))
 
-        def torch_forward(data: np.ndarray) -> np.ndarray:
-            with torch.inference_mode():
-                return plain(torch.from_numpy(data)).numpy()
+    peer = cv2.dnn.readNetFromCaffe(str(prototxt), str(model))
+    others = ways_of_others(net, peer, last, paths, protocol)
+    runs: dict[str, Callable[[], object]] = {
+        "pass": lambda: passes.append(timed_pass(predictor, jobs)),
+        "network_without_sharing": without_sharing,
+        **others,
+    }
+    if options.workers:
+        runs["ours"] = with_workers
+    predictor.predict_job(prepared[0])  # transforms are made, buffers are there
+    times = in_turn(runs, options.rounds)
+    del times["pass"]  # the pass has its own
+    distance = np.linalg.norm(np.array(passes[-1].joints) - np.array(others["direct"]()), axis=2)
+    return Measured(summary(passes, times, len(paths)), len(paths), float(np.mean(distance <= 2)))
 
-        def opencv_forward(data: np.ndarray) -> np.ndarray:
-            peer.setInput(data, "data")
-            return np.asarray(peer.forward(last))
 
-        runs: dict[str, Callable[[], object]] = {
-            "network_without_sharing": without_sharing,
-            "direct": lambda: [step_by_step(p, torch_forward, protocol) for p in paths],
-            "opencv": lambda: [step_by_step(p, opencv_forward, protocol) for p in paths],
-        }
-        if options.workers:
-            runs["ours"] = with_workers
-        predictor.predict_job(prepared[0])  # transforms are made, buffers are there
-        passes: list[Pass] = []
-        times: dict[str, list[float]] = {key: [] for key in runs}
-        found: dict[str, Any] = {}
-        for _ in range(options.rounds):
-            passes.append(timed_pass(predictor, jobs))
-            for key, run in runs.items():
-                start = time.perf_counter()
-                found[key] = run()
-                times[key].append(time.perf_counter() - start)
-    distance = np.linalg.norm(np.array(passes[-1].joints) - np.array(found["direct"]), axis=2)
-    report: dict[str, object] = {"machine": machine(), "people": len(paths)}
-    numbers = summary(passes, times, len(paths))
-    report.update(numbers)
+def show(found: Measured, options: argparse.Namespace) -> None:
+    """Print speeds and ratios, and keep them where a file was asked for."""
     print(machine())
-    print(f"{len(paths)} people, 7 scales, {options.stages} stages, {options.size}x{options.size}")
     print(
-        "joints of ours within 2 pixels of the step-by-step protocol's: "
-        f"{100 * np.mean(distance <= 2):.1f} %"
+        f"{found.people} people, 7 scales, {options.stages} stages, {options.size}x{options.size}"
     )
-    for key, speed in numbers.items():
+    print(
+        f"joints of ours within 2 pixels of the step-by-step protocol's: {100 * found.near:.1f} %"
+    )
+    for key, speed in found.numbers.items():
         if key.endswith("_people_per_s"):
-            ratio = speed / numbers["direct_people_per_s"]
+            ratio = speed / found.numbers["direct_people_per_s"]
             print(
                 f"{key.removesuffix('_people_per_s'):24s} {1 / speed:7.3f} s a person, "
                 f"{speed:6.3f} people/s, {ratio:.2f} x direct"
             )
     print(
         "decoding, resizing and the way back, nothing in parallel: "
-        f"{100 * numbers['overhead']:.1f} % of the network's time"
+        f"{100 * found.numbers['overhead']:.1f} % of the network's time"
     )
-    if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(report, indent=1))
+    keep(options.json, {"machine": machine(), "people": found.people, **found.numbers})
+
+
+def main() -> None:
+    """Run the benchmark."""
+    command = parser(__doc__)
+    command.add_argument("--json", type=Path)
+    command.add_argument("--data", type=Path)
+    command.add_argument("--people", type=int, default=4)
+    command.add_argument("--rounds", type=int, default=3)
+    command.add_argument("--stages", type=int, default=6)
+    command.add_argument("--size", type=int, default=368)
+    command.add_argument("--workers", type=int, default=0)
+    command.add_argument("--threads", type=int, default=2)
+    options = command.parse_args()
+    torch.set_num_threads(options.threads)
+    cv2.setNumThreads(options.threads)
+    with tempfile.TemporaryDirectory() as name:
+        found = measure(options, Path(name))
+    show(found, options)
 
 
 if __name__ == "__main__":

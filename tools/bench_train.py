@@ -10,20 +10,22 @@ update's share of our step, and the machine.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from bench_forward import machine, plain_stages
+from bench_forward import plain_stages
+from timing import in_turn, keep, machine, medians, parser
 
 from caffe_compat.training.solver import Solver
 from caffe_compat.training.sources import Batch
@@ -68,95 +70,121 @@ def plain_loop(
     return step
 
 
-def main() -> None:
-    """Run the benchmark."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--stages", type=int, default=3)
-    parser.add_argument("--size", type=int, default=368)
-    parser.add_argument("--batch", type=int, default=4)
-    parser.add_argument("--repeat", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--amp", default="", choices=["", "bf16"], help="Of our step.")
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    config = netgen.CPMConfig(
-        stages=options.stages, input_size=options.size, filler="msra", dropout=0
-    )
-    cells = options.size // 8
+def made_up(options: argparse.Namespace, maps: int) -> tuple[np.ndarray, np.ndarray]:
+    """A batch of noise: images with centre maps, and labels of twice as many maps."""
     rng = np.random.default_rng(0)
-    data = rng.standard_normal((options.batch, 4, options.size, options.size)).astype(
-        np.float32
-    ) * np.float32(0.3)
-    label = rng.random((options.batch, 2 * (config.parts + 1), cells, cells)).astype(
-        np.float32
-    ) * np.float32(0.1)
-    with tempfile.TemporaryDirectory() as name:
+    cells = options.size // 8
+    data = rng.standard_normal((options.batch, 4, options.size, options.size)).astype(np.float32)
+    label = rng.random((options.batch, 2 * maps, cells, cells)).astype(np.float32)
+    return data * np.float32(0.3), label * np.float32(0.1)
+
+
+def make_solver(
+    config: netgen.CPMConfig, data: np.ndarray, label: np.ndarray, options: argparse.Namespace
+) -> Solver:
+    """Caffe's solver of a network that sees one batch for ever."""
+    with tempfile.TemporaryDirectory() as folder:
         net = netgen.train_test(config, netgen.DataConfig(batch_size=options.batch))
-        (Path(name) / "net.prototxt").write_text(net.to_text())
+        (Path(folder) / "net.prototxt").write_text(net.to_text())
         spec = netgen.solver(net="net.prototxt", base_lr=1e-8, solver_mode=None)
         sources = {"data": Fixed(data, label)}
-        solver = Solver(spec, root=name, sources=sources, device=options.device, amp=options.amp)
-    x, y = (torch.from_numpy(a).to(options.device) for a in (data, label))
+        return Solver(spec, root=folder, sources=sources, device=options.device, amp=options.amp)
+
+
+def synchronise(device: str) -> None:
+    """Wait for what a GPU still computes."""
+    if device.startswith("cuda"):
+        torch.cuda.synchronize()
+
+
+def time_updates(solver: Solver, device: str) -> list[float]:
+    """A list that gets the seconds of each update of the weights, from now on."""
     updates: list[float] = []
     update = solver._update
 
     def timed(rate: float) -> None:
-        synchronise()
+        synchronise(device)
         start = time.perf_counter()
         update(rate)
-        synchronise()
+        synchronise(device)
         updates.append(time.perf_counter() - start)
 
-    def synchronise() -> None:
-        if options.device.startswith("cuda"):
-            torch.cuda.synchronize()
-
     solver._update = timed  # type: ignore[method-assign]
-    runs: dict[str, Callable[[], object]] = {
+    return updates
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Seconds of the steps of each loop, and of the updates within ours."""
+
+    times: dict[str, list[float]]
+    updates: list[float]
+
+
+def measure(options: argparse.Namespace) -> Measured:
+    """A step of each loop, in turn; prints the losses of the first ones."""
+    config = netgen.CPMConfig(
+        stages=options.stages, input_size=options.size, filler="msra", dropout=0
+    )
+    data, label = made_up(options, config.parts + 1)
+    solver = make_solver(config, data, label, options)
+    updates = time_updates(solver, options.device)
+    x, y = (torch.from_numpy(a).to(options.device) for a in (data, label))
+    steps: dict[str, Callable[[], Any]] = {
         "ours_step_s": solver.step,
         "torch_step_s": plain_loop(solver, torch.contiguous_format, x, y),
         "torch_channels_last_step_s": plain_loop(solver, torch.channels_last, x, y),
     }
-    first = {name: run() for name, run in runs.items()}
-    ours, theirs = first["ours_step_s"].loss, first["torch_step_s"]  # type: ignore[attr-defined]
+
+    def finished(step: Callable[[], Any]) -> Callable[[], None]:
+        def run() -> None:
+            step()
+            synchronise(options.device)
+
+        return run
+
+    first = {name: step() for name, step in steps.items()}
+    ours, theirs = first["ours_step_s"].loss, first["torch_step_s"]
     print(f"loss of the first step: ours {ours:.6g}, torch {theirs:.6g}")
-    times: dict[str, list[float]] = {name: [] for name in runs}
     updates.clear()
-    for _ in range(options.repeat):
-        for name, run in runs.items():
-            start = time.perf_counter()
-            run()
-            synchronise()
-            times[name].append(time.perf_counter() - start)
+    times = in_turn({name: finished(step) for name, step in steps.items()}, options.repeat)
+    return Measured(times, updates)
+
+
+def show(found: Measured, options: argparse.Namespace) -> None:
+    """Print seconds and ratios, and keep them where a file was asked for."""
     print(machine())
     print(
         f"{options.stages} stages, {options.size}x{options.size}, batch {options.batch}, "
         f"{options.device}"
     )
     print(f"{'step':28s} {'min':>8s} {'median':>8s} {'samples/s':>10s}   ours is")
-    report: dict[str, object] = {"machine": machine()}
-    median = {name: statistics.median(values) for name, values in times.items()}
-    for name, values in times.items():
-        share = median["ours_step_s"] / median[name]
-        speed = options.batch / median[name]
+    median = medians(found.times)
+    ours = median["ours_step_s"]
+    for name, values in found.times.items():
         print(
-            f"{name[:-2]:28s} {min(values):8.3f} {median[name]:8.3f} {speed:10.2f}   "
-            f"{share:.3f} of it"
+            f"{name[:-2]:28s} {min(values):8.3f} {median[name]:8.3f} "
+            f"{options.batch / median[name]:10.2f}   {ours / median[name]:.3f} of it"
         )
-        report[name] = median[name]
-    share = statistics.median(updates) / median["ours_step_s"]
-    print(
-        f"the update takes {statistics.median(updates) * 1e3:.1f} ms, {100 * share:.1f} % of "
-        "our step"
-    )
-    report["update_share"] = share
-    if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(report, indent=1))
+    update = statistics.median(found.updates)
+    print(f"the update takes {update * 1e3:.1f} ms, {100 * update / ours:.1f} % of our step")
+    keep(options.json, {"machine": machine(), **median, "update_share": update / ours})
+
+
+def main() -> None:
+    """Run the benchmark."""
+    command = parser(__doc__)
+    command.add_argument("--json", type=Path)
+    command.add_argument("--stages", type=int, default=3)
+    command.add_argument("--size", type=int, default=368)
+    command.add_argument("--batch", type=int, default=4)
+    command.add_argument("--repeat", type=int, default=3)
+    command.add_argument("--threads", type=int, default=2)
+    command.add_argument("--device", default="cpu")
+    command.add_argument("--amp", default="", choices=["", "bf16"], help="Of our step.")
+    options = command.parse_args()
+    torch.set_num_threads(options.threads)
+    show(measure(options), options)
 
 
 if __name__ == "__main__":
