@@ -171,8 +171,8 @@ _DETECTORS = ("auto", "heads", "hog", "person")
     "--workers",
     type=click.IntRange(min=0),
     help="Processes that decode and resize ahead of the network (default: none on one or two "
-    "processors, where the "
-    "network needs both; else 2). For a single image none is started: it is done sooner.",
+    "processors, where the network needs both; else 2). For a single image none is started: it is "
+    "done sooner.",
 )
 @click.option(
     "--page",
