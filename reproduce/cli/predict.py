@@ -237,7 +237,6 @@ def main(
     """
     from caffe_compat.files import make_folder
     from reproduce.benchmarks.registry import open_for_testing
-    from reproduce.predict.origin import digest
     from reproduce.predict.predictor import Predictor
     from reproduce.predict.protocol import PROTOCOLS
     from reproduce.predict.runs import Run
@@ -272,15 +271,7 @@ def main(
             engine=engine,
             amp=amp or "",
         )
-        about: dict[str, Any] = {
-            "model": digest(weights),
-            "stages": len(predictor.outputs),
-            "scales": scales,
-            "protocol": dataset or protocol,
-            "amp": amp,
-        }
-        if prototxt is not None:
-            about["prototxt"] = digest(prototxt)
+        about = _about(predictor, weights, prototxt, scales, dataset or protocol, amp)
         if options.searches_range:
             about["range"] = _range_used(
                 predictor.protocol, "--range" if demo_range else "default of this model", say
@@ -317,6 +308,29 @@ def main(
         if test is None:
             _tell_low(done.scores, bool(options.boxes), say)
         _tell_bad(folder, [*(lost if group.first else []), *done.bad], group.rank)
+
+
+def _about(
+    predictor: Predictor,
+    weights: str,
+    prototxt: str | None,
+    scales: tuple[float, ...] | None,
+    protocol: str,
+    amp: str | None,
+) -> dict[str, Any]:
+    """What the results keep of the network and the settings: ``--resume`` compares it."""
+    from reproduce.predict.origin import digest
+
+    about: dict[str, Any] = {
+        "model": digest(weights),
+        "stages": len(predictor.outputs),
+        "scales": scales,
+        "protocol": protocol,
+        "amp": amp,
+    }
+    if prototxt is not None:
+        about["prototxt"] = digest(prototxt)
+    return about
 
 
 def _hold(folder: Path, group: Group, stack: contextlib.ExitStack) -> None:
