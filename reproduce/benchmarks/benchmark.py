@@ -225,6 +225,27 @@ class Benchmark(ABC):
         return found
 
     @classmethod
+    def by_names(cls, predicted: Floats, parts: Sequence[str], source: str) -> Floats:
+        """Predictions (N, P, 2) of named parts in the order of the data set's joints (N, J, 2); nan
+        where there is no such part.
+
+        Raises
+        ------
+        DataError : a part that the benchmark's networks predict is not among them.
+        """
+        lacking = [part for part in cls.skeleton.parts if part not in parts]
+        if lacking or len(parts) != predicted.shape[1]:
+            raise DataError(
+                f"{source}: its parts are {', '.join(parts)}; {cls.name} needs "
+                f"{', '.join(cls.skeleton.parts)}"
+            )
+        found = np.full((len(predicted), len(cls.joints), 2), np.nan)
+        for column, joint in enumerate(cls.joints):
+            if joint in parts:
+                found[:, column] = predicted[:, parts.index(joint)]
+        return found
+
+    @classmethod
     def to_parts(cls, joints: Floats) -> Floats:
         """The data set's joints (N, J, 2) in the order of the network's parts (N, P, 2)."""
         return joints[:, [cls.joints.index(part) for part in cls.skeleton.parts]]

@@ -34,7 +34,7 @@ def evaluate(
     Parameters
     ----------
     predictions : a file (.mat, .h5, .npz, .json), or (N, J, 2) in 0-based pixels; people and joints
-        in the data set's order.
+        in the data set's order (joints of a file that names its parts may have any).
     dataset : "lsp", "flic" or "mpi" (its validation split).
     data : folder with ``lsp/``, ``flic/`` or ``mpii/``.
     measure : "pck", key points within a distance (PCKh on MPII); "pcp", limbs.
@@ -58,12 +58,31 @@ def evaluate(
         raise CaffeCompatError(f"thresholds {thresholds}: expected one number or several")
     benchmark = open_benchmark(dataset, data)
     if isinstance(predictions, str | os.PathLike):
-        source, predicted = os.fspath(predictions), joint_files.read(predictions)
+        source, predicted = os.fspath(predictions), read_predictions(benchmark, predictions)
     else:
         source, predicted = "predictions", np.asarray(predictions, np.float64)
     by = chosen_norm(benchmark, norm, measure)
     kind = chosen_annotation(benchmark, annotation)
     return score(benchmark, predicted, measure, by, kind, grid, source)
+
+
+def read_predictions(
+    benchmark: Benchmark, path: str | os.PathLike[str], *, base: int = 1
+) -> Floats:
+    """(N, J, 2) in 0-based pixels, the joints in the data set's order: a file that names its parts
+    may have another one.
+
+    Parameters
+    ----------
+    base : the number of the first pixel in the file, as :func:`joint_files.read` takes it.
+
+    Raises
+    ------
+    DataError : the file cannot be read, or names other parts than the benchmark needs.
+    """
+    predicted = joint_files.read(path, base=base)
+    parts = joint_files.names_of_parts(path)
+    return benchmark.by_names(predicted, parts, os.fspath(path)) if parts else predicted
 
 
 def chosen_annotation(benchmark: Benchmark, annotation: str) -> str:

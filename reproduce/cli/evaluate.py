@@ -114,7 +114,8 @@ def _warn_other_annotation(
     type=click.Choice(["0", "1"]),
     default="1",
     show_default=True,
-    help="What the predictions call the first pixel (the data sets and MATLAB: 1; OpenCV: 0).",
+    help="What the predictions call the first pixel (the data sets and MATLAB: 1; OpenCV: 0). "
+    "OpenPose's and COCO's JSON counts from 0 in any case.",
 )
 @click.option(
     "--threshold",
@@ -127,9 +128,10 @@ def _warn_other_annotation(
 @click.option("--json", "as_json", is_flag=True, help="Table as JSON.")
 @common
 def main(out: str | None, **options: Any) -> None:
-    """Score PREDICTIONS (.mat, .h5, .npz, .json; the data set's joint order): PCK on LSP and FLIC,
-    PCKh on MPII.
+    """Score PREDICTIONS (.mat, .h5, .npz, .json; people and joints in the data set's order): PCK on
+    LSP and FLIC, PCKh on MPII.
 
+    Joints of an .npz or .mat file that names its parts, as cpm-predict's do, may have any order.
     MPII is scored on Tompson's validation split; the test set's truth is not public. A file with
     three axes is read as people x joints x 2 or in the reversed order, as MATLAB stores it.
     """
@@ -156,9 +158,12 @@ def _evaluate(
     import numpy as np
 
     from reproduce.benchmarks.registry import open_benchmark
-    from reproduce.benchmarks.scoring import chosen_annotation, chosen_norm, score
-    from reproduce.people.matlab_pixels import to_matlab
-    from reproduce.predict import joint_files
+    from reproduce.benchmarks.scoring import (
+        chosen_annotation,
+        chosen_norm,
+        read_predictions,
+        score,
+    )
 
     benchmark = open_benchmark(dataset, data)
     limbs = measure == "pcp"
@@ -174,9 +179,7 @@ def _evaluate(
     curves: dict[str, EvalResult] = {}
     rows: list[dict[str, object]] = []
     for path in predictions:
-        predicted = joint_files.read(path)
-        if base == "0":  # the file was read as if it counted from 1
-            predicted = to_matlab(predicted)
+        predicted = read_predictions(benchmark, path, base=int(base))
         result, of_table = scored(predicted, path, None), scored(predicted, path, thresholds)
         _tell_uncounted(result, path, len(predicted), by, "limbs" if limbs else "joints")
         if out:

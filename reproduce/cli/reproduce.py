@@ -376,7 +376,10 @@ def report(data: str, profile: str | None, results: str | None, stages: int, out
 @stages_option
 @out_option("Folder for the page.", default="report")
 def all_(jobs: int, train_only: bool, out: str, **options: Any) -> None:
-    """All trainings that have no result yet, then the report."""
+    """All trainings that have no result yet, then the report. Without training images the report
+    shows what is there."""
+    from reproduce.experiments.lab import NoTrainingImages
+
     trainings = Trainings("all", **options)
     if train_only:
         trainings.run(jobs)
@@ -385,7 +388,7 @@ def all_(jobs: int, train_only: bool, out: str, **options: Any) -> None:
         try:
             if not trainings.run(jobs):
                 return
-        except CaffeCompatError as error:
+        except NoTrainingImages as error:
             click.echo(f"trainings: left out: {error}", err=True)
         _report_trainings(trainings, Path(out))
 

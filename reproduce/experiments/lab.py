@@ -49,6 +49,10 @@ _PATIENCE = 5.0  # seconds between two looks at what another process works on
 _DISPLAY = 50  # iterations between two lines of a log
 
 
+class NoTrainingImages(CaffeCompatError):
+    """The data set's images that networks are trained on are not there."""
+
+
 @dataclass
 class Lab:
     """Where experiments run.
@@ -101,11 +105,11 @@ class Lab:
 
         Raises
         ------
-        CaffeCompatError : they are not, and there are no records of them either.
+        NoTrainingImages : they are not, and there are no records of them either.
         """
         done = all(self.result(experiment).exists() for experiment in experiments)
         if not done and not self._records.exists() and not self._people:
-            raise CaffeCompatError(
+            raise NoTrainingImages(
                 f"{self.data}: no training images of LSP or LSPET in it (lsp/images, lspet/images, "
                 "each beside its joints.mat). To be had: "
                 f"{'; '.join(published()['where'][k] for k in ('lsp', 'lspet'))}"

@@ -125,9 +125,11 @@ def claims(results: Mapping[str, Result], stages: int) -> list[Claim]:
     why = (
         f"the smallest field that no larger one beats by more than {FLAT:g} points; confirmed "
         "where it is, whatever the margins add, one of the two next to the paper's place, "
-        f"{' and '.join(f'{points[i].share:.0%}' for i in near)}"
+        f"{' and '.join(f'{points[i].share:.0%}' for i in near)}; "
+        f"{verdicts.order_text(results, groups)}"
     )
     verdict = verdicts.together([grows, _is_among(near, earliest, latest)])
+    verdict = verdicts.steady(verdict, results, groups)
     return [*found, Claim("Figure 4", place, wanted, ours, verdict, why)]
 
 

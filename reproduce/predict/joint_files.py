@@ -50,12 +50,17 @@ def read_mat(path: str | os.PathLike[str]) -> Floats:
     ------
     DataError : neither variable, or another shape.
     """
+    return from_matlab(_stored_mat(path))
+
+
+def _stored_mat(path: str | os.PathLike[str]) -> Floats:
+    """As :func:`read_mat`, in the pixels of the file."""
     name = os.fspath(path)
     head = foreign.read_bytes(path)[:128]
-    if b"MATLAB 7.3" in head or head.startswith(b"\x89HDF"):
+    if _is_hdf5(head):
         with foreign.open_hdf5(path, _WHAT) as file:
             # version 7.3 stores the axes reversed
-            return from_matlab(_arranged(_numbers_of(_hdf5_variable(file)).transpose()))
+            return _arranged(_numbers_of(_hdf5_variable(file)).transpose())
     if head.startswith(b"# Created by Octave"):
         raise DataError(f"{name}: is Octave's text form; save it with save('-v7', ...)")
     found = matfile.variables(path)
@@ -64,7 +69,11 @@ def read_mat(path: str | os.PathLike[str]) -> Floats:
         has = ", ".join(found) or "nothing"
         raise DataError(f"{name}: has neither prediction_all nor pred; it has {has}")
     with foreign.reading(path, _WHAT):
-        return from_matlab(_of_matlab(found[known[0]], known[0]))
+        return _of_matlab(found[known[0]], known[0])
+
+
+def _is_hdf5(head: bytes) -> bool:
+    return b"MATLAB 7.3" in head or head.startswith(b"\x89HDF")
 
 
 def _hdf5_variable(file: Any) -> Any:
@@ -163,40 +172,71 @@ def _arranged(array: Floats, *, people_first: bool = False) -> Floats:
     )
 
 
-def read(path: str | os.PathLike[str]) -> Floats:
+def read(path: str | os.PathLike[str], *, base: int = 1) -> Floats:
     """(N, J, 2) predictions in 0-based pixels from .mat, .h5, .npz, .npy or JSON.
 
     ``.h5`` holds ``preds``, ``.npz`` ``joints`` or its only array, with the axes people × joints ×
     2 or reversed. JSON is a list of people, each a list of joints (null: not predicted), OpenPose's
-    form, or COCO's results. The last two count pixels from 0, all other files from 1.
+    form, or COCO's results.
+
+    Parameters
+    ----------
+    base : the number of the first pixel in the file, 0 or 1; OpenPose's form and COCO's results
+        always count from 0.
 
     Raises
     ------
     DataError : another kind of file, or no array of that form in it.
     """
+    stored, from_0 = _stored(path)
+    return stored if from_0 or base == 0 else from_matlab(stored)
+
+
+def _stored(path: str | os.PathLike[str]) -> tuple[Floats, bool]:
+    """The predictions in the pixels of the file; and whether these surely count from 0."""
     name = os.fspath(path)
     ending = os.path.splitext(name)[1].lower()
     if ending == ".mat":
-        return read_mat(name)
+        return _stored_mat(name), False
     if ending in (".h5", ".hdf5"):
         with foreign.open_hdf5(path, _WHAT) as file:
-            return from_matlab(_people_first(_numbers_of(_hdf5_variable(file))))
+            return _people_first(_numbers_of(_hdf5_variable(file))), False
     if ending == ".npz":
         arrays = foreign.read_npz(path, _WHAT)
         with foreign.reading(path, _WHAT):
             if "joints" not in arrays and len(arrays) > 1:
                 raise Unfit(f"it has no array 'joints'; it has {', '.join(arrays)}")
             chosen = arrays.get("joints", next(iter(arrays.values())))
-            return from_matlab(_people_first(_numbers_of(chosen)))
+            return _people_first(_numbers_of(chosen)), False
     if ending == ".npy":
         with foreign.reading(path, _WHAT):
-            return from_matlab(_people_first(_numbers_of(foreign.read_npy(path, _WHAT))))
+            return _people_first(_numbers_of(foreign.read_npy(path, _WHAT))), False
     if ending == ".json":
         content = foreign.read_json(path, _WHAT, nan=True)
         with foreign.reading(path, _WHAT):
             return _of_json(content)
     foreign.check_file(path)
     raise DataError(f"{name}: expected a .mat, .h5, .npz, .npy or .json file of predictions")
+
+
+def names_of_parts(path: str | os.PathLike[str]) -> tuple[str, ...]:
+    """The names of the joints that a .npz or .mat file has under ``parts``, as ``cpm-predict``
+    writes them; none where it has no such names.
+
+    Raises
+    ------
+    DataError : the file cannot be read.
+    """
+    ending = os.path.splitext(os.fspath(path))[1].lower()
+    found: Any = None
+    if ending == ".npz":
+        found = foreign.read_npz(path, _WHAT).get("parts")
+    elif ending == ".mat" and not _is_hdf5(foreign.read_bytes(path)[:128]):
+        found = matfile.variables(path).get("parts")
+    if found is None:
+        return ()
+    names = np.asarray(found).reshape(-1).tolist()
+    return tuple(names) if all(isinstance(name, str) for name in names) else ()
 
 
 def _people_first(array: Floats) -> Floats:
@@ -208,19 +248,19 @@ def _people_first(array: Floats) -> Floats:
     return array[:, :, :2]
 
 
-def _of_json(content: Any) -> Floats:
+def _of_json(content: Any) -> tuple[Floats, bool]:
+    """The predictions of JSON; and whether they surely count from 0."""
     if isinstance(content, Mapping):
         rows = content.get("people", content.get("annotations"))
         if not isinstance(rows, list):
             raise Unfit("expected a list of people, OpenPose's 'people' or COCO's 'annotations'")
-        return _of_triples(rows)
+        return _of_triples(rows), True
     if isinstance(content, list) and content and isinstance(content[0], Mapping):
-        return _of_triples(content)
+        return _of_triples(content), True
     if not isinstance(content, list):
         raise Unfit("expected a list of people, each a list of joints")
-    return from_matlab(
-        _people_first(_numbers_of(np.array(content, object) if not content else _nested(content)))
-    )
+    array = np.array(content, object) if not content else _nested(content)
+    return _people_first(_numbers_of(array)), False
 
 
 def _nested(people: list[Any]) -> Floats:

@@ -241,12 +241,19 @@ def place_rectangle(protocol: Protocol, size: Size, person: Person) -> Placement
 
 def place_peak(protocol: Protocol, size: Size, person: Person) -> Placement:
     """The Python demo: the image as high as the network's input, the person's centre in the
-    middle, on the pixel that counts half the input from 0."""
+    middle, on the pixel that counts half the input from 0. Somebody who was found may stand in the
+    padding around the image, as in the original.
+
+    Raises
+    ------
+    CaffeCompatError : a box outside the image.
+    """
     height, width = size
     if isinstance(person, Standing):
         x, y = person.center
     else:
         box = person if person is not None else (0.0, 0.0, float(width), float(height))
+        _check_inside(box, size)
         x, y = box[0] + (box[2] - 1) / 2, box[1] + (box[3] - 1) / 2
     scale = protocol.boxsize / height
     # Resizing scales distances from the image's corner. The middle of a pixel is half a pixel from

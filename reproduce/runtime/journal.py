@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import json
 import os
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -44,6 +45,7 @@ class Journal:
     def __init__(self, prefix: Path, about: dict[str, Any], *, resume: bool, part: int = 0) -> None:
         self.prefix, self.about, self.part = prefix, about, part
         self.done: dict[int, Any] = {}
+        self._made: dict[int, float] = {}  # when each of them was made
         self.aside: set[int] = set()
         self.changed: set[str] = set()
         if resume:
@@ -89,11 +91,18 @@ class Journal:
                 with reading(path, "journal of results", advice=_ADVICE):
                     self._check(entry)
                 if about == self.about:
-                    self.done[entry["number"]] = entry["result"]
+                    self._take(entry)
                 else:
                     self.aside.add(entry["number"])
                     self.changed |= differing(about, self.about)
         self.aside -= self.done.keys()
+
+    def _take(self, entry: dict[str, Any]) -> None:
+        """Take in a result, unless a newer one of the same number is there: a person's may stand
+        in the files of several processes."""
+        number, made = entry["number"], entry.get("time", 0.0)
+        if number not in self.done or made >= self._made.get(number, 0.0):
+            self.done[number], self._made[number] = entry["result"], made
 
     @staticmethod
     def _check(entry: dict[str, Any]) -> None:
@@ -101,11 +110,13 @@ class Journal:
         number = entry.get("number")
         if type(number) is not int or "result" not in entry:
             raise Unfit(f"a line has the number {number!r}")
+        if not isinstance(entry.get("time", 0.0), int | float):
+            raise Unfit(f"a line has the time {entry['time']!r}")
 
     def add(self, number: int, result: Any) -> None:
         """Note a result; it is on disk when this returns."""
-        self.done[number] = result
-        self._write({"number": number, "result": result})
+        self.done[number], self._made[number] = result, time.time()
+        self._write({"number": number, "result": result, "time": self._made[number]})
 
     def _write(self, entry: dict[str, Any]) -> None:
         self._file.write(json.dumps(entry) + "\n")

@@ -16,6 +16,8 @@ from reproduce.benchmarks.benchmark import BODY_GROUPS
 from reproduce.benchmarks.flic import Flic
 from reproduce.benchmarks.lsp import Lsp
 from reproduce.benchmarks.mpii import MpiiValidation
+from reproduce.benchmarks.registry import open_benchmark
+from reproduce.benchmarks.scoring import read_predictions
 from reproduce.people import matfile
 from reproduce.people.matlab_pixels import from_matlab, to_matlab
 from reproduce.people.skeletons import FLIC_POINTS
@@ -454,6 +456,27 @@ def test_formats_score_alike(tmp_path: Path) -> None:
             file["preds"] = array
     for name in ("a.npz", "a.json", "a.h5", "b.h5"):
         np.testing.assert_array_equal(joint_files.read(tmp_path / name), joints)
+
+
+@needs_data
+def test_joints_of_named_parts_may_have_any_order(tmp_path: Path) -> None:
+    """The order of the network's parts, as cpm-predict writes its pictures' people."""
+    from scipy.io import savemat
+
+    released = joint_files.read(DATA / "release" / "LSP_prediction_model_LSP_6s.mat")
+    benchmark = open_benchmark("lsp", DATA)
+    parts = benchmark.skeleton.parts
+    joints = to_matlab(benchmark.to_parts(released))
+    assert parts != benchmark.joints
+    np.savez(tmp_path / "a.npz", joints=joints, parts=np.array(parts), scores=np.ones(3))
+    cells = np.array(parts, object)[:, None]
+    savemat(tmp_path / "a.mat", {"prediction_all": joints.transpose(1, 2, 0), "parts": cells})
+    for name in ("a.npz", "a.mat"):
+        np.testing.assert_array_equal(read_predictions(benchmark, tmp_path / name), released)
+    np.savez(tmp_path / "b.npz", joints=joints, parts=np.array(["nose", *parts[1:]]))
+    result = _evaluate(tmp_path / "b.npz", "--dataset", "lsp", "--data", DATA)
+    assert result.exit_code == 2
+    assert "its parts are nose, neck" in result.stderr
 
 
 def test_evaluate_bad_input(tmp_path: Path) -> None:

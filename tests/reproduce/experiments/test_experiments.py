@@ -17,8 +17,10 @@ import pytest
 from click.testing import CliRunner
 from click.testing import Result as Run
 
+from caffe_compat.errors import CaffeCompatError
 from caffe_compat.network.graph import build
 from reproduce.cli import models, reproduce
+from reproduce.cli.reproduce_trainings import Trainings
 from reproduce.experiments import lab, plans
 from reproduce.experiments.results import read_result, read_results, stored_folder
 from reproduce.figures import fig05
@@ -377,6 +379,21 @@ def test_results_of_another_plan_are_refused(tmp_path: Path) -> None:
     begun = _run(*args, *only)
     assert begun.exit_code == 2
     assert "begun with other settings" in begun.output
+
+
+def test_all_draws_no_results_of_another_plan(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What Figure 6's command refuses is not drawn by the command for everything either."""
+
+    def refuse(trainings: Trainings, jobs: int) -> bool:
+        raise CaffeCompatError("joint-3.json: was made with another iterations")
+
+    monkeypatch.setattr(Trainings, "run", refuse)
+    result = _run("all", "--data", tmp_path, "--work", tmp_path / "w", "-o", tmp_path / "page")
+    assert result.exit_code == 2
+    assert "another iterations" in result.output
+    assert not (tmp_path / "page").exists()
 
 
 def test_the_epoch_is_counted_by_the_people_trained_on(tmp_path: Path) -> None:

@@ -34,6 +34,20 @@ def test_forms_of_json(content: Any, expected: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ([[[1, 2], [3, 4]]], [[[1, 2], [3, 4]]]),
+        ([{"keypoints": [1, 2, 0.9, 3, 4, 0.1]}], [[[1, 2], [3, 4]]]),
+        ({"people": [{"pose_keypoints_2d": [1, 2, 0.9]}]}, [[[1, 2]]]),
+    ],
+)
+def test_files_that_count_from_0(content: Any, expected: Any, tmp_path: Path) -> None:
+    """OpenPose's and COCO's JSON does so in any case, and is not moved once more."""
+    (tmp_path / "joints.json").write_text(json.dumps(content))
+    np.testing.assert_array_equal(joint_files.read(tmp_path / "joints.json", base=0), expected)
+
+
+@pytest.mark.parametrize(
     ("content", "says"),
     [
         ([[[1, 2]], [[1, 2], [3, 4]]], "its people have different numbers of joints"),

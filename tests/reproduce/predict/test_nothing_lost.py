@@ -393,6 +393,19 @@ def test_a_journal_keeps_what_others_made_apart(tmp_path: Path) -> None:
         assert journal.done == {1: "a1"}
 
 
+def test_the_newest_result_counts_whoever_made_it(tmp_path: Path) -> None:
+    """Person 0 was done by the third process; another run has one process."""
+    with Journal(tmp_path / "x", {}, resume=True, part=2) as journal:
+        journal.add(0, "old")
+        journal.add(1, "old")
+    with Journal(tmp_path / "x", {}, resume=True) as journal:
+        journal.add(0, "new")
+        journal.read()
+        assert journal.done == {0: "new", 1: "old"}
+    with Journal(tmp_path / "x", {}, resume=True, part=1) as journal:
+        assert journal.done == {0: "new", 1: "old"}
+
+
 @needs_data
 def test_a_benchmark_goes_on_with_its_own(models: tuple[Path, Path], tmp_path: Path) -> None:
     """Other settings and other pictures are made again; the file is what a fresh run gives."""

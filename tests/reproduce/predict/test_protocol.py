@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from caffe_compat.errors import CaffeCompatError
 from reproduce.predict.protocol import PYTHON_DEMO, Person, Standing
 
 
@@ -23,3 +24,10 @@ def test_the_python_demo_looks_at_the_middle_of_a_person(
     placed = PYTHON_DEMO.placement((368, 500), person)
     assert placed.center == pytest.approx(center)
     assert placed.scales == (1.0,)
+
+
+def test_the_python_demo_refuses_a_box_outside_the_picture() -> None:
+    """Somebody who was found may stand in the padding, a box of a file may not."""
+    with pytest.raises(CaffeCompatError, match="no part of it lies inside the 500×368 image"):
+        PYTHON_DEMO.placement((368, 500), (5000.0, 5000.0, 30.0, 40.0))
+    assert PYTHON_DEMO.placement((368, 500), Standing((510.0, 50.0), 1.0)).center[0] > 500
