@@ -40,6 +40,7 @@ class LayerSpec:
     lines : line of each field, by dotted name ("convolution_param.kernel_size"); "" is the layer
         itself.
     file : where the lines count.
+    network : name of the network that the layer was chosen for (:meth:`NetSpec.filter`); "" before.
     """
 
     name: str
@@ -49,6 +50,7 @@ class LayerSpec:
     message: Any = field(repr=False, compare=False)
     lines: Mapping[str, int] = field(default_factory=dict, repr=False, compare=False)
     file: str = field(default="", repr=False, compare=False)
+    network: str = field(default="", repr=False, compare=False)
 
     @classmethod
     def of(cls, message: Any, lines: Mapping[str, int] | None = None, file: str = "") -> LayerSpec:
@@ -67,7 +69,7 @@ class LayerSpec:
         """For pickle and copies: messages are made at run time, their text can be stored."""
         from caffe_compat.definition.textformat import dump
 
-        return _spec_of_text, (dump(self.message), dict(self.lines), self.file)
+        return _spec_of_text, (dump(self.message), dict(self.lines), self.file, self.network)
 
     @property
     def params(self) -> tuple[ParamSpec, ...]:
@@ -132,13 +134,13 @@ class LayerSpec:
         return LayerSpec.of(message, self.lines, self.file)
 
 
-def _spec_of_text(text: str, lines: Mapping[str, int], file: str) -> LayerSpec:
+def _spec_of_text(text: str, lines: Mapping[str, int], file: str, network: str) -> LayerSpec:
     """A stored :class:`LayerSpec`."""
     from caffe_compat.definition.textformat import parse
 
     message = schema.new("LayerParameter")
     parse(text, message)
-    return LayerSpec.of(message, lines, file)
+    return replace(LayerSpec.of(message, lines, file), network=network)
 
 
 @dataclass(frozen=True)
@@ -224,7 +226,7 @@ class NetSpec:
                 continue
             if include and not any(_meets(state, rule) for rule in include):
                 continue
-            kept.append(layer)
+            kept.append(replace(layer, network=self.name))
         return replace(self, layers=tuple(kept), state=state)
 
 
@@ -241,12 +243,19 @@ def _meets(state: NetState, rule: Any) -> bool:
 
 @dataclass(frozen=True)
 class SolverSpec:
-    """A solver definition: Caffe's ``SolverParameter`` (merged schema, upgraded) and where it came
-    from."""
+    """A solver definition.
+
+    Attributes
+    ----------
+    message : Caffe's ``SolverParameter`` (merged schema, upgraded). Read only.
+    file, lines : where it came from, as in :class:`LayerSpec`.
+    network : name for its training and test nets, instead of their definitions'; "": theirs.
+    """
 
     message: Any = field(repr=False)
     file: str = ""
     lines: Mapping[str, int] = field(default_factory=dict, repr=False, compare=False)
+    network: str = ""
 
     def has(self, name: str) -> bool:
         """Was the (singular) field given?"""

@@ -304,7 +304,10 @@ class Transformer:
         if in_ in self.channel_swap:
             made = made[np.argsort(self.channel_swap[in_])]
         if in_ in self.transpose:
-            made = made.transpose(np.argsort(self.transpose[in_]).tolist())
+            order = self.transpose[in_]
+            if made.ndim < len(order):  # an axis of one entry, which was squeezed with the batch's
+                made = made.reshape(np.shape(data)[-len(order) :])
+            made = made.transpose(np.argsort(order).tolist())
         return made
 
     def set_transpose(self, in_: str, order: Sequence[int]) -> None:

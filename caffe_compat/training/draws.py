@@ -108,7 +108,15 @@ class Draws:
     def __init__(self, seed: int = 1, *, reader_thread: bool = True) -> None:
         self.reader_thread = reader_thread
         self._generator = Twister(seed)
+        self._seed = seed & 0xFFFFFFFF
+        self._streams = 0
 
     def draw(self) -> int:
         """The next number."""
         return int(self._generator.take(1)[0])
+
+    def stream(self) -> tuple[int, int]:
+        """Two numbers that nobody else gets, for a layer whose numbers are not Caffe's; its numbers
+        stay as they are."""
+        self._streams += 1
+        return self._seed, self._streams

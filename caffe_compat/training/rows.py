@@ -196,17 +196,19 @@ class FilledSource:
 
     def __init__(self, layer: Any, root: Path, draws: Draws) -> None:
         self._fillers = layer.fill()
+        self._stream = draws.stream()
         self.shapes = tuple(layer.output_shapes([]))
         # Caffe fills these once, before the first pass
         self.constant = tuple(filler.type == "constant" for filler in self._fillers)
 
     def batch(self, number: int) -> Batch:
-        """Filled arrays; random ones depend on the number."""
+        """Filled arrays; random ones depend on the seed, the layer's place and the number."""
         import torch
 
         from caffe_compat.network.fillers import fill
 
-        generator = torch.Generator().manual_seed(number + 1)
+        (seed,) = np.random.SeedSequence([*self._stream, number]).generate_state(1)
+        generator = torch.Generator().manual_seed(int(seed))
         made = []
         for shape, filler in zip(self.shapes, self._fillers, strict=True):
             tensor = torch.empty(shape)

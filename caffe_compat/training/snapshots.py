@@ -72,7 +72,7 @@ def prefix_of(spec: SolverSpec, root: Path, given: str | None = None) -> str:
     Returns
     -------
     The prefix; without any in the definition it is the solver file's name without its ending, and a
-    prefix that is a folder gets that name appended.
+    prefix that is a folder, or ends as one, gets that name appended.
 
     Raises
     ------
@@ -89,7 +89,8 @@ def prefix_of(spec: SolverSpec, root: Path, given: str | None = None) -> str:
         raise SolverError("the snapshot_prefix holds a zero byte, which no file name can")
     # not through Path, which would drop the slash at the end of "folder/"
     prefix = text if str(root) == "." else os.path.join(root, text)
-    if os.path.isdir(prefix) and spec.file:
+    # "folder/" is one before it is made, too: Caffe itself refuses folders that are not there
+    if (os.path.isdir(prefix) or prefix.endswith("/")) and spec.file:
         return os.path.join(prefix, Path(spec.file).stem)
     return prefix
 

@@ -64,7 +64,8 @@ def _load(spec: SolverSpec, root: Path, field: str, index: int = -1) -> NetSpec:
     """The definition that a field of the solver names or holds; ``index`` of a repeated one."""
     value = getattr(spec.message, field)
     one = value if index < 0 else value[index]
-    return read_net(root / one) if isinstance(one, str) else net_from_message(_copy(one))
+    found = read_net(root / one) if isinstance(one, str) else net_from_message(_copy(one))
+    return replace(found, name=spec.network) if spec.network else found
 
 
 def _state(definition: NetSpec, given: Any, phase: str, spec: SolverSpec, name: str) -> NetState:
@@ -170,7 +171,7 @@ class Solver:
     current_step : how many steps of lr_policy "step" or "multistep" were taken.
     histories : the update rule's state.
     warnings : settings of the definition, and of its data layers, that have no effect.
-    network : name of the network in snapshots; set it to another than the definition's.
+    network : name of the network in snapshots.
     """
 
     def __init__(
@@ -198,6 +199,7 @@ class Solver:
         # the training net and the test nets take their data layers' seeds from it in turn
         self._draws = Draws(self.seed)
         definition, state = train_definition(spec, self.root)
+        self.network = definition.name
         self.feed = DataFeed(
             definition,
             TRAIN,
@@ -225,7 +227,6 @@ class Solver:
         feeds = [self.feed, *(feed for _, feed, _ in self._tests)]
         self.warnings += dict.fromkeys(note for feed in feeds for note in feed.notes)
         self._prepare_updates()
-        self.network = definition.name
         self.iteration = 0
         self.current_step = 0
         self.rate_scale: Callable[[int], float] = lambda iteration: 1.0
@@ -453,6 +454,8 @@ class Solver:
     @torch.no_grad()
     def _update(self, rate: float) -> None:
         settings = self.spec.message
+        if not self._params:  # torch's functions on lists want one
+            return
         grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in self._params]
         if settings.clip_gradients >= 0:
             norms = torch._foreach_norm(grads)

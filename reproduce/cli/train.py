@@ -174,6 +174,7 @@ def main(
             order=Order(shuffle=shuffle, dice=dice, seed=seed, rank=group.rank, world=group.world),
             parts=tuple(parts.split(",")) if parts else (),
             snapshot_parts=run.parts_of_snapshot(state),
+            goes_on=state is not None,
             engine=engine,
         )
         given = run.without(containers.read_list(weights), fresh) if weights else None
@@ -189,7 +190,8 @@ def main(
                 say(f"going on from {state}, iteration {made.iteration}")
                 state = None
             made.wrap(group.wrap)
-            began_from = weights if number == first else None
+            own = "" if options.goes_on else run.initial_weights(*plan[number])
+            began_from = (weights or own or None) if number == first else None
             _tell_beginning(made, began_from, group, say)
             run.check_length(made)
             idle = run.nothing_left(made)
@@ -410,6 +412,7 @@ def _tensorboard(folder: str, stack: contextlib.ExitStack) -> Callable[[Progress
         for name, value in {
             "loss": report.loss,
             **report.losses,
+            **report.outputs,
             "rate": report.rate,
             "speed": report.speed,
         }.items():

@@ -24,10 +24,11 @@ import numpy.typing as npt
 from caffe_compat.definition.spec import TRAIN
 from caffe_compat.errors import CaffeCompatError, DataError
 from caffe_compat.foreign import read_text, reading
-from caffe_compat.layers.base import Layer
+from caffe_compat.layers.base import Layer, Shape
 from caffe_compat.layers.data import CPMData
 from caffe_compat.training.draws import Draws, glibc_rand
 from caffe_compat.training.sources import Batch, find_file, register_source
+from reproduce.people import part_names
 from reproduce.people.skeletons import known
 from reproduce.records.store import Store
 from reproduce.runtime.processes import end_with_parent
@@ -295,6 +296,7 @@ class CPMSource:
     order : how samples follow each other.
     workers : processes; 0 makes them when asked.
     start_method : "fork" or "spawn"; default: the platform's.
+    tops : how many blobs the layer makes: images alone, or labels too.
     """
 
     def __init__(
@@ -305,17 +307,18 @@ class CPMSource:
         *,
         workers: int = 0,
         start_method: str | None = None,
+        tops: int = 2,
     ) -> None:
+        self.tops = tops
         self.maker, self.size, self.order = maker, size, order
         self.workers, self.start_method = workers, start_method
         self._schedule = Schedule(len(maker.store), maker.settings, order)
         self._iterator: Iterator[Batch | CaffeCompatError] | None = None
         self._expected = -1
         s = maker.settings
-        self.shapes = (
-            (size, 4, s.crop_size_y, s.crop_size_x),
-            (size, 2 * (s.num_parts + 1), *s.grid),
-        )
+        images: Shape = (size, 4, s.crop_size_y, s.crop_size_x)
+        labels: Shape = (size, 2 * (s.num_parts + 1), *s.grid)
+        self.shapes = (images, labels)[:tops]
 
     def batch(self, number: int) -> Batch:
         """The batch with this number; asking in sequence is fast, anything else restarts the
@@ -326,7 +329,7 @@ class CPMSource:
         DataError : a record cannot be read, or a process that makes samples died.
         """
         if not self.workers:
-            return self.maker.batch(self._schedule.batch(number, self.size))
+            return self.maker.batch(self._schedule.batch(number, self.size))[: self.tops]
         if number != self._expected or self._iterator is None:
             import torch
             from torch.utils.data import DataLoader
@@ -358,7 +361,7 @@ class CPMSource:
             ) from None
         if isinstance(made, CaffeCompatError):
             raise made
-        return made
+        return made[: self.tops]
 
 
 def settings_of(layer: Layer, parts: tuple[str, ...] = ()) -> Settings:
@@ -379,15 +382,16 @@ def settings_of(layer: Layer, parts: tuple[str, ...] = ()) -> Settings:
             f"{len(parts)} parts are named, the definition has num_parts {settings.num_parts}",
             "num_parts",
         )
+    in_training = layer.phase == TRAIN
     mirrored = settings.flip_prob > 0 and settings.transform_body_joint and settings.num_parts
-    if mirrored and not parts and not known(settings.num_parts):
+    if in_training and mirrored and not parts and not known(settings.num_parts):
         raise layer.error(
             f"left and right of {settings.num_parts} parts are not known, mirror images would "
             "mix them up: name the parts (cpm-train --parts left_shoulder,right_shoulder,..., "
             "cpm-export proto --part-names) or set flip_prob: 0",
             "flip_prob",
         )
-    return replace(settings, parts=parts, in_training=layer.phase == TRAIN)
+    return replace(settings, parts=parts, in_training=in_training)
 
 
 def source_for(
@@ -427,12 +431,14 @@ def source_for(
         tables = Tables(root / ".." / "..", settings.num_total_augs, len(store))
     order = order or Order(dice="caffe")
     maker = SampleMaker(store, settings, order.seed, tables)
-    return CPMSource(maker, layer.batch_size(), order, workers=workers)
+    tops = len(layer.spec.tops)
+    return CPMSource(maker, layer.batch_size(), order, workers=workers, tops=tops)
 
 
 def open_cpm_source(layer: Layer, root: Path, draws: Draws) -> CPMSource:
-    """The source of a CPMData layer, as any net opens it; its dice do not depend on ``draws``."""
-    return source_for(layer, root)
+    """The source of a CPMData layer, as any net opens it; its dice do not depend on ``draws``, and
+    the network's name tells the parts, where they are not the authors'."""
+    return source_for(layer, root, parts=part_names.in_name(layer.spec.network))
 
 
 register_source("CPMData", open_cpm_source)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import fnmatch
 import json
 import os
@@ -11,7 +10,7 @@ import re
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
 from typing import IO, Any
@@ -51,6 +50,7 @@ class Options:
     parts : names of the parts, where they are not the authors'.
     snapshot_parts : the same, as the snapshot has them that a training goes on from; for
         definitions that name none.
+    goes_on : from a snapshot, so that the definition's own ``weights`` are not read.
     engine : how convolutions run on the CPU.
     """
 
@@ -64,6 +64,7 @@ class Options:
     order: Order = field(default_factory=Order)
     parts: tuple[str, ...] = ()
     snapshot_parts: tuple[str, ...] = ()
+    goes_on: bool = False
     engine: Mode = "auto"
 
     @property
@@ -149,11 +150,14 @@ def make_solver(
     CaffeCompatError : definition, data or weights that cannot be used.
     """
     if options.max_iter is not None:
-        spec = _with_length(spec, options.max_iter)
+        spec = _changed(spec, max_iter=options.max_iter)
+    if options.goes_on:  # a snapshot brings its own weights; these may have been moved away
+        spec = _changed(spec, weights=[])
     sources: dict[str, BatchSource] = {}
     definition, state = train_definition(spec, root)
     parts = _parts(definition, options)
-    network = part_names.with_parts(definition.name, parts) if parts else definition.name
+    if parts:
+        spec = replace(spec, network=part_names.with_parts(definition.name, parts))
     for layer in definition.filter(TRAIN, state.level, state.stages).layers:
         if layer.type == "CPMData":
             sources[layer.name] = source_for(
@@ -178,7 +182,6 @@ def make_solver(
         engine=options.engine,
         share=(options.order.rank, options.order.world),
     )
-    made.network = network
     made.warnings += [
         f"layer '{name}': with transform_body_joint: false mirror images keep left parts on the "
         "left, as in Caffe: set it to true, or flip_prob: 0"
@@ -194,12 +197,22 @@ def make_solver(
     return made
 
 
-def _with_length(spec: SolverSpec, max_iter: int) -> SolverSpec:
-    """A solver's definition with another ``max_iter``."""
+def initial_weights(spec: SolverSpec, root: Path) -> str:
+    """The weight files that a solver's definition itself begins with, separated by commas."""
+    names = [name for text in spec.message.weights for name in text.split(",")]
+    return ",".join(str(root / name) for name in names)
+
+
+def _changed(spec: SolverSpec, **fields: Any) -> SolverSpec:
+    """A solver's definition with other values of some fields; an empty list removes a repeated
+    one."""
     message = type(spec.message)()
     message.CopyFrom(spec.message)
-    message.max_iter = max_iter
-    return SolverSpec(message, spec.file, spec.lines)
+    for name, value in fields.items():
+        message.ClearField(name)
+        if value != []:
+            setattr(message, name, value)
+    return replace(spec, message=message)
 
 
 def _parts(definition: NetSpec, options: Options) -> tuple[str, ...]:
@@ -240,7 +253,7 @@ def without(weights: Weights, patterns: Sequence[str]) -> Weights:
         for layer in weights.layers
         if not any(fnmatch.fnmatchcase(layer.name, p) for p in patterns)
     )
-    return dataclasses.replace(weights, layers=kept)
+    return replace(weights, layers=kept)
 
 
 _TAKEN = ("matched", "reshaped")
@@ -311,6 +324,7 @@ class Progress:
     iteration : counted from 0.
     loss : mean over the last ``average_loss`` iterations.
     losses : of each stage, this iteration.
+    outputs : the net's other outputs of one value (an accuracy), this iteration.
     rate : learning rate.
     speed : samples per second since the last line.
     left : seconds to go at this speed.
@@ -322,15 +336,18 @@ class Progress:
     rate: float
     speed: float
     left: float
+    outputs: dict[str, float] = field(default_factory=dict)
 
     def text(self) -> str:
         """One line for the terminal."""
         parts = " ".join(
             f"{name.removeprefix('loss_')} {value:.2f}" for name, value in self.losses.items()
         )
+        others = "".join(f"  {name} {value:.4g}" for name, value in self.outputs.items())
         hours, minutes = divmod(int(self.left) // 60, 60)
         return (
-            f"iteration {self.iteration}  loss {self.loss:.3f}  ({parts})  lr {self.rate:.3g}  "
+            f"iteration {self.iteration}  loss {self.loss:.3f}  ({parts}){others}  "
+            f"lr {self.rate:.3g}  "
             f"{self.speed:.1f} samples/s  {hours}:{minutes:02d} h left"
         )
 
@@ -447,7 +464,8 @@ def _test(solver: Solver, say: Callable[[str], None]) -> None:
 def _report(solver: Solver, done: Step, group: Group, speed: float, left: float) -> Progress:
     """A line of the log; losses are means over all processes."""
     loss = group.mean(done.smoothed)
-    losses = {
-        name: group.mean(value) for name, value in done.outputs.items() if name in solver.net.losses
-    }
-    return Progress(done.iteration, loss, losses, done.rate, speed, left)
+    values = {name: group.mean(value) for name, value in done.outputs.items()}
+    losses = {name: value for name, value in values.items() if name in solver.net.losses}
+    others = {name: values[name] for name in solver.net.graph.outputs if name in values}
+    others = {name: value for name, value in others.items() if name not in losses}
+    return Progress(done.iteration, loss, losses, done.rate, speed, left, others)

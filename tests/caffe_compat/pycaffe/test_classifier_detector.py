@@ -89,3 +89,15 @@ def test_context_around_a_window(files: tuple[str, str, str]) -> None:
     assert np.abs(made[:, 2:, 2:]).max() > 1
     with pytest.raises(CaffeCompatError, match="shows nothing"):
         net.crop(picture, (100, 100, 110, 110))
+
+
+def test_a_detector_of_grey_pictures(tmp_path: Path) -> None:
+    """Its input has one channel, which is an axis of one entry as the batch's is."""
+    text = 'input: "data" input_shape { dim: 1 dim: 1 dim: 8 dim: 10 } ' + (
+        'layer { name: "p" type: "Pooling" bottom: "data" top: "p" '
+        "pooling_param { pool: AVE global_pooling: true } }"
+    )
+    (tmp_path / "net.prototxt").write_text(text)
+    net = caffe.Detector(str(tmp_path / "net.prototxt"), raw_scale=255, context_pad=1)
+    assert net.crop_mean.shape == (8, 10, 1)
+    assert net.crop(np.ones((40, 40, 1), np.float32), (10, 12, 16, 20)).shape == (8, 10, 1)

@@ -375,3 +375,13 @@ def test_reported_solvers(path: Path, tmp_path: Path, monkeypatch: pytest.Monkey
     ending = ".h5" if solver.spec.message.snapshot_format == 0 else ""
     assert os.path.exists(f"{prefix}_iter_1.caffemodel{ending}")
     assert str(state) == f"{prefix}_iter_1.solverstate{ending}"
+
+
+def test_gradients_of_no_parameters_are_clipped_to_nothing(tmp_path: Path) -> None:
+    net = NET.split('layer { name: "slope')[0] + (
+        'layer { name: "loss" type: "EuclideanLoss" bottom: "x" bottom: "t" top: "loss" }'
+    )
+    (tmp_path / "net.prototxt").write_text(net)
+    solver = Solver(parse_solver(f"{SOLVER} clip_gradients: 1"), root=tmp_path)
+    solver.step()
+    assert solver.iteration == 1

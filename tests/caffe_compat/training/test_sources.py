@@ -274,3 +274,22 @@ def test_arrays_that_do_not_fit_memory_data(
         net.set_input_arrays(np.zeros(data), np.zeros(labels))
     with pytest.raises(CaffeCompatError, match="set_input_arrays"):
         net.forward()
+
+
+_NOISE = """layer { name: "a" type: "DummyData" top: "a" top: "b" dummy_data_param {
+    shape { dim: 2 dim: 3 } data_filler { type: "gaussian" } } }
+layer { name: "c" type: "DummyData" top: "c" dummy_data_param {
+    shape { dim: 2 dim: 3 } data_filler { type: "gaussian" } } }"""
+
+
+def _noise(seed: int) -> dict[str, list[float]]:
+    feed = DataFeed(parse_net(_NOISE), "TRAIN", Path("."), draws=Draws(seed))
+    return {name: blob.flatten().tolist() for name, blob in feed.batch(0, "cpu").items()}
+
+
+def test_layers_of_noise_have_numbers_of_their_own() -> None:
+    """As in Caffe, where all draw from one generator; a seed gives the same ones again."""
+    found = _noise(1)
+    assert len({tuple(values) for values in found.values()}) == 3
+    assert _noise(1) == found
+    assert all(_noise(2)[name] != values for name, values in found.items())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import pickle
 import subprocess
 import sys
 from dataclasses import replace
@@ -16,11 +17,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from caffe_compat import PrototxtError, parse_net
-from caffe_compat.definition.spec import TRAIN
+from caffe_compat.definition.spec import TEST, TRAIN
 from caffe_compat.errors import DataError
 from caffe_compat.layers import make
 from caffe_compat.network.graph import build
-from caffe_compat.training.draws import glibc_rand
+from caffe_compat.training.draws import Draws, glibc_rand
+from caffe_compat.training.sources import open_source
 from reproduce.people.annotation import Annotation
 from reproduce.records import store
 from reproduce.samples.augment import Augmentation, Settings, augment, clahe, open_records, roll
@@ -31,6 +33,7 @@ from reproduce.samples.schedule import (
     SampleMaker,
     Schedule,
     Tables,
+    settings_of,
     source_for,
 )
 from tests import tolerances
@@ -282,6 +285,44 @@ def test_as_many_parts_are_named_as_the_definition_has(
     says = f"num_parts: {len(names)} parts are named, the definition has num_parts 3"
     with pytest.raises(PrototxtError, match=says):
         source_for(layer, tmp_path, parts=names)
+
+
+def test_any_net_takes_the_parts_that_its_name_names(tmp_path: Path) -> None:
+    """Not only a training does: left and right would be those of the authors' nine parts."""
+    names = [
+        "nose",
+        "tail",
+        "left_ear",
+        "right_ear",
+        "left_hand",
+        "right_hand",
+        "left_foot",
+        "right_foot",
+        "back",
+    ]
+    text = f"""name: "cats parts={",".join(names)}"
+        layer {{ name: "d" type: "CPMData" top: "data"
+        transform_param {{ stride: 8 crop_size_x: 64 crop_size_y: 64 num_parts: 9
+        np_in_lmdb: 9 transform_body_joint: true }}
+        cpmdata_param {{ source: "out" batch_size: 1 }} }}"""
+    (layer,) = parse_net(text).filter(TRAIN).layers
+    assert pickle.loads(pickle.dumps(layer)).network == layer.network
+    _records_of(tmp_path, 9)
+    source = open_source(make(layer, TRAIN), tmp_path, Draws())
+    assert isinstance(source, CPMSource)
+    assert source.maker.settings.parts == tuple(names)
+    assert [shape[1] for shape in source.shapes] == [4]  # a layer may make the images alone
+    assert len(source.batch(0)) == 1
+
+
+def test_a_test_net_mirrors_nothing_and_needs_no_names() -> None:
+    text = """layer { name: "d" type: "CPMData" top: "data" top: "label"
+        transform_param { stride: 8 num_parts: 5 transform_body_joint: true flip_prob: 0.5 }
+        cpmdata_param { batch_size: 1 } }"""
+    layer = parse_net(text).layers[0]
+    assert not settings_of(make(layer, TEST)).in_training
+    with pytest.raises(PrototxtError, match="left and right of 5 parts are not known"):
+        settings_of(make(layer, TRAIN))
 
 
 def test_ranks_share_each_batch() -> None:

@@ -64,6 +64,29 @@ def _contents(folder: Path) -> dict[str, bytes]:
     }
 
 
+def test_a_folder_as_prefix_is_one_prefix_from_the_beginning(tmp_path: Path) -> None:
+    """Though the first snapshot makes the folder."""
+    solver = _solver(tmp_path, snapshot_prefix='"snaps/"')
+    _finished(solver)
+    names = {path.name for path in (tmp_path / "snaps").iterdir() if path.name[0] != "."}
+    states = {f"solver_iter_{n}.{kind}" for n in (2, 4) for kind in ("caffemodel", "solverstate")}
+    assert names == {"solver_log.jsonl", *states}
+
+
+def test_a_snapshot_takes_the_place_of_the_solvers_own_weights(tmp_path: Path) -> None:
+    """They may be gone, or moved aside by the training itself, which then is said."""
+    _finished(_solver(tmp_path))
+    first = tmp_path / "snap" / "pose_iter_4.caffemodel"
+    solver = _solver(tmp_path, weights='"snap/pose_iter_4.caffemodel"')
+    begun = _finished(solver, "--max-iter", 2)
+    assert "1 layer(s) took their weights from the file: fc" in begun
+    assert "pose_iter_4.caffemodel" in next(
+        line for line in begun.splitlines() if "moved to" in line
+    )
+    assert not first.exists()
+    assert "going on from" in _finished(solver, "--snapshot", "latest")
+
+
 def _interrupted_after(iterations: int, monkeypatch: pytest.MonkeyPatch, *words: object) -> str:
     """What a training says that gets Ctrl-C in its iteration of this number, counted from 1."""
     step = Solver.step

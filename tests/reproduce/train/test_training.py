@@ -420,6 +420,8 @@ def test_the_log_has_the_losses_of_the_net_whatever_they_are_called(tmp_path: Pa
     assert result.exit_code == 0, result.output
     (line,) = (tmp_path / "x_log.jsonl").read_text().splitlines()
     assert set(json.loads(line)["losses"]) == {"loss_a", "euclid"}
+    assert set(json.loads(line)["outputs"]) == {"no_loss"}
+    assert f"no_loss {json.loads(line)['outputs']['no_loss']:.4g}" in result.output
 
 
 def test_reports_tell_the_speed_since_the_last_and_the_time_left(
