@@ -112,6 +112,7 @@ def to_onnx(
     written = {name for node in graph.nodes if not node.layer.data for name in node.tops}
     wanted = [name for name in graph.outputs if name in written]
     places = _needed(graph, wanted)
+    _refuse_overwritten(graph, places, wanted)
     complete = all(graph.nodes[place].layer.type in CONVERTERS for place in places)
     probes = _probes(graph, dynamic_batch and complete, dynamic_size and complete)
     made, values, shapes = _translated(probes, places, fit.blobs)
@@ -196,6 +197,28 @@ def _translated(
     if problems:
         raise OnnxError(f"{len(problems)} layer(s) have no ONNX form: {'; '.join(problems)}")
     return made, values, shapes
+
+
+def _refuse_overwritten(graph: Graph, places: Sequence[int], wanted: Sequence[str]) -> None:
+    """Raise where a layer works in place on memory that an earlier blob shares, and that blob is
+    looked at afterwards: ONNX has no shared memory.
+
+    Raises
+    ------
+    OnnxError : names the layer and the blob.
+    """
+    memory = graph.memory.data
+    for place in places if graph.memory.overwritten else ():
+        node = graph.nodes[place]
+        earlier = {top for before in graph.nodes[:place] for top in before.tops}
+        later = {name for p in places if p > place for name in graph.nodes[p].bottoms}
+        for top in set(node.tops) & set(node.bottoms) & memory.keys():
+            shared = {name for name in memory if memory[name] == memory[top]} - {top}
+            if harmed := sorted(shared & earlier & (later | set(wanted))):
+                raise OnnxError(
+                    f"layer '{node.layer.name}' works in place on '{top}', which is one memory "
+                    f"with '{harmed[0]}' in Caffe: give its top a name of its own"
+                )
 
 
 def _axis_name(graph: Graph, blob: str, axis: int) -> str | None:

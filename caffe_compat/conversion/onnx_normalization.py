@@ -17,6 +17,8 @@ def _lrn(step: LayerStep) -> Iterable[str]:
     o, graph, x = step.options, step.graph, step.bottoms[0]
     if step.rank != 4:
         raise NoForm("its bottom is not N×C×H×W")
+    if not step.layer.within and step.layer.works_in_place:
+        raise NoForm("it works in place, where Caffe overwrites what it is to look at")
     if not step.layer.within:
         yield graph.op("LRN", x, size=o.local_size, alpha=o.alpha, beta=o.beta, bias=o.k)
         return

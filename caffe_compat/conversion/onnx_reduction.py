@@ -17,17 +17,19 @@ from caffe_compat.definition import schema
 @converts("Eltwise")
 def _eltwise(step: LayerStep) -> Iterable[str]:
     graph, layer = step.graph, step.layer
+    first = 1 if layer.loses_first else 0
+    bottoms = step.bottoms[first:]
     if layer.operation == "SUM":
         parts = [
             bottom if factor == 1 else graph.op("Mul", bottom, graph.constant(factor))
-            for bottom, factor in zip(step.bottoms, layer.coefficients, strict=True)
+            for bottom, factor in zip(bottoms, layer.coefficients[first:], strict=True)
         ]
         yield graph.op("Sum", *parts)
     elif layer.operation == "MAX":
-        yield graph.op("Max", *step.bottoms)
+        yield graph.op("Max", *bottoms)
     else:
         top = step.bottoms[0]
-        for bottom in step.bottoms[1:]:
+        for bottom in bottoms[1:]:
             top = graph.op("Mul", top, bottom)
         yield top
 

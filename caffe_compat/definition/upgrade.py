@@ -358,9 +358,11 @@ def upgrade_net(net: Any, file: str = "") -> int:
     _v1_to_v2(net, file)
     added = int(bool(net.input) and _inputs(net, file))
     for layer in net.layer:
-        # old batch norm definitions spelled out three lr_mult: 0
+        # the statistics are not learned, whatever old definitions of batch normalisation say; names
+        # by which layers share them stay
         if layer.type == "BatchNorm" and len(layer.param) == 3:
-            del layer.param[:]
+            for param in layer.param:
+                param.lr_mult = param.decay_mult = 0
     return added
 
 

@@ -20,6 +20,9 @@ else:
     torch, F = lazy_import("torch"), lazy_import("torch.nn.functional")
 
 
+_LARGEST_EXPONENT = 709  # e to this is still a number of 64 bits
+
+
 class _Neuron(Layer, ABC):
     """Base of the layers that compute each value by itself."""
 
@@ -157,14 +160,21 @@ class Swish(_Neuron):
 
     truth = "our reference"
     option = "swish_param"
+    reads = ("top",)
 
     def compute(self, x: Tensor) -> Tensor:
         return x * torch.sigmoid(self.options.beta * x)
 
+    def backward_overwritten(self, blobs: Overwritten) -> tuple[Tensor, ...] | None:
+        # Caffe keeps the sigmoid of the forward pass beside the top
+        beta, top = self.options.beta, blobs.tops[0]
+        kept = torch.sigmoid(beta * blobs.seen[0])
+        return (blobs.diffs[0] * (beta * top + kept * (1 - beta * top)),)
+
 
 @register("Clip")
 class Clip(_Neuron):
-    """``min(max(x, min), max)``.
+    """``max(min(x, max), min)``; the gradient is that of x from min to max, and 0 elsewhere.
 
     Source: ``clip_layer.cpp`` of BVLC Caffe.
     """
@@ -177,7 +187,7 @@ class Clip(_Neuron):
             raise self.error("needs min and max", "min")
 
     def compute(self, x: Tensor) -> Tensor:
-        return x.clamp(self.options.min, self.options.max)
+        return x.clamp(max=self.options.max).clamp(min=self.options.min)
 
 
 @register("AbsVal")
@@ -268,7 +278,8 @@ class Exp(_Neuron):
     def compute(self, x: Tensor) -> Tensor:
         base, scale, shift = self.options.base, self.options.scale, self.options.shift
         log_base = 1.0 if base == -1 else math.log(base)
-        outer = math.exp(shift * log_base)
+        exponent = shift * log_base
+        outer = math.exp(exponent) if exponent < _LARGEST_EXPONENT else math.inf
         y = torch.exp(x * (log_base * scale))
         return y * outer if outer != 1 else y
 

@@ -51,7 +51,7 @@ class Eltwise(Layer):
             raise self.error("coefficients are for SUM only", "coeff")
 
     @property
-    def _loses_first(self) -> bool:
+    def loses_first(self) -> bool:
         """Does Caffe clear the top, and with it the first bottom, before it looks at that?"""
         return self.operation in ("SUM", "MAX") and self.works_in_place
 
@@ -67,7 +67,7 @@ class Eltwise(Layer):
     def forward(self, params: Sequence[Tensor], *bottoms: Tensor) -> tuple[Tensor, ...]:
         top = bottoms[0]
         if self.operation == "SUM":
-            first = torch.zeros_like(top) if self._loses_first else top
+            first = torch.zeros_like(top) if self.loses_first else top
             top = first * self.coefficients[0]
             for coefficient, bottom in zip(self.coefficients[1:], bottoms[1:], strict=True):
                 top = top + coefficient * bottom
@@ -78,7 +78,7 @@ class Eltwise(Layer):
                 top = top.detach()
                 top = with_slopes()(top, tuple(top / b.detach() for b in bottoms), *bottoms)
         else:
-            if self._loses_first:
+            if self.loses_first:
                 top = torch.full_like(top, LOWEST)
             top = torch.where(top > bottoms[1], top, bottoms[1])
             for bottom in bottoms[2:]:
@@ -103,7 +103,7 @@ class Eltwise(Layer):
         if self.operation == "SUM":
             return torch.full_like(top, self.coefficients[number])
         if self.operation == "MAX":
-            first = torch.full_like(top, LOWEST) if self._loses_first else blobs.seen[0]
+            first = torch.full_like(top, LOWEST) if self.loses_first else blobs.seen[0]
             return (self._winner([first, *blobs.seen[1:]]) == number).to(top.dtype)
         if not self.options.stable_prod_grad:
             return top / bottom

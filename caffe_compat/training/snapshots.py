@@ -60,7 +60,9 @@ class SolverState:
     current_step: int = 0
 
 
-def prefix_of(spec: SolverSpec, root: Path, given: str | None = None) -> str:
+def prefix_of(
+    spec: SolverSpec, root: Path, given: str | None = None, *, new_folder: bool = False
+) -> str:
     """What the names of a solver's snapshots begin with, as Caffe works it out.
 
     Parameters
@@ -68,11 +70,12 @@ def prefix_of(spec: SolverSpec, root: Path, given: str | None = None) -> str:
     spec : solver definition.
     root : folder that names in the definition count from.
     given : instead of the definition's ``snapshot_prefix``.
+    new_folder : "folder/" is a folder although it is not there yet (Caffe itself refuses that).
 
     Returns
     -------
     The prefix; without any in the definition it is the solver file's name without its ending, and a
-    prefix that is a folder, or ends as one, gets that name appended.
+    prefix that is a folder gets that name appended.
 
     Raises
     ------
@@ -89,8 +92,7 @@ def prefix_of(spec: SolverSpec, root: Path, given: str | None = None) -> str:
         raise SolverError("the snapshot_prefix holds a zero byte, which no file name can")
     # not through Path, which would drop the slash at the end of "folder/"
     prefix = text if str(root) == "." else os.path.join(root, text)
-    # "folder/" is one before it is made, too: Caffe itself refuses folders that are not there
-    if (os.path.isdir(prefix) or prefix.endswith("/")) and spec.file:
+    if (os.path.isdir(prefix) or (new_folder and prefix.endswith("/"))) and spec.file:
         return os.path.join(prefix, Path(spec.file).stem)
     return prefix
 

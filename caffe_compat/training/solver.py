@@ -172,6 +172,8 @@ class Solver:
     histories : the update rule's state.
     warnings : settings of the definition, and of its data layers, that have no effect.
     network : name of the network in snapshots.
+    prefix : what their names begin with; None: as the definition says, looked up when the first one
+        is written and kept, since that may make the folder that the prefix names.
     """
 
     def __init__(
@@ -200,6 +202,7 @@ class Solver:
         self._draws = Draws(self.seed)
         definition, state = train_definition(spec, self.root)
         self.network = definition.name
+        self.prefix: str | None = None
         self.feed = DataFeed(
             definition,
             TRAIN,
@@ -488,8 +491,12 @@ class Solver:
         The two paths.
         """
         settings = self.spec.message
+        if prefix is None and self.prefix is None:
+            self.prefix = snapshots.prefix_of(self.spec, self.root)
         return snapshots.write(
-            snapshots.prefix_of(self.spec, self.root, prefix),
+            str(self.prefix)
+            if prefix is None
+            else snapshots.prefix_of(self.spec, self.root, prefix),
             self.iteration,
             self.net.weights(),
             replace(self.net.graph.spec, name=self.network),

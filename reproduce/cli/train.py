@@ -155,7 +155,7 @@ def main(
 
     _refuse_together(weights, fresh, snapshot)
     plan = [run.find_root(solver) for solver in solvers]
-    prefixes = [snapshots.prefix_of(spec, root) for spec, root in plan]
+    prefixes = [snapshots.prefix_of(spec, root, new_folder=True) for spec, root in plan]
     first, state = _where_to_begin(prefixes, snapshot)
     if log_path is not None:
         check_target(log_path)
@@ -182,6 +182,7 @@ def main(
             if len(plan) > 1:
                 say(f"{solvers[number]} ({number + 1} of {len(plan)})")
             made = _make_solver(*plan[number], options, given, weights)
+            made.prefix = prefixes[number]
             make_folder(os.path.dirname(prefixes[number]) or ".")
             # what stands there is this training's own only where it goes on from there
             anew = state is None or not is_of(state, prefixes[number])
@@ -387,7 +388,7 @@ def _how_to_go_on(
     from caffe_compat.training import snapshots
     from reproduce.train import run
 
-    prefix = snapshots.prefix_of(solver.spec, solver.root)
+    prefix = str(solver.prefix)
     hdf5 = solver.spec.message.snapshot_format == 0
     last = snapshots.paths(prefix, solver.iteration, hdf5)[1]
     which = "latest" if several or run.latest(prefix) == last else shlex.quote(str(last))

@@ -19,7 +19,7 @@ from caffe_compat.conversion.onnx import forms, to_onnx
 from caffe_compat.conversion.onnx_steps import OnnxError
 from caffe_compat.errors import CaffeCompatError
 from caffe_compat.layers import registry
-from caffe_compat.network.graph import Graph
+from caffe_compat.network.graph import Graph, build
 from caffe_compat.weights.model import Weights
 from reproduce.cli.convert import main as cli
 from tests import tolerances
@@ -288,3 +288,40 @@ def test_command(tmp_path: Path) -> None:
     refused = CliRunner().invoke(cli, [str(path), "--to", "onnx", "--dynamic-size"])
     assert refused.exit_code == 2  # the InnerProduct takes one size only
     assert "fixed size" in refused.output
+
+
+@pytest.mark.parametrize(
+    ("layers", "says"),
+    [
+        ('layer { name: "n" type: "LRN" bottom: "a" top: "a" }', r"'n' \(LRN\): it works in place"),
+        (
+            """layer { name: "r" type: "Reshape" bottom: "a" top: "r"
+                 reshape_param { shape { dim: 1 dim: -1 } } }
+               layer { name: "u" type: "ReLU" bottom: "r" top: "r" }
+               layer { name: "b" type: "Power" bottom: "a" top: "b" }""",
+            "layer 'u' works in place on 'r', which is one memory with 'a' in Caffe",
+        ),
+    ],
+)
+def test_what_caffe_overwrites_has_no_form(layers: str, says: str) -> None:
+    """Caffe overwrites what is looked at later; the same nets without that have a form."""
+    text = """input: "x" input_shape { dim: 1 dim: 2 dim: 3 dim: 3 }
+        layer { name: "a" type: "Power" bottom: "x" top: "a" power_param { scale: 2 } } """
+    graph = build(parse_net(text + layers))
+    with pytest.raises(OnnxError, match=says):
+        to_onnx(graph, Weights(()))
+    apart = layers.replace('bottom: "r" top: "r"', 'bottom: "r" top: "s"')
+    apart = apart.replace('top: "a" }', 'top: "c" }')
+    assert to_onnx(build(parse_net(text + apart)), Weights(())).graph.node
+
+
+@pytest.mark.parametrize("operation", ["SUM", "MAX", "PROD"])
+def test_sums_in_place_lose_their_first_bottom(operation: str) -> None:
+    """As Caffe clears the top before it looks at that; a product does not."""
+    text = f"""input: "x" input_shape {{ dim: 1 dim: 2 dim: 3 dim: 3 }}
+        layer {{ name: "a" type: "Power" bottom: "x" top: "a" power_param {{ scale: 2 }} }}
+        layer {{ name: "e" type: "Eltwise" bottom: "a" bottom: "x" top: "a"
+          eltwise_param {{ operation: {operation} }} }}"""
+    net = Net(parse_net(text))
+    x = np.random.default_rng(3).standard_normal((1, 2, 3, 3), dtype=np.float32)
+    _check(net.graph, net.weights(), [{"x": x}])

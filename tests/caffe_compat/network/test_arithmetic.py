@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import caffe_compat.pycaffe as caffe
-from caffe_compat import parse_net
+from caffe_compat import Net, parse_net
 from caffe_compat.errors import CaffeCompatError, PrototxtError
 from caffe_compat.network.graph import build
 from tests.caffe_compat.network.test_passes import FORCE, X, face, layer, passes
@@ -87,3 +87,39 @@ def test_definitions_that_caffe_refuses(text: str, says: str) -> None:
 
 def test_as_many_axes_as_caffe_has() -> None:
     assert len(build(parse_net(X.replace("dim: 1", "dim: 1 " * 31))).blobs["x"]) == 32
+
+
+@pytest.mark.parametrize(
+    ("options", "wanted"),
+    [
+        ("base: 10 shift: 400", [math.inf, math.inf, math.nan]),
+        ("shift: 1000", [math.inf, math.inf, math.nan]),
+    ],
+)
+def test_a_shift_beyond_the_numbers(options: str, wanted: list[float], tmp_path: Path) -> None:
+    """The factor in front is infinite, as in Caffe; infinite times 0 is no number."""
+    net = face(tmp_path, X + layer("Exp", "x", "y", f"exp_param {{ {options} }}"))
+    net.blobs["x"].data[...] = [1, 0, -1e4]
+    net.forward()
+    np.testing.assert_equal(net.blobs["y"].data.ravel().tolist(), wanted)
+
+
+def test_bounds_in_the_wrong_order(tmp_path: Path) -> None:
+    """Caffe takes the upper bound first, so that the lower one has the last word."""
+    net = face(tmp_path, X + layer("Clip", "x", "y", "clip_param { min: 1 max: -1 }"))
+    net.blobs["x"].data[...] = [-5, 0, 5]
+    net.forward()
+    assert net.blobs["y"].data.ravel().tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize("filler", ["xavier", "msra", "positive_unitball"])
+def test_fillers_of_three_dimensional_kernels(filler: str) -> None:
+    text = X.replace("dim: 1 dim: 3", "dim: 1 dim: 2 dim: 4 dim: 4 dim: 4") + layer(
+        "Convolution",
+        "x",
+        "y",
+        f"convolution_param {{ num_output: 3 kernel_size: 3 weight_filler {{ type: '{filler}' }} }}",
+    )
+    kernels = Net(build(parse_net(text))).state_dict()["y.weight"]
+    assert kernels.shape == (3, 2, 3, 3, 3)
+    assert kernels.abs().max() > 0

@@ -61,6 +61,8 @@ OUT = layer("Power", "x", "y")
         # sigmoid(log(1 + e^0))
         ("BNLL", "", [0, 0, 0], [0.66667] * 3),
         ("TanH", "", [0, 0, 0], [1, 1, 1]),
+        # from the top and the sigmoid that it keeps: as it should be
+        ("Swish", "", [0, 1, -1], [0.5, 0.92767, 0.07233]),
     ],
 )
 def test_in_place_layers_read_overwritten_data(
@@ -568,3 +570,14 @@ def test_images_that_meet_in_a_concat_are_not_run_one_by_one() -> None:
         expected, found = direct(x)["d"], auto(x)["d"]
     assert found.shape == (4, 8, 400, 400)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_statistics_that_layers_share_by_name(tmp_path: Path) -> None:
+    """Three entries with lr_mult: 0 are those of old definitions; their names count."""
+    shared = " ".join(f'param {{ name: "{name}" lr_mult: 0 }}' for name in "mvf")
+    second = X.replace('"x"', '"z"')
+    both = layer("BatchNorm", "x", "a", shared) + layer("BatchNorm", "z", "b", shared)
+    net = face(tmp_path, X + second + both)
+    net.blobs["x"].data[...] = net.blobs["z"].data[...] = [1, 2, 3]
+    net.forward()
+    assert net.params["a"][2].data[0] == net.params["b"][2].data[0] == pytest.approx(1.999)
