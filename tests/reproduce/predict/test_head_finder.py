@@ -166,11 +166,10 @@ def test_the_command_looks_for_heads_first(tmp_path: Path) -> None:
     assert f"{nobody}: no person detected, the whole image was taken" in done.output
     content = json.loads((tmp_path / "heads" / "photograph_keypoints.json").read_text())
     assert content["made_by"]["detect"] == "heads"
-    # the face is blurred: the embedded network is surer that a foot is a head; the joints tell
-    foot, person = content["people"]
-    assert 0.54 < foot["confidence"] < 0.64
-    assert 0.32 < person["confidence"] < 0.42
-    assert foot["score"] < 0.3 < 0.7 < person["score"]
+    # the face is blurred: the embedded network takes a foot for the head; the joints tell
+    (foot,) = content["people"]
+    assert 0.575 < foot["confidence"] < 0.675
+    assert 0.26 < foot["score"] < 0.36
     assert (tmp_path / "heads" / "photograph_people.png").exists()
     hog = run("--detect", "hog", "--out", tmp_path / "heads", "--resume")
     assert "2 × another --detect" in hog.output
