@@ -363,7 +363,9 @@ class Accuracy(Layer):
     first.
 
     A label that is no class is never among them. A second top gives the accuracy of each class (0
-    where a class does not occur), and has no place for such a label.
+    where a class does not occur), and has no place for such a label. Where every label is ignored
+    the accuracy is no number. (This is Caffe as recorded; later versions count equal scores against
+    the label, and give 0 for no labels.)
 
     Source: ``accuracy_layer.cpp`` of BVLC Caffe.
     """
