@@ -40,7 +40,7 @@ class LayerSpec:
     lines : line of each field, by dotted name ("convolution_param.kernel_size"); "" is the layer
         itself.
     file : where the lines count.
-    network : name of the network that the layer was chosen for (:meth:`NetSpec.filter`); "" before.
+    network : name of the network that it is of.
     """
 
     name: str
@@ -53,7 +53,13 @@ class LayerSpec:
     network: str = field(default="", repr=False, compare=False)
 
     @classmethod
-    def of(cls, message: Any, lines: Mapping[str, int] | None = None, file: str = "") -> LayerSpec:
+    def of(
+        cls,
+        message: Any,
+        lines: Mapping[str, int] | None = None,
+        file: str = "",
+        network: str = "",
+    ) -> LayerSpec:
         """Wrap a ``LayerParameter``."""
         return cls(
             message.name,
@@ -63,6 +69,7 @@ class LayerSpec:
             message,
             dict(lines or {}),
             file,
+            network,
         )
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -140,7 +147,7 @@ def _spec_of_text(text: str, lines: Mapping[str, int], file: str, network: str) 
 
     message = schema.new("LayerParameter")
     parse(text, message)
-    return replace(LayerSpec.of(message, lines, file), network=network)
+    return LayerSpec.of(message, lines, file, network)
 
 
 @dataclass(frozen=True)
@@ -177,7 +184,8 @@ class NetSpec:
     ) -> NetSpec:
         """Wrap an upgraded ``NetParameter``; ``lines`` by layer index."""
         layers = tuple(
-            LayerSpec.of(m, (lines or {}).get(i), file) for i, m in enumerate(message.layer)
+            LayerSpec.of(m, (lines or {}).get(i), file, message.name)
+            for i, m in enumerate(message.layer)
         )
         state = NetState(
             schema.enum_name(message.state, "phase"),
@@ -185,6 +193,11 @@ class NetSpec:
             tuple(message.state.stage),
         )
         return cls(message.name, layers, message.force_backward, state, message.debug_info, file)
+
+    def named(self, name: str) -> NetSpec:
+        """The same definition with another name of the network."""
+        layers = tuple(replace(layer, network=name) for layer in self.layers)
+        return replace(self, name=name, layers=layers)
 
     def to_message(self) -> Any:
         """The ``NetParameter`` (merged schema)."""
@@ -226,7 +239,7 @@ class NetSpec:
                 continue
             if include and not any(_meets(state, rule) for rule in include):
                 continue
-            kept.append(replace(layer, network=self.name))
+            kept.append(layer)
         return replace(self, layers=tuple(kept), state=state)
 
 

@@ -358,11 +358,13 @@ def upgrade_net(net: Any, file: str = "") -> int:
     _v1_to_v2(net, file)
     added = int(bool(net.input) and _inputs(net, file))
     for layer in net.layer:
-        # the statistics are not learned, whatever old definitions of batch normalisation say; names
-        # by which layers share them stay
+        # old batch norm definitions spelled out three lr_mult: 0
         if layer.type == "BatchNorm" and len(layer.param) == 3:
-            for param in layer.param:
-                param.lr_mult = param.decay_mult = 0
+            if any(param.name for param in layer.param):  # layers share their statistics
+                for param in layer.param:
+                    param.lr_mult = param.decay_mult = 0
+            else:
+                del layer.param[:]
     return added
 
 

@@ -431,6 +431,10 @@ def check_filler(filler: Any, shape: Shape, layer: Layer) -> None:
         raise layer.error(
             f"sparse {filler.sparse} is more than the first axis of a blob of shape {shape}"
         )
+    if filler.type in ("positive_unitball", "xavier", "msra") and len(shape) > 4:
+        raise layer.error(
+            f"the {filler.type} filler takes blobs of 4 axes or fewer, found {len(shape)}"
+        )
     if filler.type == "bilinear" and (len(shape) != 4 or shape[2] != shape[3]):
         raise layer.error(
             f"the bilinear filler needs a blob of 4 axes with square kernels, not {shape}"

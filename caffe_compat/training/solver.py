@@ -65,7 +65,7 @@ def _load(spec: SolverSpec, root: Path, field: str, index: int = -1) -> NetSpec:
     value = getattr(spec.message, field)
     one = value if index < 0 else value[index]
     found = read_net(root / one) if isinstance(one, str) else net_from_message(_copy(one))
-    return replace(found, name=spec.network) if spec.network else found
+    return found.named(spec.network) if spec.network else found
 
 
 def _state(definition: NetSpec, given: Any, phase: str, spec: SolverSpec, name: str) -> NetState:

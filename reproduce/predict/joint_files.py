@@ -233,10 +233,10 @@ def names_of_parts(path: str | os.PathLike[str]) -> tuple[str, ...]:
         found = foreign.read_npz(path, _WHAT).get("parts")
     elif ending == ".mat" and not _is_hdf5(foreign.read_bytes(path)[:128]):
         found = matfile.variables(path).get("parts")
-    if found is None:
+    names = np.asarray(() if found is None else found)
+    if names.dtype.kind not in "OU":  # numbers are no names
         return ()
-    names = np.asarray(found).reshape(-1).tolist()
-    return tuple(names) if all(isinstance(name, str) for name in names) else ()
+    return tuple(matfile.text(name) for name in names.reshape(-1))
 
 
 def _people_first(array: Floats) -> Floats:

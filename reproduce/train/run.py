@@ -466,6 +466,9 @@ def _report(solver: Solver, done: Step, group: Group, speed: float, left: float)
     loss = group.mean(done.smoothed)
     values = {name: group.mean(value) for name, value in done.outputs.items()}
     losses = {name: value for name, value in values.items() if name in solver.net.losses}
-    others = {name: values[name] for name in solver.net.graph.outputs if name in values}
-    others = {name: value for name, value in others.items() if name not in losses}
+    others = {
+        name: value
+        for name, value in values.items()
+        if name not in losses and name in solver.net.graph.outputs
+    }
     return Progress(done.iteration, loss, losses, done.rate, speed, left, others)

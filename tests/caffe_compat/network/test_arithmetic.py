@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import caffe_compat.pycaffe as caffe
-from caffe_compat import Net, parse_net
+from caffe_compat import parse_net
 from caffe_compat.errors import CaffeCompatError, PrototxtError
 from caffe_compat.network.graph import build
 from tests.caffe_compat.network.test_passes import FORCE, X, face, layer, passes
@@ -110,16 +110,3 @@ def test_bounds_in_the_wrong_order(tmp_path: Path) -> None:
     net.blobs["x"].data[...] = [-5, 0, 5]
     net.forward()
     assert net.blobs["y"].data.ravel().tolist() == [1, 1, 1]
-
-
-@pytest.mark.parametrize("filler", ["xavier", "msra", "positive_unitball"])
-def test_fillers_of_three_dimensional_kernels(filler: str) -> None:
-    text = X.replace("dim: 1 dim: 3", "dim: 1 dim: 2 dim: 4 dim: 4 dim: 4") + layer(
-        "Convolution",
-        "x",
-        "y",
-        f"convolution_param {{ num_output: 3 kernel_size: 3 weight_filler {{ type: '{filler}' }} }}",
-    )
-    kernels = Net(build(parse_net(text))).state_dict()["y.weight"]
-    assert kernels.shape == (3, 2, 3, 3, 3)
-    assert kernels.abs().max() > 0

@@ -42,4 +42,5 @@ def test_no_thread_outlives_the_group(tmp_path: Path) -> None:
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == ["left:", "left:"], done.stdout
+    # the lines of two processes may come into each other
+    assert "".join(done.stdout.split()) == "left:left:", done.stdout
