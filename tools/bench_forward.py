@@ -26,7 +26,7 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from timing import in_turn, keep, machine, medians, parser, seconds_of
+from timing import in_turn, keep, machine, medians, network_parser, seconds_of
 
 from caffe_compat import Net, read_net, read_weights, write_weights
 from reproduce.network.netgen import cpm, deploy, person, vgg
@@ -281,14 +281,10 @@ def show(found: Measured, options: argparse.Namespace) -> None:
 
 def main() -> None:
     """Run the benchmark."""
-    command = parser(__doc__)
-    command.add_argument("--json", type=Path)
+    command = network_parser(__doc__, stages=None)
     command.add_argument("--model", choices=list(NETWORKS), default="cpm")
     command.add_argument("--busy", action="store_true", help="with another program on one core")
-    command.add_argument("--stages", type=int, help="default: as released")
-    command.add_argument("--size", type=int, default=368)
     command.add_argument("--repeat", type=int, default=5)
-    command.add_argument("--threads", type=int, default=2)
     options = command.parse_args()
     torch.set_num_threads(options.threads)
     cv2.setNumThreads(options.threads)

@@ -11,20 +11,17 @@ from pathlib import Path
 import cv2
 import torch
 from bench_forward import write_model
-from timing import in_turn, keep, machine, medians, parser
+from timing import in_turn, keep, machine, medians, network_parser
 
 from caffe_compat import Net, read_net, read_weights
 
 
 def main() -> None:
     """Run the benchmark."""
-    command = parser(__doc__)
+    command = network_parser(__doc__, stages=6)
     command.add_argument("--repeat", type=int, default=7)
-    command.add_argument("--json", type=Path)
-    command.add_argument("--stages", type=int, default=6)
-    command.add_argument("--size", type=int, default=368)
     options = command.parse_args()
-    torch.set_num_threads(2)
+    torch.set_num_threads(options.threads)
     with tempfile.TemporaryDirectory() as name:
         prototxt, model = write_model(Path(name), options.stages, options.size)
         loaders = {

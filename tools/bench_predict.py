@@ -30,7 +30,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from bench_forward import plain_torch, write_model
-from timing import in_turn, keep, machine, parser
+from timing import in_turn, keep, machine, network_parser
 
 from caffe_compat import Net, read_net, read_weights
 from reproduce.predict.inputs import center_map, network_input
@@ -212,18 +212,24 @@ def measure(options: argparse.Namespace, folder: Path) -> Measured:
             predictor.forward(network_input(pixels, protocol), (last,))
 
     peer = cv2.dnn.readNetFromCaffe(str(prototxt), str(model))
-    others = ways_of_others(net, peer, last, paths, protocol)
+    found: list[np.ndarray] = []
+    ways = ways_of_others(net, peer, last, paths, protocol)
+
+    def direct() -> None:
+        found[:] = ways["direct"]()
+
     runs: dict[str, Callable[[], object]] = {
         "pass": lambda: passes.append(timed_pass(predictor, jobs)),
         "network_without_sharing": without_sharing,
-        **others,
+        **ways,
+        "direct": direct,
     }
     if options.workers:
         runs["ours"] = with_workers
     predictor.predict_job(prepared[0])  # transforms are made, buffers are there
     times = in_turn(runs, options.rounds)
     del times["pass"]  # the pass has its own
-    distance = np.linalg.norm(np.array(passes[-1].joints) - np.array(others["direct"]()), axis=2)
+    distance = np.linalg.norm(np.array(passes[-1].joints) - np.array(found), axis=2)
     return Measured(summary(passes, times, len(paths)), len(paths), float(np.mean(distance <= 2)))
 
 
@@ -252,15 +258,11 @@ def show(found: Measured, options: argparse.Namespace) -> None:
 
 def main() -> None:
     """Run the benchmark."""
-    command = parser(__doc__)
-    command.add_argument("--json", type=Path)
+    command = network_parser(__doc__, stages=6)
     command.add_argument("--data", type=Path)
     command.add_argument("--people", type=int, default=4)
     command.add_argument("--rounds", type=int, default=3)
-    command.add_argument("--stages", type=int, default=6)
-    command.add_argument("--size", type=int, default=368)
     command.add_argument("--workers", type=int, default=0)
-    command.add_argument("--threads", type=int, default=2)
     options = command.parse_args()
     torch.set_num_threads(options.threads)
     cv2.setNumThreads(options.threads)

@@ -25,7 +25,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from bench_forward import plain_stages
-from timing import in_turn, keep, machine, medians, parser
+from timing import in_turn, keep, machine, medians, network_parser
 
 from caffe_compat.training.solver import Solver
 from caffe_compat.training.sources import Batch
@@ -173,13 +173,9 @@ def show(found: Measured, options: argparse.Namespace) -> None:
 
 def main() -> None:
     """Run the benchmark."""
-    command = parser(__doc__)
-    command.add_argument("--json", type=Path)
-    command.add_argument("--stages", type=int, default=3)
-    command.add_argument("--size", type=int, default=368)
+    command = network_parser(__doc__, stages=3)
     command.add_argument("--batch", type=int, default=4)
     command.add_argument("--repeat", type=int, default=3)
-    command.add_argument("--threads", type=int, default=2)
     command.add_argument("--device", default="cpu")
     command.add_argument("--amp", default="", choices=["", "bf16"], help="Of our step.")
     options = command.parse_args()

@@ -27,6 +27,22 @@ def parser(about: str) -> argparse.ArgumentParser:
     )
 
 
+def network_parser(about: str, *, stages: int | None, threads: int = 2) -> argparse.ArgumentParser:
+    """The command line of a benchmark of a network.
+
+    Parameters
+    ----------
+    about : its module's docstring.
+    stages, threads : the defaults; stages None: as released.
+    """
+    command = parser(about)
+    command.add_argument("--json", type=Path, help="file for the numbers")
+    command.add_argument("--stages", type=int, default=stages)
+    command.add_argument("--size", type=int, default=368, help="height of the input")
+    command.add_argument("--threads", type=int, default=threads)
+    return command
+
+
 def machine() -> str:
     """Processor, threads and versions."""
     threads = torch.get_num_threads()

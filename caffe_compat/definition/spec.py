@@ -131,14 +131,14 @@ class LayerSpec:
         del message.bottom[:], message.top[:]
         message.bottom.extend(bottoms)
         message.top.extend(tops)
-        return LayerSpec.of(message, self.lines, self.file)
+        return LayerSpec.of(message, self.lines, self.file, self.network)
 
     def without(self, name: str) -> LayerSpec:
         """A copy in which a field is not set."""
         message = type(self.message)()
         message.CopyFrom(self.message)
         message.ClearField(name)
-        return LayerSpec.of(message, self.lines, self.file)
+        return LayerSpec.of(message, self.lines, self.file, self.network)
 
 
 def _spec_of_text(text: str, lines: Mapping[str, int], file: str, network: str) -> LayerSpec:

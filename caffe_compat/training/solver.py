@@ -10,7 +10,7 @@ import math
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -171,9 +171,8 @@ class Solver:
     current_step : how many steps of lr_policy "step" or "multistep" were taken.
     histories : the update rule's state.
     warnings : settings of the definition, and of its data layers, that have no effect.
-    network : name of the network in snapshots.
-    prefix : what their names begin with; None: as the definition says, looked up when the first one
-        is written and kept, since that may make the folder that the prefix names.
+    prefix : what the names of snapshots begin with; None: as the definition says, looked up when
+        the first one is written and kept, since that may make the folder that the prefix names.
     """
 
     def __init__(
@@ -201,7 +200,6 @@ class Solver:
         # the training net and the test nets take their data layers' seeds from it in turn
         self._draws = Draws(self.seed)
         definition, state = train_definition(spec, self.root)
-        self.network = definition.name
         self.prefix: str | None = None
         self.feed = DataFeed(
             definition,
@@ -491,15 +489,16 @@ class Solver:
         The two paths.
         """
         settings = self.spec.message
-        if prefix is None and self.prefix is None:
-            self.prefix = snapshots.prefix_of(self.spec, self.root)
+        if prefix is not None:
+            target = snapshots.prefix_of(self.spec, self.root, prefix)
+        else:
+            target = self.prefix or snapshots.prefix_of(self.spec, self.root)
+            self.prefix = target
         return snapshots.write(
-            str(self.prefix)
-            if prefix is None
-            else snapshots.prefix_of(self.spec, self.root, prefix),
+            target,
             self.iteration,
             self.net.weights(),
-            replace(self.net.graph.spec, name=self.network),
+            self.net.graph.spec,
             self.history_arrays(),
             self.current_step,
             hdf5=settings.snapshot_format == 0,

@@ -80,8 +80,7 @@ def read_predictions(
     ------
     DataError : the file cannot be read, or names other parts than the benchmark needs.
     """
-    predicted = joint_files.read(path, base=base)
-    parts = joint_files.names_of_parts(path)
+    predicted, parts = joint_files.read_named(path, base=base)
     return benchmark.by_names(predicted, parts, os.fspath(path)) if parts else predicted
 
 

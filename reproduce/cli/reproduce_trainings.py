@@ -121,9 +121,13 @@ class Trainings:
     @property
     def record(self) -> str:
         """The command, as results and figures keep it."""
-        stages = "" if self.command == "fig4" else f" --stages {self.stages}"
-        seeds = f" --seeds {self.seeds}" if self.seeds > 1 else ""
-        return f"{self.command} --profile {self.profile}{stages}{seeds}"
+        seeds = ["--seeds", str(self.seeds)] if self.seeds > 1 else []
+        return " ".join([self.command, "--profile", self.profile, *self._stages, *seeds])
+
+    @property
+    def _stages(self) -> list[str]:
+        """The option ``--stages``, which fig4 does not have."""
+        return [] if self.command == "fig4" else ["--stages", str(self.stages)]
 
     @property
     def _place(self) -> Path:
@@ -203,14 +207,12 @@ class Trainings:
             "device": self.device,
             "workers": self.workers,
         }
-        if self.command != "fig4":
-            options["stages"] = self.stages
         if self.results is not None:
             options["results"] = self.results
         if self.only is not None:
             options["only"] = self.only
         words = [str(word) for name, value in options.items() for word in (f"--{name}", value)]
-        return [self.command, *words, "--train-only"]
+        return [self.command, *words, *self._stages, "--train-only"]
 
     def print_plan(self) -> None:
         """What each experiment will take, by the trainings that are done or else by the stored

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -50,17 +51,16 @@ def read_mat(path: str | os.PathLike[str]) -> Floats:
     ------
     DataError : neither variable, or another shape.
     """
-    return from_matlab(_stored_mat(path))
+    return from_matlab(_stored_mat(path).joints)
 
 
-def _stored_mat(path: str | os.PathLike[str]) -> Floats:
-    """As :func:`read_mat`, in the pixels of the file."""
+def _stored_mat(path: str | os.PathLike[str]) -> _Stored:
     name = os.fspath(path)
     head = foreign.read_bytes(path)[:128]
-    if _is_hdf5(head):
+    if b"MATLAB 7.3" in head or head.startswith(b"\x89HDF"):
         with foreign.open_hdf5(path, _WHAT) as file:
             # version 7.3 stores the axes reversed
-            return _arranged(_numbers_of(_hdf5_variable(file)).transpose())
+            return _Stored(_arranged(_numbers_of(_hdf5_variable(file)).transpose()))
     if head.startswith(b"# Created by Octave"):
         raise DataError(f"{name}: is Octave's text form; save it with save('-v7', ...)")
     found = matfile.variables(path)
@@ -69,11 +69,8 @@ def _stored_mat(path: str | os.PathLike[str]) -> Floats:
         has = ", ".join(found) or "nothing"
         raise DataError(f"{name}: has neither prediction_all nor pred; it has {has}")
     with foreign.reading(path, _WHAT):
-        return _of_matlab(found[known[0]], known[0])
-
-
-def _is_hdf5(head: bytes) -> bool:
-    return b"MATLAB 7.3" in head or head.startswith(b"\x89HDF")
+        joints = _of_matlab(found[known[0]], known[0])
+        return _Stored(joints, parts=_names(found.get("parts")))
 
 
 def _hdf5_variable(file: Any) -> Any:
@@ -188,29 +185,52 @@ def read(path: str | os.PathLike[str], *, base: int = 1) -> Floats:
     ------
     DataError : another kind of file, or no array of that form in it.
     """
-    stored, from_0 = _stored(path)
-    return stored if from_0 or base == 0 else from_matlab(stored)
+    return read_named(path, base=base)[0]
 
 
-def _stored(path: str | os.PathLike[str]) -> tuple[Floats, bool]:
-    """The predictions in the pixels of the file; and whether these surely count from 0."""
+def read_named(path: str | os.PathLike[str], *, base: int = 1) -> tuple[Floats, tuple[str, ...]]:
+    """As :func:`read`; and the names of the joints that a .npz or .mat file has under ``parts``, as
+    ``cpm-predict`` writes them (none where it has no such names)."""
+    stored = _stored(path)
+    joints = stored.joints if stored.from_0 or base == 0 else from_matlab(stored.joints)
+    return joints, stored.parts
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """What a file holds.
+
+    Attributes
+    ----------
+    joints : (N, J, 2) in the pixels of the file.
+    from_0 : do these surely count from 0?
+    parts : names of the joints, where the file has them.
+    """
+
+    joints: Floats
+    from_0: bool = False
+    parts: tuple[str, ...] = ()
+
+
+def _stored(path: str | os.PathLike[str]) -> _Stored:
     name = os.fspath(path)
     ending = os.path.splitext(name)[1].lower()
     if ending == ".mat":
-        return _stored_mat(name), False
+        return _stored_mat(name)
     if ending in (".h5", ".hdf5"):
         with foreign.open_hdf5(path, _WHAT) as file:
-            return _people_first(_numbers_of(_hdf5_variable(file))), False
+            return _Stored(_people_first(_numbers_of(_hdf5_variable(file))))
     if ending == ".npz":
         arrays = foreign.read_npz(path, _WHAT)
         with foreign.reading(path, _WHAT):
             if "joints" not in arrays and len(arrays) > 1:
                 raise Unfit(f"it has no array 'joints'; it has {', '.join(arrays)}")
             chosen = arrays.get("joints", next(iter(arrays.values())))
-            return _people_first(_numbers_of(chosen)), False
+            joints = _people_first(_numbers_of(chosen))
+            return _Stored(joints, parts=_names(arrays.get("parts")))
     if ending == ".npy":
         with foreign.reading(path, _WHAT):
-            return _people_first(_numbers_of(foreign.read_npy(path, _WHAT))), False
+            return _Stored(_people_first(_numbers_of(foreign.read_npy(path, _WHAT))))
     if ending == ".json":
         content = foreign.read_json(path, _WHAT, nan=True)
         with foreign.reading(path, _WHAT):
@@ -219,22 +239,10 @@ def _stored(path: str | os.PathLike[str]) -> tuple[Floats, bool]:
     raise DataError(f"{name}: expected a .mat, .h5, .npz, .npy or .json file of predictions")
 
 
-def names_of_parts(path: str | os.PathLike[str]) -> tuple[str, ...]:
-    """The names of the joints that a .npz or .mat file has under ``parts``, as ``cpm-predict``
-    writes them; none where it has no such names.
-
-    Raises
-    ------
-    DataError : the file cannot be read.
-    """
-    ending = os.path.splitext(os.fspath(path))[1].lower()
-    found: Any = None
-    if ending == ".npz":
-        found = foreign.read_npz(path, _WHAT).get("parts")
-    elif ending == ".mat" and not _is_hdf5(foreign.read_bytes(path)[:128]):
-        found = matfile.variables(path).get("parts")
-    names = np.asarray(() if found is None else found)
-    if names.dtype.kind not in "OU":  # numbers are no names
+def _names(parts: Any) -> tuple[str, ...]:
+    """The names in a file's variable ``parts``; numbers are none."""
+    names = np.asarray(() if parts is None else parts)
+    if names.dtype.kind not in "OU":
         return ()
     return tuple(matfile.text(name) for name in names.reshape(-1))
 
@@ -248,19 +256,18 @@ def _people_first(array: Floats) -> Floats:
     return array[:, :, :2]
 
 
-def _of_json(content: Any) -> tuple[Floats, bool]:
-    """The predictions of JSON; and whether they surely count from 0."""
+def _of_json(content: Any) -> _Stored:
     if isinstance(content, Mapping):
         rows = content.get("people", content.get("annotations"))
         if not isinstance(rows, list):
             raise Unfit("expected a list of people, OpenPose's 'people' or COCO's 'annotations'")
-        return _of_triples(rows), True
+        return _Stored(_of_triples(rows), from_0=True)
     if isinstance(content, list) and content and isinstance(content[0], Mapping):
-        return _of_triples(content), True
+        return _Stored(_of_triples(content), from_0=True)
     if not isinstance(content, list):
         raise Unfit("expected a list of people, each a list of joints")
     array = np.array(content, object) if not content else _nested(content)
-    return _people_first(_numbers_of(array)), False
+    return _Stored(_people_first(_numbers_of(array)))
 
 
 def _nested(people: list[Any]) -> Floats:
