@@ -83,6 +83,8 @@ def json_(
     if own_keypoints and dataset != "coco":
         raise DataError(f"--own-keypoints goes with coco, {dataset} has its own joints")
     check_target(out)
+    if Path(out).exists() and Path(out).samefile(data):
+        raise DataError(f"-o {out}: is the file that is read; choose another name")
     left_out: list[str] = []
     passed_over: list[str] = []
     missing: dict[str, Any] = {"skip_missing": skip_missing, "left_out": left_out}

@@ -100,7 +100,8 @@ Examples:
     default=1,
     show_default=True,
     type=SEED,
-    help="Where random numbers begin: those of the dice and of the order of records.",
+    help="Where random numbers begin: those of the dice and of the order of records. A new "
+    "training with the --weights of an earlier one needs another number, to see other distortions.",
 )
 @click.option(
     "--parts",

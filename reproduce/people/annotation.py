@@ -294,14 +294,21 @@ _WHOLE = ("annolist_index", "people_index")
 _LARGEST = 1 << 24  # records keep these numbers as float32
 
 
-def _array(value: Any, columns: int) -> Floats:
+def _array(value: Any, columns: int, name: str) -> Floats:
     """Rows of numbers; jsonlab's empty array becomes 0 rows."""
     if isinstance(value, dict):
         return np.zeros((0, columns))
     array = np.array(value, np.float64)
     if not np.isfinite(array).all():
         raise ValueError("a place is no finite number")
-    return array.reshape(-1, columns) if array.size else np.zeros((0, columns))
+    if not array.size:
+        return np.zeros((0, columns))
+    if array.shape == (columns,):  # jsonlab unwraps a single row
+        return array[None]
+    if array.ndim != 2 or array.shape[1] != columns:
+        shape = " × ".join(map(str, array.shape))
+        raise ValueError(f"{name} is {shape} numbers, expected rows of {columns}")
+    return array
 
 
 def _others_in(record: dict[str, Any]) -> tuple[Other, ...]:
@@ -318,7 +325,7 @@ def _others_in(record: dict[str, Any]) -> tuple[Other, ...]:
                 raise ValueError(f"{name} holds somebody, but numOtherPeople is missing or 0")
         return ()
     joints, scales = record["joint_others"], record["scale_provided_other"]
-    positions = _array(record["objpos_other"], 2)
+    positions = _array(record["objpos_other"], 2, "objpos_other")
     if count == 1 and not isinstance(scales, list):
         joints, scales = [joints], [scales]
     elif count == 1 and len(joints) != 1:
@@ -329,7 +336,8 @@ def _others_in(record: dict[str, Any]) -> tuple[Other, ...]:
             f"{len(positions)}"
         )
     return tuple(
-        Other(_array(j, 3), p, float(s)) for j, p, s in zip(joints, positions, scales, strict=True)
+        Other(_array(j, 3, "joint_others"), p, float(s))
+        for j, p, s in zip(joints, positions, scales, strict=True)
     )
 
 
@@ -344,7 +352,7 @@ def from_record(record: dict[str, Any]) -> Annotation | None:
     if isinstance(record["img_paths"], dict):
         return None
     scale = float(record["scale_provided"])
-    joints = _array(record["joint_self"], 3)
+    joints = _array(record["joint_self"], 3, "joint_self")
     objpos = np.array(record["objpos"], np.float64).reshape(2)
     numbers = [record[name] for name in ("img_width", "img_height", *_WHOLE)]
     if not all(abs(float(number)) <= _LARGEST for number in numbers):
@@ -354,6 +362,11 @@ def from_record(record: dict[str, Any]) -> Annotation | None:
             raise ValueError(f"{name} is {record[name]}, expected a whole number")
     if not isinstance(record["isValidation"], int | float):  # "0" would be true
         raise ValueError(f"isValidation is {record['isValidation']!r}, expected a number")
+    if not (float(record["img_width"]) >= 1 and float(record["img_height"]) >= 1):
+        raise ValueError(
+            f"img_width and img_height are {record['img_width']} and {record['img_height']}, "
+            "expected the picture's size in pixels"
+        )
     if not np.isfinite(objpos).all():
         raise ValueError("objpos is no finite number")
     if not (math.isfinite(scale) and scale > 0):

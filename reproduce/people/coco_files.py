@@ -10,7 +10,9 @@ middle of the box, scale its larger side / 200. COCO counts pixels from 0, as th
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +150,38 @@ def people_categories(content: dict[str, Any]) -> set[Any] | None:
     return people if rows else None
 
 
+def _check_names(content: dict[str, Any], people: set[Any]) -> None:
+    """Raise where people have other key points than COCO's, or in another order."""
+    for category in content.get("categories") or ():
+        names = [re.sub(r"[ -]", "_", str(n).lower()) for n in category.get("keypoints") or ()]
+        if category.get("id") not in people or not names:
+            continue
+        for place, (name, expected) in enumerate(zip_longest(names, KEYPOINTS, fillvalue="none")):
+            if name != expected:
+                raise foreign.Unfit(
+                    f"its people's key point {place} is {name}, COCO's is {expected}; "
+                    "cpm-export json coco --own-keypoints takes those that the file names"
+                )
+
+
+def images_by_id(images: Iterable[dict[str, Any]]) -> dict[Any, dict[str, Any]]:
+    """Images of a COCO file by their id.
+
+    Raises
+    ------
+    Unfit : two images of different names have one id.
+    """
+    found: dict[Any, dict[str, Any]] = {}
+    for image in images:
+        other = found.setdefault(image["id"], image)
+        if other.get("file_name") != image.get("file_name"):
+            raise foreign.Unfit(
+                f"two images have the id {image['id']!r}: {other.get('file_name')} and "
+                f"{image.get('file_name')}; an annotation's image_id cannot tell which it means"
+            )
+    return found
+
+
 def is_person(entry: dict[str, Any], people: set[Any] | None) -> bool:
     """Is an annotation one person, and neither a crowd nor of another category?"""
     return not entry.get("iscrowd") and (
@@ -257,8 +291,10 @@ def read(
     content = _content(path)
     count = len(_names_in(content, name)) if own else None
     with foreign.reading(path, _WHAT):
-        images = {image["id"]: image for image in content["images"]}
+        images = images_by_id(content["images"])
         chosen = None if own else people_categories(content)
+        if chosen:
+            _check_names(content, chosen)
         entries = [
             entry
             for entry in content["annotations"]

@@ -20,7 +20,7 @@ import numpy as np
 from caffe_compat import foreign
 from caffe_compat.errors import CaffeCompatError, DataError
 from caffe_compat.foreign import Unfit
-from reproduce.people.coco_files import box_around, is_person, people_categories
+from reproduce.people.coco_files import box_around, images_by_id, is_person, people_categories
 
 Box = tuple[float, float, float, float]
 
@@ -178,10 +178,13 @@ def _json_rows(text: str) -> Iterator[_Row]:
 def _names_by_id(images: Iterable[Any]) -> dict[Any, str]:
     """File names of COCO's images by their id; "" for one that has none, which costs its
     annotations alone."""
-    return {
-        image["id"]: str(image.get("file_name") or "")
+    fit = (
+        image
         for image in images
         if isinstance(image, dict) and isinstance(image.get("id"), int | float | str)
+    )
+    return {
+        number: str(image.get("file_name") or "") for number, image in images_by_id(fit).items()
     }
 
 

@@ -49,14 +49,30 @@ def _encode_one(job: Job) -> Encoded:
     try:
         # what the reader refuses would stop a training on it
         layout.check_person(annotation, annotation.image)
+        image = read_image(path)
+        _check_size(annotation, image.shape[1], image.shape[0], path)
         if jpeg:
-            height, width = layout.pad_narrow(read_image(path)).shape[:2]
+            height, width = layout.pad_narrow(image).shape[:2]
             stored = Path(path).read_bytes()
             value = layout.encode_stored(annotation, stored, (height, width), number, total)
             return number, value, ""
-        return number, layout.encode(annotation, read_image(path), number, total), ""
+        return number, layout.encode(annotation, image, number, total), ""
     except (DataError, OSError) as error:
         return number, b"", str(error)
+
+
+def _check_size(annotation: Annotation, width: int, height: int, path: str) -> None:
+    """Raise where the joints were annotated on a picture of another size: they would be elsewhere
+    in this one."""
+    if annotation.size == (width, height):
+        return
+    hint = "annotate it as it is stored, or resize it"
+    if annotation.size == (height, width):
+        hint = "is it turned by its EXIF orientation? Store it turned"
+    raise DataError(
+        f"{path}: is {width} × {height} pixels, but was annotated as {annotation.size[0]} × "
+        f"{annotation.size[1]}: {hint}"
+    )
 
 
 def encode_all(jobs: Sequence[Job], workers: int) -> Iterator[Encoded]:

@@ -11,6 +11,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -170,10 +171,12 @@ class Plan:
     ----------
     people : as they were given, less those left out.
     order : which of them comes when.
+    seed : of the permutation; None: any will do.
     """
 
     people: tuple[Annotation, ...]
     order: tuple[int, ...]
+    seed: int | None = None
 
     @property
     def annotations(self) -> tuple[Annotation, ...]:
@@ -223,7 +226,7 @@ def plan(
     chosen = [i for i, a in enumerate(annotations) if not (validation and a.validation)]
     place = {i: k for k, i in enumerate(chosen)}
     order = tuple(place[i] for i in given if i in place)
-    return Plan(tuple(annotations[i] for i in chosen), order)
+    return Plan(tuple(annotations[i] for i in chosen), order, seed)
 
 
 def export_lmdb(
@@ -241,7 +244,8 @@ def export_lmdb(
 
     The database grows in ``OUT.partial`` and gets its name when it is complete: nothing that is
     called ``OUT`` is ever half-written. Where a bad image stops it, the records before it stay
-    there for the next run.
+    there for the next run. One that was begun with other people, images, options or another seed is
+    kept, and refused.
 
     Parameters
     ----------
@@ -284,8 +288,13 @@ def _export(
             f"{target}: nobody to write: the annotations hold nobody (--validation leaves out the "
             "validation split)"
         )
-    about = {"people": made.digest, "jpeg": jpeg, "skip_bad": skip_bad}
-    made, done, skipped = _begin(partial, made, about)
+    about = {
+        "people": made.digest,
+        "images": os.path.realpath(root),
+        "outside": outside,
+        "jpeg": jpeg,
+    }
+    made, done, skipped = _begin(partial, made, about, skip_bad)
     try:
         paths = [image_path(root, a, outside=outside) for a in made.annotations]
         need = _check_space(made, paths, target, jpeg, done)
@@ -411,23 +420,25 @@ def _note(path: Path, content: dict[str, Any]) -> None:
     write_json(path, content, indent=None)
 
 
-def _begin(partial: Path, made: Plan, about: dict[str, Any]) -> tuple[Plan, int, list[str]]:
+def _begin(
+    partial: Path, made: Plan, about: dict[str, Any], skip_bad: bool
+) -> tuple[Plan, int, list[str]]:
     """Open the folder of an export.
 
     Returns
     -------
-    The plan, how many records are done, and what was skipped. An interrupted export of the same
-    people goes on in the order that it began with, whatever the dice say now.
+    The plan, how many records are done, and what was skipped. Without a seed an interrupted export
+    of the same people goes on in the order that it began with.
 
     Raises
     ------
-    DataError : the folder is there and no export wrote it.
+    DataError : the folder is there and no export wrote it, or another one than this.
     """
-    begun = _resume(partial, made, about)
+    begun = _resume(partial, made, about, skip_bad)
     if begun is not None:
         return begun
     _clear(partial)
-    _note(partial / _PLAN, {**about, "order": made.order})
+    _note(partial / _PLAN, {**about, "seed": made.seed, "order": made.order})
     return made, 0, []
 
 
@@ -454,8 +465,15 @@ def _clear(partial: Path) -> None:
         (partial / name).unlink()
 
 
-def _resume(partial: Path, made: Plan, about: dict[str, Any]) -> tuple[Plan, int, list[str]] | None:
-    """What an interrupted export of the same people left; None where there is none."""
+def _resume(
+    partial: Path, made: Plan, about: dict[str, Any], skip_bad: bool
+) -> tuple[Plan, int, list[str]] | None:
+    """What an interrupted export left; None where there is none, or nothing that can be read.
+
+    Raises
+    ------
+    DataError : it was begun with other people, images, options or another seed.
+    """
     if not (partial / _PLAN).is_file() or partial.is_symlink():
         return None
     try:
@@ -463,11 +481,17 @@ def _resume(partial: Path, made: Plan, about: dict[str, Any]) -> tuple[Plan, int
         note = read_json(partial / _NOTE)
         lmdbcheck.check(partial / "data.mdb")
         same = all(stored[key] == value for key, value in about.items())
+        same &= made.seed in (None, stored["seed"])
         order = tuple(stored["order"])
         done, skipped = note["done"], [str(text) for text in note["skipped"]]
     except (CaffeCompatError, OSError, ValueError, KeyError, TypeError):
         return None
-    if not same or sorted(order) != list(range(len(made.people))):
+    if not same or (skipped and not skip_bad):
+        raise DataError(
+            f"{partial}: an export was begun there with other people, images, options or another "
+            "seed; go on with the same command, or remove that folder to begin anew"
+        )
+    if sorted(order) != list(range(len(made.people))):
         return None
     if type(done) is not int or not 0 <= done <= made.total:
         return None
@@ -528,12 +552,13 @@ def write_values(
         try:
             _clear(partial)
             _note(partial / _PLAN, {"from": "values"})
-            with (
-                lmdb.open(str(partial), map_size=1 << 40) as env,
-                env.begin(write=True) as transaction,
-            ):
-                for key, value in values:
-                    _append(transaction, key, value)
+            with lmdb.open(str(partial), map_size=1 << 40, sync=False, metasync=False) as env:
+                left = iter(values)
+                while some := tuple(islice(left, _TRANSACTION)):
+                    with env.begin(write=True) as transaction:
+                        for key, value in some:
+                            _append(transaction, key, value)
+                env.sync(True)
         except (lmdb.Error, OSError) as error:
             raise DataError(f"{partial}: cannot be written: {error}") from None
         _finish(partial, target)

@@ -20,6 +20,7 @@ from reproduce.cli import export
 from reproduce.people import annotation, coco_files, flic_files, lsp_files, matfile, mpii_files
 from reproduce.people.imagesize import image_size
 from reproduce.people.skeletons import LSP_JOINTS, MPII_JOINTS, PARTS_9
+from reproduce.predict import boxes
 from tests.paths import DATA, GOLDEN, needs_data
 from tests.people import annotation as synthetic
 
@@ -190,6 +191,53 @@ def test_categories_with_cocos_points_are_people() -> None:
         {"id": 2, "name": "dog", "keypoints": ["nose", "tail"]},
     ]
     assert coco_files.people_categories({"categories": rows}) == {1}
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (list(coco_files.KEYPOINTS), ""),
+        ([name.replace("_", " ").title() for name in coco_files.KEYPOINTS], ""),
+        (["root", *coco_files.KEYPOINTS[1:]], "key point 0 is root, COCO's is nose"),
+        ([*coco_files.KEYPOINTS[:15], "right_ankle", "left_ankle"], "key point 15 is right_ankle"),
+        (list(coco_files.KEYPOINTS[:16]), "key point 16 is none"),
+        ([], ""),
+    ],
+)
+def test_coco_points_are_cocos(names: list[str], said: str, tmp_path: Path) -> None:
+    """Seventeen points of another skeleton, or in another order, are other joints."""
+    category = {"id": 1, "name": "person", "keypoints": names}
+    (tmp_path / "c.json").write_text(json.dumps({**_coco(), "categories": [category]}))
+    if not said:
+        assert len(coco_files.read(tmp_path / "c.json")) == 2
+        return
+    with pytest.raises(DataError, match=rf"c\.json.*{said}.*--own-keypoints"):
+        coco_files.read(tmp_path / "c.json")
+
+
+def test_coco_images_of_one_id(tmp_path: Path) -> None:
+    """Two files that were joined, each of which counts from 1; the same image twice is one."""
+    content = _coco()
+    content["images"] *= 2
+    (tmp_path / "c.json").write_text(json.dumps(content))
+    assert len(coco_files.read(tmp_path / "c.json")) == 2
+    content["images"][1] = {"id": 7, "file_name": "b.jpg"}
+    (tmp_path / "c.json").write_text(json.dumps(content))
+    for read in (coco_files.read, boxes.read_boxes):
+        with pytest.raises(DataError, match=r"two images have the id 7: a\.jpg and b\.jpg"):
+            read(tmp_path / "c.json")
+
+
+def test_annotations_are_not_overwritten_by_what_is_made_of_them(tmp_path: Path) -> None:
+    path = tmp_path / "c.json"
+    path.write_text(json.dumps(_coco()))
+    (tmp_path / "d.json").symlink_to(path)
+    for out in ("c.json", "d.json"):
+        command = ["json", "coco", "--data", str(path), "-o", str(tmp_path / out)]
+        result = CliRunner().invoke(export.main, command)
+        assert result.exit_code == 2
+        assert f"{out}: is the file that is read" in result.stderr
+    assert json.loads(path.read_text()) == _coco()
 
 
 def test_coco_in(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import multiprocessing
 import os
 import random
@@ -507,6 +508,75 @@ def test_what_no_reader_takes_is_not_written(jpeg: bool, tmp_path: Path) -> None
         assert [opened.record(i).total for i in range(len(opened))] == [3, 3]
         opened.close()
         shutil.rmtree(tmp_path / "out")
+
+
+@pytest.mark.parametrize("jpeg", [False, True])
+def test_a_picture_of_another_size_than_annotated(jpeg: bool, tmp_path: Path) -> None:
+    """Joints that were marked on the turned or resized picture would be elsewhere in this one."""
+    people = dataset(tmp_path, 3)
+    width, height = people[1].size
+    for size, hint in (((height, width), "EXIF"), ((2 * width, 2 * height), "resize it")):
+        plan = store.plan([people[0], replace(people[1], size=size), people[2]], seed=1)
+        with pytest.raises(DataError, match=rf"im0001\.jpg: is {width} × {height} .*{hint}"):
+            store.export_lmdb(plan, tmp_path, tmp_path / "out", jpeg=jpeg)
+        skipped = store.export_lmdb(plan, tmp_path, tmp_path / "out", jpeg=jpeg, skip_bad=True)
+        assert len(skipped) == 1
+        shutil.rmtree(tmp_path / "out")
+
+
+def test_an_export_goes_on_with_what_it_was_begun_with(tmp_path: Path) -> None:
+    """Records of another order or of other images are not mixed; more may be left out than
+    before."""
+    people = dataset(tmp_path / "one", 6)
+    shutil.copytree(tmp_path / "one", tmp_path / "two")
+    plan = store.plan(people, seed=2)
+    (tmp_path / "one" / "MPI" / "images" / plan.annotations[4].image).unlink()
+    out, partial = tmp_path / "out", tmp_path / "out.partial"
+    with pytest.raises(DataError, match="the 4 records before it stay"):
+        store.export_lmdb(plan, tmp_path / "one", out)
+    for other, root, jpeg in (
+        (store.plan(people, seed=3), "one", False),
+        (store.plan(people[:5], seed=2), "one", False),
+        (plan, "two", False),
+        (plan, "one", True),
+    ):
+        with pytest.raises(DataError, match=r"out\.partial: an export was begun .*remove"):
+            store.export_lmdb(other, tmp_path / root, out, jpeg=jpeg)
+        assert (partial / "data.mdb").exists()
+    begun: list[int] = []
+    skipped = store.export_lmdb(
+        plan, tmp_path / "one", out, skip_bad=True, progress=lambda done, _: begun.append(done)
+    )
+    assert begun == [5, 6]
+    assert len(skipped) == 1
+    assert len(store.LMDBStore(out)) == 5
+
+
+def test_values_of_more_than_one_transaction(tmp_path: Path) -> None:
+    values = [(b"%07d" % i, bytes([i])) for i in range(70)]
+    store.write_values(iter(values), tmp_path / "out")
+    assert _values(tmp_path / "out") == values
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("joint_self", np.ones((3, 16)).tolist(), "joint_self is 3 × 16 numbers, expected rows"),
+        ("joint_self", np.ones((9, 2)).tolist(), "joint_self is 9 × 2 numbers, expected rows"),
+        ("joint_self", np.ones(48).tolist(), "joint_self is 48 numbers, expected rows of 3"),
+        ("img_width", 0, "img_width and img_height are 0 and"),
+        ("img_height", -5, "and -5, expected the picture's size"),
+    ],
+)
+def test_joints_of_another_shape(field: str, value: object, said: str, tmp_path: Path) -> None:
+    """LSP's own files hold 3 × J numbers; rows of another length are other joints."""
+    annotation.write_json(tmp_path / "a.json", dataset(tmp_path, 1))
+    content = json.loads((tmp_path / "a.json").read_text())
+    records = content["root"] if isinstance(content["root"], list) else [content["root"]]
+    records[0][field] = value
+    (tmp_path / "b.json").write_text(json.dumps({"root": records}))
+    with pytest.raises(DataError, match=f"record 0.*{said}"):
+        annotation.read_json(tmp_path / "b.json")
 
 
 def test_records_of_nobody_are_not_written(tmp_path: Path) -> None:
