@@ -248,6 +248,7 @@ def main(
     predict_checks.check_inputs(images, [*videos, *cameras], page, limit)
     if cameras and boxes is not None:
         raise CaffeCompatError("a camera has no boxes file; give --box or --detect")
+    predict_checks.check_overwriting([*images, *videos, *cameras], Path(out))
     where, lost = _where(boxes, box, [*images, *videos])
     test = open_for_testing(dataset, str(data)) if dataset else None
     if test is not None:
@@ -549,18 +550,25 @@ def _predict(
 def _say_names(
     sources: Sequence[Path | int | str], names: Sequence[str | None], say: Callable[[str], None]
 ) -> None:
-    """Say where names of results are longer than usual, so that no two inputs share one."""
-    longer = [
+    """Say where results have other names than their inputs: longer ones, so that no two inputs
+    share one, or shorter ones that a file system takes."""
+    other = [
         (source, name)
         for source, name in zip(sources, names, strict=True)
         if isinstance(source, Path) and name not in (None, source.stem)
     ]
-    if longer:
-        source, name = longer[0]
-        say(
-            f"{len(longer)} inputs share their names with others; their results have longer names: "
-            f"those of {printable(str(source))} begin with {printable(str(name))}_"
-        )
+    longer = [pair for pair in other if len(str(pair[1])) > len(pair[0].stem)]
+    shorter = [pair for pair in other if pair not in longer]
+    for pairs, why in (
+        (longer, "inputs share their names with others; their results have longer names"),
+        (shorter, "inputs have long names; their results have shorter ones"),
+    ):
+        if pairs:
+            source, name = pairs[0]
+            say(
+                f"{len(pairs)} {why}: those of {printable(str(source))} begin with "
+                f"{printable(str(name))}_"
+            )
 
 
 def _tell_bad(folder: Path, bad: list[str], rank: int) -> None:

@@ -142,6 +142,32 @@ def check_inputs(
         )
 
 
+def check_overwriting(sources: Sequence[Any], out: Path) -> None:
+    """See that no picture that is to be predicted has the name of another's result.
+
+    Parameters
+    ----------
+    sources : files, cameras and streams.
+    out : folder of the results.
+
+    Raises
+    ------
+    CaffeCompatError : names the two.
+    """
+    from reproduce.predict.origin import PICTURE
+    from reproduce.predict.result_names import result_names
+
+    named = dict(zip(result_names(sources), sources, strict=True))
+    for source in sources:
+        result = PICTURE.fullmatch(source.name) if isinstance(source, Path) else None
+        inside = result and os.path.realpath(source.parent) == os.path.realpath(out)
+        if result and inside and result[1] in named:
+            raise CaffeCompatError(
+                f"{source}: is an input, and a result of {named[result[1]]} would have its name; "
+                "choose another folder with --out"
+            )
+
+
 def _check_there(sources: Sequence[Any]) -> None:
     """Raise where inputs are named and none of them exists: a run that can do nothing would only
     remove what an earlier one put together."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import os
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import click
 
@@ -85,6 +87,7 @@ def inputs(inputs: tuple[str, ...]) -> tuple[list[Path], list[Path], list[int | 
     ------
     CaffeCompatError : a folder without pictures, or the address of a picture.
     """
+    from reproduce.predict.origin import is_made
     from reproduce.predict.photographs import IMAGES
     from reproduce.predict.videos import VIDEOS
 
@@ -94,27 +97,29 @@ def inputs(inputs: tuple[str, ...]) -> tuple[list[Path], list[Path], list[int | 
     made = 0
     for name in inputs:
         path = Path(name)
-        if name.startswith("camera:") and name[7:].isdigit():
+        if name.startswith("camera:") and name[7:].isascii() and name[7:].isdigit():
             cameras.append(int(name[7:]))
         elif name.lower().startswith(_STREAMS):
             if name.lower().endswith(IMAGES):
                 raise CaffeCompatError(f"{name}: is a picture on a server; download it first")
+            _check_address(name)
             cameras.append(name)
         elif path.is_dir():
             inside = list(path.iterdir())
             there = [p for p in inside if p.suffix.lower() in (*IMAGES, *VIDEOS)]
-            found = [p for p in there if not _is_result(p)]
+            found = [p for p in there if not is_made(p)]
             made += len(there) - len(found)
             if not found:
                 ours = " but what cpm-predict has made" if there else ""
                 raise CaffeCompatError(f"{name}: no image or video files in there{ours}")
             _say_others(name, set(inside) - set(there))
+            _say_folders(name, inside, (*IMAGES, *VIDEOS))
             images += sorted(p for p in found if p.suffix.lower() in IMAGES)
             videos += sorted(p for p in found if p.suffix.lower() in VIDEOS)
         else:
             pattern = not path.exists() and any(c in name for c in "*?[")
             matching = sorted(Path(p) for p in glob.glob(name, recursive=True)) if pattern else []
-            many = [p for p in matching if not _is_result(p)]
+            many = [p for p in matching if not is_made(p)]
             made += len(matching) - len(many)
             if matching and not many:
                 raise CaffeCompatError(f"{name}: nothing but what cpm-predict has made")
@@ -124,6 +129,16 @@ def inputs(inputs: tuple[str, ...]) -> tuple[list[Path], list[Path], list[int | 
         note = f"note: pictures and videos that cpm-predict has made are left out ({made})"
         click.echo(f"{note}; name one to take it all the same", err=True)
     return _once(images), _once(videos), list(dict.fromkeys(cameras))
+
+
+def _check_address(address: str) -> None:
+    """Raise where a stream's address is none; it is not shown, because a password may be in it."""
+    try:
+        urlsplit(address)
+    except ValueError as error:
+        raise CaffeCompatError(
+            f"the address of a stream ({address.partition('://')[0]}://...) cannot be read: {error}"
+        ) from None
 
 
 def _say_others(folder: str, others: Iterable[Path]) -> None:
@@ -140,19 +155,30 @@ def _say_others(folder: str, others: Iterable[Path]) -> None:
         )
 
 
+def _say_folders(folder: str, inside: Iterable[Path], endings: tuple[str, ...]) -> None:
+    """Say how many folders with pictures in them are not looked into."""
+    from reproduce.predict.origin import is_made
+
+    def holds_pictures(place: Path) -> bool:
+        with contextlib.suppress(OSError):  # who may not look into it
+            return any(p.suffix.lower() in endings and not is_made(p) for p in place.iterdir())
+        return False
+
+    folders = [path for path in inside if path.is_dir() and not path.name.startswith(".")]
+    holding = [path for path in folders if holds_pictures(path)]
+    if holding:
+        say_line(
+            f"note: {folder}: folders inside it are not looked into ({len(holding)} with pictures, "
+            f"{min(holding).name} for one); name them, too",
+            err=True,
+        )
+
+
 # files of an earlier run that are no pictures
 _OWN = re.compile(
     r".+_keypoints\.json|predictions(_coco(_results)?\.json|\.npz|\.mat)"
     r"|not_done(_[0-9]+)?\.txt|page\.html"
 )
-_RESULT = re.compile(r"(.+)_(skeleton|people|belief(_[0-9]+)?)\.(png|mp4)")
-
-
-def _is_result(path: Path) -> bool:
-    """Whether an earlier run made a picture or a video: the result that it belongs to lies beside
-    it."""
-    found = _RESULT.fullmatch(path.name)
-    return found is not None and path.with_name(f"{found[1]}_keypoints.json").exists()
 
 
 def _once(paths: Sequence[Path]) -> list[Path]:

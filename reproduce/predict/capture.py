@@ -20,6 +20,7 @@ from caffe_compat.foreign import check_file, reading
 from reproduce.records.images import kind_in_words
 
 Image = npt.NDArray[np.uint8]
+_MOST_TICKS = 65_535
 
 
 def name_of(source: int | str) -> str:
@@ -99,6 +100,14 @@ def _is_whole(path: Path) -> bool:
     return at == size and b"moov" in names
 
 
+def writable_rate(rate: float) -> float:
+    """The nearest rate that an MPEG-4 file can have: a fraction of whole numbers up to 65,535."""
+    for digits in (3, 2, 1):
+        if round(rate * 10**digits) <= _MOST_TICKS:
+            return round(rate, digits)
+    return float(min(round(rate), _MOST_TICKS))
+
+
 class VideoFile:
     """A video file that appears under its name when it is complete.
 
@@ -121,7 +130,7 @@ class VideoFile:
         self._part = path.with_name(f".{path.stem[:40]}.{secrets.token_hex(4)}.mp4")
         code = cv2.VideoWriter.fourcc(*"mp4v")
         with reading(path, "target for a video"):
-            self._writer = cv2.VideoWriter(str(self._part), code, rate, size)
+            self._writer = cv2.VideoWriter(str(self._part), code, writable_rate(rate), size)
         if not self._writer.isOpened():
             raise DataError(f"{path}: this OpenCV ({cv2.__version__}) cannot write MPEG-4 videos")
 

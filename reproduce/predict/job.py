@@ -59,8 +59,8 @@ class Job:
 
     @property
     def nobody(self) -> bool:
-        """Was nobody found? (The whole image is then taken.)"""
-        return (self.detect or self.sought) and self.people == (None,)
+        """Was nobody found? (The whole image is then taken.) Not where looking failed."""
+        return self.error is None and (self.detect or self.sought) and self.people == (None,)
 
     @property
     def pixels(self) -> Image:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
-import json
 from collections import deque
 from collections.abc import Callable, Container, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,10 +14,12 @@ import numpy.typing as npt
 
 from caffe_compat.errors import CaffeCompatError, DataError
 from caffe_compat.files import TargetError, write_json
+from caffe_compat.foreign import read_json
 from reproduce.drawing.pictures import draw_people, draw_skeleton, montage, save_png
 from reproduce.drawing.viewer import ViewedPerson, ViewedPicture, picture_data, write_page
 from reproduce.predict.boxes import Box
 from reproduce.predict.job import Job, first_line, prepare
+from reproduce.predict.origin import pictures_of
 from reproduce.predict.predictor import Prediction
 from reproduce.predict.result_files import gathered_files, read_result, write_all
 from reproduce.predict.runs import Done, Run, people_rows, visible
@@ -205,22 +205,27 @@ def _write_image(
     image, prefix = job.pixels, target.prefix
     skeletal = run.predictor.skeleton
     drawn = image
-    _remove_older(run, target, len(found), page)
-    for i, person in enumerate(found):
+    many = len(found) > 1
+    maps = [
+        Path(f"{prefix}_belief_{i + 1}.png" if many else f"{prefix}_belief.png")
+        for i in range(len(found))
+    ]
+    skeleton = Path(f"{prefix}_skeleton.png")
+    sought = [Path(f"{prefix}_people.png")] if run.find is not None else []
+    pictures = [path.name for path in (skeleton, *maps, *sought)]
+    _remove_older(run, target, pictures, page)
+    for person, path in zip(found, maps, strict=True):
         assert person.small is not None
         drawn = draw_skeleton(drawn, visible(person, run.min_score), skeletal)
-        which = f"_{i + 1}" if len(found) > 1 else ""
-        save_png(
-            montage(image, list(person.small), names, tile=TILE),
-            Path(f"{prefix}_belief{which}.png"),
-        )
-    save_png(drawn, Path(f"{prefix}_skeleton.png"))
+        save_png(montage(image, list(person.small), names, tile=TILE), path)
+    save_png(drawn, skeleton)
     height, width = job.size
     content = {
         "version": 1.0,
         "image": str(target.path),
         "size": [width, height],
         "people": people_rows(job, found, run.min_score),
+        "pictures": pictures,
         "made_by": made,
     }
     if job.left_out:
@@ -229,22 +234,18 @@ def _write_image(
     write_json(target.result, content)
 
 
-def _remove_older(run: Run, target: Target, people: int, page: bool) -> None:
+def _remove_older(run: Run, target: Target, pictures: Container[str], page: bool) -> None:
     """Remove what an earlier run made of an image and this one does not overwrite: it would stand
-    beside results of another model or of other boxes."""
-    if not target.result.exists():  # then no file of such a name is known to be ours
-        return
-    prefix = target.prefix
-    older = [Path(f"{prefix}_belief.png")] if people != 1 else []
-    if run.find is None:
-        older.append(Path(f"{prefix}_people.png"))
-    if not page and target.page_part.exists():
+    beside results of another model or of other boxes.
+
+    Parameters
+    ----------
+    pictures : names of those that this run makes.
+    """
+    made = pictures_of(target.result)
+    older = [target.result.with_name(name) for name in made if name not in pictures]
+    if made and not page and target.page_part.exists():
         older += [target.page_part, run.out / "page.html"]  # the page shows what is no more
-    for number in itertools.count(people + 1 if people > 1 else 1):
-        numbered = Path(f"{prefix}_belief_{number}.png")
-        if not numbered.exists():
-            break
-        older.append(numbered)
     for path in older:
         path.unlink(missing_ok=True)
 
@@ -269,7 +270,8 @@ def _write_page(run: Run, targets: Sequence[Target]) -> None:
         path.unlink(missing_ok=True)  # of an earlier run
         return
     shown = parts[:PAGE_PICTURES]
-    pictures = [json.loads(part.read_text(encoding="utf-8")) for part in shown]
+    advice = "remove it; --resume then makes it again"
+    pictures = [read_json(part, "part of a page", advice=advice) for part in shown]
     about = (
         f"{len(shown)} of {len(parts)} pictures"
         if len(parts) > len(shown)

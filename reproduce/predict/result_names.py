@@ -12,6 +12,7 @@ from pathlib import Path
 from reproduce.predict.capture import name_of
 
 _LONGEST = 100  # characters of a stream's address in a file name
+_MOST_BYTES = 200  # of a name: file systems take 255, and endings such as _belief_12.png follow
 
 
 def candidates_of(source: Path | int | str) -> list[str]:
@@ -25,6 +26,7 @@ def candidates_of(source: Path | int | str) -> list[str]:
     -------
     Of a file its name without the ending, its whole name, and the whole name with one more folder
     before it each time; of a camera ``camera0``; of a stream its address without its password.
+    Names that are too long for a file system end with a number made of the whole of them.
     """
     if isinstance(source, int):
         return [f"camera{source}"]
@@ -34,7 +36,17 @@ def candidates_of(source: Path | int | str) -> list[str]:
         return [plain, f"{plain}_{hashlib.sha256(source.encode()).hexdigest()[:8]}"]
     folders = Path(os.path.abspath(source)).parts[1:]
     whole = ["_".join(folders[-count:]) for count in range(1, len(folders) + 1)]
-    return list(dict.fromkeys([source.stem, *whole]))
+    return list(dict.fromkeys(map(_fitting, [source.stem, *whole])))
+
+
+def _fitting(name: str) -> str:
+    """A name that leaves room for endings."""
+    encoded = os.fsencode(name)
+    if len(encoded) <= _MOST_BYTES:
+        return name
+    # what is left of a letter that is cut in two goes
+    begin = encoded[: _MOST_BYTES - 9].decode(errors="ignore")
+    return f"{begin}_{hashlib.sha256(encoded).hexdigest()[:8]}"
 
 
 def result_names(sources: Sequence[Path | int | str]) -> list[str | None]:

@@ -3,7 +3,8 @@ video."""
 
 from __future__ import annotations
 
-import contextlib
+import itertools
+import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -30,6 +31,9 @@ from reproduce.runtime.prefetch import prefetch
 Image = npt.NDArray[np.uint8]
 VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv")
 _USUAL_RATE = 25.0  # frames a second, of a video that does not say
+_SLOWEST = 0.001  # frames a second; less is no rate
+# videos that hold an index of their frames; others tell how long they are, sound included
+_COUNTED = (".mp4", ".mov", ".m4v", ".avi")
 _SLOW_RATE = 10.0  # frames a second, of a camera that stopped before its pace was known
 _PACE_FRAMES = 10  # frames after which a camera's pace is known
 
@@ -61,10 +65,12 @@ def video(run: Run, task: Task) -> Done:
             run.say(f"{path}: {len(journal.aside)} frames of an earlier run are made again ({why})")
         if run.resume:
             _take_frames(journal, task.target.result)
-        rate = float(capture.get(cv2.CAP_PROP_FPS)) or _USUAL_RATE
+        rate = float(capture.get(cv2.CAP_PROP_FPS))
+        if not _SLOWEST <= rate < math.inf:
+            rate = _USUAL_RATE
         promised = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
         total = min(promised, run.limit) if run.limit else promised
-        start = len(journal.done)
+        start = _unbroken(journal)
         if start and task.boxes:
             left_out.update(dict.fromkeys(_left_out(run, path, task.boxes)))
         for _ in range(start):
@@ -83,20 +89,35 @@ def video(run: Run, task: Task) -> Done:
         read = len(journal.done) if run.limit is None else min(run.limit, len(journal.done))
     if not read:
         return Done(bad=[f"{path}: no frame of it can be decoded"])
-    if read < total:
-        done.bad.append(
-            f"{path}: {read} of {total} frames can be decoded, the rest is damaged or missing"
+    if read < total and path.suffix.lower() in _COUNTED:
+        why = f"{read} of {total} frames can be decoded, the rest is damaged or missing"
+        left_out[why] = None
+    elif read < total:
+        run.say(
+            f"{path}: {read} frames can be decoded, and its length is that of {total}: it was cut "
+            "short, or its sound is longer than its pictures"
         )
     done.bad += [f"{path}: {reason}" for reason in left_out]
     frames = [{"frame": i, "people": journal.done[i]} for i in range(read)]
-    _draw_video(run, path, Path(f"{prefix}_skeleton.mp4"), rate, frames)
+    drawn = Path(f"{prefix}_skeleton.mp4")
+    _draw_video(run, path, drawn, rate, frames)
     content = {"version": 1.0, "video": str(path), "rate": rate, "frames": frames}
+    content["pictures"] = [drawn.name]
     if left_out:
         content["left_out"] = list(left_out)
     write_json(task.target.result, {**content, "made_by": {**made, "limit": run.limit}})
     Journal.remove(prefix)
     run.say(f"{path}: {read} frames, {sum(len(f['people']) for f in frames)} people")
     return done
+
+
+def _unbroken(journal: Journal) -> int:
+    """How many frames of an earlier run there are from the first on; what comes behind a gap is
+    forgotten."""
+    count = next(number for number in itertools.count() if number not in journal.done)
+    for number in [number for number in journal.done if number > count]:
+        del journal.done[number]
+    return count
 
 
 def _take_frames(journal: Journal, result: Path) -> None:
@@ -154,69 +175,117 @@ def _frame_people(run: Run, job: Job) -> list[dict[str, Any]]:
     return people_rows(job, run.predictor.predict_job(job), run.min_score)
 
 
+class _Recording:
+    """A camera's frames as a video, whose rate is the pace at which they came.
+
+    Parameters
+    ----------
+    path : the MPEG-4 file; there is none before the pace is known or the recording ends.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._waiting: list[Image] = []  # until the pace is known
+        self._file: VideoFile | None = None
+        self._start = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """Since it began."""
+        return time.monotonic() - self._start
+
+    def add(self, frame: Image) -> None:
+        """Append a frame."""
+        self._waiting.append(frame)
+        if self._file is None and len(self._waiting) >= _PACE_FRAMES:
+            self._open(len(self._waiting) / self.seconds)
+        if self._file is not None:
+            self._write(self._file)
+
+    def _open(self, rate: float) -> VideoFile:
+        frame = self._waiting[0]
+        self._file = VideoFile(self._path, rate, (frame.shape[1], frame.shape[0]))
+        return self._file
+
+    def _write(self, file: VideoFile) -> None:
+        for frame in self._waiting:
+            file.add(frame)
+        self._waiting.clear()
+
+    def close(self) -> None:
+        """Complete the file, of one frame at least.
+
+        Raises
+        ------
+        DataError : it is not whole.
+        """
+        if self._file is None and not self._waiting:
+            return
+        file = self._file or self._open(_SLOW_RATE)
+        try:
+            self._write(file)
+            file.close()
+        finally:
+            file.discard()
+
+
 def camera(run: Run, source: int | str, prefix: Path, box: Box | None) -> Done:
     """Predict a camera's frames until Ctrl-C or the limit; write them with skeletons as a video,
-    and all as JSON.
+    and all as JSON. Whatever ends it, the frames until then are written: nobody can make them
+    again.
 
     Parameters
     ----------
     source : a camera's number, or the address of a stream.
-    prefix : what the results' names begin with. With ``--resume`` a recording that is there stays:
-        nobody can make it again.
+    prefix : what the results' names begin with. With ``--resume`` a recording that is there stays.
 
     Raises
     ------
-    DataError : the camera gives no picture.
+    DataError : the camera gives no picture; a recording is there.
     """
     called = name_of(source)
-    result = Path(f"{prefix}_keypoints.json")
-    if run.resume and result.exists():
+    result, file = Path(f"{prefix}_keypoints.json"), Path(f"{prefix}_skeleton.mp4")
+    if result.exists():
+        if not run.resume:
+            raise DataError(
+                f"{called}: {result} is there, of a recording that nobody can make again; move it, "
+                "choose another folder with --out, or keep it with --resume"
+            )
         run.say(f"{called}: {result} is there and is kept")
         return Done()
     done = Done()
-    file = Path(f"{prefix}_skeleton.mp4")
-    skeletal = run.predictor.skeleton
     own = None if box is None else (box,)
     frames: list[dict[str, Any]] = []
     left_out: dict[str, None] = {}  # each reason once
-    waiting: list[Image] = []  # drawn frames until the pace is known, which is the video's rate
-    drawn: VideoFile | None = None
+    recording = _Recording(file)
     try:
-        with (
-            open_capture(source) as capture,
-            run.bar(run.limit, "frames") as bar,
-            contextlib.suppress(KeyboardInterrupt),
-        ):
-            start = time.monotonic()
+        with open_capture(source) as capture, run.bar(run.limit, "frames") as bar:
             for i, frame in enumerate(frames_of(capture, run.limit)):
                 job = prepare(run.job(f"{called}, frame {i}", frame, own)[0])
                 people = _frame_people(run, job)
                 left_out.update(dict.fromkeys(job.left_out))
-                seconds = round(time.monotonic() - start, 3)
-                frames.append({"frame": i, "time": seconds, "people": people})
+                frames.append({"frame": i, "time": round(recording.seconds, 3), "people": people})
                 done.add(person["score"] for person in people)
-                waiting.append(_draw(frame, people, skeletal))
+                recording.add(_draw(frame, people, run.predictor.skeleton))
                 bar.update()
-                if drawn is None and len(waiting) >= _PACE_FRAMES:
-                    rate = len(waiting) / (time.monotonic() - start)
-                    drawn = VideoFile(file, rate, (frame.shape[1], frame.shape[0]))
-                if drawn is not None:
-                    for one in waiting:
-                        drawn.add(one)
-                    waiting.clear()
-        if not frames:
-            raise DataError(f"{called}: gives no picture")
-        if drawn is None:
-            drawn = VideoFile(file, _SLOW_RATE, (waiting[0].shape[1], waiting[0].shape[0]))
-            for one in waiting:
-                drawn.add(one)
-        drawn.close()
+    except KeyboardInterrupt:
+        pass  # this is how a recording ends
     finally:
-        if drawn is not None:
-            drawn.discard()
-    made = as_stored({**run.about, "min_score": run.min_score, "boxes": own, "limit": run.limit})
-    shown = source if isinstance(source, int) else called
-    write_json(result, {"version": 1.0, "camera": shown, "frames": frames, "made_by": made})
-    run.say(f"{called}: {len(frames)} frames")
+        if frames:
+            about = {**run.about, "min_score": run.min_score, "boxes": own, "limit": run.limit}
+            content = {
+                "version": 1.0,
+                "camera": source if isinstance(source, int) else called,
+                "frames": frames,
+                "pictures": [file.name],
+                "made_by": as_stored(about),
+            }
+            try:
+                write_json(result, content)
+            finally:
+                recording.close()
+            run.say(f"{called}: {len(frames)} frames")
+    if not frames:
+        raise DataError(f"{called}: gives no picture")
     done.bad += [f"{called}: {reason}" for reason in left_out]
     return done

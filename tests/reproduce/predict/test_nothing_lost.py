@@ -14,16 +14,14 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.io import loadmat
 
-from caffe_compat import Net, write_weights
+from caffe_compat import write_weights
 from caffe_compat.errors import CaffeCompatError
-from reproduce.cli import predict
 from reproduce.drawing.pictures import draw_skeleton
-from reproduce.network import netgen
 from reproduce.people.skeletons import skeleton
 from reproduce.predict import photographs
 from reproduce.predict.predictor import Predictor
@@ -31,43 +29,16 @@ from reproduce.predict.result_files import write_all
 from reproduce.predict.result_names import result_names
 from reproduce.runtime.journal import Journal
 from reproduce.runtime.locks import hold
-from tests.nets import TINY_MACHINE
 from tests.paths import DATA, needs_data
 from tests.pictures import read_picture
-
-
-def _write_model(path: Path, seed: int) -> Path:
-    net = Net(netgen.deploy(TINY_MACHINE), seed=seed)
-    write_weights(path, net.weights(), net.graph.spec)
-    return path
+from tests.predicting import run_predict, write_film, write_model, write_picture
 
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """Two untrained pose machines of one structure."""
     folder = tmp_path_factory.mktemp("models")
-    return _write_model(folder / "one.caffemodel", 2), _write_model(folder / "two.caffemodel", 3)
-
-
-def _run(*args: object) -> Result:
-    words = [*args, "--device", "cpu", "--workers", "0"]
-    return CliRunner().invoke(predict.main, [str(word) for word in words])
-
-
-def _picture(path: Path, seed: int = 0) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pixels = np.random.default_rng(seed).integers(0, 256, (60, 50, 3), np.uint8)
-    cv2.imwrite(str(path), pixels)
-    return path
-
-
-def _film(path: Path, frames: int = 4, seed: int = 0) -> Path:
-    rng = np.random.default_rng(seed)
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 10, (64, 48))
-    for _ in range(frames):
-        writer.write(rng.integers(0, 256, (48, 64, 3), np.uint8))
-    writer.release()
-    return path
+    return write_model(folder / "one.caffemodel", 2), write_model(folder / "two.caffemodel", 3)
 
 
 def _results(folder: Path) -> dict[str, str]:
@@ -87,16 +58,16 @@ def test_results_of_equal_names_lie_side_by_side(models: tuple[Path, Path], tmp_
     """A picture and a video of one stem, two endings, two folders: each has results of its own, in
     any order of the inputs and when the work goes on; the longer names are said."""
     inputs = [
-        _picture(tmp_path / "walk.png"),
-        _film(tmp_path / "walk.avi"),
-        _picture(tmp_path / "a.png"),
-        _picture(tmp_path / "a.jpg"),
-        _picture(tmp_path / "x" / "b.png"),
-        _picture(tmp_path / "y" / "b.png"),
-        _picture(tmp_path / "alone.png"),
+        write_picture(tmp_path / "walk.png"),
+        write_film(tmp_path / "walk.avi"),
+        write_picture(tmp_path / "a.png"),
+        write_picture(tmp_path / "a.jpg"),
+        write_picture(tmp_path / "x" / "b.png"),
+        write_picture(tmp_path / "y" / "b.png"),
+        write_picture(tmp_path / "alone.png"),
     ]
     args = ["--model", models[0], "--scales", "1", "--out", tmp_path / "out"]
-    result = _run(*inputs, *args)
+    result = run_predict(*inputs, *args)
     assert result.exit_code == 0, result.output
     expected = dict(
         zip(
@@ -109,7 +80,7 @@ def test_results_of_equal_names_lie_side_by_side(models: tuple[Path, Path], tmp_
     assert (tmp_path / "out" / "walk.avi_skeleton.mp4").exists()
     assert (tmp_path / "out" / "walk.png_skeleton.png").exists()
     assert "6 inputs share their names with others" in result.output
-    again = _run(*reversed(inputs), *args, "--resume")
+    again = run_predict(*reversed(inputs), *args, "--resume")
     assert "0 people" in again.output
     assert _results(tmp_path / "out") == expected
 
@@ -117,8 +88,8 @@ def test_results_of_equal_names_lie_side_by_side(models: tuple[Path, Path], tmp_
 def test_an_input_that_is_named_twice_is_done_once(
     models: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    one = _picture(tmp_path / "a.png")
-    result = _run(one, tmp_path, one, "--model", models[0], "--out", tmp_path / "out")
+    one = write_picture(tmp_path / "a.png")
+    result = run_predict(one, tmp_path, one, "--model", models[0], "--out", tmp_path / "out")
     assert result.exit_code == 0, result.output
     assert "done once (2)" in result.stderr
     assert "1 person in" in result.stdout
@@ -166,14 +137,14 @@ def _made_again(result: Result) -> str:
 
 def test_resume_makes_again_what_differs(models: tuple[Path, Path], tmp_path: Path) -> None:
     """Another model, settings, boxes, or another file of the name: made again, said in one line."""
-    pictures = [_picture(tmp_path / f"{i}.png", i) for i in range(3)]
+    pictures = [write_picture(tmp_path / f"{i}.png", i) for i in range(3)]
     args = [*pictures, "--out", tmp_path / "out", "--resume"]
     one, two = (("--model", model) for model in models)
-    first = _run(*args, *one, "--scales", "1")
+    first = run_predict(*args, *one, "--scales", "1")
     assert _made_again(first) == ""
     made = json.loads((tmp_path / "out" / "0_keypoints.json").read_text())["made_by"]
     assert {"model", "protocol", "scales", "stages", "input", "boxes"} <= set(made)
-    assert "0 people" in _run(*args, *one, "--scales", "1").output
+    assert "0 people" in run_predict(*args, *one, "--scales", "1").output
     for changed, said in (
         ([*two, "--scales", "1"], "another model"),
         ([*two, "--scales", "0.8,1"], "other --scales"),
@@ -183,29 +154,29 @@ def test_resume_makes_again_what_differs(models: tuple[Path, Path], tmp_path: Pa
         ([*two, "--box", "5,5,30,40"], "another --range or --octave, other --scales"),
         ([*two, "--box", "5,5,30,40", "--min-score", "0.2"], "another --min-score"),
     ):
-        result = _run(*args, *changed)
+        result = run_predict(*args, *changed)
         assert _made_again(result) == f"--resume: 0 kept, 3 results are made again (3 × {said})"
         assert "3 people" in result.output
-        assert "0 people" in _run(*args, *changed).output
+        assert "0 people" in run_predict(*args, *changed).output
     last = ["--box", "5,5,30,40", "--min-score", "0.2"]
-    _picture(pictures[1], 7)  # another file of the same name
+    write_picture(pictures[1], 7)  # another file of the same name
     (tmp_path / "out" / "2_keypoints.json").write_text("{")
-    said = _made_again(_run(*args, *two, *last))
+    said = _made_again(run_predict(*args, *two, *last))
     assert said.startswith("--resume: 1 kept, 2 results are made again (")
     assert "1 × another file of the same name" in said
     assert "1 × damaged" in said
     without = tmp_path / "out" / "0_keypoints.json"
     content = json.loads(without.read_text())
     without.write_text(json.dumps({k: v for k, v in content.items() if k != "made_by"}))
-    assert "not said what made them" in _made_again(_run(*args, *two, *last))
+    assert "not said what made them" in _made_again(run_predict(*args, *two, *last))
 
 
 def test_the_same_settings_give_the_same_results(models: tuple[Path, Path], tmp_path: Path) -> None:
     """What is made again is what a fresh run makes, in the gathered files too."""
-    pictures = [_picture(tmp_path / f"{i}.png", i) for i in range(2)]
+    pictures = [write_picture(tmp_path / f"{i}.png", i) for i in range(2)]
     for model, out in ((models[0], "mixed"), (models[1], "mixed"), (models[1], "fresh")):
         args = ["--model", model, "--scales", "1", "--resume", "--out", tmp_path / out]
-        assert _run(*pictures, *args).exit_code == 0
+        assert run_predict(*pictures, *args).exit_code == 0
     for name in ("0_keypoints.json", "predictions_coco.json", "0_skeleton.png"):
         assert (tmp_path / "mixed" / name).read_bytes() == (tmp_path / "fresh" / name).read_bytes()
     mixed, fresh = (dict(np.load(tmp_path / n / "predictions.npz")) for n in ("mixed", "fresh"))
@@ -215,13 +186,13 @@ def test_the_same_settings_give_the_same_results(models: tuple[Path, Path], tmp_
 def test_older_results_are_not_mixed_in(models: tuple[Path, Path], tmp_path: Path) -> None:
     """A picture that fails now: its result of an earlier run stays where it is, but does not get
     among this run's people; pictures of an earlier run do not stand beside a new result."""
-    pictures = [_picture(tmp_path / "a.png"), _picture(tmp_path / "b.png", 1)]
+    pictures = [write_picture(tmp_path / "a.png"), write_picture(tmp_path / "b.png", 1)]
     args = [*pictures, "--scales", "1", "--out", tmp_path / "out"]
     (tmp_path / "two.csv").write_text("a.png,1,1,30,40\na.png,9,9,30,40\nb.png,1,1,30,40\n")
-    assert _run(*args, "--model", models[0], "--boxes", tmp_path / "two.csv").exit_code == 0
+    assert run_predict(*args, "--model", models[0], "--boxes", tmp_path / "two.csv").exit_code == 0
     assert (tmp_path / "out" / "a_belief_2.png").exists()
     pictures[1].write_bytes(pictures[1].read_bytes()[:200])
-    result = _run(*args, "--model", models[1], "--resume")
+    result = run_predict(*args, "--model", models[1], "--resume")
     assert result.exit_code == 1
     assert "b.png: is cut short" in result.stderr
     with np.load(tmp_path / "out" / "predictions.npz") as found:
@@ -235,22 +206,22 @@ def test_a_run_without_results_leaves_no_older_ones_together(
 ) -> None:
     """What was put together of an earlier run is not taken for this one's, and is not lost: the
     pictures' own results stay, and are put together again."""
-    args = [_picture(tmp_path / "a.png"), "--model", models[0], "--scales", "1", "--page"]
+    args = [write_picture(tmp_path / "a.png"), "--model", models[0], "--scales", "1", "--page"]
     args += ["--out", tmp_path / "out"]
-    assert _run(*args).exit_code == 0
+    assert run_predict(*args).exit_code == 0
     before = {path.name: path.read_bytes() for path in (tmp_path / "out").glob("p*.*")}
     assert set(before) == {
         "page.html",
         *(f"predictions{end}" for end in ("_coco.json", "_coco_results.json", ".npz", ".mat")),
     }
-    failed = _run(*args, "--box", "500,1,30,40")
+    failed = run_predict(*args, "--box", "500,1,30,40")
     assert failed.exit_code == 1
     assert "predictions*: those of an earlier run are removed" in failed.stdout
     assert not list((tmp_path / "out").glob("p*.*"))
-    assert _run(*args, "--resume").exit_code == 0
+    assert run_predict(*args, "--resume").exit_code == 0
     names = [name for name in before if name not in ("predictions.npz", "predictions.mat")]
     assert {n: (tmp_path / "out" / n).read_bytes() for n in names} == {n: before[n] for n in names}
-    assert _run(*(word for word in args if word != "--page"), "--stages", "1").exit_code == 0
+    assert run_predict(*(word for word in args if word != "--page"), "--stages", "1").exit_code == 0
     assert not (tmp_path / "out" / "page.html").exists()  # it showed two stages
 
 
@@ -265,26 +236,26 @@ def test_inputs_that_are_not_there_cost_no_older_results(
     (tmp_path / "empty").mkdir()
     out = tmp_path / "out"
     args = ["--model", models[0], "--scales", "1", "--out", out]
-    assert _run(_picture(tmp_path / "a.png"), *args).exit_code == 0
+    assert run_predict(write_picture(tmp_path / "a.png"), *args).exit_code == 0
     before = {path.name: path.read_bytes() for path in out.iterdir()}
 
     def load(*_: object, **__: object) -> None:
         raise AssertionError("the model is read")
 
     monkeypatch.setattr(Predictor, "load", load)
-    result = _run(*(tmp_path / name for name in names), *args)
+    result = run_predict(*(tmp_path / name for name in names), *args)
     assert result.exit_code == 2, result.output
     (line,) = result.output.splitlines()
     assert line.startswith("error: ")
     assert str(tmp_path / names[0]) in line
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
-    assert _run(tmp_path / names[0], "--out", tmp_path / "new").exit_code == 2
+    assert run_predict(tmp_path / names[0], "--out", tmp_path / "new").exit_code == 2
     assert not (tmp_path / "new").exists()
 
 
 def test_one_input_that_is_there_is_done(models: tuple[Path, Path], tmp_path: Path) -> None:
-    inputs = [tmp_path / "nosuch.png", _picture(tmp_path / "a.png")]
-    result = _run(*inputs, "--model", models[0], "--scales", "1", "--out", tmp_path / "out")
+    inputs = [tmp_path / "nosuch.png", write_picture(tmp_path / "a.png")]
+    result = run_predict(*inputs, "--model", models[0], "--scales", "1", "--out", tmp_path / "out")
     assert result.exit_code == 1
     assert "nosuch.png: no such image" in result.stderr
     assert set(_results(tmp_path / "out")) == {"a"}
@@ -293,40 +264,40 @@ def test_one_input_that_is_there_is_done(models: tuple[Path, Path], tmp_path: Pa
 def test_what_is_kept_is_said(models: tuple[Path, Path], tmp_path: Path) -> None:
     """Also where nothing is made again; a rate is said of people alone."""
     for i in range(3):
-        _picture(tmp_path / "in" / f"{i}.png", i)
+        write_picture(tmp_path / "in" / f"{i}.png", i)
     args = [tmp_path / "in", "--model", models[0], "--scales", "1", "--out", tmp_path / "out"]
-    assert _made_again(_run(*args, "--resume")) == ""
-    result = _run(*args, "--resume")
+    assert _made_again(run_predict(*args, "--resume")) == ""
+    result = run_predict(*args, "--resume")
     assert _made_again(result) == "--resume: 3 kept, nothing is made again"
     assert "0 people in" in result.output
     assert "people/s" not in result.output
-    paged = _made_again(_run(*args, "--resume", "--page"))
+    paged = _made_again(run_predict(*args, "--resume", "--page"))
     assert paged == "--resume: 0 kept, 3 results are made again (3 × not in a page yet)"
 
 
 def test_one_person_is_counted_as_one(models: tuple[Path, Path], tmp_path: Path) -> None:
     args = ["--model", models[0], "--scales", "1", "--out", tmp_path / "out"]
-    alone = _run(_picture(tmp_path / "a.png"), *args).output
+    alone = run_predict(write_picture(tmp_path / "a.png"), *args).output
     assert "1 person in" in alone
     assert "the person has a mean score below" in alone
-    both = _run(tmp_path / "a.png", _picture(tmp_path / "b.png", 1), *args).output
+    both = run_predict(tmp_path / "a.png", write_picture(tmp_path / "b.png", 1), *args).output
     assert "2 people in" in both
     assert "2 of 2 people have a mean score below" in both
 
 
 def test_a_page_shows_results_of_one_model(models: tuple[Path, Path], tmp_path: Path) -> None:
     """Parts of the page that another model made are not taken for this one's."""
-    args = [_picture(tmp_path / "a.png"), "--scales", "1", "--out", tmp_path / "out"]
+    args = [write_picture(tmp_path / "a.png"), "--scales", "1", "--out", tmp_path / "out"]
     part = tmp_path / "out" / "page" / "a.json"
-    assert _run(*args, "--model", models[0], "--page").exit_code == 0
+    assert run_predict(*args, "--model", models[0], "--page").exit_code == 0
     first = part.read_bytes()
-    assert _run(*args, "--model", models[1]).exit_code == 0
-    assert _run(*args, "--model", models[1], "--page", "--resume").exit_code == 0
+    assert run_predict(*args, "--model", models[1]).exit_code == 0
+    assert run_predict(*args, "--model", models[1], "--page", "--resume").exit_code == 0
     assert part.read_bytes() != first
 
 
 def test_a_video_up_to_a_limit_is_not_the_whole(models: tuple[Path, Path], tmp_path: Path) -> None:
-    film = _film(tmp_path / "walk.avi", 6)
+    film = write_film(tmp_path / "walk.avi", 6)
     args = [film, "--model", models[0], "--scales", "1", "--out", tmp_path / "out", "--resume"]
     result = tmp_path / "out" / "walk_keypoints.json"
     for limit, frames, people, said in (
@@ -335,15 +306,15 @@ def test_a_video_up_to_a_limit_is_not_the_whole(models: tuple[Path, Path], tmp_p
         ([], 6, 3, "another --limit"),  # the first three are there
         (["--limit", 3], 6, 0, ""),  # the whole video is not thrown away for a part of it
     ):
-        done = _run(*args, *limit)
+        done = run_predict(*args, *limit)
         assert said in _made_again(done)
         assert f"{people} people in" in done.output
         assert len(json.loads(result.read_text())["frames"]) == frames
     whole = json.loads(result.read_text())
-    assert _run(*args[:-3], "--out", tmp_path / "fresh").exit_code == 0
+    assert run_predict(*args[:-3], "--out", tmp_path / "fresh").exit_code == 0
     assert json.loads((tmp_path / "fresh" / "walk_keypoints.json").read_text()) == whole
-    _film(film, 5, seed=1)
-    assert "another file of the same name" in _made_again(_run(*args))
+    write_film(film, 5, seed=1)
+    assert "another file of the same name" in _made_again(run_predict(*args))
     assert len(json.loads(result.read_text())["frames"]) == 5
 
 
@@ -351,8 +322,8 @@ def test_frames_of_other_settings_are_set_aside(
     models: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A video that was stopped goes on with the frames of the same settings, and with no others."""
-    args = [_film(tmp_path / "walk.avi", 6), "--model", models[0], "--scales", "1"]
-    assert _run(*args, "--stages", "1", "--out", tmp_path / "whole").exit_code == 0
+    args = [write_film(tmp_path / "walk.avi", 6), "--model", models[0], "--scales", "1"]
+    assert run_predict(*args, "--stages", "1", "--out", tmp_path / "whole").exit_code == 0
     run, calls = Predictor.predict_job, []
 
     def stopped(self: Predictor, *words: object, **named: object) -> object:
@@ -363,8 +334,8 @@ def test_frames_of_other_settings_are_set_aside(
 
     with monkeypatch.context() as patch:
         patch.setattr(Predictor, "predict_job", stopped)
-        assert _run(*args, "--out", tmp_path / "part").exit_code == 130
-    result = _run(*args, "--out", tmp_path / "part", "--resume", "--stages", "1")
+        assert run_predict(*args, "--out", tmp_path / "part").exit_code == 130
+    result = run_predict(*args, "--out", tmp_path / "part", "--resume", "--stages", "1")
     assert result.exit_code == 0
     assert "3 frames of an earlier run are made again (other --stages)" in result.output
     found = [
@@ -423,25 +394,25 @@ def test_a_benchmark_goes_on_with_its_own(models: tuple[Path, Path], tmp_path: P
         (images / name).write_bytes((DATA / "lsp" / "images" / name).read_bytes())
     args = ["--dataset", "lsp", "--data", data, "--model", models[0], "--limit", "3", "--resume"]
     out = ["--out", tmp_path / "out"]
-    assert _made_again(_run(*args, *out, "--scales", "1")) == ""
-    assert "0 people" in _run(*args, *out, "--scales", "1").output
-    said = _made_again(_run(*args, *out, "--scales", "0.9"))
+    assert _made_again(run_predict(*args, *out, "--scales", "1")) == ""
+    assert "0 people" in run_predict(*args, *out, "--scales", "1").output
+    said = _made_again(run_predict(*args, *out, "--scales", "0.9"))
     assert said == "--resume: 0 kept, 3 results are made again (3 × other --scales)"
     picture = images / "im1002.jpg"
     cv2.imwrite(str(picture), cv2.flip(read_picture(picture), 1))
-    result = _run(*args, *out, "--scales", "0.9")
+    result = run_predict(*args, *out, "--scales", "0.9")
     assert _made_again(result) == (
         "--resume: 2 kept, 1 result is made again (1 × another file of the same name)"
     )
     assert "1 person in" in result.output
-    assert _run(*args, "--scales", "0.9", "--out", tmp_path / "fresh").exit_code == 0
+    assert run_predict(*args, "--scales", "0.9", "--out", tmp_path / "fresh").exit_code == 0
     found = [
         joint_files.read_mat(tmp_path / name / "LSP_prediction_model_one.mat")
         for name in ("out", "fresh")
     ]
     np.testing.assert_array_equal(found[0], found[1])
     picture.unlink()
-    assert _run(*args, *out, "--scales", "0.9").exit_code == 1
+    assert run_predict(*args, *out, "--scales", "0.9").exit_code == 1
     lost = joint_files.read_mat(tmp_path / "out" / "LSP_prediction_model_one.mat")
     assert np.isnan(lost[1]).all()
     np.testing.assert_array_equal(lost[[0, 2]], found[0][[0, 2]])
@@ -452,14 +423,14 @@ def test_a_benchmark_goes_on_with_its_own(models: tuple[Path, Path], tmp_path: P
 
 def test_a_folder_that_another_run_writes_to(models: tuple[Path, Path], tmp_path: Path) -> None:
     """The second run says in one line who is there, and touches nothing."""
-    args = [_picture(tmp_path / "a.png"), "--model", models[0], "--out", tmp_path / "out"]
+    args = [write_picture(tmp_path / "a.png"), "--model", models[0], "--out", tmp_path / "out"]
     with hold(tmp_path / "out" / "results"):
-        result = _run(*args)
+        result = run_predict(*args)
         assert result.exit_code == 2
         (line,) = result.stderr.splitlines()
         assert f"process {os.getpid()} on" in line
         assert not list((tmp_path / "out").glob("a_*"))
-    assert _run(*args).exit_code == 0
+    assert run_predict(*args).exit_code == 0
 
 
 def test_photographs_in_the_folder_of_their_results(
@@ -469,10 +440,10 @@ def test_photographs_in_the_folder_of_their_results(
     says how many it left out. A photograph of such a name, and a drawing that is named, are taken."""
     folder = tmp_path / "photos"
     for name in ("a.png", "my_skeleton.png"):
-        _picture(folder / name)
+        write_picture(folder / name)
     for inputs in (folder, folder / "*.png"):
         for _ in range(2):
-            result = _run(inputs, "--model", models[0], "--scales", "1", "--out", folder)
+            result = run_predict(inputs, "--model", models[0], "--scales", "1", "--out", folder)
             assert result.exit_code == 0, result.output
             names = {
                 p.name.removesuffix("_keypoints.json") for p in folder.glob("*_keypoints.json")
@@ -481,12 +452,12 @@ def test_photographs_in_the_folder_of_their_results(
         assert "has made are left out" in result.stderr
         assert "other endings" not in result.stderr
     drawing = folder / "a_skeleton.png"
-    result = _run(drawing, "--model", models[0], "--scales", "1", "--out", tmp_path / "out")
+    result = run_predict(drawing, "--model", models[0], "--scales", "1", "--out", tmp_path / "out")
     assert result.exit_code == 0, result.output
     assert "left out" not in result.stderr
     for name in ("a.png", "my_skeleton.png"):
         (folder / name).unlink()
-    assert _run(folder, "--model", models[0], "--out", folder).exit_code == 2
+    assert run_predict(folder, "--model", models[0], "--out", folder).exit_code == 2
 
 
 @pytest.mark.slow
@@ -496,11 +467,11 @@ def test_processes_of_one_run_share_its_folder(models: tuple[Path, Path], tmp_pa
     import subprocess
     import sys
 
-    pictures = [_picture(tmp_path / f"{i}.png", i) for i in range(5)]
+    pictures = [write_picture(tmp_path / f"{i}.png", i) for i in range(5)]
     (tmp_path / "b.csv").write_text("".join(f"{i}.png,1,1,30,40\n" for i in range(4)))
     more = [*map(str, pictures), "--model", str(models[0]), "--scales", "1", "--device", "cpu"]
     more += ["--workers", "0", "--boxes", str(tmp_path / "b.csv"), "--out"]
-    assert _run(*more, tmp_path / "one").exit_code == 1
+    assert run_predict(*more, tmp_path / "one").exit_code == 1
 
     def together(*words: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
@@ -511,8 +482,8 @@ def test_processes_of_one_run_share_its_folder(models: tuple[Path, Path], tmp_pa
     assert done.stderr.count("not done: ") == 1
     files = [{p.name: p.read_text() for p in (tmp_path / n).glob("*.json")} for n in ("one", "two")]
     assert files[0] == files[1]
-    _picture(pictures[0], 8)
-    _picture(pictures[3], 9)
+    write_picture(pictures[0], 8)
+    write_picture(pictures[3], 9)
     done = together(str(tmp_path / "two"), "--resume")
     assert "--resume: 2 kept, 2 results are made again (2 × another file" in done.stdout
     with hold(tmp_path / "two" / "results"):
@@ -526,12 +497,12 @@ def test_processes_of_one_run_share_its_folder(models: tuple[Path, Path], tmp_pa
 
 
 def test_boxes_without_a_picture_are_said(models: tuple[Path, Path], tmp_path: Path) -> None:
-    pictures = [_picture(tmp_path / name) for name in ("x/a.png", "y/a.png", "b.png")]
+    pictures = [write_picture(tmp_path / name) for name in ("x/a.png", "y/a.png", "b.png")]
     (tmp_path / "b.csv").write_text(
         "a.png,1,1,30,40\nb.png,1,1,30,40\nc.png,1,1,9,9\nd.png,1,1,9,9\nb.png,1,1,-3,9\n"
     )
     args = ["--model", models[0], "--scales", "1", "--boxes", tmp_path / "b.csv"]
-    result = _run(*pictures, *args, "--out", tmp_path / "out")
+    result = run_predict(*pictures, *args, "--out", tmp_path / "out")
     assert result.exit_code == 1
     assert "2 of its 4 images are not among the inputs, c.png for one" in result.stderr
     assert "1 of its 4 images stands for several inputs" in result.stderr
@@ -541,13 +512,13 @@ def test_boxes_without_a_picture_are_said(models: tuple[Path, Path], tmp_path: P
 
 def test_boxes_of_other_pictures_touch_nothing(models: tuple[Path, Path], tmp_path: Path) -> None:
     """The wrong file of boxes: refused before results of an earlier run go."""
-    picture = _picture(tmp_path / "a.png")
+    picture = write_picture(tmp_path / "a.png")
     args = [picture, "--model", models[0], "--scales", "1", "--out", tmp_path / "out"]
-    assert _run(*args).exit_code == 0
+    assert run_predict(*args).exit_code == 0
     before = sorted(path.name for path in (tmp_path / "out").iterdir())
     for text in ("b.png,1,1,30,40\n", "b.png,1,1,9,9\nc.png,1,1,9,9\n"):
         (tmp_path / "b.csv").write_text(text)
-        result = _run(*args, "--boxes", tmp_path / "b.csv")
+        result = run_predict(*args, "--boxes", tmp_path / "b.csv")
         assert (result.exit_code, len(result.stderr.splitlines())) == (2, 1)
         assert "b.csv: has no box of any input (its first image is b.png)" in result.stderr
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == before
@@ -558,13 +529,13 @@ def test_a_box_that_cannot_be_used_costs_that_person(
 ) -> None:
     """The others of the picture and of the video stay; every bad one is told, in a run that keeps
     their results, too. From Python it is an error: predictions come in the boxes' order."""
-    picture, film = _picture(tmp_path / "a.png"), _film(tmp_path / "walk.avi")
+    picture, film = write_picture(tmp_path / "a.png"), write_film(tmp_path / "walk.avi")
     boxes = [(500, 1, 30, 40), (1, 2, 30, 40), (1, 1, 5, 5)]
     rows = [",".join(map(str, (name, *box))) for box in boxes for name in ("a.png", "walk.avi")]
     (tmp_path / "b.csv").write_text("\n".join(rows))
     args = ["--model", models[0], "--scales", "1", "--boxes", tmp_path / "b.csv"]
     for _ in range(2):
-        result = _run(picture, film, *args, "--out", tmp_path / "out", "--resume")
+        result = run_predict(picture, film, *args, "--out", tmp_path / "out", "--resume")
         assert result.exit_code == 1
         assert "a.png: person 1: box (500.0, 1.0, 30.0, 40.0): no part of it" in result.stderr
         assert "a.png: person 3: box (1.0, 1.0, 5.0, 5.0): is smaller than" in result.stderr
@@ -584,18 +555,18 @@ def test_a_longer_run_over_a_video_tells_who_was_left_out(
     models: tuple[Path, Path], tmp_path: Path
 ) -> None:
     """Where all its frames are there already, too; a damaged note of it is said."""
-    film = _film(tmp_path / "walk.avi", 4)
+    film = write_film(tmp_path / "walk.avi", 4)
     (tmp_path / "b.csv").write_text("walk.avi,500,1,30,40\nwalk.avi,1,2,30,40\n")
     args = [film, "--model", models[0], "--scales", "1", "--boxes", tmp_path / "b.csv"]
     for limit in (["--limit", 4], [], []):
-        done = _run(*args, *limit, "--out", tmp_path / "out", "--resume")
+        done = run_predict(*args, *limit, "--out", tmp_path / "out", "--resume")
         assert done.exit_code == 1
         assert done.stderr.count("walk.avi: person 1: box (500.0") == 1
     result = tmp_path / "out" / "walk_keypoints.json"
     content = json.loads(result.read_text())
     assert len(content["left_out"]) == 1
     result.write_text(json.dumps({**content, "left_out": "abc"}))
-    done = _run(*args, "--out", tmp_path / "out", "--resume")
+    done = run_predict(*args, "--out", tmp_path / "out", "--resume")
     assert done.exit_code == 1
     assert "its left_out is no list of lines; remove it" in done.stderr
 
@@ -605,11 +576,11 @@ def test_a_longer_run_over_a_video_tells_who_was_left_out(
 
 def test_damaged_pictures_are_named(models: tuple[Path, Path], tmp_path: Path) -> None:
     """A JPEG that is cut short costs that picture, in one line with its name."""
-    whole = _picture(tmp_path / "in" / "whole.jpg")
+    whole = write_picture(tmp_path / "in" / "whole.jpg")
     data = whole.read_bytes()
     (tmp_path / "in" / "cut.jpg").write_bytes(data[: len(data) * 2 // 3])
     assert cv2.imread(str(tmp_path / "in" / "cut.jpg")) is not None  # OpenCV says nothing
-    result = _run(tmp_path / "in", "--model", models[0], "--out", tmp_path / "out")
+    result = run_predict(tmp_path / "in", "--model", models[0], "--out", tmp_path / "out")
     assert result.exit_code == 1
     (line,) = [one for one in result.stderr.splitlines() if one.startswith("not done")]
     assert "cut.jpg: is cut short" in line
@@ -620,7 +591,7 @@ def test_whatever_a_library_says_costs_one_picture(
     models: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("a.png", "b.png"):
-        _picture(tmp_path / "in" / name)
+        write_picture(tmp_path / "in" / name)
     run = Predictor.predict_job
 
     def failing(self: Predictor, job: Any, **named: object) -> object:
@@ -629,7 +600,7 @@ def test_whatever_a_library_says_costs_one_picture(
         return run(self, job, **named)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Predictor, "predict_job", failing)
-    result = _run(tmp_path / "in", "--model", models[0], "--out", tmp_path / "out")
+    result = run_predict(tmp_path / "in", "--model", models[0], "--out", tmp_path / "out")
     assert result.exit_code == 1
     assert "a.png: cannot be predicted: out of memory\n" in result.stderr
     assert set(_results(tmp_path / "out")) == {"b"}
@@ -650,8 +621,8 @@ def test_pictures_of_other_numbers_are_refused(models: tuple[Path, Path]) -> Non
 def test_hidden_joints(models: tuple[Path, Path], tmp_path: Path) -> None:
     """Below --min-score: 0, 0, 0 for OpenPose's and COCO's readers, not drawn; .npz and .mat keep
     every joint with its score."""
-    args = [_picture(tmp_path / "a.png"), "--model", models[0], "--scales", "1", "--page"]
-    assert _run(*args, "--out", tmp_path / "all").exit_code == 0
+    args = [write_picture(tmp_path / "a.png"), "--model", models[0], "--scales", "1", "--page"]
+    assert run_predict(*args, "--out", tmp_path / "all").exit_code == 0
     everything = json.loads((tmp_path / "all" / "a_keypoints.json").read_text())["people"][0]
     assert "all_keypoints_2d" not in everything
     numbers = np.array(everything["pose_keypoints_2d"]).reshape(14, 3)
@@ -659,7 +630,7 @@ def test_hidden_joints(models: tuple[Path, Path], tmp_path: Path) -> None:
     least = float(ordered[: 1 + len(ordered) // 2][-2:].mean())
     low = numbers[:, 2] < least
     assert 0 < low.sum() < 14
-    assert _run(*args, "--min-score", least, "--out", tmp_path / "some").exit_code == 0
+    assert run_predict(*args, "--min-score", least, "--out", tmp_path / "some").exit_code == 0
     person = json.loads((tmp_path / "some" / "a_keypoints.json").read_text())["people"][0]
     shown = np.array(person["pose_keypoints_2d"]).reshape(14, 3)
     assert (shown[low] == 0).all()
@@ -687,19 +658,19 @@ def test_hidden_joints(models: tuple[Path, Path], tmp_path: Path) -> None:
     assert [joint is None for joint in part["people"][0]["joints"]] == low.tolist()
     drawn = [read_picture(tmp_path / n / "a_skeleton.png") for n in ("all", "some")]
     assert (drawn[0] != drawn[1]).any()
-    nobody = _run(*args, "--min-score", "9", "--out", tmp_path / "none")
+    nobody = run_predict(*args, "--min-score", "9", "--out", tmp_path / "none")
     assert nobody.exit_code == 0
     np.testing.assert_array_equal(
         read_picture(tmp_path / "none" / "a_skeleton.png"), read_picture(tmp_path / "a.png")
     )
-    refused = _run("--dataset", "lsp", "--data", tmp_path, "--min-score", "0.1")
+    refused = run_predict("--dataset", "lsp", "--data", tmp_path, "--min-score", "0.1")
     assert refused.exit_code == 2
     assert "--min-score" in refused.stderr
 
 
 def test_little_belief_is_said(models: tuple[Path, Path], tmp_path: Path) -> None:
-    args = [_picture(tmp_path / "a.png"), "--model", models[0], "--scales", "1"]
-    result = _run(*args, "--out", tmp_path / "out")
+    args = [write_picture(tmp_path / "a.png"), "--model", models[0], "--scales", "1"]
+    result = run_predict(*args, "--out", tmp_path / "out")
     (line,) = [one for one in result.output.splitlines() if "mean score below" in one]
     assert "--box" in line
     assert "--detect" in line
@@ -713,7 +684,7 @@ def served(tmp_path: Path) -> Iterator[str]:
     """The address of a server of a folder with a video."""
     folder = tmp_path / "served"
     folder.mkdir()
-    _film(folder / "walk.avi", 5)
+    write_film(folder / "walk.avi", 5)
     handler = partial(_Quiet, directory=str(folder))
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever)
@@ -734,7 +705,7 @@ def test_streams(models: tuple[Path, Path], tmp_path: Path, served: str) -> None
     be opened, or that is a picture, is refused in one line."""
     args = ["--model", models[0], "--scales", "1", "--out", tmp_path / "out"]
     address = f"{served}/walk.avi"
-    result = _run(address, *args, "--limit", "3")
+    result = run_predict(address, *args, "--limit", "3")
     assert result.exit_code == 0, result.output
     place = served.removeprefix("http://").replace(":", "_")
     content = json.loads((tmp_path / "out" / f"{place}_walk.avi_keypoints.json").read_text())
@@ -742,13 +713,13 @@ def test_streams(models: tuple[Path, Path], tmp_path: Path, served: str) -> None
     assert content["camera"] == address
     assert content["made_by"]["limit"] == 3
     assert (tmp_path / "out" / f"{place}_walk.avi_skeleton.mp4").stat().st_size > 0
-    again = _run(address, *args, "--resume")
+    again = run_predict(address, *args, "--resume")
     assert "is kept" in again.output
-    missing = _run(f"{served.replace('http://', 'http://me:secret@')}/no.avi", *args)
+    missing = run_predict(f"{served.replace('http://', 'http://me:secret@')}/no.avi", *args)
     assert missing.exit_code == 2
     assert "cannot be opened as a stream" in missing.stderr
     assert "secret" not in missing.output
-    picture = _run(f"{served}/photo.jpg", *args)
+    picture = run_predict(f"{served}/photo.jpg", *args)
     assert picture.exit_code == 2
     assert "download it first" in picture.stderr
 
@@ -834,14 +805,14 @@ def test_people_are_not_held_in_memory(tmp_path: Path) -> None:
 def test_larger_pictures_than_the_limit_cost_themselves_alone(
     models: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    small, large = _picture(tmp_path / "small.png"), tmp_path / "large.png"
+    small, large = write_picture(tmp_path / "small.png"), tmp_path / "large.png"
     cv2.imwrite(str(large), np.zeros((100, 200, 3), np.uint8))
     args = (small, large, "--model", models[0], "--scales", "1", "--out", tmp_path / "out")
-    limited = _run(*args, "--max-pixels", "15000")
+    limited = run_predict(*args, "--max-pixels", "15000")
     assert limited.exit_code == 1
     assert "large.png: claims 200 × 100 pixels" in limited.stderr
     assert (tmp_path / "out" / "small_keypoints.json").exists()
-    assert _run(*args, "--max-pixels", "20000").exit_code == 0
+    assert run_predict(*args, "--max-pixels", "20000").exit_code == 0
 
 
 def test_a_models_own_part_names_are_used(tmp_path: Path) -> None:
@@ -850,11 +821,13 @@ def test_a_models_own_part_names_are_used(tmp_path: Path) -> None:
     from reproduce.people.part_names import named_net
 
     parts = tuple(f"leg{i}" for i in range(14))
-    model = _write_model(tmp_path / "own.caffemodel", 2)
+    model = write_model(tmp_path / "own.caffemodel", 2)
     made = convert(model)
     write_weights(model, made.weights, named_net(made.net, parts))
-    picture = _picture(tmp_path / "a.png")
-    result = _run(picture, "--model", model, "--scales", "1", "--detect", "--out", tmp_path / "out")
+    picture = write_picture(tmp_path / "a.png")
+    result = run_predict(
+        picture, "--model", model, "--scales", "1", "--detect", "--out", tmp_path / "out"
+    )
     assert result.exit_code == 0, result.output
     assert "OpenCV's detector (the network has no head and neck)" in result.output
     written = json.loads((tmp_path / "out" / "predictions_coco.json").read_text())
@@ -863,13 +836,13 @@ def test_a_models_own_part_names_are_used(tmp_path: Path) -> None:
 
 def test_control_characters_in_names_are_escaped(models: tuple[Path, Path], tmp_path: Path) -> None:
     """A name cannot begin a line of its own, wherever it is told."""
-    good, bad = _picture(tmp_path / "in" / "a\nb\x1b[2J.png"), tmp_path / "in" / "c\nd.png"
+    good, bad = write_picture(tmp_path / "in" / "a\nb\x1b[2J.png"), tmp_path / "in" / "c\nd.png"
     bad.write_bytes(b"")
     (tmp_path / "b\n.csv").write_text('"a\nb\x1b[2J.png",1,2,30,40\n"c\nd.png",1,2,30,0\n')
     for boxes in ([], ["--boxes", tmp_path / "b\n.csv"]):
         for page in ([], ["--page"]):
             args = ["--model", models[0], "--scales", "1", "--out", tmp_path / "out\n", *page]
-            result = _run(good, bad, *args, *boxes)
+            result = run_predict(good, bad, *args, *boxes)
             assert result.exit_code == 1
             lines = result.output.splitlines()
             first_words = ("1 person in", "the person has", "not done:", "note:")
@@ -882,7 +855,9 @@ def test_extreme_pictures_cost_nobody(models: tuple[Path, Path], tmp_path: Path)
     """A strip of a few pixels' height or width: drawn, and not as a picture of 90,000 rows."""
     for name, shape in (("a", (60, 50, 3)), ("wide", (9, 3000, 3)), ("tall", (3000, 9, 3))):
         cv2.imwrite(str(tmp_path / f"{name}.png"), np.full(shape, 90, np.uint8))
-    result = _run(tmp_path, "--model", models[0], "--scales", "1", "--page", "--out", tmp_path)
+    result = run_predict(
+        tmp_path, "--model", models[0], "--scales", "1", "--page", "--out", tmp_path
+    )
     assert result.exit_code == 0, result.output
     assert set(_results(tmp_path)) == {"a", "wide", "tall"}
     assert len(read_picture(tmp_path / "tall_belief.png")) < 2000
@@ -893,7 +868,7 @@ def test_extreme_pictures_cost_nobody(models: tuple[Path, Path], tmp_path: Path)
 def test_what_cannot_be_drawn_costs_one_picture(
     models: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pictures = [_picture(tmp_path / f"{i}.png", i) for i in range(3)]
+    pictures = [write_picture(tmp_path / f"{i}.png", i) for i in range(3)]
 
     def failing(image: Any, *words: Any) -> Any:
         if (image == read_picture(pictures[0])).all():
@@ -901,7 +876,9 @@ def test_what_cannot_be_drawn_costs_one_picture(
         return draw_skeleton(image, *words)
 
     monkeypatch.setattr(photographs, "draw_skeleton", failing)
-    result = _run(*pictures, "--model", models[0], "--scales", "1", "--out", tmp_path / "out")
+    result = run_predict(
+        *pictures, "--model", models[0], "--scales", "1", "--out", tmp_path / "out"
+    )
     assert result.exit_code == 1
     assert "0.png: its results cannot be drawn: Assertion failed\n" in result.stderr
     assert set(_results(tmp_path / "out")) == {"1", "2"}
