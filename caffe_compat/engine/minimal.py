@@ -280,14 +280,17 @@ class MinimalKernel:
         ph, pw = self.tiling.pad
         band = scratch.take("band", (tall, width, inputs), image.dtype)
         top = start - ph
-        above, below = max(0, -top), max(0, top + tall - high)
+        # a band may lie in the padding altogether
+        above = min(tall, max(0, -top))
+        below = min(tall - above, max(0, top + tall - high))
         band[:above].zero_()
         band[tall - below :].zero_()
         seen = band[above : tall - below]
-        covered = min(wide, width - pw)
-        seen[:, :pw].zero_()
-        seen[:, pw + covered :].zero_()
-        seen[:, pw : pw + covered] = image[top + above : top + tall - below, :covered]
+        if len(seen):
+            covered = min(wide, width - pw)
+            seen[:, :pw].zero_()
+            seen[:, pw + covered :].zero_()
+            seen[:, pw : pw + covered] = image[top + above : top + tall - below, :covered]
         return band
 
 

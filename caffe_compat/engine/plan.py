@@ -210,6 +210,8 @@ class Engine:
             mine = self._kernels.get(id(weight))
             # one transform per kernel: a map of another size uses the same tiles
             tiling = mine[2].tiling if mine is not None and mine[0]() is weight else None
+            if conv.unfit():  # another layer of this weight may have a stride, for example
+                tiling = None
             if isinstance(tiling, Tiling) and tiling == conv.tiling(tiling.n):
                 found = Choice("tiled", "as for another size", tiling=tiling)
             elif isinstance(tiling, LineTiling) and tiling == conv.lines(tiling.n):
@@ -421,8 +423,11 @@ def _rows(
     stride, pad = conv.stride[0], conv.pad[0]
     top = start * stride - pad
     bottom = (stop - 1) * stride - pad + conv.dilation[0] * (conv.weight[2] - 1) + 1
-    band = x[:, :, max(0, top) : max(0, bottom)]
-    missing = (max(0, -top), max(0, bottom - conv.size[0]))
+    # both within the image: a band may lie in the padding altogether
+    first, last = (min(max(0, row), conv.size[0]) for row in (top, bottom))
+    band = x[:, :, first:last]
+    above = min(bottom - top, max(0, -top))
+    missing = (above, bottom - top - (last - first) - above)
     if any(missing):
         band = F.pad(band, (0, 0, *missing))
     return F.conv2d(band, weight, bias, conv.stride, (0, conv.pad[1]), conv.dilation, conv.group)

@@ -21,6 +21,8 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from typing import Any
 
+import numpy as np
+
 from caffe_compat.definition import schema
 from caffe_compat.errors import CaffeCompatError
 
@@ -52,7 +54,8 @@ def assign_proto(proto: Any, name: str, value: Any) -> None:
     if descriptor is None:
         raise AttributeError(f"{proto.DESCRIPTOR.name} has no field '{name}'")
     if schema.is_repeated(descriptor):
-        items = value if isinstance(value, list | tuple) or hasattr(value, "tolist") else [value]
+        several = isinstance(value, list | tuple) or np.ndim(value) > 0
+        items = value if several else [value]
         for item in items:
             if isinstance(item, Mapping):
                 made = getattr(proto, name).add()

@@ -247,7 +247,8 @@ class Net(Named):
             if self._feed is not None:
                 self._last.update(self._feed.next(self._device))
                 self._last.update({name: self._tensor(name) for name in self._constants})
-        if start is None and self._lazy and not self._hooks:
+        # up to a layer, one by one: a layer in place behind it must not have run
+        if start is None and end is None and self._lazy and not self._hooks:
             aliases = self._graph.aliases
             needed = dict.fromkeys(aliases.get(name, name) for name in wanted)
             with torch.no_grad():

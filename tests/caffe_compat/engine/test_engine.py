@@ -210,6 +210,32 @@ def test_changed_weights_are_noticed() -> None:
     assert torch.allclose(after, expected, rtol=0, atol=2e-5 * float(expected.abs().max()))
 
 
+@pytest.mark.parametrize("own", ["stride: 2", "dilation: 2", "group: 2"])
+def test_layers_that_share_a_weight_keep_their_own_options(own: str) -> None:
+    layers = "".join(
+        f"""
+layer {{ name: "{name}" type: "Convolution" bottom: "{bottom}" top: "{name}"
+  param {{ name: "w" }} param {{ name: "b" }} convolution_param {{ num_output: 64 kernel_size: 9
+    pad: 4 weight_filler {{ type: "xavier" }} {options} }} }}"""
+        for name, bottom, options in (("a", "x", ""), ("b", "y", own), ("c", "x", ""))
+    )
+    several = 64 if own == "group: 2" else 32
+    shapes = [(1, 32, 40, 40), (1, several, 40, 40)]
+    inputs = "".join(
+        f'layer {{ name: "{name}" type: "Input" top: "{name}" input_param {{ shape {{ '
+        + " ".join(f"dim: {d}" for d in shape)
+        + " } } }"
+        for name, shape in zip("xy", shapes, strict=True)
+    )
+    given = {name: torch.randn(*shape) for name, shape in zip("xy", shapes, strict=True)}
+    nets = [Net(parse_net(inputs + layers), seed=2, engine=mode) for mode in ("direct", "tiled")]
+    with torch.no_grad():
+        expected, found = (net(**given) for net in nets)
+    for name in "abc":
+        assert found[name].shape == expected[name].shape
+        assert torch.allclose(found[name], expected[name], rtol=0, atol=1e-4)
+
+
 def test_copies_have_transforms_of_their_own() -> None:
     net = Net(netgen.deploy(_SMALL), seed=2, engine=plan.Engine("tiled", 5_000_000))
     x = torch.randn(1, 4, 64, 64)

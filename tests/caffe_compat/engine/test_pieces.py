@@ -167,6 +167,10 @@ _SHAPES = [
     ConvolutionShape((32, 16, 9, 9), (33, 46), (1, 1), (4, 4), (1, 1), 1),
     ConvolutionShape((32, 16, 9, 9), (3, 5), (1, 1), (8, 8), (1, 1), 1),
     ConvolutionShape((32, 16, 7, 3), (1, 30), (1, 1), (3, 0), (1, 1), 1),
+    # whole bands lie in the padding, as in FCN's first layer
+    ConvolutionShape((32, 3, 3, 3), (30, 27), (1, 1), (100, 100), (1, 1), 1),
+    ConvolutionShape((32, 3, 5, 3), (20, 27), (2, 2), (60, 9), (3, 1), 1),
+    ConvolutionShape((16, 8, 3, 3), (5, 7), (1, 1), (6, 5), (1, 1), 1),
 ]
 
 
@@ -198,13 +202,17 @@ def test_convolutions(
 @pytest.mark.parametrize("mode", plan.MODES)
 @pytest.mark.parametrize("kernel", [2, 3])
 @pytest.mark.parametrize("inputs", [3, 32])
-def test_pooled_convolutions(inputs: int, kernel: int, mode: plan.Mode, cores: int) -> None:
+@pytest.mark.parametrize("pad", [2, 50])
+def test_pooled_convolutions(
+    pad: int, inputs: int, kernel: int, mode: plan.Mode, cores: int
+) -> None:
     weight, bias = torch.randn(64, inputs, 5, 5), torch.randn(64)
-    x = torch.randn(2, inputs, 61, 50)
-    expected = F.relu(F.max_pool2d(F.conv2d(x, weight, bias, padding=2), kernel, 2, ceil_mode=True))
+    x = torch.randn(2, inputs, 61, 50) if pad < 10 else torch.randn(1, inputs, 21, 20)
+    made = F.conv2d(x, weight, bias, padding=pad)
+    expected = F.relu(F.max_pool2d(made, kernel, 2, ceil_mode=True))
     size = (expected.shape[2], expected.shape[3])
     with torch.no_grad(), plan.using(plan.Engine(mode)):
-        found = plan.convolve_pooled(x, weight, bias, (2, 2), kernel, 2, size)
+        found = plan.convolve_pooled(x, weight, bias, (pad, pad), kernel, 2, size)
     _assert_near(found, expected)
 
 

@@ -124,6 +124,19 @@ def test_values_of_enumerations_and_messages() -> None:
     assert again == solver
 
 
+def test_numbers_of_numpy() -> None:
+    """One stands for a list of one, as Python's do; an array is a list."""
+    data = L.Input(shape={"dim": np.array([1, 3, 8, 8])})
+    made = L.Convolution(
+        data, num_output=np.int64(4), kernel_size=np.int64(3), stride=np.array([1, 2])
+    )
+    first, second = made.to_proto().layer
+    assert list(first.input_param.shape[0].dim) == [1, 3, 8, 8]
+    assert second.convolution_param.num_output == 4
+    assert list(second.convolution_param.kernel_size) == [3]
+    assert list(second.convolution_param.stride) == [1, 2]
+
+
 def test_layer_types() -> None:
     types = caffe.layer_type_list()
     assert {"Convolution", "Python", "SoftmaxWithLoss", "LSTM", "Data"} <= set(types)

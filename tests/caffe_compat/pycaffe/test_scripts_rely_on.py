@@ -331,6 +331,23 @@ def test_blobs_that_a_new_pass_does_not_reach(tmp_path: Path) -> None:
     assert net.blobs["first"].shape == (3, 1)
 
 
+@pytest.mark.parametrize("phase", [caffe.TEST, caffe.TRAIN])
+def test_up_to_a_layer_runs_nothing_behind_it(phase: int, tmp_path: Path) -> None:
+    """Two layers work in place on what the first one made; they run once when they are asked
+    for."""
+    text = """
+        input: "data" input_shape { dim: 1 dim: 4 }
+        layer { name: "first" type: "Power" bottom: "data" top: "x" power_param { shift: 1 } }
+        layer { name: "cut" type: "ReLU" bottom: "x" top: "x" }
+        layer { name: "twice" type: "Power" bottom: "x" top: "x" power_param { scale: 2 } }
+        layer { name: "out" type: "Power" bottom: "x" top: "out" power_param { shift: 0.5 } }"""
+    net = caffe.Net(_write(tmp_path, "net.prototxt", text), phase)
+    assert net.forward(end="first", data=[[-3, 1, -5, 3]])["x"].tolist() == [[-2, 2, -4, 4]]
+    assert net.forward(end="cut")["x"].tolist() == [[0, 2, 0, 4]]
+    assert net.forward(start="twice")["out"].tolist() == [[0.5, 4.5, 0.5, 8.5]]
+    assert net.blobs["x"].data.tolist() == [[0, 4, 0, 8]]
+
+
 def test_weights_under_a_sharers_name(tmp_path: Path) -> None:
     """Of layers that share a parameter the file's last one counts."""
     text = _CHAIN.replace("{ num_output", "{ bias_term: false num_output")
