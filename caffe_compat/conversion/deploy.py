@@ -36,6 +36,8 @@ class Dropped:
 
 def is_data(layer: LayerSpec) -> bool:
     """Does a layer bring data in from outside?"""
+    if layer.type == "Python":  # the data layers of FCN and Faster R-CNN, for example
+        return not layer.bottoms
     known = registry().get(layer.type)
     return known.data if known else not layer.bottoms
 
@@ -113,7 +115,7 @@ def _undo_splits(layers: Sequence[LayerSpec]) -> list[LayerSpec]:
 def _input_shape(net: NetSpec, data: LayerSpec, top: str, weights: Weights | None) -> Shape | None:
     """Batch 1 of what the data layer would give, as far as definition and weights tell."""
     message = data.message
-    if data.type in registry():
+    if data.type in registry() and data.type != "Python":
         shapes = make(data, TEST).output_shapes([])
         place = data.tops.index(top)
         if place < len(shapes):
@@ -201,6 +203,13 @@ def derive(
         )
     read = dict.fromkeys(b for layer in rest for b in layer.bottoms)
     inputs = [name for name in read if name in images]
+    if not inputs:
+        raise UnknownInput(
+            "no layer with parameters reads what a data layer brings in: give the deploy "
+            "definition with --prototxt",
+            blob="",
+            file=net.file,
+        )
     shapes = _input_shapes(net, inputs, weights, input_shapes or {})
     made_net = replace(
         net, layers=(input_layer(shapes), *rest), force_backward=False, debug_info=False

@@ -65,12 +65,12 @@ def _im2col(step: LayerStep) -> Iterable[str]:
 @converts("InnerProduct")
 def _inner_product(step: LayerStep) -> Iterable[str]:
     graph, axis = step.graph, step.layer.axis(step.options.axis, step.rank)
+    if not axis:
+        raise NoForm("axis 0 makes one row of the whole batch")
     weight = step.params[0] if step.options.transpose else step.params[0].T
     lead = step.tops[0][:axis]
     x = graph.reshape(step.bottoms[0], step.shapes[0], (*lead, (len(weight),) * len(lead[0])))
-    top = graph.op("MatMul", x, graph.constant(weight)) if axis else x
-    if not axis:
-        raise NoForm("axis 0 makes one row of the whole batch")
+    top = graph.op("MatMul", x, graph.constant(weight))
     yield graph.op("Add", top, graph.constant(step.params[1])) if len(step.params) > 1 else top
 
 

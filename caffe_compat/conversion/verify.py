@@ -102,13 +102,15 @@ def split_dump(
     CaffeCompatError : an input is missing.
     """
     given: dict[str, Array] = {}
+    taken = ""  # another name of the only input
     for name in inputs:
         for key in (f"in:{name}", name, f"blob:{name}"):
             if key in dump:
                 given[name] = dump[key]
                 break
     if not given and inputs and "x" in dump:
-        given[inputs[0]] = dump["x"]
+        taken = "x"
+        given[inputs[0]] = dump[taken]
     if not given:
         raise CaffeCompatError(
             f"the dump has no input: expected 'in:{inputs[0] if inputs else 'data'}', found "
@@ -118,7 +120,7 @@ def split_dump(
     for key, value in dump.items():
         if key.startswith("blob:"):
             blobs[key[5:]] = value
-        elif ":" not in key and key != "x":
+        elif ":" not in key and key != taken:
             blobs[key] = value
     return given, blobs
 

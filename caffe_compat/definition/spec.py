@@ -214,6 +214,13 @@ class NetSpec:
             message.layer.add().CopyFrom(layer.message)
         return message
 
+    def bare(self) -> NetSpec:
+        """Its name and its layers alone, which is what Caffe saves of a net that runs.
+
+        Source: ``Net::ToProto`` of BVLC Caffe.
+        """
+        return NetSpec(self.name, self.layers, file=self.file)
+
     def to_text(self) -> str:
         """The definition as prototxt text."""
         from caffe_compat.definition.textformat import dump

@@ -503,7 +503,7 @@ class Net(Named):
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a ``.caffemodel`` (or ``.h5``, by the name)."""
         self._take_params()
-        write_weights(path, self._net.weights(), self._graph.spec)
+        write_weights(path, self._net.weights(), self._graph.spec.bare())
 
     def save_hdf5(self, path: str | os.PathLike[str], write_diff: bool = False) -> None:
         """Write an HDF5 model, whatever the name's ending.

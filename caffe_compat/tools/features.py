@@ -75,10 +75,17 @@ def _check_place(place: str, inputs: tuple[str, ...]) -> None:
 
 def _write_features(place: str, name: str, rows: npt.NDArray[np.float32]) -> None:
     if place.endswith(".npz"):
+        import zipfile
+
         import numpy as np
 
-        with atomic_write(place) as file:
-            np.savez(file, **{name: rows})  # type: ignore[arg-type]
+        # as np.savez does, which cannot take the name "file"
+        with (
+            atomic_write(place) as file,
+            zipfile.ZipFile(file, "w") as archive,
+            archive.open(f"{name}.npy", "w", force_zip64=True) as member,
+        ):
+            np.lib.format.write_array(member, rows)
     elif place.endswith(".h5"):
         with write_hdf5(place) as file:
             file[name] = rows

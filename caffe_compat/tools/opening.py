@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,9 +10,10 @@ import click
 
 from caffe_compat.definition.prototxt import read_net
 from caffe_compat.definition.spec import TEST
-from caffe_compat.errors import CaffeCompatError
+from caffe_compat.errors import CaffeCompatError, printable
 
 if TYPE_CHECKING:
+    from caffe_compat.network.match import LayerMatch
     from caffe_compat.network.net import Net
     from caffe_compat.training.feed import DataFeed
 
@@ -23,6 +25,7 @@ def open_net(
     definition: str, weights: str | None, phase: str, level: int, stages: tuple[str, ...]
 ) -> tuple[Net, DataFeed]:
     """A net with the sources of its data layers."""
+    from caffe_compat.network.match import match
     from caffe_compat.network.net import Net
     from caffe_compat.training.feed import DataFeed
     from caffe_compat.weights.read import read_weights
@@ -39,7 +42,33 @@ def open_net(
         strict=False,
         input_shapes=feed.shapes or None,
     )
+    if stored is not None and weights is not None:
+        _tell(weights, match(net.graph, stored).rows)
     return net, feed
+
+
+def _tell(weights: str, layers: Sequence[LayerMatch]) -> None:
+    """Say which layers have the fillers' values, and which stored ones have no place.
+
+    Raises
+    ------
+    CaffeCompatError : no layer took anything.
+    """
+    by_status: dict[str, list[str]] = {}
+    for layer in layers:
+        by_status.setdefault(layer.status, []).append(printable(layer.name))
+    missing, unused = by_status.get("missing", []), by_status.get("unused", [])
+    if missing and not {"matched", "reshaped"} & set(by_status):
+        raise CaffeCompatError(
+            f"{weights}: has parameters of none of the layers; is it of another model? It has "
+            f"{', '.join(unused) or 'none at all'}; expected {', '.join(missing)}"
+        )
+    for names, what in (
+        (missing, "not in the file, so that their fillers count"),
+        (unused, "in the file only"),
+    ):
+        if names:
+            click.echo(f"note: {weights}: layers {what}: {', '.join(names)}", err=True)
 
 
 def open_test_net(

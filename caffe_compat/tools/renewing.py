@@ -32,7 +32,12 @@ def upgrade_net(source: str, target: str) -> None:
 
         weights = read_weights(source)
         if weights.net is None:
-            raise CaffeCompatError(f"{source}: holds no definition; only binary models do")
+            why = "; ".join(weights.source.notes) or "only binary models do"
+            raise CaffeCompatError(f"{source}: holds no definition that can be written: {why}")
+        if target.endswith(".h5"):
+            raise CaffeCompatError(
+                f"{target}: an HDF5 model holds no definition; give a name that ends in .caffemodel"
+            )
         write_weights(target, weights, weights.net)
         for note in weights.source.notes:
             click.echo(printable(f"note: {note}"), err=True)

@@ -132,7 +132,7 @@ def write(
     """
     model, state = paths(prefix, iteration, hdf5)
     model.parent.mkdir(parents=True, exist_ok=True)
-    write_weights(model, weights, net)
+    write_weights(model, weights, net.bare())
     if hdf5:
         _write_hdf5(state, iteration, str(model), history, step)
         return model, state

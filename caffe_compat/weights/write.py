@@ -8,7 +8,10 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
+
+import numpy as np
 
 from caffe_compat.definition import schema
 from caffe_compat.definition.schema import Dialect
@@ -16,12 +19,13 @@ from caffe_compat.definition.spec import LayerSpec, NetSpec
 from caffe_compat.errors import SchemaError, WeightError
 from caffe_compat.files import atomic_write, write_hdf5
 from caffe_compat.weights.model import ELSEWHERE, HDF5_NAME, LayerBlobs, Weights
-from caffe_compat.weights.wire import bytes_in, encode_blob, encode_bytes
+from caffe_compat.weights.wire import Blob, bytes_in, encode_blob, encode_bytes
 
 
 def _chunks(weights: Weights, net: NetSpec, dialect: Dialect) -> Iterator[bytes | memoryview]:
     """A binary model piece by piece; nothing large is copied."""
-    head = schema.message_class("NetParameter", dialect)(name=net.name)
+    head = schema.message_class("NetParameter", dialect)()
+    schema.move(replace(net, layers=()).to_message(), head)
     yield head.SerializeToString()
     entries = _placed(weights, net)
     check_whole(weights)
@@ -163,8 +167,7 @@ def _hdf5_obstacle(name: str, names: Collection[str]) -> str:
 def _write_h5(name: str, weights: Weights, net: NetSpec) -> None:
     stored = [entry.name for entry in _placed(weights, net).values()]
     check_hdf5_names(stored)
-    # Caffe stores a shared parameter with the first layer that has it, and no other
-    owned = _owned(net)
+    doubles = _doubles(weights, net)
     with write_hdf5(name) as file:
         if net.name:
             file.attrs[HDF5_NAME] = net.name
@@ -174,17 +177,28 @@ def _write_h5(name: str, weights: Weights, net: NetSpec) -> None:
                 data.require_group(layer.name)
         for entry in weights.layers:
             for index, blob in enumerate(entry.blobs):
-                if not blob.is_elsewhere and owned.get((entry.name, index), True):
+                if not blob.is_elsewhere and (entry.name, index) not in doubles:
                     data.create_dataset(f"{entry.name}/{index}", data=blob.data)
 
 
-def _owned(net: NetSpec) -> dict[tuple[str, int], bool]:
-    """For each (layer, index of a blob) with a shared name: is it the first with that name?"""
-    seen: set[str] = set()
-    found: dict[tuple[str, int], bool] = {}
+def _doubles(weights: Weights, net: NetSpec) -> set[tuple[str, int]]:
+    """Layer and index of the blobs that stand with another layer, too, which shares them: Caffe
+    stores them with the first layer that has them, and no other."""
+    blobs = {
+        (entry.name, index): blob
+        for entry in weights.layers
+        for index, blob in enumerate(entry.blobs)
+        if not blob.is_elsewhere
+    }
+    first: dict[str, Blob] = {}
+    found = set()
     for layer in net.layers:
         for index, param in enumerate(layer.params):
-            if param.name:
-                found[layer.name, index] = param.name not in seen
-                seen.add(param.name)
+            blob = blobs.get((layer.name, index))
+            if blob is None or not param.name:
+                continue
+            if param.name not in first:
+                first[param.name] = blob
+            elif np.array_equal(first[param.name].data, blob.data):
+                found.add((layer.name, index))
     return found

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import torch
 
 from caffe_compat import Net, WeightError, parse_net, read_weights, write_weights
 from caffe_compat.conversion.convert import convert
+from caffe_compat.errors import UnknownInput
 from caffe_compat.network.graph import build
 from caffe_compat.network.match import match
 from caffe_compat.weights import containers
@@ -70,6 +73,90 @@ def test_deploy_net_of_a_snapshot(tmp_path: Path, text: str, dropped: set[str]) 
     assert {layer.name for layer in made.dropped} == {"d", "loss", *dropped}
     assert [node.layer.name for node in made.graph.nodes] == ["input", "a"]
     assert made.graph.nodes[1].loss_weights == (0.0,)
+
+
+_PYTHON_DATA = """
+layer { name: "d" type: "Python" top: "x" top: "y" python_param { module: "voc" layer: "Data" } }
+layer { name: "a" type: "Convolution" bottom: "x" top: "a" convolution_param { num_output: 4 kernel_size: 3 } }
+layer { name: "loss" type: "EuclideanLoss" bottom: "a" bottom: "y" top: "loss" }
+"""
+
+
+def _python_model(path: Path) -> Path:
+    """A snapshot of a training net that a Python layer feeds, as FCN's."""
+    shape = 'layer { name: "x" type: "Input" top: "x" input_param { shape { dim: [1, 3, 9, 9] } } }'
+    net = Net(parse_net(shape + _PYTHON_DATA.splitlines()[2]))
+    write_weights(path, net.weights(), parse_net(_PYTHON_DATA))
+    return path
+
+
+def test_a_python_layer_that_brings_data_is_an_input(tmp_path: Path) -> None:
+    path = _python_model(tmp_path / "m.caffemodel")
+    with pytest.raises(UnknownInput, match="its input 'x': give it with --input-shape x:1,C,H,W"):
+        convert(path)
+    made = convert(path, input_shapes={"x": (1, 3, 20, 30)})
+    assert [node.layer.name for node in made.graph.nodes] == ["input", "a"]
+    assert made.graph.blobs["a"] == (1, 4, 18, 28)
+
+
+def test_a_net_that_reads_no_data(tmp_path: Path) -> None:
+    text = """
+        layer { name: "d" type: "DummyData" top: "y" dummy_data_param { shape { dim: [2, 1] } } }
+        layer { name: "p" type: "Parameter" top: "p" parameter_param { shape { dim: [2, 1] } } }
+        layer { name: "loss" type: "EuclideanLoss" bottom: "p" bottom: "y" top: "loss" }
+        layer { name: "s" type: "Scale" bottom: "p" top: "s" }"""
+    net = Net(parse_net(text), phase="TRAIN")
+    write_weights(tmp_path / "m.caffemodel", net.weights(), net.graph.spec)
+    with pytest.raises(UnknownInput, match="no layer with parameters reads"):
+        convert(tmp_path / "m.caffemodel")
+
+
+_STAGED = """
+name: "staged" force_backward: true debug_info: true state { level: 2 stage: "deploy" }
+layer { name: "x" type: "Input" top: "x" input_param { shape { dim: [2, 3] } } }
+layer { name: "a" type: "InnerProduct" bottom: "x" top: "a" include { stage: "deploy" }
+        inner_product_param { num_output: 4 } }
+"""
+
+
+def test_a_model_keeps_what_its_definition_says(tmp_path: Path) -> None:
+    """Its state among it, without which a layer would be gone; a running net's model holds the
+    layers alone, as Caffe's does."""
+    spec = parse_net(_STAGED)
+    net = Net(spec, stages=("deploy",), level=2)
+    write_weights(tmp_path / "m.caffemodel", net.weights(), spec)
+    convert(tmp_path / "m.caffemodel").write(tmp_path / "n.caffemodel", "caffemodel")
+    again = convert(tmp_path / "n.caffemodel")
+    assert [node.layer.name for node in again.graph.nodes] == ["x", "a"]
+    read = read_weights(tmp_path / "m.caffemodel").net
+    assert read is not None
+    assert read.to_message() == spec.to_message()
+    bare = spec.bare().to_message()
+    assert [field.name for field, _ in bare.ListFields()] == ["name", "layer"]
+
+
+def test_hdf5_leaves_out_only_what_another_layer_holds(tmp_path: Path) -> None:
+    """The first layer of a shared name may be of another phase, and hold nothing."""
+    layers = """
+        layer { name: "x" type: "Input" top: "x" input_param { shape { dim: [2, 3] } } }
+        layer { name: "a" type: "InnerProduct" bottom: "x" top: "a" include { phase: TRAIN }
+                param { name: "w" } param { name: "b" } inner_product_param { num_output: 4 } }
+        layer { name: "t" type: "InnerProduct" bottom: "x" top: "t" include { phase: TEST }
+                param { name: "w" } param { name: "b" } inner_product_param { num_output: 4 } }"""
+    spec = parse_net(layers)
+    weights = Net(spec).weights()
+    write_weights(tmp_path / "m.h5", weights, spec)
+    assert same_blobs(Net(spec, read_weights(tmp_path / "m.h5")).weights(), weights)
+    # both hold the values: they are stored once; other values stay, and the last ones count
+    (entry,) = [entry for entry in weights.layers if entry.blobs]
+    double = replace(weights, layers=(replace(entry, name="a"), entry))
+    write_weights(tmp_path / "n.h5", double, spec)
+    with h5py.File(tmp_path / "n.h5") as file:
+        assert (len(file["data/a"]), len(file["data/t"])) == (2, 0)
+    other = replace(entry, name="a", blobs=(entry.blobs[0], Blob(entry.blobs[1].data + 1)))
+    write_weights(tmp_path / "o.h5", replace(weights, layers=(other, entry)), spec)
+    with h5py.File(tmp_path / "o.h5") as file:
+        assert (list(file["data/a"]), list(file["data/t"])) == (["0", "1"], ["1"])
 
 
 def test_state_dict_names(tmp_path: Path) -> None:

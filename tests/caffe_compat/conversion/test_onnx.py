@@ -255,6 +255,17 @@ def test_every_problem_is_named_at_once() -> None:
         to_onnx(net.graph, net.weights())
 
 
+def test_a_product_of_the_whole_batch_has_no_form() -> None:
+    net = Net(
+        parse_net("""
+        input: "x" input_shape { dim: 2 dim: 3 }
+        layer { name: "ip" type: "InnerProduct" bottom: "x" top: "y"
+          inner_product_param { num_output: 4 axis: 0 } }""")
+    )
+    with pytest.raises(OnnxError, match=r"'ip' .*one row of the whole batch"):
+        to_onnx(net.graph, net.weights(), dynamic_batch=False)
+
+
 def test_a_definition_that_fixes_the_batch_says_so() -> None:
     text = """
     input: "x" input_shape { dim: 2 dim: 6 }

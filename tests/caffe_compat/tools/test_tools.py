@@ -97,6 +97,18 @@ def test_time(net: Path) -> None:
     assert all(layer["backward_ms"] == 0 for layer in only["layers"])
 
 
+def test_layers_that_read_classes_are_timed(tmp_path: Path) -> None:
+    (tmp_path / "net.prototxt").write_text("""
+        layer { name: "x" type: "Input" top: "x" top: "label" top: "at"
+          input_param { shape { dim: [4, 3] } shape { dim: 4 } shape { dim: 4 } } }
+        layer { name: "embed" type: "Embed" bottom: "at" top: "e"
+          embed_param { num_output: 2 input_dim: 5 bias_term: false } }
+        layer { name: "loss" type: "SoftmaxWithLoss" bottom: "x" bottom: "label" top: "loss" }""")
+    result = _run("time", tmp_path / "net.prototxt", "--iterations", 1)
+    assert result.exit_code == 0, result.output
+    assert "loss" in result.output
+
+
 def test_test(net: Path, tmp_path: Path) -> None:
     found = json.loads(
         _run(
@@ -164,6 +176,50 @@ def test_upgrading(tmp_path: Path, net: Path) -> None:
     _run("upgrade-solver", tmp_path / "s.prototxt", tmp_path / "t.prototxt")
     assert 'type: "Adam"' in (tmp_path / "t.prototxt").read_text()
     assert "solver_type" not in (tmp_path / "t.prototxt").read_text()
+
+
+def test_an_upgraded_model_keeps_its_state(tmp_path: Path, net: Path) -> None:
+    model = caffe_pb2.NetParameter()
+    model.ParseFromString((tmp_path / "w.caffemodel").read_bytes())
+    model.force_backward = True
+    model.state.stage.append("deploy")
+    (tmp_path / "a.caffemodel").write_bytes(model.SerializeToString())
+    assert _run("upgrade-net", tmp_path / "a.caffemodel", tmp_path / "b.caffemodel").exit_code == 0
+    again = caffe_pb2.NetParameter()
+    again.ParseFromString((tmp_path / "b.caffemodel").read_bytes())
+    assert again.force_backward
+    assert list(again.state.stage) == ["deploy"]
+    result = _run("upgrade-net", tmp_path / "a.caffemodel", tmp_path / "b.h5")
+    assert result.exit_code == 2
+    assert "b.h5: an HDF5 model holds no definition" in result.stderr
+    assert not (tmp_path / "b.h5").exists()
+
+
+def test_weights_of_another_model(tmp_path: Path, net: Path) -> None:
+    """Features of the fillers would be numbers like others: what took nothing is said."""
+    (tmp_path / "other.prototxt").write_text(net.read_text().replace('"conv"', '"other"'))
+    command = ("extract-features", tmp_path / "other.prototxt", tmp_path / "w.caffemodel")
+    result = _run(*command, "mean", tmp_path / "f.npz", 1)
+    assert result.exit_code == 2
+    assert "parameters of none of the layers" in result.stderr
+    assert "It has conv; expected other" in result.stderr
+    assert not (tmp_path / "f.npz").exists()
+    more = (
+        net.read_text()
+        + """
+        layer { name: "new" type: "InnerProduct" bottom: "conv" top: "file"
+                inner_product_param { num_output: 2 } }"""
+    )
+    (tmp_path / "more.prototxt").write_text(more)
+    command = ("extract-features", tmp_path / "more.prototxt", tmp_path / "w.caffemodel")
+    result = _run(*command, "file", tmp_path / "f.npz", 1)
+    assert result.exit_code == 0
+    assert "layers not in the file, so that their fillers count: new" in result.stderr
+    with np.load(tmp_path / "f.npz") as found:
+        assert found["file"].shape == (2, 2)
+    caffe.Net(str(tmp_path / "more.prototxt"), caffe.TEST).save(tmp_path / "more.caffemodel")
+    result = _run("time", net, "--weights", tmp_path / "more.caffemodel", "--iterations", 1)
+    assert "layers in the file only: new" in result.stderr
 
 
 def test_upgrading_tells_what_it_leaves_out(tmp_path: Path, net: Path) -> None:

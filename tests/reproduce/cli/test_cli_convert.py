@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from caffe_compat import read_weights
+from caffe_compat import Net, parse_net, read_weights, write_weights
 from caffe_compat.errors import CaffeCompatError
 from caffe_compat.files import atomic_write
 from caffe_compat.weights import containers
@@ -308,6 +308,27 @@ def test_verify(tmp_path: Path) -> None:
     assert report["first"] == "conv"
     assert report["causes"]
     assert _run(path, "--verify", tmp_path / "none.npz").exit_code == 2
+
+
+def test_verify_compares_a_blob_called_x(tmp_path: Path) -> None:
+    """The name is that of the only input where the dump does not name the input otherwise."""
+    net = Net(
+        parse_net(
+            """layer { name: "in" type: "Input" top: "data" input_param { shape { dim: [1, 3] } } }
+        layer { name: "ip" type: "InnerProduct" bottom: "data" top: "y"
+          inner_product_param { num_output: 2 } }
+        layer { name: "x" type: "Power" bottom: "y" top: "x" power_param { scale: 2 } }"""
+        )
+    )
+    write_weights(tmp_path / "m.caffemodel", net.weights(), net.graph.spec)
+    data = np.ones((1, 3), np.float32)
+    wrong = np.full((1, 2), 100, np.float32)
+    np.savez(tmp_path / "d.npz", data=data, x=wrong)
+    result = _run(tmp_path / "m.caffemodel", "--verify", tmp_path / "d.npz")
+    assert result.exit_code == 1, result.output
+    np.savez(tmp_path / "e.npz", x=data, y=np.zeros((1, 2), np.float32))
+    result = _run(tmp_path / "m.caffemodel", "--verify", tmp_path / "e.npz")
+    assert result.exit_code == 0, result.output
 
 
 def test_verify_names_the_cause(tmp_path: Path) -> None:
