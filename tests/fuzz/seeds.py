@@ -15,6 +15,7 @@ from caffe_compat import Net, parse_net
 from caffe_compat.training import snapshots
 from caffe_compat.weights import containers
 from reproduce.people import annotation
+from reproduce.people.coco_files import KEYPOINTS
 from reproduce.records import hdf5, store
 from tests.fuzz.readers import _NET, READERS
 from tests.nets import TEXT
@@ -154,10 +155,9 @@ def _matlab(folder: Path) -> None:
 def _json(folder: Path) -> None:
     keypoints = [v for i in range(17) for v in (50 + 3 * i, 40 + 5 * i, 2)]
     person = {"id": 7, "image_id": 1, "category_id": 1, "iscrowd": 0, "keypoints": keypoints}
-    names = [f"k{i}" for i in range(17)]
     coco = {
         "images": [{"id": 1, "file_name": "a.jpg", "width": 200, "height": 300}],
-        "categories": [{"id": 1, "name": "person", "keypoints": names}],
+        "categories": [{"id": 1, "name": "person", "keypoints": list(KEYPOINTS)}],
         "annotations": [{**person, "bbox": [40, 30, 80, 120]}],
     }
     files: dict[str, Any] = {
