@@ -197,9 +197,10 @@ class Python(Layer):
         self.made.param_str = o.param_str
         self.made.phase = 0 if self.phase == TRAIN else 1
         self.made.blobs = PythonParams()
-        blobs = {name: PythonBlob() for name in (*self.spec.bottoms, *self.spec.tops)}
-        self.bottom = [blobs[name] for name in self.spec.bottoms]
-        self.top = [blobs[name] for name in self.spec.tops]
+        # a blob that is read twice has a gradient for each; a top in place is its bottom
+        self.bottom = [PythonBlob() for _ in self.spec.bottoms]
+        in_place = dict(zip(self.spec.bottoms, self.bottom, strict=True))
+        self.top = [in_place.get(name) or PythonBlob() for name in self.spec.tops]
         self.begun = False
 
     def fresh(self) -> Layer:

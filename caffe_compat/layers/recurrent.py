@@ -172,12 +172,20 @@ class Recurrent(Layer, ABC):
             outs.append(out)
         left = tuple(state.detach() for state in states)
         if not (given or self.repeating or torch.compiler.is_exporting()):
-            self.before, self.carried = self.carried, left
+            self.before, self.carried = self.carried, self._kept(left)
         return (torch.cat(outs), *left) if given else (torch.cat(outs),)
+
+    def _kept(self, left: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """The states that a pass left, and behind them those of further streams, which stay in
+        Caffe's memory while there are fewer."""
+        if not self.carried:
+            return left
+        both = zip(left, self.carried, strict=True)
+        return tuple(torch.cat([now, kept[:, now.shape[1] :].to(now)], 1) for now, kept in both)
 
     def _begin(self, x: Tensor) -> tuple[Tensor, ...]:
         """The states that the last pass ended with; of fewer streams the first ones, zeros where
-        there are more."""
+        there are more than there ever were."""
         streams = x.shape[1]
         kept = self.before if self.repeating else self.carried
         if kept and kept[0].shape[1] >= streams:

@@ -19,7 +19,7 @@ from caffe_compat.definition.spec import TEST, NetSpec
 from caffe_compat.engine.plan import Engine, Mode, transforming, using
 from caffe_compat.engine.threads import on_one_core
 from caffe_compat.errors import CaffeCompatError
-from caffe_compat.layers.base import Shape
+from caffe_compat.layers.base import Layer, Shape
 from caffe_compat.network import fuse
 from caffe_compat.network.bound import check_looks, check_network, without_values
 from caffe_compat.network.graph import Graph, Node, Param, build
@@ -176,11 +176,31 @@ class Net(nn.Module):
             self._is_packed = True
         return self
 
+    def _apply(self, fn: Any, recurse: bool = True) -> Net:
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        # torch brings each module's tensors elsewhere on their own: those that share stay together
+        names = {param.key: param.name for node in self.graph.nodes for param in node.params}
+        for node in self.graph.nodes:
+            for param in node.params:
+                if param.owner != param.key:
+                    owner = self._modules_of[param.owner[0]]
+                    shared = getattr(owner, names[param.owner])
+                    setattr(self._modules_of[node.index], param.name, shared)
+        return self
+
     def param(self, param: Param) -> Tensor:
         """The tensor of a parameter blob."""
         found = getattr(self._modules_of[param.key[0]], param.name)
         assert isinstance(found, Tensor)
         return found
+
+    def adopt(self, param: Param, tensor: Tensor) -> None:
+        """Compute with another network's tensor, of the same shape, in place of a parameter's own,
+        in all layers that share it: what changes in one network changes in the other."""
+        for node in self.graph.nodes:
+            for mine in node.params:
+                if mine.owner == param.owner:
+                    setattr(self._modules_of[node.index], mine.name, tensor)
 
     def owned_params(self) -> Iterator[tuple[Node, Param, Tensor]]:
         """Every parameter blob that owns its memory, in Caffe's order (statistics included)."""
@@ -309,10 +329,9 @@ class Net(nn.Module):
                 "given"
             )
         given = {**dict(zip(names, args, strict=False)), **inputs}
-        unknown = [name for name in given if name not in self.graph.blobs]
-        if unknown:
+        if unknown := [name for name in given if name not in names]:
             raise CaffeCompatError(
-                f"no blob is called {', '.join(unknown)}; the inputs are {', '.join(names)}"
+                f"no input is called {', '.join(unknown)}; the inputs are {', '.join(names)}"
             )
         return given
 
@@ -373,7 +392,8 @@ class Net(nn.Module):
     def _plan(
         self, given: Mapping[str, Tensor], wanted: tuple[str, ...], whole: bool = False
     ) -> list[Node]:
-        """The nodes that must run, in order; with ``whole`` those that write files, too."""
+        """The nodes that must run, in order; with ``whole`` those that write files or change what
+        they keep, too."""
         graph = self.graph
         # in torch.export sizes may be symbols, which the definition's rules cannot be asked about
         if not torch.compiler.is_exporting():
@@ -392,7 +412,7 @@ class Net(nn.Module):
                     raise CaffeCompatError(
                         f"input '{missing[0]}' of layer '{node.layer.name}' was not given"
                     )
-            elif any(top in need for top in node.tops) or (whole and node.layer.effect):
+            elif any(top in need for top in node.tops) or (whole and _leaves_a_trace(node.layer)):
                 plan.append(node)
                 need.difference_update(t for t in node.tops if t not in node.bottoms)
                 need.update(node.bottoms)
@@ -569,6 +589,11 @@ class Net(nn.Module):
         torch.backends.cuda.matmul.allow_tf32 = False
         stack.callback(setattr, torch.backends.cuda.matmul, "allow_tf32", before)
         return stack
+
+
+def _leaves_a_trace(layer: Layer) -> bool:
+    """Does a pass of a layer do more than make its tops?"""
+    return layer.effect or layer.changes_state or layer.stateful
 
 
 def _own_layers(graph: Graph) -> Graph:

@@ -236,7 +236,8 @@ class ParamBlob(Blob):
         """
         if other.shape != self.shape:
             raise CaffeCompatError(f"shapes {self.shape} and {other.shape} cannot be shared")
-        _ = other._data
+        if other._tensor is not self._tensor:
+            _ = other._data
         self._memory, self._seen = other._memory, None
 
 

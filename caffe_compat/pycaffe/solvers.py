@@ -49,15 +49,17 @@ class SGDSolver:
         self._solver = _Solver(spec, root=Path("."), device=current_device())
         self.net = Net._of(self._solver.net, self._solver.feed)
         self._tests = [Net._of(net, feed) for net, feed, _ in self._solver._tests]
-        self._shared: list[int] = []  # versions of the parameters that the test nets have
+        for face in self._tests:
+            face.share_with(self.net)
         self._solver.fill = self._filled
         self._callbacks: list[tuple[Callable[[], Any], Callable[[], Any]]] = []
 
     def _filled(self, net: _Net) -> dict[str, Tensor]:
-        """What the blobs of a net's Input layers hold: a script fills them before each step."""
+        """What the blobs of a net's Input layers hold, which a script fills before each step, and
+        those of DummyData's constants, which Caffe fills once, so that a script may, too."""
         faces = {id(face._net): face for face in (self.net, *self._tests)}
         face = faces[id(net)]
-        fed = face._feed.shapes if face._feed is not None else {}
+        fed = set(face._feed.shapes if face._feed is not None else {}) - set(face._constants)
         return {name: face._tensor(name) for name in net.graph.inputs if name not in fed}
 
     @property
@@ -67,20 +69,17 @@ class SGDSolver:
 
     @property
     def test_nets(self) -> list[Net]:
-        """The test nets, with the training net's present weights."""
-        self._share_weights()
+        """The test nets; they have the training net's parameters."""
         return self._tests
 
-    def _share_weights(self) -> None:
-        """Give the test nets the training net's weights, where these have changed."""
-        self.net._take_params()
-        now = [tensor._version for _, _, tensor in self._solver.net.owned_params()]
-        if now != self._shared:
-            for net in self._tests:
-                net._finish()
-                self._solver._share(net._net)
-                net._give_params()
-        self._shared = now
+    def _take_params(self) -> None:
+        """What scripts wrote into parameters counts from now on, for all nets; their latest passes
+        are of the old ones."""
+        faces = (self.net, *self._tests)
+        for face in faces:
+            face._finish()
+        for face in faces:
+            face._take_params()
 
     def step(self, count: int) -> None:
         """Make some updates, with the definition's tests before and its snapshots after them."""
@@ -89,7 +88,7 @@ class SGDSolver:
                 self._test()
             for on_start, _ in self._callbacks:
                 on_start()
-            self.net._take_params()
+            self._take_params()
             last = left == 1 or bool(self._callbacks)
             self._solver.on_blobs = self._keep if last else None
             self._solver.on_update = self._keep_updates if left == 1 else None
@@ -113,11 +112,11 @@ class SGDSolver:
 
     def _test(self) -> None:
         """Run the test nets; the results are messages of the log."""
-        self._share_weights()  # finishes their latest passes before they get other parameters
+        self._take_params()
         for line in self._solver.test_lines():
             log(line)
-        for net in self._tests:
-            net._give_params()
+        for face in (self.net, *self._tests):
+            face._give_params()
 
     def _call_back(self) -> None:
         """Let scripts look at the gradients, and change them."""
@@ -194,10 +193,11 @@ class SGDSolver:
         self.net._last = {name: blobs[name] for name in self._solver.net.graph.inputs}
         self.net._leave(blobs)
         for node, param, tensor in self._solver.net.owned_params():
-            if tensor.grad is not None:
-                self.net.params[node.layer.name][node.params.index(param)]._set_diff(
-                    tensor.grad.float().cpu().numpy()
-                )
+            # a parameter without a way to the loss has the gradient 0, as each step of Caffe begins
+            gradient = torch.zeros_like(tensor) if tensor.grad is None else tensor.grad
+            self.net.params[node.layer.name][node.params.index(param)]._set_diff(
+                gradient.float().cpu().numpy()
+            )
 
 
 class NesterovSolver(SGDSolver):

@@ -229,6 +229,7 @@ class Solver:
         self.warnings += dict.fromkeys(note for feed in feeds for note in feed.notes)
         self._prepare_updates()
         self.iteration = 0
+        self.saved: int | None = None  # the iteration of the last snapshot of this run
         self.current_step = 0
         self.rate_scale: Callable[[int], float] = lambda iteration: 1.0
         # called with the iteration and (layer/blob, gradient) pairs before each update
@@ -270,16 +271,16 @@ class Solver:
         SolverError : an Input layer, which has no data of its own, and nobody who fills it.
         """
         data = feed.next(self.device)
-        if not feed.unfilled:
-            return data
-        if self.fill is None:
+        if self.fill is not None:
+            return {**data, **self.fill(net)}
+        if feed.unfilled:
             top, layer = next(iter(feed.unfilled.items()))
             raise SolverError(
                 f"layer '{layer}' is an Input layer and blob '{top}' has no source: give the net a "
                 "data layer (Data, HDF5Data, ...), or fill the blob in a script with "
                 "caffe_compat.pycaffe"
             )
-        return {**data, **self.fill(net)}
+        return data
 
     # ------------------------------------------------------------ testing
 
@@ -299,19 +300,26 @@ class Solver:
                 input_shapes=feed.shapes,
             )
             net = Net(graph, weights, strict=False, seed=self.seed, engine=engine).to(self.device)
-            self._share(net)  # what does not fit shows before the training begins
+            self._share(net)
             made.append((net, feed, settings.test_iter[i]))
         return made
 
-    def test(self) -> list[dict[str, float]]:
+    def test(self, stop: Callable[[], bool] = lambda: False) -> list[dict[str, float]]:
         """Run all test nets with the current weights; mean of each output value over ``test_iter``
-        batches."""
-        results = []
+        batches.
+
+        Parameters
+        ----------
+        stop : asked before each batch; where it says yes, what was measured until then of the net
+            in work is no mean, and there is nothing of it and of the nets behind it.
+        """
+        results: list[dict[str, float]] = []
         for net, feed, batches in self._tests:
-            self._share(net)
             total: dict[str, float] = {}
             with torch.no_grad():
                 for _ in range(batches):
+                    if stop():
+                        return results
                     found = self._tested_blobs(net, self._batch(net, feed))
                     for name, value in found.items():
                         flat = value.reshape(-1).tolist()
@@ -321,12 +329,16 @@ class Solver:
             results.append(total)
         return results
 
-    def test_lines(self) -> list[str]:
+    def test_lines(self, stop: Callable[[], bool] = lambda: False) -> list[str]:
         """What :meth:`test` gives, one line for people for each test net."""
-        return [
+        results = self.test(stop)
+        lines = [
             f"test net {i}: " + ", ".join(f"{name} {value:.4g}" for name, value in result.items())
-            for i, result in enumerate(self.test())
+            for i, result in enumerate(results)
         ]
+        if len(results) < len(self._tests):
+            lines.append(f"test net {len(results)}: interrupted")
+        return lines
 
     def _tested_blobs(self, net: Net, data: dict[str, Tensor]) -> dict[str, Tensor]:
         """The outputs of a test net, with its loss where the definition asks for that."""
@@ -338,7 +350,8 @@ class Solver:
         return {**{name: found[name] for name in outputs}, "test loss": net.loss(found)}
 
     def _share(self, net: Net) -> None:
-        """Copy the training net's parameters into a test net, layer by layer name.
+        """Let a test net have the training net's parameters, layer by layer name. They are the very
+        same, so that statistics that a test changes are the training's, as in Caffe.
 
         Raises
         ------
@@ -360,9 +373,8 @@ class Solver:
                     f"training net has {_shapes(given)}: give both nets the same layer, or each "
                     "layer a name of its own"
                 )
-            with torch.no_grad():
-                for mine, theirs in zip(node.params, test_node.params, strict=True):
-                    net.param(theirs).copy_(self.net.param(mine))
+            for mine, theirs in zip(node.params, test_node.params, strict=True):
+                net.adopt(theirs, self.net.param(mine))
 
     # ------------------------------------------------------------ training
 
@@ -494,6 +506,7 @@ class Solver:
         else:
             target = self.prefix or snapshots.prefix_of(self.spec, self.root)
             self.prefix = target
+            self.saved = self.iteration
         return snapshots.write(
             target,
             self.iteration,

@@ -468,9 +468,11 @@ def _rotate_and_crop(
 
     scene = scene.map(rotate)
     x, y = settings.crop_size_x, settings.crop_size_y
-    # OpenCV converts a float point to an integer one by rounding, halves to even
-    cx = int(np.rint(scene.objpos[0])) + choice.x_offset
-    cy = int(np.rint(scene.objpos[1])) + choice.y_offset
+    # OpenCV converts the sum, a float point, to an integer one by rounding, halves to even
+    cx, cy = (
+        int(np.rint(_F(place) + _F(offset)))
+        for place, offset in zip(scene.objpos, (choice.x_offset, choice.y_offset), strict=True)
+    )
     left, top = cx - x // 2, cy - y // 2
     pixels = np.full((y, x, 3), BORDER, np.uint8)
     x0, x1 = max(0, left), min(width, left + x)

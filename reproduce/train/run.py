@@ -384,7 +384,11 @@ def run(
     began = solver.iteration
     try:
         with Interrupted() as interrupted:
-            for report in _reports(solver, interrupted, group, say):
+
+            def stop() -> bool:  # all processes end between the same two batches, whoever was asked
+                return group.any(interrupted.asked)
+
+            for report in _reports(solver, stop, group, say):
                 if log is not None:
                     _append(log, report)
                 watch(report)
@@ -397,8 +401,8 @@ def run(
         raise
     settings = solver.spec.message
     finished = solver.iteration >= settings.max_iter
-    written = settings.snapshot and solver.iteration % settings.snapshot == 0
-    if group.first and not written and (not finished or settings.snapshot_after_train):
+    more = not finished or (settings.snapshot_after_train and solver.iteration > began)
+    if group.first and more and solver.saved != solver.iteration:
         model, _ = solver.snapshot()
         say(f"snapshot {model}")
     if finished:
@@ -411,7 +415,8 @@ def last_test(solver: Solver, say: Callable[[str], None]) -> None:
     does."""
     interval = solver.spec.message.test_interval
     if interval and solver.iteration % interval == 0:
-        _test(solver, say)
+        for line in solver.test_lines():
+            say(line)
 
 
 def _append(log: IO[str], report: Progress) -> None:
@@ -429,20 +434,22 @@ def _append(log: IO[str], report: Progress) -> None:
 
 
 def _reports(
-    solver: Solver, interrupted: Interrupted, group: Group, say: Callable[[str], None]
+    solver: Solver, stop: Callable[[], bool], group: Group, say: Callable[[str], None]
 ) -> Iterator[Progress]:
     settings = solver.spec.message
     first = next((shape[0] for shape in solver.feed.shapes.values() if shape), 1)
     batch = first * settings.iter_size * group.world
     since, count = time.monotonic(), 0
-    # all processes end between the same two iterations, whoever got the signal
-    while solver.iteration < settings.max_iter and not group.any(interrupted.asked):
+    while solver.iteration < settings.max_iter and not stop():
         if (
             settings.test_interval
             and solver.iteration % settings.test_interval == 0
             and (solver.iteration or settings.test_initialization)
         ):
-            _test(solver, say)
+            for line in solver.test_lines(stop):
+                say(line)
+            if stop():
+                return
         done = solver.step()
         count += batch
         if settings.display and done.iteration % settings.display == 0:
@@ -454,11 +461,6 @@ def _reports(
         if group.first and settings.snapshot and solver.iteration % settings.snapshot == 0:
             model, _ = solver.snapshot()
             say(f"snapshot {model}")
-
-
-def _test(solver: Solver, say: Callable[[str], None]) -> None:
-    for line in solver.test_lines():
-        say(line)
 
 
 def _report(solver: Solver, done: Step, group: Group, speed: float, left: float) -> Progress:

@@ -83,6 +83,39 @@ def test_forward_backward_and_parameters() -> None:
     assert net(torch.ones(5, 4))["y"].shape == (5, 4)
 
 
+@register_python(module="own_layers")
+class Weighted(PythonLayer):
+    """``2 a + 10 b``."""
+
+    def reshape(self, bottom: Sequence[PythonBlob], top: Sequence[PythonBlob]) -> None:
+        top[0].reshape(*bottom[0].shape)
+
+    def forward(self, bottom: Sequence[PythonBlob], top: Sequence[PythonBlob]) -> None:
+        top[0].data[...] = 2 * bottom[0].data + 10 * bottom[1].data
+
+    def backward(
+        self,
+        top: Sequence[PythonBlob],
+        propagate_down: Sequence[bool],
+        bottom: Sequence[PythonBlob],
+    ) -> None:
+        for blob, factor in zip(bottom, (2, 10), strict=True):
+            blob.diff[...] = factor * top[0].diff
+
+
+@pytest.mark.parametrize("second", ["x", "d"])
+def test_a_blob_that_is_read_twice_takes_both_gradients(second: str) -> None:
+    text = _text("Weighted").replace('bottom: "d"', f'bottom: "d" bottom: "{second}"')
+    net = Net(parse_net(text))
+    x = torch.ones(2, 3).requires_grad_()
+    y = net(x)["y"]
+    expected = 2 * 2 + 10 * (1 if second == "x" else 2)
+    assert y.unique().tolist() == [expected]
+    y.sum().backward()
+    assert x.grad is not None
+    assert x.grad.unique().tolist() == [expected]
+
+
 def test_weights_are_stored_and_read() -> None:
     net = Net(parse_net(_text("Affine")))
     with torch.no_grad():

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from caffe_compat import Net, parse_net
+from caffe_compat.errors import CaffeCompatError
 from tests.nets import small
 
 _POSE = """
@@ -115,3 +116,50 @@ def test_fewer_streams_go_on_with_the_first_ones() -> None:
         both = net(x=x, cont=cont)["h"][:, :1].clone()
         one = other(x=x[:, :1], cont=cont[:, :1])["h"]
     torch.testing.assert_close(one, both)
+
+
+def test_streams_that_come_back_go_on() -> None:
+    """A short batch between two whole ones: the streams that it left out go on where they were."""
+    net, first, others = (Net(parse_net(_SEQUENCE), seed=2) for _ in range(3))
+    x, cont = torch.randn(3, 2, 4), torch.ones(3, 2)
+    with torch.no_grad():
+        for one, streams in ((net, [2, 1]), (first, [2, 2]), (others, [2])):
+            for count in streams:
+                one(x=x[:, :count], cont=cont[:, :count])
+        found = net(x=x, cont=cont)["h"]
+        third = first(x=x, cont=cont)["h"][:, :1]
+        second = others(x=x, cont=cont)["h"][:, 1:]
+    torch.testing.assert_close(found, torch.cat([third, second], 1))
+
+
+_SHARED = "".join(
+    f"""
+    input: "{bottom}" input_shape {{ dim: 4 dim: 2 }}
+    layer {{ name: "bn_{bottom}" type: "BatchNorm" bottom: "{bottom}" top: "n_{bottom}"
+      param {{ name: "m" }} param {{ name: "v" }} param {{ name: "f" }} }}
+    layer {{ name: "ip_{bottom}" type: "InnerProduct" bottom: "n_{bottom}" top: "y_{bottom}"
+      param {{ name: "w" }} inner_product_param {{ num_output: 1 bias_term: false }} }}"""
+    for bottom in "ab"
+)
+
+
+def test_what_layers_share_stays_shared_elsewhere() -> None:
+    """In another number format or on another device, learned or not."""
+    for move in (lambda net: net.double(), lambda net: net.to("meta"), copy.deepcopy):
+        net = move(Net(parse_net(_SHARED), phase="TRAIN"))
+        assert net.bn_a.mean is net.bn_b.mean
+        assert net.bn_a.scale_factor is net.bn_b.scale_factor
+        assert net.ip_a.weight is net.ip_b.weight
+        assert len(list(net.parameters())) == 1
+    net = Net(parse_net(_SHARED), phase="TRAIN").double()
+    net(torch.randn(4, 2).double(), torch.randn(4, 2).double())
+    assert float(net.state_dict()["bn_a.scale_factor"]) > 1.9
+
+
+def test_a_value_of_an_inner_blob_is_refused() -> None:
+    """It would be computed all the same."""
+    net = Net(parse_net(_POSE))
+    x = torch.randn(1, 3, 40, 48)
+    for name in ("conv1", "none"):
+        with pytest.raises(CaffeCompatError, match=f"no input is called {name}; .* data"):
+            net(x, **{name: x})

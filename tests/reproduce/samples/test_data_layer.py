@@ -25,6 +25,7 @@ from caffe_compat.training.draws import Draws, glibc_rand
 from caffe_compat.training.sources import open_source
 from reproduce.people.annotation import Annotation
 from reproduce.records import store
+from reproduce.samples import augment as augmenting
 from reproduce.samples.augment import Augmentation, Settings, augment, clahe, open_records, roll
 from reproduce.samples.dice import CaffeDice, SampleDice
 from reproduce.samples.schedule import (
@@ -473,3 +474,21 @@ def test_every_epoch_has_its_own_order_and_dice() -> None:
     assert first != second
     # what record 1 throws in the first epoch is not what record 0 throws in the second one
     assert SampleDice(1, 0, 1).roll() != SampleDice(1, 1, 0).roll()
+
+
+@pytest.mark.parametrize("place", [50.0, 51.0])
+@pytest.mark.parametrize("offset", [-3, -1, 0, 1, 2])
+def test_the_sum_of_centre_and_jitter_is_rounded(place: float, offset: int) -> None:
+    """A canvas that is not turned moves the centre by half a pixel, so that every whole place is a
+    tie: the even number next to the sum counts, as OpenCV rounds."""
+    settings = Settings(crop_size_x=64, crop_size_y=64, num_parts=14)
+    image = np.repeat(np.arange(160, dtype=np.uint8)[None, :, None], 120, 0).repeat(3, 2)
+    person = augmenting.Person(np.full((14, 2), 50, np.float32), np.ones(14, np.int8))
+    centre = np.array([place, 60], np.float32)
+    scene = augmenting.Scene(centre, 1.0, (person,), np.zeros((0, 2), np.float32))
+    choice = Augmentation(1.0, 0.0, offset, 0, False)
+    _, moved = augmenting._rotate_and_crop(image, scene, settings, choice)
+    matrix, _, _ = augmenting._rotation(160, 120, 0.0)
+    turned = place + matrix[0, 2]
+    assert turned % 1 == 0.5
+    assert moved.objpos[0] == turned - (np.rint(turned + offset) - 32)
