@@ -28,7 +28,7 @@ from tests.paths import ROOT
 LEVELS: dict[str, list[list[str]]] = {
     "caffe_compat": [
         ["errors", "lazy"],
-        ["foreign", "picturesize"],
+        ["commands", "foreign", "picturesize"],
         ["files"],
         ["definition"],
         ["engine", "weights"],

@@ -280,8 +280,9 @@ def _input_shapes(
         )
         if shape is None:
             raise UnknownInput(
-                f"the training net does not tell the size of its input '{name}': give it with "
-                f"--input-shape {name}:1,C,H,W or give the deploy definition with --prototxt",
+                f"the training net does not tell the size of its input '{name}': give it to "
+                f"cpm-convert with --input-shape {name}:1,C,H,W, or give the deploy definition "
+                "with --prototxt",
                 blob=name,
                 file=net.file,
             )

@@ -135,7 +135,7 @@ class HDF5Data(DataLayer):
 
 @register("Data")
 class Data(DataLayer):
-    """Datums of an LMDB or LevelDB, transformed.
+    """Datums of an LMDB (LevelDB is refused), transformed.
 
     Source: ``data_layer.cpp`` of BVLC Caffe.
     """

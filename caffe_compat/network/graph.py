@@ -399,8 +399,8 @@ def _data_shapes(
             found.append(shapes[i])
         else:
             raise layer.spec.error(
-                f"the definition does not tell the shape of blob '{name}'; give it "
-                f"(--input-shape {name}:N,C,H,W)",
+                f"the definition does not tell the shape of blob '{name}'; give it with "
+                f"input_shapes, or to cpm-convert with --input-shape {name}:N,C,H,W",
                 "top",
                 partial(UnknownInput, blob=name),
             )

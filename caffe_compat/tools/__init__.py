@@ -8,12 +8,9 @@ they do).
 
 from __future__ import annotations
 
-import sys
-from typing import Any
-
 import click
 
-from caffe_compat.errors import CaffeCompatError
+from caffe_compat.commands import CommandGroup
 from caffe_compat.tools.features import extract_features
 from caffe_compat.tools.means import image_mean
 from caffe_compat.tools.renewing import draw, upgrade_net, upgrade_solver
@@ -22,20 +19,7 @@ from caffe_compat.tools.timing import time
 from caffe_compat.tools.training_logs import parse_log_command
 
 
-class _Tools(click.Group):
-    """Bad input ends in one line and exit code 2; ``--debug`` shows where it came from."""
-
-    def main(self, *args: Any, **options: Any) -> Any:
-        try:
-            return super().main(*args, **options)
-        except CaffeCompatError as error:
-            if "--debug" in sys.argv:
-                raise
-            click.echo(f"error: {error}", err=True)
-            sys.exit(2)
-
-
-@click.group(cls=_Tools)
+@click.group(cls=CommandGroup)
 @click.option("--debug", is_flag=True, expose_value=False, help="Show a traceback for bad input.")
 def main() -> None:
     """What Caffe's own programs did, on prototxts and models of any age."""

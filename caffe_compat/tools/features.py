@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from caffe_compat.commands import Command
 from caffe_compat.definition import schema
 from caffe_compat.errors import CaffeCompatError, DataError
 from caffe_compat.files import atomic_write, check_target, write_hdf5
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 
-@click.command("extract-features")
+@click.command("extract-features", cls=Command)
 @click.argument("definition", type=FILE)
 @click.argument("weights", type=FILE)
 @click.argument("blobs")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from caffe_compat.commands import Command
 from caffe_compat.definition import schema
 from caffe_compat.errors import DataError
 from caffe_compat.files import atomic_write
@@ -48,7 +49,7 @@ def _pixels(value: bytes, key: str, path: str) -> npt.NDArray[np.float32]:
     return np.asarray(flat.reshape(shape), np.float32)
 
 
-@click.command("image-mean")
+@click.command("image-mean", cls=Command)
 @click.argument("database", type=click.Path(exists=True))
 @click.argument("target", type=click.Path(dir_okay=False), required=False)
 def image_mean(database: str, target: str | None) -> None:

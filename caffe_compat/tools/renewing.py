@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from caffe_compat.commands import Command
 from caffe_compat.definition.prototxt import read_net, read_solver
 from caffe_compat.definition.spec import TEST, TRAIN
 from caffe_compat.definition.textformat import dump
@@ -12,7 +13,7 @@ from caffe_compat.files import write_text
 from caffe_compat.tools.opening import FILE, PHASE
 
 
-@click.command("upgrade-net")
+@click.command("upgrade-net", cls=Command)
 @click.argument("source", type=FILE)
 @click.argument("target", type=click.Path(dir_okay=False))
 def upgrade_net(source: str, target: str) -> None:
@@ -44,7 +45,7 @@ def upgrade_net(source: str, target: str) -> None:
     click.echo(f"wrote {target}")
 
 
-@click.command("upgrade-solver")
+@click.command("upgrade-solver", cls=Command)
 @click.argument("source", type=FILE)
 @click.argument("target", type=click.Path(dir_okay=False))
 def upgrade_solver(source: str, target: str) -> None:
@@ -57,7 +58,7 @@ def upgrade_solver(source: str, target: str) -> None:
     click.echo(f"wrote {target}")
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("definition", type=FILE)
 @click.argument("target", type=click.Path(dir_okay=False))
 @click.option(

@@ -6,11 +6,12 @@ import json
 
 import click
 
+from caffe_compat.commands import Command
 from caffe_compat.errors import printable
 from caffe_compat.tools.opening import FILE, open_test_net
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("definition", type=FILE)
 @click.option("--weights", type=FILE, required=True, help="The weights to test.")
 @click.option(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from caffe_compat.commands import Command
 from caffe_compat.errors import CaffeCompatError, printable
 from caffe_compat.tools.opening import FILE, PHASE, open_net
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from caffe_compat.network.net import Net
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("definition", type=FILE)
 @click.option("--weights", type=FILE, help="Weights; without any the fillers' are used.")
 @click.option("--phase", type=PHASE, default="TEST", show_default=True, help="Which layers.")
@@ -152,4 +153,5 @@ def _backward_seconds(
         def run() -> None:
             torch.autograd.grad(tops, wanted, ones, retain_graph=True, allow_unused=True)
 
+        run()  # torch prepares something in the first pass
         return _seconds(run, device, times)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import click
 
+from caffe_compat.commands import Command
 from caffe_compat.errors import CaffeCompatError, DataError
 from caffe_compat.files import make_folder, write_text
 from caffe_compat.tools.opening import FILE
@@ -72,7 +73,7 @@ def parse_log(lines: Iterator[str]) -> tuple[list[dict[str, float]], list[dict[s
     return rows["Train"], rows["Test"]
 
 
-@click.command("parse-log")
+@click.command("parse-log", cls=Command)
 @click.argument("log", type=FILE)
 @click.argument("folder", type=click.Path(file_okay=False), default=".")
 @click.option("--delimiter", default=",", show_default=True, help="Between the columns.")

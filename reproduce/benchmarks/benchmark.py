@@ -20,6 +20,7 @@ import numpy.typing as npt
 from caffe_compat.errors import CaffeCompatError, DataError
 from reproduce.benchmarks import measures
 from reproduce.benchmarks.measures import EvalResult, Stick
+from reproduce.benchmarks.published import source_of
 from reproduce.people.skeletons import Skeleton
 from reproduce.predict import joint_files
 from reproduce.predict.protocol import Person, Protocol
@@ -206,7 +207,7 @@ class Benchmark(ABC):
         """
         path = self.root / name
         if not path.exists():
-            raise Missing(f"{name} is not in {self.root} (--data)")
+            raise Missing(f"{name} is not in {self.root} (--data){source_of(name)}")
         return path
 
     @classmethod

@@ -5,26 +5,18 @@ from __future__ import annotations
 import json
 import math
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from caffe_compat.errors import CaffeCompatError
 from reproduce.benchmarks.benchmark import Benchmark, Missing
+from reproduce.benchmarks.published import published
 from reproduce.benchmarks.registry import benchmarks, open_benchmark
 from reproduce.network.identify import models_folder
 from reproduce.predict import joint_files
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
-
-_FILES = ("file", "other")  # fields of a check that name a file of predictions
 _ROUNDING = 1e-9  # the difference of two printed numbers may be off by this much
 
 
@@ -52,13 +44,6 @@ class Outcome:
     verdict: str
     source: str
     missing: str = ""
-
-
-def published() -> dict[str, Any]:
-    """The content of ``published.toml``: every number that the paper and the release publish."""
-    return tomllib.loads(
-        (resources.files("reproduce.benchmarks") / "published.toml").read_text(encoding="utf-8")
-    )
 
 
 def measure(check: Mapping[str, Any], benchmark: Benchmark) -> list[float]:
@@ -101,21 +86,17 @@ def run(root: str | os.PathLike[str], names: Sequence[str] | None = None) -> lis
         try:
             ours = measure(check, benchmark)
         except Missing as error:
-            folders = [benchmark.folder, *(check[f].split("/")[0] for f in _FILES if f in check)]
-            where = [table["where"][k] for k in sorted(set(folders)) if k in table["where"]]
-            missing = f"{error}. To be had: {'; '.join(where)}"
-            outcomes.append(_outcome(check["name"], expected, None, check, missing))
+            outcomes.append(_outcome(check["name"], expected, None, check, str(error)))
         else:
             outcomes.append(_outcome(check["name"], expected, ours, check))
     for name, benchmark in opened.items():
         if names is None or name in names:
             files = sorted(models_folder().glob(f"*/{name}_predictions.json"))
-            where = table["where"].get(benchmark.folder, "")
-            outcomes += [_embedded(file, benchmark, where) for file in files]
+            outcomes += [_embedded(file, benchmark) for file in files]
     return outcomes
 
 
-def _embedded(file: Path, benchmark: Benchmark, where: str) -> Outcome:
+def _embedded(file: Path, benchmark: Benchmark) -> Outcome:
     """The stored score of a model in models/ against its stored predictions, scored anew."""
     stored = json.loads((file.parent / "score.json").read_text(encoding="utf-8"))
     label = f"{benchmark.stem}-{benchmark.annotations[0].upper()}"
@@ -125,7 +106,7 @@ def _embedded(file: Path, benchmark: Benchmark, where: str) -> Outcome:
     try:
         result = benchmark.score(joint_files.read(file), source=str(file))
     except Missing as error:
-        return _outcome(name, [stored["hits"]], None, about, f"{error}. To be had: {where}")
+        return _outcome(name, [stored["hits"]], None, about, str(error))
     ours = float(result.hits[result.at(benchmark.threshold)].sum())
     return _outcome(name, [stored["hits"]], [ours], about)
 

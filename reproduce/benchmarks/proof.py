@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from reproduce.benchmarks.benchmark_run import jobs_of
-from reproduce.benchmarks.check import published
 from reproduce.benchmarks.lsp import FIRST_TEST, Lsp
+from reproduce.benchmarks.published import published
 from reproduce.network.identify import Identity
 from reproduce.predict import joint_files
 from reproduce.predict.job import prepare

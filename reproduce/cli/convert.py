@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from caffe_compat.commands import FAILED_CHECK, Command
 from caffe_compat.errors import CaffeCompatError, shape_text
 from caffe_compat.files import check_target
 from reproduce.cli.common import (
-    FAILED_CHECK,
     FILE,
     MODEL,
-    Command,
     Real,
     common,
     emit_json,

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from caffe_compat.commands import Command
 from caffe_compat.errors import CaffeCompatError
 from reproduce.cli.common import (
     BENCHMARK_NAME,
     FILE,
-    Command,
     NameOf,
     Real,
     common,
@@ -66,7 +66,12 @@ def _warn_other_annotation(
 
     try:
         results = {kind: against(kind) for kind in kinds}
-    except Missing:
+    except Missing as error:
+        click.echo(
+            f"note: {path}: not compared with the other annotations, which would show whether left "
+            f"and right are exchanged: {error}",
+            err=True,
+        )
         return
     ours = results[annotation].total[-1]
     for other, result in results.items():

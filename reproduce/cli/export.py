@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from caffe_compat.commands import CommandGroup
 from caffe_compat.errors import DataError, printable
 from caffe_compat.files import check_target
 from reproduce.cli.common import (
     FILE,
     SEED,
     WORKERS,
-    CommandGroup,
     common,
     examples,
     pixels_option,

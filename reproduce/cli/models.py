@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from caffe_compat.errors import CaffeCompatError
+from caffe_compat.commands import CommandGroup
+from caffe_compat.errors import CaffeCompatError, UnknownInput
 from caffe_compat.files import check_target
 from reproduce.cli.common import (
     FILE,
     MODEL,
     SEED,
-    CommandGroup,
     check_input_size,
     common,
     emit_json,
@@ -294,7 +294,17 @@ def _graph(model: str, prototxt: str | None, size: str | None) -> Graph:
     from caffe_compat.network.graph import build
 
     if model.endswith((".prototxt", ".pbtxt")):
-        graph = build(read_net(model))
+        if prototxt is not None:
+            raise CaffeCompatError(
+                f"--prototxt {prototxt}: {model} is a definition itself; give one of the two"
+            )
+        try:
+            graph = build(read_net(model))
+        except UnknownInput as error:
+            raise CaffeCompatError(
+                f"{model}: does not tell the size of its input '{error.blob}'; give a deploy "
+                "definition, or a model, for which cpm-convert has --input-shape"
+            ) from None
     else:
         graph = convert(model, prototxt=prototxt).graph
     if size is None:

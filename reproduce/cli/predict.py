@@ -12,18 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from caffe_compat.commands import BAD_INPUT, FAILED_CHECK, Command
 from caffe_compat.errors import CaffeCompatError, printable
 from reproduce.cli import predict_checks, predict_values
 from reproduce.cli.common import (
-    BAD_INPUT,
     BENCHMARK_NAME,
     DATA_FOLDER,
-    FAILED_CHECK,
     FILE,
     MODEL,
     PROTOCOL_NAME,
     AnyReal,
-    Command,
     common,
     device_option,
     engine_option,

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from caffe_compat.commands import Command
 from caffe_compat.errors import DataError, PrototxtError
 from caffe_compat.files import make_folder, write_text
-from reproduce.cli.common import FILE, POSITIVE, Command, Real, check_input_size, examples
+from reproduce.cli.common import FILE, POSITIVE, Real, check_input_size, examples
 
 if TYPE_CHECKING:
     from caffe_compat.definition.spec import NetSpec

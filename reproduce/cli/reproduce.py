@@ -13,13 +13,12 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from caffe_compat.commands import FAILED_CHECK, CommandGroup
 from caffe_compat.errors import CaffeCompatError
 from caffe_compat.files import results_folder
 from reproduce.cli.common import (
-    FAILED_CHECK,
     FILE,
     MODEL,
-    CommandGroup,
     common,
     data_option,
     device_option,
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
     from reproduce.benchmarks.check import Outcome
     from reproduce.figures.verdicts import Claim
 
+_COMPARING = ("fig9", "fig12")  # figures that show other methods' predictions, too
 _FIGURES = {"fig8": "fig08", "fig9": "fig09", "fig10": "fig10", "fig12": "fig12"}
 
 
@@ -205,11 +205,16 @@ def _command(name: str, module: str) -> None:
     def figure(data: str, out: str) -> None:
         from caffe_compat.files import write_json
         from reproduce.benchmarks.check import run
+        from reproduce.benchmarks.published import source_of
 
         made = importlib.import_module(f"reproduce.figures.{module}")
         folder = Path(out)
         with results_folder(folder):
             paths = made.make(Path(data), folder)
+        if name in _COMPARING and not any(Path(data).glob("predictions/*/")):
+            what = f"note: no other methods' predictions in {data} (predictions/METHOD/)"
+            alone = f"the curves are the authors' alone{source_of('predictions/')}"
+            click.echo(f"{what}: {alone}", err=True)
         for path in paths:
             click.echo(str(path))
         if made.CHECKED:
@@ -219,10 +224,10 @@ def _command(name: str, module: str) -> None:
             click.echo(f"{folder / f'{module}_published.json'}\n")
             click.echo(_comparison(outcomes))
 
-    figure.help = (
-        f"Regenerate Figure {name.removeprefix('fig')} (numbers as JSON and CSV, "
-        "picture as PNG and PDF)."
-    )
+    files = "numbers as JSON and CSV, picture as PNG and PDF"
+    if name == "fig10":
+        files = "who is shown as JSON, picture as PNG"
+    figure.help = f"Regenerate Figure {name.removeprefix('fig')} ({files})."
 
 
 for _name, _module in _FIGURES.items():

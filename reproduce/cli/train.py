@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from caffe_compat.commands import Command
 from reproduce.cli.common import (
     FILE,
     MODELS,
     POSITIVE,
     SEED,
     WORKERS,
-    Command,
     common,
     device_option,
     engine_option,

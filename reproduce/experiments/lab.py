@@ -23,7 +23,7 @@ from caffe_compat.errors import CaffeCompatError
 from caffe_compat.files import make_folder, open_to_append, write_json, write_text
 from caffe_compat.foreign import read_json
 from reproduce.benchmarks import measures
-from reproduce.benchmarks.check import published
+from reproduce.benchmarks.published import published
 from reproduce.experiments.plans import Experiment, Profile
 from reproduce.experiments.results import BINS, read_result
 from reproduce.network import netgen

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from caffe_compat.network.graph import build
 from reproduce.benchmarks.benchmark import Missing
-from reproduce.benchmarks.check import published
 from reproduce.benchmarks.flic import Flic
 from reproduce.benchmarks.lsp import Lsp
+from reproduce.benchmarks.published import published
 from reproduce.figures import fig12
 from reproduce.figures.method_curves import score_methods
 from reproduce.figures.verdicts import Claim, Verdict, absent, equal

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from reproduce.benchmarks.check import published
+from reproduce.benchmarks.published import published
 from reproduce.drawing.curves import Curve, draw, files_of, write_numbers
 from reproduce.experiments.plans import PROFILES, SHARES, field_of, of_fig4
 from reproduce.experiments.results import Result

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from caffe_compat.errors import DataError
-from reproduce.benchmarks import check
 from reproduce.benchmarks.lsp import Lsp
+from reproduce.benchmarks.published import published
 from reproduce.drawing.curves import Curve, Mark, draw, files_of, write_numbers
 from reproduce.experiments.results import Result
 from reproduce.figures import claims as claims_of_released
@@ -142,12 +142,12 @@ def _lead(
     stages: int,
 ) -> list[Claim]:
     """Figure 6a: who is ahead, and by how much at 0.1 and 0.2."""
-    published = check.published()["fig6"]["lead"]
+    printed = published()["fig6"]["lead"]
     text = (
         f"(a) our {stages}-stage network is ahead of our {stages}-stage Pose Machine at 0.1 and 0.2"
     )
     distance = "(a) by as much as the paper's"
-    wanted = ", ".join(f"+{value}" for value in published)
+    wanted = ", ".join(f"+{value}" for value in printed)
     if not machine or not joint:
         why = "the Pose Machine or the network is not trained yet"
         return [
@@ -171,7 +171,7 @@ def _lead(
     if stages != 3:
         why = "published for 3 stages"
         return [*found, verdicts.absent("Figure 6", distance, wanted, why)]
-    pairs = zip(leads, published, strict=True)
+    pairs = zip(leads, printed, strict=True)
     verdict = verdicts.together(verdicts.within(d - value, e, LEAD) for (d, e), value in pairs)
     why = (
         f"confirmed within {LEAD:g} points of the published leads, margin included; both our "
@@ -243,7 +243,7 @@ def _panels(
         panel = "(a) against the Pose Machine"
         ours = [Curve(label, *verdicts.curve(runs)) for label, runs in versus.items()]
         panels[panel] = ours + (_released(data) if data is not None else [])
-        total = check.published()["lsp"]["total"][0]
+        total = published()["lsp"]["total"][0]
         marks[panel] = [Mark(0.2, total, f"the paper: LSP model, 6 stages  {total:.1f}")]
     schemes = {
         label: verdicts.seeds_of(results, name.format(stages)) for label, name in SCHEMES.items()

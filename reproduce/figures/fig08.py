@@ -11,8 +11,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from reproduce.benchmarks.benchmark import Missing
-from reproduce.benchmarks.check import published
 from reproduce.benchmarks.mpii import Mpii
+from reproduce.benchmarks.published import published
 from reproduce.figures.method_curves import draw_methods, score_methods
 from reproduce.runtime.provenance import provenance
 

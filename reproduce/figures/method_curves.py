@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from reproduce.benchmarks.benchmark import Benchmark
-from reproduce.benchmarks.check import published
 from reproduce.benchmarks.measures import EvalResult
+from reproduce.benchmarks.published import published
 from reproduce.drawing.curves import Curve, Mark, draw, files_of, write_numbers
 
 

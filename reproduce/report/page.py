@@ -22,6 +22,7 @@ from caffe_compat.errors import CaffeCompatError, DataError
 from caffe_compat.files import atomic_write, write_json
 from reproduce.benchmarks import check
 from reproduce.benchmarks.benchmark import Missing
+from reproduce.benchmarks.published import published
 from reproduce.drawing import viewer
 from reproduce.drawing.curves import narrow_path
 from reproduce.experiments import plans
@@ -158,7 +159,7 @@ def _vector(path: Path, caption: str, mark: str) -> Markup:
 
 def _from_predictions(data: Path, out: Path, say: Say) -> list[Section]:
     """Figures 8, 9, 10, 12."""
-    test = check.published()["mpii_test"]
+    test = published()["mpii_test"]
     found = []
     for number, module, title, caption in (
         (
@@ -291,7 +292,7 @@ def _fields() -> Section:
     """What each stage of the released network sees, and what the paper says."""
     from caffe_compat.network.graph import build
 
-    graph, said = build(netgen.deploy(netgen.CPMConfig())), check.published()["receptive"]
+    graph, said = build(netgen.deploy(netgen.CPMConfig())), published()["receptive"]
     rows = []
     both = zip(receptive.stages(graph), receptive.stages(graph, small_pools=True), strict=True)
     for (name, own, maps), (_, paper, _) in both:

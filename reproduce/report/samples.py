@@ -7,8 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from reproduce.benchmarks.check import published
 from reproduce.benchmarks.lsp import FIRST_TEST, Lsp
+from reproduce.benchmarks.published import published
 from reproduce.drawing.viewer import ViewedPerson, ViewedPicture, picture_data
 from reproduce.network.identify import embedded
 from reproduce.people.skeletons import Skeleton

@@ -14,8 +14,8 @@ import click
 import numpy as np
 import pytest
 
+from caffe_compat.commands import Command
 from caffe_compat.files import atomic_write
-from reproduce.cli.common import Command
 from reproduce.records import store
 from reproduce.runtime.locks import Taken, hold
 from tests.kill.run import WORKS, kill, prepare, start, wait

@@ -92,7 +92,9 @@ def _python_model(path: Path) -> Path:
 
 def test_a_python_layer_that_brings_data_is_an_input(tmp_path: Path) -> None:
     path = _python_model(tmp_path / "m.caffemodel")
-    with pytest.raises(UnknownInput, match="its input 'x': give it with --input-shape x:1,C,H,W"):
+    with pytest.raises(
+        UnknownInput, match="its input 'x': give it to cpm-convert with --input-shape x"
+    ):
         convert(path)
     made = convert(path, input_shapes={"x": (1, 3, 20, 30)})
     assert [node.layer.name for node in made.graph.nodes] == ["input", "a"]

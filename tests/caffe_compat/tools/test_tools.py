@@ -15,6 +15,7 @@ from click.testing import CliRunner, Result
 from google.protobuf import text_format
 
 import caffe_compat.pycaffe as caffe
+from caffe_compat.commands import Command
 from caffe_compat.definition.prototxt import read_net, read_solver
 from caffe_compat.pycaffe.proto import caffe_pb2
 from caffe_compat.tools import main
@@ -176,6 +177,16 @@ def test_upgrading(tmp_path: Path, net: Path) -> None:
     _run("upgrade-solver", tmp_path / "s.prototxt", tmp_path / "t.prototxt")
     assert 'type: "Adam"' in (tmp_path / "t.prototxt").read_text()
     assert "solver_type" not in (tmp_path / "t.prototxt").read_text()
+
+
+def test_mistakes_are_one_line(tmp_path: Path, net: Path) -> None:
+    """As of all commands; SIGTERM, too, ends these as it ends those."""
+    assert all(isinstance(command, Command) for command in main.commands.values())
+    for args in (("time", tmp_path / "none.prototxt"), ("time", net, "--none"), ("none",)):
+        result = _run(*args)
+        assert result.exit_code == 2
+        assert result.stderr.startswith("error: ")
+        assert len(result.stderr.splitlines()) == 1
 
 
 def test_an_upgraded_model_keeps_its_state(tmp_path: Path, net: Path) -> None:

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from reproduce.benchmarks.check import published
 from reproduce.benchmarks.proof import candidates
+from reproduce.benchmarks.published import published
 from reproduce.cli import reproduce
 from reproduce.network.identify import Identity, models_folder, released
 from reproduce.predict import joint_files

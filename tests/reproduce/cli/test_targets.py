@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from caffe_compat import commands
 from caffe_compat.definition.prototxt import read_solver
 from caffe_compat.files import TargetError, check_target, make_folder, open_to_append, write_text
 from caffe_compat.training.rules import unused
-from reproduce.cli import common, export, train
+from reproduce.cli import export, train
 from reproduce.people.annotation import write_json
 from reproduce.records import store
 from tests.nets import model_file
@@ -148,7 +149,7 @@ def test_what_the_system_refuses_is_one_line(
         raise OSError(errno.ENOSPC, "No space left on device", "a\x1b[2J\nb.log")
 
     with pytest.raises(OSError if debug else SystemExit) as raised:
-        common.run_reporting(full)
+        commands.run_reporting(full)
     if not debug:
         assert raised.value.code == 2  # type: ignore[attr-defined]
         said = capsys.readouterr().err
@@ -160,7 +161,7 @@ def test_an_output_that_is_full_is_named(capsys: pytest.CaptureFixture[str]) -> 
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with pytest.raises(SystemExit):
-        common.run_reporting(full)
+        commands.run_reporting(full)
     assert capsys.readouterr().err == "error: the output: No space left on device\n"
 
 

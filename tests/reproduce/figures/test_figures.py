@@ -16,6 +16,7 @@ from click.testing import CliRunner
 
 from reproduce.benchmarks import check
 from reproduce.benchmarks.measures import EvalResult
+from reproduce.benchmarks.published import published
 from reproduce.cli import reproduce
 from reproduce.drawing.curves import Mark
 from reproduce.experiments.results import read_results, stored_folder
@@ -63,7 +64,7 @@ def test_claims_that_need_no_training(tmp_path: Path) -> None:
 
 @needs_data
 def test_a_wrong_number_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    table = check.published()
+    table = published()
     table["check"][1]["value"] = 91.0
     monkeypatch.setattr(check, "published", lambda: table)
     result = CliRunner().invoke(reproduce.main, ["check", "--data", str(DATA)])
@@ -203,7 +204,7 @@ def test_one_wrong_number_of_a_row_differs(second: float) -> None:
 def test_a_claim_from_released_predictions_can_be_contradicted(
     by: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    table = check.published()
+    table = published()
     table["lsp"]["total"][1] += by
     monkeypatch.setattr(claims, "published", lambda: table)
     found = {claim.figure: claim.verdict for claim in claims.without_training(DATA)}

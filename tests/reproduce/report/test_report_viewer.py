@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from reproduce.benchmarks import check
 from reproduce.cli import reproduce
 from reproduce.report import page
 from reproduce.report.samples import numbers
@@ -46,7 +45,7 @@ def test_summary_and_sample_people(tmp_path: Path) -> None:
 
 def test_published_receptive_fields_stand_in_one_place(monkeypatch: pytest.MonkeyPatch) -> None:
     said = {"receptive": {"stage1": 161, "belief": 32, "stage2": 401}}
-    monkeypatch.setattr(check, "published", lambda: said)
+    monkeypatch.setattr(page, "published", lambda: said)
     (text,) = page._fields().notes
     assert text.endswith("The paper: 161 px after stage 1, 32×32 and 401 px after 2.")
 
