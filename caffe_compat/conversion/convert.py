@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from caffe_compat.conversion.deploy import Dropped, derive
+from caffe_compat.conversion.deploy import Dropped, as_built, derive
 from caffe_compat.conversion.onnx import write_onnx
 from caffe_compat.conversion.sizes import size_of
 from caffe_compat.definition import schema
@@ -114,7 +114,7 @@ def _definition(
     if prototxt is not None:
         net, origin = read_net(prototxt), f"definition {os.fspath(prototxt)}"
     elif weights.net is not None:
-        net, origin = weights.net, "definition embedded in the model"
+        net, origin = as_built(weights.net), "definition embedded in the model"
     else:
         why = "; ".join(weights.source.notes) or "this kind of file holds none"
         raise WeightError(

@@ -15,14 +15,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from caffe_compat.definition import schema
-from caffe_compat.definition.spec import TEST, LayerSpec, NetSpec
+from caffe_compat.definition.spec import TEST, LayerSpec, NetSpec, NetState
 from caffe_compat.errors import PrototxtError, UnknownInput
 from caffe_compat.layers.base import Shape, make, registry
 from caffe_compat.weights.model import Weights
 
 _MEASURES = ("Accuracy", "HDF5Output")
+_DECIDED = ("min_level", "max_level", "stage", "not_stage")  # fields of a NetStateRule
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,37 @@ def is_data(layer: LayerSpec) -> bool:
         return not layer.bottoms
     known = registry().get(layer.type)
     return known.data if known else not layer.bottoms
+
+
+def as_built(net: NetSpec) -> NetSpec:
+    """The definition that a model holds, without rules by level and stage where it names no state:
+    Caffe saves the layers of a net that runs, for which they were decided.
+
+    Source: ``Net::ToProto`` of BVLC Caffe.
+    """
+    if net.state != NetState():
+        return net
+    return replace(net, layers=tuple(map(_by_phase_alone, net.layers)))
+
+
+def _by_phase_alone(layer: LayerSpec) -> LayerSpec:
+    if not any(_has_more(rule) for rule in (*layer.message.include, *layer.message.exclude)):
+        return layer
+    message = schema.new("LayerParameter")
+    message.CopyFrom(layer.message)
+    for rule in message.include:
+        for name in _DECIDED:
+            rule.ClearField(name)
+    # it was not excluded, so that a rule with such a condition does not hold
+    kept = [rule for rule in message.exclude if not _has_more(rule)]
+    del message.exclude[:]
+    message.exclude.extend(kept)
+    return replace(layer, message=message)
+
+
+def _has_more(rule: Any) -> bool:
+    """Does a rule ask for more than a phase?"""
+    return any(field.name in _DECIDED for field, _ in rule.ListFields())
 
 
 def _losses(layers: Sequence[LayerSpec], trained: set[str]) -> set[int]:

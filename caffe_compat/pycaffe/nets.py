@@ -156,6 +156,9 @@ class Net(Named):
             )
         )
         self._running = Running(net, self.blobs, dict(owned))
+        # the nets that have these very parameters, this one among them
+        self._kin: tuple[Net, ...] = (self,)
+        self._changes_params = any(node.layer.changes_state for node in graph.nodes)
         for step in graph.steps:
             for name, weight in zip(step.tops, step.loss_weights, strict=True):
                 if weight:
@@ -242,6 +245,8 @@ class Net(Named):
                 self._finish()
             self._last, self._stale = {}, set()
         self._take_params()
+        if self._changes_params:
+            self._finish_all()
         if start is None:
             self._last = {name: self._tensor(name) for name in self.inputs}
             if self._feed is not None:
@@ -435,6 +440,11 @@ class Net(Named):
         if self._lazy:
             self._catch_up()
 
+    def _finish_all(self) -> None:
+        """The same of all nets that have these parameters."""
+        for net in self._kin:
+            net._finish()
+
     def _compute_all(self) -> None:
         """Inner blobs of the last forward pass: they are computed when one is first looked at."""
         stale, self._stale = self._stale, set()
@@ -463,7 +473,7 @@ class Net(Named):
 
     def _take_params(self) -> None:
         """What a script wrote into parameters counts from now on."""
-        take_all(self._owned, before=self._finish)
+        take_all(self._owned, before=self._finish_all)
 
     def _give_params(self) -> None:
         """What happened to parameters elsewhere shows in their blobs."""
@@ -482,7 +492,7 @@ class Net(Named):
         weights = read_weights(existing(path, "weights"))
         found = match(self._graph, weights)
         require(found, os.fspath(path), MISSHAPED)
-        self._finish()
+        self._finish_all()
         self._take_params()
         places = {layer.name: place for place, layer in enumerate(weights.layers)}
         stored = [node for node in self._graph.nodes if node.index in found.blobs]

@@ -49,6 +49,9 @@ class SGDSolver:
         self._solver = _Solver(spec, root=Path("."), device=current_device())
         self.net = Net._of(self._solver.net, self._solver.feed)
         self._tests = [Net._of(net, feed) for net, feed, _ in self._solver._tests]
+        faces = (self.net, *self._tests)
+        for face in faces:
+            face._kin = faces
         for face in self._tests:
             face.share_with(self.net)
         self._solver.fill = self._filled
@@ -75,10 +78,8 @@ class SGDSolver:
     def _take_params(self) -> None:
         """What scripts wrote into parameters counts from now on, for all nets; their latest passes
         are of the old ones."""
-        faces = (self.net, *self._tests)
-        for face in faces:
-            face._finish()
-        for face in faces:
+        self.net._finish_all()
+        for face in (self.net, *self._tests):
             face._take_params()
 
     def step(self, count: int) -> None:
@@ -148,7 +149,7 @@ class SGDSolver:
     def apply_update(self) -> None:
         """Update the parameters by what their ``diff`` holds, as one iteration does after its
         backward pass (decay, rate and momentum included); counts as an iteration."""
-        self.net._take_params()
+        self._take_params()
         self._take_gradients()
         self._solver.on_update = self._keep_updates
         self._solver.apply_update()
@@ -185,6 +186,7 @@ class SGDSolver:
 
     def restore(self, path: str | os.PathLike[str]) -> None:
         """Go on from a ``.solverstate``."""
+        self.net._finish_all()
         self._solver.restore(path)
         self.net._give_params()
 

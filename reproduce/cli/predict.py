@@ -246,7 +246,7 @@ def main(
     predict_checks.check_inputs(images, [*videos, *cameras], page, limit)
     if cameras and boxes is not None:
         raise CaffeCompatError("a camera has no boxes file; give --box or --detect")
-    predict_checks.check_overwriting([*images, *videos, *cameras], Path(out))
+    predict_checks.check_overwriting(images, [*videos, *cameras], Path(out))
     where, lost = _where(boxes, box, [*images, *videos])
     test = open_for_testing(dataset, str(data)) if dataset else None
     if test is not None:

@@ -142,30 +142,24 @@ def check_inputs(
         )
 
 
-def check_overwriting(sources: Sequence[Any], out: Path) -> None:
-    """See that no picture that is to be predicted has the name of another's result.
+def check_overwriting(images: Sequence[Path], films: Sequence[Any], out: Path) -> None:
+    """See that no picture of somebody else's has the name of a skeleton that will be drawn.
 
     Parameters
     ----------
-    sources : files, cameras and streams.
+    films : videos, cameras and streams.
     out : folder of the results.
 
     Raises
     ------
-    CaffeCompatError : names the two.
+    DataError : names it.
     """
-    from reproduce.predict.origin import PICTURE
+    from reproduce.predict.own_pictures import check_place
     from reproduce.predict.result_names import result_names
 
-    named = dict(zip(result_names(sources), sources, strict=True))
-    for source in sources:
-        result = PICTURE.fullmatch(source.name) if isinstance(source, Path) else None
-        inside = result and os.path.realpath(source.parent) == os.path.realpath(out)
-        if result and inside and result[1] in named:
-            raise CaffeCompatError(
-                f"{source}: is an input, and a result of {named[result[1]]} would have its name; "
-                "choose another folder with --out"
-            )
+    for number, name in enumerate(result_names([*images, *films])):
+        if name is not None:
+            check_place(out / f"{name}_skeleton.{'png' if number < len(images) else 'mp4'}")
 
 
 def _check_there(sources: Sequence[Any]) -> None:

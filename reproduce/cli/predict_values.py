@@ -87,7 +87,7 @@ def inputs(inputs: tuple[str, ...]) -> tuple[list[Path], list[Path], list[int | 
     ------
     CaffeCompatError : a folder without pictures, or the address of a picture.
     """
-    from reproduce.predict.origin import is_made
+    from reproduce.predict.own_pictures import is_made
     from reproduce.predict.photographs import IMAGES
     from reproduce.predict.videos import VIDEOS
 
@@ -157,7 +157,7 @@ def _say_others(folder: str, others: Iterable[Path]) -> None:
 
 def _say_folders(folder: str, inside: Iterable[Path], endings: tuple[str, ...]) -> None:
     """Say how many folders with pictures in them are not looked into."""
-    from reproduce.predict.origin import is_made
+    from reproduce.predict.own_pictures import is_made
 
     def holds_pictures(place: Path) -> bool:
         with contextlib.suppress(OSError):  # who may not look into it

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from caffe_compat.errors import DataError
 from caffe_compat.files import check_target
 from caffe_compat.foreign import check_file, reading
+from reproduce.predict.own_pictures import mark_video
 from reproduce.records.images import kind_in_words
 
 Image = npt.NDArray[np.uint8]
@@ -148,6 +149,7 @@ class VideoFile:
         self._writer.release()
         if not _is_whole(self._part):
             raise DataError(f"{self.path}: cannot be written whole (is the disk full?)")
+        mark_video(self._part)
         os.replace(self._part, self.path)
 
     def discard(self) -> None:

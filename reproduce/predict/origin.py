@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -65,33 +64,6 @@ def made_by(result: Path) -> dict[str, Any] | None:
         return None
     made = content.get("made_by") if isinstance(content, Mapping) else None
     return made if isinstance(made, dict) else {}
-
-
-# a picture or video beside the result of the input that it was made of
-PICTURE = re.compile(r"(.+)_(skeleton|people|belief(_[0-9]+)?)\.(png|mp4)")
-
-
-def pictures_of(result: Path) -> set[str]:
-    """Names of the pictures and videos that a result of cpm-predict says it was written with; none
-    of a file that is not there, is damaged or was made by another program."""
-    if not result.exists() or not made_by(result):
-        return set()
-    names = read_json(result, _WHAT, nan=True).get("pictures")
-    prefix = result.name.removesuffix("keypoints.json")
-    found = names if isinstance(names, list) else []
-    return {
-        name
-        for name in found
-        if isinstance(name, str) and PICTURE.fullmatch(name) and name.startswith(prefix)
-    }
-
-
-def is_made(path: Path) -> bool:
-    """Did an earlier run make a picture or video? The result that lies beside it says so."""
-    found = PICTURE.fullmatch(path.name)
-    return found is not None and path.name in pictures_of(
-        path.with_name(f"{found[1]}_keypoints.json")
-    )
 
 
 class Resumption:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections import deque
 from collections.abc import Callable, Container, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,7 +20,7 @@ from reproduce.drawing.pictures import draw_people, draw_skeleton, montage, save
 from reproduce.drawing.viewer import ViewedPerson, ViewedPicture, picture_data, write_page
 from reproduce.predict.boxes import Box
 from reproduce.predict.job import Job, first_line, prepare
-from reproduce.predict.origin import pictures_of
+from reproduce.predict.own_pictures import PROGRAM, check_place, is_made
 from reproduce.predict.predictor import Prediction
 from reproduce.predict.result_files import gathered_files, read_result, write_all
 from reproduce.predict.runs import Done, Run, people_rows, visible
@@ -148,7 +149,9 @@ def _write_people(
     centers: Sequence[tuple[float, float]],
     boxes: Sequence[Box],
 ) -> None:
-    save_png(draw_people(image, belief, centers, boxes), Path(f"{target.prefix}_people.png"))
+    path = Path(f"{target.prefix}_people.png")
+    check_place(path)
+    save_png(draw_people(image, belief, centers, boxes), path, software=PROGRAM)
 
 
 class _Writer:
@@ -212,20 +215,22 @@ def _write_image(
     ]
     skeleton = Path(f"{prefix}_skeleton.png")
     sought = [Path(f"{prefix}_people.png")] if run.find is not None else []
-    pictures = [path.name for path in (skeleton, *maps, *sought)]
+    pictures = [skeleton, *maps, *sought]
+    for path in pictures:
+        check_place(path)
     _remove_older(run, target, pictures, page)
     for person, path in zip(found, maps, strict=True):
         assert person.small is not None
         drawn = draw_skeleton(drawn, visible(person, run.min_score), skeletal)
-        save_png(montage(image, list(person.small), names, tile=TILE), path)
-    save_png(drawn, skeleton)
+        save_png(montage(image, list(person.small), names, tile=TILE), path, software=PROGRAM)
+    save_png(drawn, skeleton, software=PROGRAM)
     height, width = job.size
     content = {
         "version": 1.0,
         "image": str(target.path),
         "size": [width, height],
         "people": people_rows(job, found, run.min_score),
-        "pictures": pictures,
+        "pictures": [path.name for path in pictures],
         "made_by": made,
     }
     if job.left_out:
@@ -234,20 +239,23 @@ def _write_image(
     write_json(target.result, content)
 
 
-def _remove_older(run: Run, target: Target, pictures: Container[str], page: bool) -> None:
+def _remove_older(run: Run, target: Target, pictures: Container[Path], page: bool) -> None:
     """Remove what an earlier run made of an image and this one does not overwrite: it would stand
     beside results of another model or of other boxes.
 
     Parameters
     ----------
-    pictures : names of those that this run makes.
+    pictures : those that this run makes.
     """
-    made = pictures_of(target.result)
-    older = [target.result.with_name(name) for name in made if name not in pictures]
-    if made and not page and target.page_part.exists():
-        older += [target.page_part, run.out / "page.html"]  # the page shows what is no more
-    for path in older:
-        path.unlink(missing_ok=True)
+    numbered = (Path(f"{target.prefix}_belief_{number}.png") for number in itertools.count(1))
+    there = itertools.takewhile(Path.exists, numbered)
+    older = [Path(f"{target.prefix}_{name}.png") for name in ("belief", "people")]
+    for path in [*older, *there]:
+        if path not in pictures and is_made(path):
+            path.unlink()
+    if not page and target.result.exists() and target.page_part.exists():
+        target.page_part.unlink()
+        (run.out / "page.html").unlink(missing_ok=True)  # it shows what is no more
 
 
 def _write_page_part(

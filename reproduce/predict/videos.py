@@ -3,6 +3,7 @@ video."""
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 import time
@@ -257,9 +258,14 @@ def camera(run: Run, source: int | str, prefix: Path, box: Box | None) -> Done:
     own = None if box is None else (box,)
     frames: list[dict[str, Any]] = []
     left_out: dict[str, None] = {}  # each reason once
-    recording = _Recording(file)
+    recording: _Recording | None = None
     try:
-        with open_capture(source) as capture, run.bar(run.limit, "frames") as bar:
+        with (
+            open_capture(source) as capture,
+            run.bar(run.limit, "frames") as bar,
+            contextlib.suppress(KeyboardInterrupt),  # this is how a recording ends
+        ):
+            recording = _Recording(file)
             for i, frame in enumerate(frames_of(capture, run.limit)):
                 job = prepare(run.job(f"{called}, frame {i}", frame, own)[0])
                 people = _frame_people(run, job)
@@ -268,10 +274,8 @@ def camera(run: Run, source: int | str, prefix: Path, box: Box | None) -> Done:
                 done.add(person["score"] for person in people)
                 recording.add(_draw(frame, people, run.predictor.skeleton))
                 bar.update()
-    except KeyboardInterrupt:
-        pass  # this is how a recording ends
     finally:
-        if frames:
+        if recording is not None and frames:
             about = {**run.about, "min_score": run.min_score, "boxes": own, "limit": run.limit}
             content = {
                 "version": 1.0,

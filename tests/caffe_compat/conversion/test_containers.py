@@ -137,6 +137,24 @@ def test_a_model_keeps_what_its_definition_says(tmp_path: Path) -> None:
     assert [field.name for field, _ in bare.ListFields()] == ["name", "layer"]
 
 
+def test_a_layer_of_a_stage_in_a_snapshot(tmp_path: Path) -> None:
+    """What a running net is saved with holds the layers that ran: their rules by stage and level
+    were decided, those by phase count."""
+    text = """
+        layer { name: "x" type: "Input" top: "x" input_param { shape { dim: [2, 3] } } }
+        layer { name: "r" type: "ReLU" bottom: "x" top: "r" include { stage: "deep" min_level: 1 }
+                relu_param { negative_slope: 0.5 } }
+        layer { name: "s" type: "Power" bottom: "x" top: "r" exclude { stage: "deep" } }
+        layer { name: "a" type: "InnerProduct" bottom: "r" top: "a" exclude { stage: "flat" }
+                inner_product_param { num_output: 4 } }
+        layer { name: "t" type: "InnerProduct" bottom: "r" top: "t" include { phase: TRAIN }
+                inner_product_param { num_output: 4 } }"""
+    net = Net(parse_net(text), phase="TRAIN", stages=("deep",), level=1)
+    write_weights(tmp_path / "m.caffemodel", net.weights(), net.graph.spec.bare())
+    made = convert(tmp_path / "m.caffemodel")
+    assert [node.layer.name for node in made.graph.nodes] == ["x", "r", "a"]
+
+
 def test_hdf5_leaves_out_only_what_another_layer_holds(tmp_path: Path) -> None:
     """The first layer of a shared name may be of another phase, and hold nothing."""
     layers = """

@@ -165,3 +165,43 @@ def test_a_test_is_broken_off(
     assert solver.iteration == 1
     assert "test net 0: interrupted" in lines
     assert (tmp_path / "s_iter_1.solverstate").exists()
+
+
+_PLAIN = """
+layer { name: "d" type: "DummyData" top: "a" top: "y" dummy_data_param { shape { dim: 4 dim: 2 }
+  shape { dim: 4 dim: 3 } data_filler { type: "constant" value: 100 }
+  data_filler { type: "constant" value: 1 } } }
+layer { name: "ip" type: "InnerProduct" bottom: "a" top: "ip" inner_product_param { num_output: 3 } }
+layer { name: "out" type: "Power" bottom: "ip" top: "out" power_param { scale: 2 } }
+layer { name: "loss" type: "EuclideanLoss" bottom: "out" bottom: "y" top: "loss" }
+"""
+
+
+@pytest.mark.parametrize("change", ["forward", "copy_from", "apply_update", "restore"])
+def test_a_pass_keeps_its_parameters(change: str, tmp_path: Path) -> None:
+    """What is first looked at after the training's parameters changed is of the pass before."""
+    solver = _face(
+        tmp_path,
+        'base_lr: 0.01 lr_policy: "fixed" max_iter: 9 test_iter: 1 test_interval: 100',
+        _PLAIN,
+    )
+    solver.snapshot()
+    solver.net.save(tmp_path / "zero.caffemodel")
+    solver.net.params["ip"][0].data[...] = 0.25
+    (tested,) = solver.test_nets
+    tested.forward()
+    solver.net.forward()
+    solver.net.backward()
+    tested.forward()
+    if change == "forward":
+        solver.net.params["ip"][0].data[...] = 7
+        solver.net.forward()
+    elif change == "copy_from":
+        solver.net.copy_from(tmp_path / "zero.caffemodel")
+    elif change == "apply_update":
+        solver.apply_update()
+    else:
+        solver.restore(tmp_path / "s_iter_0.solverstate")
+    np.testing.assert_allclose(tested.blobs["ip"].data, 50)
+    np.testing.assert_allclose(tested.blobs["out"].data, 100)
+    assert (solver.net.params["ip"][0].data != 0.25).any()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import cv2
@@ -16,6 +17,7 @@ from reproduce.predict.predictor import Predictor
 from reproduce.predict.protocol import PROTOCOLS
 from reproduce.predict.result_names import candidates_of
 from reproduce.runtime.journal import Journal
+from tests.pictures import read_picture
 from tests.predicting import run_predict, write_film, write_model, write_picture
 
 
@@ -43,16 +45,65 @@ def test_pictures_with_names_as_results_have(words: list[object], tmp_path: Path
     assert (tmp_path / "out" / "beach_people_keypoints.json").exists()
 
 
-def test_a_photograph_is_not_drawn_over(words: list[object], tmp_path: Path) -> None:
+@pytest.mark.parametrize("inputs", ["", "x.png"])
+def test_a_photograph_is_not_drawn_over(inputs: str, words: list[object], tmp_path: Path) -> None:
+    """Whether it is among the inputs or not."""
     write_picture(tmp_path / "x.png")
     mine = write_picture(tmp_path / "x_skeleton.png", 1)
     before = mine.read_bytes()
-    result = run_predict(tmp_path, *words, "--out", tmp_path)
+    result = run_predict(tmp_path / inputs, *words, "--out", tmp_path)
     assert result.exit_code == 2
-    assert "x_skeleton.png: is an input, and a result of" in result.stderr
+    assert "x_skeleton.png: is there and was not made by cpm-predict" in result.stderr
     assert mine.read_bytes() == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["x.png", "x_skeleton.png"]
     assert run_predict(tmp_path, *words, "--out", tmp_path / "out").exit_code == 0
+
+
+def test_belief_maps_are_not_drawn_over_a_photograph(words: list[object], tmp_path: Path) -> None:
+    """How many there are is known later: that picture alone is not done."""
+    pictures = [write_picture(tmp_path / name) for name in ("x.png", "y.png")]
+    mine = write_picture(tmp_path / "out" / "x_belief.png", 1)
+    before = mine.read_bytes()
+    result = run_predict(*pictures, *words, "--out", tmp_path / "out")
+    assert result.exit_code == 1
+    assert "x_belief.png: is there and was not made by cpm-predict" in result.stderr
+    assert mine.read_bytes() == before
+    assert not (tmp_path / "out" / "x_keypoints.json").exists()
+    assert (tmp_path / "out" / "y_keypoints.json").exists()
+
+
+def test_what_a_killed_run_left_is_its_own(words: list[object], tmp_path: Path) -> None:
+    """Pictures without the result that is written last; they say themselves who made them."""
+    for name in ("a.png", "b.png"):
+        write_picture(tmp_path / name)
+    write_film(tmp_path / "walk.avi")
+    assert run_predict(tmp_path, *words, "--out", tmp_path).exit_code == 0
+    for name in ("b", "walk"):
+        (tmp_path / f"{name}_keypoints.json").unlink()
+    (tmp_path / "b_belief.png").rename(tmp_path / "b_belief_1.png")
+    for more in (["--resume"], []):
+        result = run_predict(tmp_path, *words, "--out", tmp_path, *more)
+        assert result.exit_code == 0, result.output
+        assert len(list(tmp_path.glob("*_keypoints.json"))) == 3
+        assert not (tmp_path / "b_belief_1.png").exists()
+    assert cv2.VideoCapture(str(tmp_path / "walk_skeleton.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) == 4
+
+
+def test_results_from_before_there_were_marks(words: list[object], tmp_path: Path) -> None:
+    """Beside a result that names no pictures the names of pictures count."""
+    write_picture(tmp_path / "a.png")
+    assert run_predict(tmp_path, *words, "--out", tmp_path).exit_code == 0
+    result = tmp_path / "a_keypoints.json"
+    content = json.loads(result.read_text())
+    del content["pictures"]
+    result.write_text(json.dumps(content))
+    for name in ("belief", "skeleton"):
+        path = tmp_path / f"a_{name}.png"
+        cv2.imwrite(str(path), read_picture(path))
+    again = run_predict(tmp_path, *words, "--out", tmp_path, "--resume")
+    assert again.exit_code == 0, again.output
+    assert "1 kept, nothing is made again" in again.output
+    assert run_predict(tmp_path, *words, "--out", tmp_path).exit_code == 0
 
 
 @pytest.mark.parametrize(
@@ -261,6 +312,28 @@ def test_a_recording_is_kept_whatever_ends_it(
     monkeypatch.undo()
     film = cv2.VideoCapture(str(tmp_path / "camera0_skeleton.mp4"))
     assert film.get(cv2.CAP_PROP_FRAME_COUNT) == frames
+
+
+def test_the_clock_of_a_recording_begins_with_its_pictures(
+    words: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A camera takes seconds to open; an end before it is open is no recording."""
+
+    class Slow(_Camera):
+        def __init__(self, source: object) -> None:
+            time.sleep(2)
+
+    class Ended(_Camera):
+        def __init__(self, source: object) -> None:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(cv2, "VideoCapture", Slow)
+    assert run_predict("camera:0", *words, "--limit", 2, "--out", tmp_path).exit_code == 0
+    frames = json.loads((tmp_path / "camera0_keypoints.json").read_text())["frames"]
+    assert frames[1]["time"] - frames[0]["time"] < 2
+    assert frames[0]["time"] < 2
+    monkeypatch.setattr(cv2, "VideoCapture", Ended)
+    assert run_predict("camera:0", *words, "--out", tmp_path / "out").exit_code == 130
 
 
 def test_a_recording_is_not_overwritten(
