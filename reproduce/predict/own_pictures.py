@@ -17,7 +17,7 @@ from reproduce.predict.origin import made_by
 
 PROGRAM = "convolutional-pose-machines cpm-predict"
 _MARK = PROGRAM.encode()
-_NAME = re.compile(r"(.+)_(skeleton|people|belief(_[0-9]+)?)\.(png|mp4)")
+_NAME = re.compile(r"(.+)_(skeleton|people|belief(_[0-9]+)?)\.(png|mp4)", re.DOTALL)
 _HEAD = 128  # bytes of a PNG in which its first texts stand
 
 
