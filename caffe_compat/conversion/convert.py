@@ -71,12 +71,14 @@ class Conversion:
 def _about(weights: Weights) -> dict[str, str]:
     """Where weights came from, for a container's metadata."""
     source = weights.source
-    return {
+    about = {
         "source_file": os.path.basename(source.path),
         "source_sha256": source.sha256(),
         "dialect": source.dialect,
         **source.metadata,
     }
+    about.pop("runs", None)  # what could not be built once may be complete now
+    return about
 
 
 def _upstream_of(net: NetSpec, names: set[str]) -> set[str]:

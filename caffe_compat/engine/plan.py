@@ -459,6 +459,8 @@ def convolve_pooled(
     conv = ConvolutionShape(tuple(weight.shape), tuple(x.shape[2:]), (1, 1), pad, (1, 1), 1)
     bands = _bands(size[0], outputs * wide * stride)
     engine = _active.get()
+    if x.device.type != "cpu":  # bands are for the caches of cores
+        return F.relu_(_pooled(engine.convolve(x, weight, bias, conv), kernel, stride))
     tiling = engine._choice(x, weight, conv).tiling
     ready = None if tiling is None else engine._kernel(weight, tiling)
     if isinstance(ready, MinimalKernel) and ready.pools(kernel, stride):

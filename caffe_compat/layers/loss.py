@@ -405,9 +405,10 @@ class Accuracy(Layer):
         own = rows.gather(1, label.clamp(0, classes - 1)[:, None])
         later = torch.arange(classes, device=x.device)[None] > label[:, None]
         ahead = ((rows > own) | ((rows == own) & later)).sum(1)
-        hit = (known & (ahead < self.options.top_k)).to(x.dtype)
+        wide = torch.promote_types(x.dtype, torch.float32)  # bfloat16 cannot count
+        hit = (known & (ahead < self.options.top_k)).to(wide)
         tops = [hit.sum() / max(1, len(hit)) if len(hit) else hit.sum() / 0.0]
         if by_class:
-            total = torch.bincount(label, minlength=classes).to(x.dtype)
-            tops.append(torch.bincount(label, hit, classes).to(x.dtype) / total.clamp_min(1))
+            total = torch.bincount(label, minlength=classes).to(wide)
+            tops.append(torch.bincount(label, hit, classes).to(wide) / total.clamp_min(1))
         return tuple(tops)

@@ -194,7 +194,10 @@ class Pooling(Layer):
         if self.method == "AVE":
             return (ave_pool(bottoms[0], kernel, self.stride, self.pad, out),)
         top, index = max_pool(bottoms[0], kernel, self.stride, self.pad, out)
-        return (top, index.to(top.dtype)) if len(self.spec.tops) > 1 else (top,)
+        if len(self.spec.tops) == 1:
+            return (top,)
+        # bfloat16 knows not all places beyond 256
+        return top, index.to(torch.promote_types(top.dtype, torch.float32))
 
     def _in_place(self, x: Tensor) -> tuple[Tensor, ...]:
         """What Caffe fills the top with, and with it the bottom, before it looks at that; no

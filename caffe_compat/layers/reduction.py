@@ -218,8 +218,10 @@ class ArgMax(Layer):
         )
         # a stable sort of the reversed row keeps the higher index first
         values, order = rows.flip(-1).sort(dim=-1, descending=True, stable=True)
-        index = (rows.shape[-1] - 1 - order[..., : o.top_k]).to(x.dtype)
-        values = values[..., : o.top_k]
+        # bfloat16 knows not all indices beyond 256
+        wide = torch.promote_types(x.dtype, torch.float32)
+        index = (rows.shape[-1] - 1 - order[..., : o.top_k]).to(wide)
+        values = values[..., : o.top_k].to(wide)
         if self.has("axis"):
             return ((values if o.out_max_val else index).movedim(-1, axis),)
         both = torch.stack([index, values], 1) if o.out_max_val else index

@@ -293,8 +293,10 @@ class Transformer:
 
     def deprocess(self, in_: str, data: npt.NDArray[Any]) -> Array:
         """A net's input as a picture: the steps of :meth:`preprocess` backwards, size aside."""
-        self._shape(in_)
-        made: Array = np.array(data, np.float32).squeeze()
+        axes = len(self._shape(in_)) - 1
+        made: Array = np.array(data, np.float32)
+        while made.ndim > axes and len(made) == 1:
+            made = made[0]
         if in_ in self.input_scale:
             made /= self.input_scale[in_]
         if in_ in self.mean:
@@ -304,11 +306,8 @@ class Transformer:
         if in_ in self.channel_swap:
             made = made[np.argsort(self.channel_swap[in_])]
         if in_ in self.transpose:
-            order = self.transpose[in_]
-            if made.ndim < len(order):  # an axis of one entry, which was squeezed with the batch's
-                made = made.reshape(np.shape(data)[-len(order) :])
-            made = made.transpose(np.argsort(order).tolist())
-        return made
+            return made.transpose(np.argsort(self.transpose[in_]).tolist())
+        return made.squeeze()
 
     def set_transpose(self, in_: str, order: Sequence[int]) -> None:
         """The order of axes; (2, 0, 1) makes K×H×W of H×W×K.

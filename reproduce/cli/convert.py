@@ -253,8 +253,8 @@ def main(
             model, prototxt=prototxt, dialect=dialect, input_shapes=shapes, strict=strict
         )
     except (UnsupportedLayer, UnknownInput) as error:
-        # a layer of a definition that was given on purpose must be there
-        asked = prototxt is not None and isinstance(error, UnsupportedLayer)
+        # a definition that was given on purpose must be usable
+        asked = prototxt is not None
         # and ONNX files hold a network, not weights alone
         if dump is not None or asked or merge or chosen == "onnx":
             raise

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from caffe_compat.commands import CommandGroup
-from caffe_compat.errors import CaffeCompatError, UnknownInput
+from caffe_compat.errors import CaffeCompatError, UnknownInput, shape_text
 from caffe_compat.files import check_target
 from reproduce.cli.common import (
     FILE,
@@ -313,7 +313,10 @@ def _graph(model: str, prototxt: str | None, size: str | None) -> Graph:
         height, width = (int(v) for v in size.lower().split("x"))
     except ValueError:
         raise CaffeCompatError(f"--input '{size}': expected HxW, for example 368x368") from None
-    name = graph.inputs[0]
+    name = graph.inputs[0] if graph.inputs else ""
+    if not name or len(graph.blobs[name]) != 4:
+        has = f"the first input '{name}' is {shape_text(graph.blobs[name])}" if name else "no input"
+        raise CaffeCompatError(f"--input {size}: expected an input N×C×H×W, found {has}")
     return build(graph.spec, input_shapes={name: (*graph.blobs[name][:2], height, width)})
 
 

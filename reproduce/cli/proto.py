@@ -18,6 +18,7 @@ from reproduce.cli.common import FILE, POSITIVE, Real, check_input_size, example
 
 if TYPE_CHECKING:
     from caffe_compat.definition.spec import NetSpec
+    from reproduce.network.netgen import CPMConfig
 
 _LARGEST = 100_000  # of a number of channels, a kernel or a side
 
@@ -190,6 +191,7 @@ def proto(
         changes["input_size"], changes["input_width"] = _size(size)
     make = netgen.cpm if front == "cpm" else netgen.person if person else netgen.vgg
     config = make(**changes)
+    _check_kernels(config)
     # people stand in a square crop in training, however large the pictures are later
     trained = config
     if person and size is None:
@@ -262,6 +264,17 @@ def _texts(nets: Mapping[str, NetSpec], solver: Any) -> dict[str, str]:
     return texts
 
 
+def _check_kernels(config: CPMConfig) -> None:
+    """Refuse kernels that make maps grow: those of the stages and of the labels would differ."""
+    kernels = [*config.tower_kernels, config.feature_kernel, config.stage_kernel]
+    for kernel in [*kernels, config.wide_kernel or 1]:
+        if kernel % 2 == 0:
+            raise DataError(
+                f"a kernel of {kernel}: expected odd ones, with which maps keep their size "
+                "(--kernels, --stage-kernel)"
+            )
+
+
 def _solver_with(settings: Sequence[str]) -> Any:
     """The authors' solver with fields set as ``base_lr=0.001`` says."""
     from caffe_compat.definition import schema
@@ -270,6 +283,10 @@ def _solver_with(settings: Sequence[str]) -> Any:
     changes = schema.new("SolverParameter")
     for item in settings:
         _set(changes, item)
+    for descriptor, _ in changes.ListFields():
+        if descriptor.name in ("net", "net_param", "train_net", "train_net_param"):
+            what = f"--solver {descriptor.name}=..."
+            raise DataError(f"{what}: the net is the one that this command writes")
     policy = {"lr_policy": changes.lr_policy} if changes.HasField("lr_policy") else {}
     solver = netgen.solver(**policy).message
     for descriptor, _ in changes.ListFields():

@@ -217,6 +217,18 @@ def test_pooled_convolutions(
 
 
 @_several
+def test_pooled_convolutions_elsewhere(cores: int) -> None:
+    """What is computed on another device stays there."""
+    x, weight, bias = (
+        torch.empty(shape, device="meta") for shape in ((1, 3, 90, 96), (64, 3, 5, 5), (64,))
+    )
+    with torch.no_grad(), plan.using(plan.Engine("auto")):
+        found = plan.convolve_pooled(x, weight, bias, (2, 2), 2, 2, (45, 48))
+    assert found.device.type == "meta"
+    assert found.shape == (1, 64, 45, 48)
+
+
+@_several
 def test_pooled_pieces_in_bfloat16(cores: int) -> None:
     """Autocast is a thread's own: those that take the pieces must not meet two number formats."""
     x, weight, bias = torch.randn(1, 8, 96, 96), torch.randn(64, 8, 3, 3), torch.randn(64)

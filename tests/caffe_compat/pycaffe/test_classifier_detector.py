@@ -101,3 +101,17 @@ def test_a_detector_of_grey_pictures(tmp_path: Path) -> None:
     net = caffe.Detector(str(tmp_path / "net.prototxt"), raw_scale=255, context_pad=1)
     assert net.crop_mean.shape == (8, 10, 1)
     assert net.crop(np.ones((40, 40, 1), np.float32), (10, 12, 16, 20)).shape == (8, 10, 1)
+
+
+@pytest.mark.parametrize("context_pad", [None, 1])
+def test_a_detector_of_grey_pictures_with_a_mean(tmp_path: Path, context_pad: int | None) -> None:
+    (tmp_path / "net.prototxt").write_text("""
+        input: "data" input_shape { dim: 2 dim: 1 dim: 8 dim: 6 }
+        layer { name: "mean" type: "Reduction" bottom: "data" top: "mean"
+          reduction_param { operation: MEAN axis: 1 } }""")
+    for mean in (np.array([33.0]), np.full((1, 8, 6), 33.0)):
+        net = caffe.Detector(
+            str(tmp_path / "net.prototxt"), mean=mean, raw_scale=255, context_pad=context_pad
+        )
+        assert net.crop_mean.shape == (8, 6, 1)
+        np.testing.assert_allclose(net.crop_mean, 33 / 255, rtol=1e-6)

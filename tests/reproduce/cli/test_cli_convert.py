@@ -286,6 +286,30 @@ def test_strict(to: str, tmp_path: Path) -> None:
     assert np.any(again["new"][0].data)
 
 
+def test_a_definition_that_was_given_is_used_or_refused(tmp_path: Path) -> None:
+    """Another one would be written in its place; and a file that holds a network says so, whatever
+    it was made of."""
+    text = """
+        layer { name: "data" type: "Input" top: "data" %s }
+        layer { name: "c" type: "Convolution" bottom: "data" top: "c"
+          convolution_param { num_output: 2 kernel_size: 3 } }"""
+    spec = parse_net(text % "input_param { shape { dim: [1, 3, 9, 9] } }")
+    write_weights(tmp_path / "m.caffemodel", Net(spec).weights(), spec)
+    (tmp_path / "in.prototxt").write_text(text % "")
+    command = [tmp_path / "m.caffemodel", "--prototxt", tmp_path / "in.prototxt"]
+    refused = _run(*command, "-o", tmp_path / "a.npz")
+    assert refused.exit_code == 2
+    assert "--input-shape data:" in refused.stderr
+    assert not (tmp_path / "a.npz").exists()
+    loose = tmp_path / "loose.caffemodel"
+    write_weights(loose, Net(spec).weights(), parse_net(text % ""))
+    assert _run(loose, "-o", tmp_path / "b.npz").exit_code == 0
+    assert containers.read(tmp_path / "b.npz").source.metadata["runs"].startswith("no: ")
+    shape = ["--input-shape", "data:1,3,9,9"]
+    assert _run(tmp_path / "b.npz", *shape, "-o", tmp_path / "c.npz").exit_code == 0
+    assert "runs" not in containers.read(tmp_path / "c.npz").source.metadata
+
+
 def test_verify(tmp_path: Path) -> None:
     """Equal blobs pass; a dump made with flipped input channels is recognised as such."""
     import torch

@@ -241,6 +241,23 @@ def test_pictures_of_records_have_the_format_of_their_names(
     assert not (tmp_path / "x.gif").exists()
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--solver", "net=other.prototxt"], "--solver net=...: the net is the one that this"),
+        (["--solver", "train_net=other.prototxt"], "--solver train_net=...: the net"),
+        (["--kernels", "8,5,11"], "a kernel of 8: expected odd ones"),
+        (["--kernels", "9,4,11"], "a kernel of 4"),
+        (["--stage-kernel", "10"], "a kernel of 10"),
+    ],
+)
+def test_definitions_that_could_not_be_used(options: list[str], said: str, tmp_path: Path) -> None:
+    result = CliRunner().invoke(export.main, ["proto", "-o", str(tmp_path / "x"), *options])
+    assert result.exit_code == 2
+    assert said in result.stderr
+    assert not (tmp_path / "x").exists()
+
+
 def _proto(out: Path, *more: str) -> Result:
     return _run("export", ["proto", "-o", str(out), "--stages", "2", *more])
 
