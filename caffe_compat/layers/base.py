@@ -229,6 +229,11 @@ class Layer:
         """Shapes of the tops."""
         return list(bottoms)
 
+    @property
+    def leaves_a_trace(self) -> bool:
+        """Does a pass do more than make the tops?"""
+        return self.effect or self.changes_state or self.stateful
+
     def looks_at(self) -> tuple[str, ...]:
         """The blobs whose values Caffe's forward pass reads or writes."""
         return (*self.spec.bottoms, *self.spec.tops)

@@ -372,6 +372,16 @@ def _with_gradients(steps: Sequence[Node], force: bool) -> list[Node]:
     return made
 
 
+def with_own_layers(graph: Graph) -> Graph:
+    """The graph with layer objects that no other network changes."""
+    if not any(node.layer.stateful for node in graph.nodes):
+        return graph
+    fresh = {node.index: node.layer.fresh() for node in graph.nodes}
+    nodes = tuple(replace(node, layer=fresh[node.index]) for node in graph.nodes)
+    steps = tuple(replace(step, layer=fresh.get(step.index, step.layer)) for step in graph.steps)
+    return replace(graph, nodes=nodes, steps=steps)
+
+
 def _outputs(steps: Sequence[Node]) -> tuple[str, ...]:
     """Blobs that no layer reads, split copies for a loss among them."""
     unread: set[str] = set()

@@ -6,7 +6,6 @@ import contextlib
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -19,10 +18,10 @@ from caffe_compat.definition.spec import TEST, NetSpec
 from caffe_compat.engine.plan import Engine, Mode, transforming, using
 from caffe_compat.engine.threads import on_one_core
 from caffe_compat.errors import CaffeCompatError
-from caffe_compat.layers.base import Layer, Shape
+from caffe_compat.layers.base import Shape
 from caffe_compat.network import fuse
 from caffe_compat.network.bound import check_looks, check_network, without_values
-from caffe_compat.network.graph import Graph, Node, Param, build
+from caffe_compat.network.graph import Graph, Node, Param, build, with_own_layers
 from caffe_compat.network.light import is_light
 from caffe_compat.network.match import BAD, MISSHAPED, LayerMatch, Match, match, require
 from caffe_compat.network.parameters import first_values
@@ -93,7 +92,7 @@ class Net(nn.Module):
         super().__init__()
         self.engine = engine if isinstance(engine, Engine) else Engine(engine)
         graph = (
-            _own_layers(spec)
+            with_own_layers(spec)
             if isinstance(spec, Graph)
             else build(
                 spec, phase=phase, level=level, stages=tuple(stages), input_shapes=input_shapes
@@ -282,7 +281,7 @@ class Net(nn.Module):
 
     def forget(self) -> None:
         """Begin anew: what recurrent layers carry from pass to pass is zero again."""
-        self.graph = _own_layers(self.graph)
+        self.graph = with_own_layers(self.graph)
 
     def loss(self, found: Mapping[str, Tensor]) -> Tensor:
         """The weighted sum of all tops with a loss weight; ``found`` must hold them.
@@ -412,7 +411,7 @@ class Net(nn.Module):
                     raise CaffeCompatError(
                         f"input '{missing[0]}' of layer '{node.layer.name}' was not given"
                     )
-            elif any(top in need for top in node.tops) or (whole and _leaves_a_trace(node.layer)):
+            elif any(top in need for top in node.tops) or (whole and node.layer.leaves_a_trace):
                 plan.append(node)
                 need.difference_update(t for t in node.tops if t not in node.bottoms)
                 need.update(node.bottoms)
@@ -589,21 +588,6 @@ class Net(nn.Module):
         torch.backends.cuda.matmul.allow_tf32 = False
         stack.callback(setattr, torch.backends.cuda.matmul, "allow_tf32", before)
         return stack
-
-
-def _leaves_a_trace(layer: Layer) -> bool:
-    """Does a pass of a layer do more than make its tops?"""
-    return layer.effect or layer.changes_state or layer.stateful
-
-
-def _own_layers(graph: Graph) -> Graph:
-    """The graph with layer objects that no other network changes."""
-    if not any(node.layer.stateful for node in graph.nodes):
-        return graph
-    fresh = {node.index: node.layer.fresh() for node in graph.nodes}
-    nodes = tuple(replace(node, layer=fresh[node.index]) for node in graph.nodes)
-    steps = tuple(replace(step, layer=fresh.get(step.index, step.layer)) for step in graph.steps)
-    return replace(graph, nodes=nodes, steps=steps)
 
 
 def _packed(tensor: Tensor) -> Tensor:

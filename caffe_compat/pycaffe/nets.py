@@ -150,10 +150,7 @@ class Net(Named):
         self._lazy = (
             graph.phase == _TEST
             and not graph.memory.overwritten
-            and not any(
-                node.layer.changes_state or node.layer.stateful or node.layer.effect
-                for node in graph.nodes
-            )
+            and not any(node.layer.leaves_a_trace for node in graph.nodes)
         )
         self._running = Running(net, self.blobs, dict(owned))
         # the nets that have these very parameters, this one among them

@@ -14,6 +14,9 @@ from caffe_compat import Net, UnsupportedLayer, parse_net
 from caffe_compat.layers.python import PythonBlob, PythonLayer, register_python
 
 
+_Blobs = Sequence[PythonBlob]
+
+
 @register_python(module="own_layers")
 class Affine(PythonLayer):
     """``gain · x + offset`` with a learned gain; counts its calls."""
@@ -87,18 +90,13 @@ def test_forward_backward_and_parameters() -> None:
 class Weighted(PythonLayer):
     """``2 a + 10 b``."""
 
-    def reshape(self, bottom: Sequence[PythonBlob], top: Sequence[PythonBlob]) -> None:
+    def reshape(self, bottom: _Blobs, top: _Blobs) -> None:
         top[0].reshape(*bottom[0].shape)
 
-    def forward(self, bottom: Sequence[PythonBlob], top: Sequence[PythonBlob]) -> None:
+    def forward(self, bottom: _Blobs, top: _Blobs) -> None:
         top[0].data[...] = 2 * bottom[0].data + 10 * bottom[1].data
 
-    def backward(
-        self,
-        top: Sequence[PythonBlob],
-        propagate_down: Sequence[bool],
-        bottom: Sequence[PythonBlob],
-    ) -> None:
+    def backward(self, top: _Blobs, propagate_down: Sequence[bool], bottom: _Blobs) -> None:
         for blob, factor in zip(bottom, (2, 10), strict=True):
             blob.diff[...] = factor * top[0].diff
 
