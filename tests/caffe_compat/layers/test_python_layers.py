@@ -13,7 +13,6 @@ import torch
 from caffe_compat import Net, UnsupportedLayer, parse_net
 from caffe_compat.layers.python import PythonBlob, PythonLayer, register_python
 
-
 _Blobs = Sequence[PythonBlob]
 
 
