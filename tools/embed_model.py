@@ -70,6 +70,7 @@ def loss_curve(logs: list[Path], out: Path, before: int) -> tuple[int, dict[str,
         if log is not logs[-1]:
             axis.axvline(before, color="grey", linewidth=0.8, linestyle=":")
     axis.set_xlabel("iteration")
+    axis.locator_params(axis="x", nbins=6)  # more numbers of five digits would run into each other
     axis.set_ylabel("loss")
     axis.set_ylim(0, highest * 1.3)
     axis.grid(alpha=0.3)
