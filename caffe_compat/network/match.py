@@ -120,16 +120,9 @@ def _is_shared(param: Param) -> bool:
 
 
 def _one(
-    node: Node, entry: LayerBlobs | None, kept: Mapping[Key, Blob], named: bool
+    node: Node, entry: LayerBlobs | None, kept: Mapping[Key, Blob]
 ) -> tuple[LayerMatch, tuple[Blob, ...]]:
-    """What is done about a layer, and its blobs.
-
-    Parameters
-    ----------
-    entry : what the file has for it.
-    kept : what other layers may share.
-    named : has the file's definition a layer of this name?
-    """
+    """What is done about a layer, and its blobs; ``kept`` has what other layers may share."""
     shapes = tuple(p.shape for p in node.params)
     name, kind = node.layer.name, node.layer.type
     blobs = _completed(node, entry, kept)
@@ -137,11 +130,8 @@ def _one(
         # where nobody has what it shares, the row of the layer that owns it says so
         if all(map(_is_shared, node.params)) or not any(blob.is_elsewhere for blob in blobs):
             return LayerMatch(name, kind, shapes, "shared"), blobs
-        needs = f"needs {', '.join(map(shape_text, shapes))}"
-        if named:  # Caffe compares the numbers of their blobs
-            detail = f"the file's layer of this name has no blobs; {needs}"
-            return LayerMatch(name, kind, shapes, "mismatch", detail), ()
-        return LayerMatch(name, kind, shapes, "missing", f"not in the file; {needs}"), ()
+        detail = f"not in the file; needs {', '.join(map(shape_text, shapes))}"
+        return LayerMatch(name, kind, shapes, "missing", detail), ()
     # what nobody has stored and this layer owns; the row of an owner tells of what is shared
     lacking = [
         blob.is_elsewhere and not _is_shared(param)
@@ -190,14 +180,13 @@ def match(graph: Graph, weights: Weights, left_out: frozenset[str] = frozenset()
     place = {id(entry): number for number, entry in enumerate(weights.layers)}
     stored = [(graph.nodes[index], entry) for index, entry in entry_of.items() if entry]
     kept = _kept(sorted(stored, key=lambda pair: place[id(pair[1])]))
-    named = {layer.name for layer in weights.net.layers} if weights.net is not None else set()
     rows: list[LayerMatch] = []
     found: dict[int, tuple[Blob, ...]] = {}
     for node in graph.nodes:
         if not node.params:
             rows.append(LayerMatch(node.layer.name, node.layer.type, (), "no parameters"))
             continue
-        row, blobs = _one(node, entry_of[node.index], kept, node.layer.name in named)
+        row, blobs = _one(node, entry_of[node.index], kept)
         rows.append(row)
         if blobs:
             found[node.index] = blobs

@@ -445,10 +445,10 @@ def test_reports_tell_the_speed_since_the_last_and_the_time_left(
             self.iteration += 1
             return Step(self.iteration - 1, 1.0, 1.0, 0.1)
 
-    group = SimpleNamespace(world=2, first=True, any=bool, mean=lambda value: value)
+    group = SimpleNamespace(world=2, first=True, mean=lambda value: value)
     reports = training._reports(
         Solver(),  # type: ignore[arg-type]
-        SimpleNamespace(asked=False),  # type: ignore[arg-type]
+        lambda: False,
         group,  # type: ignore[arg-type]
         print,
     )
