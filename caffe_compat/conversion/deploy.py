@@ -20,7 +20,7 @@ from typing import Any
 from caffe_compat.definition import schema
 from caffe_compat.definition.spec import TEST, LayerSpec, NetSpec, NetState
 from caffe_compat.errors import PrototxtError, UnknownInput
-from caffe_compat.layers.base import Shape, make, registry
+from caffe_compat.layers.base import Layer, Shape, make, registry
 from caffe_compat.weights.model import Weights
 
 _MEASURES = ("Accuracy", "HDF5Output")
@@ -38,10 +38,13 @@ class Dropped:
 
 def is_data(layer: LayerSpec) -> bool:
     """Does a layer bring data in from outside?"""
-    if layer.type == "Python":  # the data layers of FCN and Faster R-CNN, for example
-        return not layer.bottoms
-    known = registry().get(layer.type)
+    known = _known(layer)
     return known.data if known else not layer.bottoms
+
+
+def _known(layer: LayerSpec) -> type[Layer] | None:
+    """A layer's class; none of a Python layer, which may be anything: FCN's brings data in."""
+    return None if layer.type == "Python" else registry().get(layer.type)
 
 
 def as_built(net: NetSpec) -> NetSpec:
@@ -148,7 +151,7 @@ def _undo_splits(layers: Sequence[LayerSpec]) -> list[LayerSpec]:
 def _input_shape(net: NetSpec, data: LayerSpec, top: str, weights: Weights | None) -> Shape | None:
     """Batch 1 of what the data layer would give, as far as definition and weights tell."""
     message = data.message
-    if data.type in registry() and data.type != "Python":
+    if _known(data):
         shapes = make(data, TEST).output_shapes([])
         place = data.tops.index(top)
         if place < len(shapes):

@@ -178,13 +178,8 @@ class Net(nn.Module):
     def _apply(self, fn: Any, recurse: bool = True) -> Net:
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         # torch brings each module's tensors elsewhere on their own: those that share stay together
-        names = {param.key: param.name for node in self.graph.nodes for param in node.params}
-        for node in self.graph.nodes:
-            for param in node.params:
-                if param.owner != param.key:
-                    owner = self._modules_of[param.owner[0]]
-                    shared = getattr(owner, names[param.owner])
-                    setattr(self._modules_of[node.index], param.name, shared)
+        for _, param, tensor in self.owned_params():
+            self.adopt(param, tensor)
         return self
 
     def param(self, param: Param) -> Tensor:
@@ -194,8 +189,8 @@ class Net(nn.Module):
         return found
 
     def adopt(self, param: Param, tensor: Tensor) -> None:
-        """Compute with another network's tensor, of the same shape, in place of a parameter's own,
-        in all layers that share it: what changes in one network changes in the other."""
+        """Compute with a tensor of the same shape in place of a parameter's own, in all layers that
+        share it. Of another network's, what changes in one network changes in the other."""
         for node in self.graph.nodes:
             for mine in node.params:
                 if mine.owner == param.owner:

@@ -25,7 +25,6 @@ def open_net(
     definition: str, weights: str | None, phase: str, level: int, stages: tuple[str, ...]
 ) -> tuple[Net, DataFeed]:
     """A net with the sources of its data layers."""
-    from caffe_compat.network.match import match
     from caffe_compat.network.net import Net
     from caffe_compat.training.feed import DataFeed
     from caffe_compat.weights.read import read_weights
@@ -42,8 +41,8 @@ def open_net(
         strict=False,
         input_shapes=feed.shapes or None,
     )
-    if stored is not None and weights is not None:
-        _tell(weights, match(net.graph, stored).rows)
+    if weights is not None:
+        _tell(weights, net.loaded)
     return net, feed
 
 

@@ -7,13 +7,14 @@ their end.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import struct
 from pathlib import Path
+from typing import Any
 
 from caffe_compat.errors import DataError
 from caffe_compat.foreign import read_json
-from reproduce.predict.origin import made_by
 
 PROGRAM = "convolutional-pose-machines cpm-predict"
 _MARK = PROGRAM.encode()
@@ -42,9 +43,10 @@ def _is_marked(path: Path) -> bool:
 
 def _is_older(result: Path) -> bool:
     """Is it a result of ours that does not name its pictures?"""
-    if not result.is_file() or not made_by(result):
-        return False
-    return "pictures" not in read_json(result, "result of cpm-predict", nan=True)
+    content: Any = None
+    with contextlib.suppress(DataError):  # there is none, or it is damaged
+        content = read_json(result, "result of cpm-predict", nan=True)
+    return isinstance(content, dict) and "made_by" in content and "pictures" not in content
 
 
 def check_place(path: Path) -> None:
