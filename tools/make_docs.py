@@ -1,5 +1,6 @@
 """Writes docs/layers.md from the registry, the results in docs/experiments.md with its pictures
-from what is stored, and the tables of measured speeds in README.md and docs/engine.md.
+from what is stored, and the tables of what was measured in README.md, docs/engine.md and
+docs/parity.md.
 
 A test checks that all of them are up to date.
 """
@@ -7,7 +8,7 @@ A test checks that all of them are up to date.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from caffe_compat.conversion.onnx import forms
@@ -15,7 +16,7 @@ from caffe_compat.layers import registry
 from reproduce.experiments.results import HEAD as RESULT_HEAD
 from reproduce.experiments.results import read_results, rows, stored_folder
 from reproduce.figures import fig04, fig05, fig06
-from reproduce.report.measured import read_speed
+from reproduce.report.measured import read_parity, read_speed
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -78,14 +79,6 @@ def experiments_page() -> str:
     )
 
 
-SPEED_PAGES = (ROOT / "README.md", DOCS / "engine.md")
-SPEED_BEGIN = (
-    "<!-- speeds: made by tools/make_docs.py from reproduce/results/speed.json, not edited by hand "
-    "-->\n"
-)
-SPEED_END = "<!-- end of speeds -->\n"
-
-
 def speed_table() -> str:
     """Everything that was timed: our number, and how many times as fast as each peer that is."""
     rows = read_speed().rows
@@ -106,20 +99,42 @@ def speed_table() -> str:
     return f"{table}\nMedians, ours and the peers in turn in one run. {'. '.join(made)}.\n"
 
 
-def with_speed_table(page: str) -> str:
+def parity_table() -> str:
+    """How far ours is from what the original programs put out."""
+    parity = read_parity()
+    if parity is None:
+        raise ValueError("reproduce/results/parity.json is not there: run tools/measure_parity.py")
+    lines = [
+        (row.what, str(row.cases), f"{row.largest:.1e}" if row.largest else "0")
+        for row in parity.rows
+    ]
+    table = _table(("recorded from", "values compared", "largest difference"), lines)
+    about = parity.provenance
+    return f"{table}\nMeasured {about.date}, {about.machine}, by `{about.command}`.\n"
+
+
+# Pages that hold a table of what was measured: what it is called in the page's two marks, where the
+# numbers are from, and the table.
+MEASURED: dict[Path, tuple[str, str, Callable[[], str]]] = {
+    ROOT / "README.md": ("speeds", "speed.json", speed_table),
+    DOCS / "engine.md": ("speeds", "speed.json", speed_table),
+    DOCS / "parity.md": ("differences", "parity.json", parity_table),
+}
+
+
+def with_table(path: Path) -> str:
     """A page's text with the table between its two marks made anew."""
-    before, begin, rest = page.partition(SPEED_BEGIN)
-    _, end, after = rest.partition(SPEED_END)
+    name, source, table = MEASURED[path]
+    first = (
+        f"<!-- {name}: made by tools/make_docs.py from reproduce/results/{source}, not edited by "
+        "hand -->\n"
+    )
+    last = f"<!-- end of {name} -->\n"
+    before, begin, rest = path.read_text(encoding="utf-8").partition(first)
+    _, end, after = rest.partition(last)
     if not begin or not end:
-        raise ValueError(f"the page has not both marks, {SPEED_BEGIN!r} and {SPEED_END!r}")
-    return f"{before}{begin}\n{speed_table()}\n{end}{after}"
-
-
-def write_speed_tables() -> None:
-    """Bring the tables of README.md and docs/engine.md up to date."""
-    for path in SPEED_PAGES:
-        path.write_text(with_speed_table(path.read_text(encoding="utf-8")), encoding="utf-8")
-        print(f"written {path}")
+        raise ValueError(f"{path} has not both marks, {first!r} and {last!r}")
+    return f"{before}{begin}\n{table()}\n{end}{after}"
 
 
 def pictures() -> None:
@@ -136,5 +151,7 @@ if __name__ == "__main__":
     for page, text in (("layers.md", layers_page()), ("experiments.md", experiments_page())):
         (DOCS / page).write_text(text, encoding="utf-8")
         print(f"written {DOCS / page}")
-    write_speed_tables()
+    for path in MEASURED:
+        path.write_text(with_table(path), encoding="utf-8")
+        print(f"written {path}")
     pictures()

@@ -499,7 +499,7 @@ def bf16_cost(run: Run) -> None:
         found = []
         for job in prefetch(prepare, jobs_of(predictor, benchmark, people), run.sizes.workers):
             (one,) = predictor.predict_job(job)
-            found.append(benchmark.to_file(one.joints))
+            found.append(benchmark.to_file(one.joints, predictor.skeleton))
             run.check_time()
         joints[precision] = np.stack(found)
         score = benchmark.score(joints[precision], people=np.array(places))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -216,14 +216,17 @@ class Benchmark(ABC):
         return next(iter(cls.norms))
 
     @classmethod
-    def to_file(cls, parts: Floats) -> Floats:
-        """A network's parts (P, 2) in the order of the data set's joints (J, 2); nan where the
-        network has no such part."""
-        found = np.full((len(cls.joints), 2), np.nan)
-        for row, joint in enumerate(cls.joints):
-            if joint in cls.skeleton.parts:
-                found[row] = parts[cls.skeleton.parts.index(joint)]
-        return found
+    def to_file(cls, predicted: Floats, network: Skeleton | None = None) -> Floats:
+        """What a network predicts, (..., P, 2), in the order of the data set's joints, (..., J, 2);
+        nan where the network has no such part.
+
+        Parameters
+        ----------
+        network : the network's parts; without it, or where it does not tell their names, they are
+            those that the benchmark's networks have, in that order.
+        """
+        names = cls.skeleton.parts if network is None or not network.told else network.parts
+        return cls._in_order(predicted, names)
 
     @classmethod
     def by_names(cls, predicted: Floats, parts: Sequence[str], source: str) -> Floats:
@@ -234,16 +237,25 @@ class Benchmark(ABC):
         ------
         DataError : a part that the benchmark's networks predict is not among them.
         """
-        lacking = [part for part in cls.skeleton.parts if part not in parts]
-        if lacking or len(parts) != predicted.shape[1]:
+        if cls._lacks(parts) or len(parts) != predicted.shape[1]:
             raise DataError(
                 f"{source}: its parts are {', '.join(parts)}; {cls.name} needs "
                 f"{', '.join(cls.skeleton.parts)}"
             )
-        found = np.full((len(predicted), len(cls.joints), 2), np.nan)
-        for column, joint in enumerate(cls.joints):
+        return cls._in_order(predicted, parts)
+
+    @classmethod
+    def _lacks(cls, parts: Sequence[str]) -> bool:
+        """Is a part that the benchmark's networks predict not among these?"""
+        return not set(cls.skeleton.parts) <= set(parts)
+
+    @classmethod
+    def _in_order(cls, predicted: Floats, parts: Sequence[str]) -> Floats:
+        """Named parts (..., P, 2) as the data set's joints (..., J, 2)."""
+        found = np.full((*predicted.shape[:-2], len(cls.joints), 2), np.nan)
+        for row, joint in enumerate(cls.joints):
             if joint in parts:
-                found[:, column] = predicted[:, parts.index(joint)]
+                found[..., row, :] = predicted[..., parts.index(joint), :]
         return found
 
     @classmethod
@@ -251,17 +263,26 @@ class Benchmark(ABC):
         """The data set's joints (N, J, 2) in the order of the network's parts (N, P, 2)."""
         return joints[:, [cls.joints.index(part) for part in cls.skeleton.parts]]
 
-    def check_parts(self, parts: int) -> None:
-        """Raise where a network has another number of parts than the benchmark needs.
+    def check_parts(self, network: Skeleton) -> None:
+        """Raise where a network has other parts than the benchmark needs.
+
+        Parameters
+        ----------
+        network : its parts; where it does not tell their names, their number has to be right.
 
         Raises
         ------
         CaffeCompatError : it has.
         """
-        if parts != len(self.skeleton):
+        if not network.told and len(network) != len(self.skeleton):
             raise CaffeCompatError(
-                f"the network has {parts} parts, {self.title.split(' ')[0]} needs "
+                f"the network has {len(network)} parts, {self.title.split(' ')[0]} needs "
                 f"{len(self.skeleton)}"
+            )
+        if network.told and self._lacks(network.parts):
+            raise CaffeCompatError(
+                f"the network's parts are {', '.join(network.parts)}; {self.name} needs "
+                f"{', '.join(self.skeleton.parts)}"
             )
 
     def reference(self, norm: str, predicted: Floats, annotation: str = "pc") -> Floats:
@@ -370,6 +391,19 @@ class Benchmark(ABC):
         predicted = joint_files.read(self.need(name))
         return self.score(predicted, norm=norm, annotation=annotation, source=name)
 
+    def read_file(self, name: str) -> Floats:
+        """(N, J, 2) predictions of all test people in a file below the folder.
+
+        Raises
+        ------
+        Missing : it is not there.
+        CaffeCompatError : it cannot be read, or holds other people or joints.
+        """
+        predicted = joint_files.read(self.need(name))
+        truth, _ = self._truth_for(predicted, self.annotations[0], name)
+        self._check_shape(predicted, truth.shape, name)
+        return predicted
+
     def score_limbs(
         self,
         predicted: Floats,
@@ -433,15 +467,31 @@ class Benchmark(ABC):
             )
 
 
-def competitors(root: Path, pattern: str) -> dict[str, Path]:
+def competitors(root: Path, pattern: str, taken: Iterable[str]) -> dict[str, Path]:
     """Other methods' prediction files ``predictions/METHOD/PATTERN``, by their label: the first
-    line of the ``algorithm.txt`` beside them. The authors' own predictions are left out."""
+    line of the ``algorithm.txt`` beside them. The authors' own predictions are left out.
+
+    Parameters
+    ----------
+    taken : labels of the authors' own predictions.
+
+    Raises
+    ------
+    DataError : a method with the label of another one, whose curve it would replace.
+    """
     found: dict[str, Path] = {}
+    owners = dict.fromkeys(taken, "the authors' predictions")
     for path in sorted((root / "predictions").glob(f"*/{pattern}")):
         if path.parent.name == "WeiCVPR16":
             continue
         about = path.parent / "algorithm.txt"
         text = about.read_text(encoding="utf-8", errors="replace") if about.exists() else ""
         lines: Sequence[str] = text.strip().splitlines()
-        found[lines[0] if lines else path.parent.name] = path
+        label = lines[0] if lines else path.parent.name
+        if label in owners:
+            raise DataError(
+                f"{about if lines else path.parent}: is called '{label}', as {owners[label]} are; "
+                "give each method a name of its own, in the first line of its algorithm.txt"
+            )
+        found[label], owners[label] = path, f"those of {path.parent}"
     return found

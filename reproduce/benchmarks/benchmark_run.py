@@ -34,7 +34,7 @@ def jobs_of(
     ------
     CaffeCompatError : the network has other parts than the benchmark needs.
     """
-    benchmark.check_parts(predictor.parts)
+    benchmark.check_parts(predictor.skeleton)
     return [predictor.job(str(image), image, (person,)) for image, person in people]
 
 
@@ -117,7 +117,8 @@ def _merge(run: Run, test: Benchmark, name: str, count: int, results: dict[int, 
         raise DataError(
             f"{test.title}: none of the {count} test images is there, nothing was predicted"
         )
-    predicted = np.stack([test.to_file(from_matlab(results[int(i)]["joints"])) for i in done])
+    parts = np.stack([from_matlab(results[int(i)]["joints"]) for i in done])
+    predicted = test.to_file(parts, run.predictor.skeleton)
     whole = np.full((count, *predicted.shape[1:]), np.nan)
     whole[done] = predicted
     path = run.out / f"{test.stem}_prediction_model_{name}.mat"

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +32,9 @@ class Outcome:
     ours : our numbers; None where data are missing.
     difference : the largest, ours less published.
     tolerance : the largest difference that counts as equal.
-    verdict : "equal", "differs" or "missing".
+    verdict : "equal", "differs", "missing" or "refused" (a file is there and cannot be used).
     source : where the published number stands.
-    missing : which file is not there, and where it is to be had.
+    missing : which file is not there, and where it is to be had; or why it is refused.
     """
 
     name: str
@@ -83,12 +84,9 @@ def run(root: str | os.PathLike[str], names: Sequence[str] | None = None) -> lis
             continue
         value = check["value"] if isinstance(check["value"], list) else [check["value"]]
         expected = [float(v) for v in value]
-        try:
-            ours = measure(check, benchmark)
-        except Missing as error:
-            outcomes.append(_outcome(check["name"], expected, None, check, str(error)))
-        else:
-            outcomes.append(_outcome(check["name"], expected, ours, check))
+        outcomes.append(
+            _outcome(check["name"], expected, check, partial(measure, check, benchmark))
+        )
     for name, benchmark in opened.items():
         if names is None or name in names:
             files = sorted(models_folder().glob(f"*/{name}_predictions.json"))
@@ -103,25 +101,36 @@ def _embedded(file: Path, benchmark: Benchmark) -> Outcome:
     name = f"{file.parent.name} (embedded model), {label}, joints within {benchmark.threshold:g}"
     source = "stored when the model was embedded; not a published number"
     about = {"tolerance": 0, "source": source}
-    try:
+
+    def hits() -> list[float]:
         result = benchmark.score(joint_files.read(file), source=str(file))
-    except Missing as error:
-        return _outcome(name, [stored["hits"]], None, about, str(error))
-    ours = float(result.hits[result.at(benchmark.threshold)].sum())
-    return _outcome(name, [stored["hits"]], [ours], about)
+        return [float(result.hits[result.at(benchmark.threshold)].sum())]
+
+    return _outcome(name, [stored["hits"]], about, hits)
 
 
 def _outcome(
     name: str,
     expected: list[float],
-    ours: list[float] | None,
     about: Mapping[str, Any],
-    missing: str = "",
+    measured: Callable[[], list[float]],
 ) -> Outcome:
-    """The verdict on our numbers; ``about`` has the tolerance and the source."""
-    difference = None
-    verdict = "missing"
-    if ours is not None:
+    """The verdict on our numbers.
+
+    Parameters
+    ----------
+    about : has the tolerance and the source.
+    measured : gives our numbers, or raises what is wrong with the data.
+    """
+    ours, difference = None, None
+    verdict, missing = "missing", ""
+    try:
+        ours = measured()
+    except Missing as error:
+        missing = str(error)
+    except CaffeCompatError as error:
+        verdict, missing = "refused", str(error)
+    else:
         differences = [a - b for a, b in zip(ours, expected, strict=True)]
         difference = max(differences, key=lambda d: (math.isnan(d), abs(d)))
         verdict = "equal" if abs(difference) <= about["tolerance"] + _ROUNDING else "differs"

@@ -123,15 +123,17 @@ class Flic(Benchmark):
         return np.asarray(np.linalg.norm(size, axis=1), np.float64)
 
     def methods(self) -> dict[str, Floats]:
-        others = competitors(self.root, "pred_keypoints_flic_oc.mat")
+        modec, modec_label = (
+            self.root / "predictions" / "MODEC" / "results.mat",
+            "MODEC, Sapp & Taskar CVPR'13",
+        )
+        others = competitors(self.root, "pred_keypoints_flic_oc.mat", [*self.released, modec_label])
         found = {
             **super().methods(),
             **{label: joint_files.read(path) for label, path in others.items()},
         }
-        modec = self.root / "predictions" / "MODEC" / "results.mat"
         if modec.exists():
             (points,) = matfile.load(modec, "pred_coords")
-            label = "MODEC, Sapp & Taskar CVPR'13"
             with reading(modec, "file of predicted joints"):
-                found[label] = from_matlab(np.asarray(points, np.float64).transpose(2, 1, 0))
+                found[modec_label] = from_matlab(np.asarray(points, np.float64).transpose(2, 1, 0))
         return found

@@ -68,7 +68,7 @@ class Lsp(Benchmark):
         return self._person_centric[0], self.joints
 
     def methods(self) -> dict[str, Floats]:
-        others = competitors(self.root, "pred_keypoints_lsp_pc.mat")
+        others = competitors(self.root, "pred_keypoints_lsp_pc.mat", self.released)
         return {
             **super().methods(),
             **{label: joint_files.read(path) for label, path in others.items()},

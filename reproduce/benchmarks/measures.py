@@ -177,7 +177,7 @@ def pcp(
 
     Returns
     -------
-    The curve of each stick; in total their mean.
+    The curve of each stick, nan of one that nobody has; in total the mean of the others.
     """
     found, placeless = [], 0
     for stick in sticks:
@@ -197,6 +197,7 @@ def pcp(
     hits = np.array([[(worst <= t).sum() for worst in found] for t in thresholds])
     with np.errstate(invalid="ignore"):
         table = 100 * hits / counted
+    total = table[:, counted > 0].mean(1) if counted.any() else np.full(len(table), np.nan)
     limbs = tuple(stick.name for stick in sticks)
     grid = np.asarray(thresholds, np.float64)
-    return EvalResult(grid, table, table.mean(1), counted, hits, limbs, placeless=placeless)
+    return EvalResult(grid, table, total, counted, hits, limbs, placeless=placeless)

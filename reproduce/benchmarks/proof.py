@@ -109,7 +109,7 @@ def prove(
             if number not in found:
                 (job,) = jobs_of(predictor, test, [everybody[number]])
                 (person,) = predictor.predict_job(prepare(job))
-                found[number] = test.to_file(person.joints)
+                found[number] = test.to_file(person.joints, predictor.skeleton)
             distances = np.linalg.norm(found[number] - theirs[number], axis=1)
             name = everybody[number][0].name
             proofs.append(PhotographProof(name, entry.model, tuple(distances.tolist())))

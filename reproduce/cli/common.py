@@ -12,6 +12,7 @@ import click
 
 from caffe_compat import __version__
 from caffe_compat.errors import CaffeCompatError, printable
+from caffe_compat.files import finite
 from caffe_compat.picturesize import LIMIT_VARIABLE, MAX_PIXELS
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -202,8 +203,8 @@ def table(rows: Sequence[Sequence[str]], head: Sequence[str]) -> str:
 
 
 def emit_json(value: Any) -> None:
-    """Machine-readable output on stdout."""
-    click.echo(json.dumps(value, indent=1))
+    """Machine-readable output on stdout; what is no finite number becomes null."""
+    click.echo(json.dumps(finite(value), indent=1, allow_nan=False))
 
 
 def parse_shapes(

@@ -136,7 +136,9 @@ def main(out: str | None, **options: Any) -> None:
     """Score PREDICTIONS (.mat, .h5, .npz, .json; people and joints in the data set's order): PCK on
     LSP and FLIC, PCKh on MPII.
 
-    Joints of an .npz or .mat file that names its parts, as cpm-predict's do, may have any order.
+    Joints of an .npz, .mat or .h5 file that names its parts, as cpm-predict's do, or of COCO JSON
+    with categories, may have any order; COCO's results have no names, and have to have the data
+    set's.
     MPII is scored on Tompson's validation split; the test set's truth is not public. A file with
     three axes is read as people x joints x 2 or in the reversed order, as MATLAB stores it.
     """

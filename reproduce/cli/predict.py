@@ -278,7 +278,7 @@ def main(
         found_by, find = _finder(predictor, finding, engine, say)
         about.update(found_by)
         if test is not None:
-            test.check_parts(predictor.parts)
+            test.check_parts(predictor.skeleton)
         make_folder(folder)
         _hold(folder, group, stack)
         run = Run(

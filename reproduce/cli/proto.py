@@ -172,26 +172,12 @@ def proto(
     from reproduce.network import netgen
     from reproduce.people.part_names import named_net
 
-    front = numbers["front"]
-    if person and (front != "vgg" or numbers["parts"] is not None or part_names is not None):
-        raise DataError("--person goes with --front vgg and has no --parts")
-    if front == "vgg" and not (channels is None and kernels is None):
-        raise DataError(
-            "--channels and --kernels are of --front cpm; vgg has --blocks, --front-convs, --wide, "
-            "--belief, --stage-kernel"
-        )
-    if front == "cpm" and not (blocks is None and front_convs is None):
-        raise DataError("--blocks and --front-convs are of --front vgg")
+    lists = {"channels": channels, "kernels": kernels, "blocks": blocks, "front_convs": front_convs}
+    _check_architecture(person, part_names, lists, numbers)
     names = _part_names(part_names, numbers["parts"])
     if names:
         numbers["parts"] = len(names)
-    changes = _of_lists(channels, kernels, blocks, front_convs)
-    changes |= {name: value for name, value in numbers.items() if value is not None}
-    if size is not None:
-        changes["input_size"], changes["input_width"] = _size(size)
-    make = netgen.cpm if front == "cpm" else netgen.person if person else netgen.vgg
-    config = make(**changes)
-    _check_kernels(config)
+    config = _config(person, size, lists, numbers)
     # people stand in a square crop in training, however large the pictures are later
     trained = config
     if person and size is None:
@@ -203,18 +189,12 @@ def proto(
         sigma_center=sigma_center,
         np_in_lmdb=np_in_lmdb,
     )
-    solver = _solver_with(settings)
     nets = {
         suffix: named_net(net, names) for suffix, net in netgen.plan(trained, data, scheme).items()
     }
-    texts = _texts(nets, solver)
+    texts = _texts(nets, _solver_with(settings))
     texts["pose_deploy.prototxt"] = named_net(netgen.deploy(config), names).to_text()
-    folder = Path(out)
-    others = _other_definitions(folder, texts)
-    _check_overwritten(folder, texts, others)
-    make_folder(folder)
-    for file, text in texts.items():
-        write_text(folder / file, text)
+    others = _write(Path(out), texts)
     click.echo(f"pose_train_test, pose_deploy and pose_solver.prototxt written to {out}")
     if others:
         click.echo(f"beside them, of another --scheme or --stages: {', '.join(others)}")
@@ -223,6 +203,61 @@ def proto(
             "train with: cpm-train "
             + " ".join(f"{out}/pose_solver{suffix}.prototxt" for suffix in nets)
         )
+
+
+def _check_architecture(
+    person: bool,
+    part_names: str | None,
+    lists: Mapping[str, str | None],
+    numbers: Mapping[str, Any],
+) -> None:
+    """Refuse options that belong to another architecture than the one chosen."""
+    front = numbers["front"]
+    if person and (front != "vgg" or numbers["parts"] is not None or part_names is not None):
+        raise DataError("--person goes with --front vgg and has no --parts")
+    if front == "vgg" and not (lists["channels"] is None and lists["kernels"] is None):
+        raise DataError(
+            "--channels and --kernels are of --front cpm; vgg has --blocks, --front-convs, --wide, "
+            "--belief, --stage-kernel"
+        )
+    if front == "cpm" and not (lists["blocks"] is None and lists["front_convs"] is None):
+        raise DataError("--blocks and --front-convs are of --front vgg")
+
+
+def _config(
+    person: bool, size: str | None, lists: Mapping[str, str | None], numbers: Mapping[str, Any]
+) -> CPMConfig:
+    """The network that the options describe.
+
+    Parameters
+    ----------
+    lists : options that hold several numbers, by name; None where not given.
+    numbers : all other fields of the network; None where not given.
+    """
+    from reproduce.network import netgen
+
+    changes = _of_lists(**lists)
+    changes |= {name: value for name, value in numbers.items() if value is not None}
+    if size is not None:
+        changes["input_size"], changes["input_width"] = _size(size)
+    make = netgen.vgg
+    if numbers["front"] == "cpm":
+        make = netgen.cpm
+    elif person:
+        make = netgen.person
+    config = make(**changes)
+    _check_kernels(config)
+    return config
+
+
+def _write(folder: Path, texts: Mapping[str, str]) -> list[str]:
+    """Write texts by file name; return other definitions that stand beside them."""
+    others = _other_definitions(folder, texts)
+    _check_overwritten(folder, texts, others)
+    make_folder(folder)
+    for file, text in texts.items():
+        write_text(folder / file, text)
+    return others
 
 
 def _of_lists(

@@ -25,6 +25,7 @@ from reproduce.cli.common import (
     emit_json,
     examples,
     out_option,
+    say_line,
     table,
 )
 from reproduce.cli.reproduce_trainings import Trainings, stages_option, training_options
@@ -69,7 +70,8 @@ def main() -> None:
 @device_option
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def check(data: str, model: str | None, prototxt: str | None, device: str, as_json: bool) -> None:
-    """Compare every published number whose data are present; exit 1 if one differs.
+    """Compare every published number whose data are present; exit 1 if one differs, 2 if data
+    cannot be used.
 
     With --model, compare a copy of a released model with the authors' published predictions.
     """
@@ -85,10 +87,14 @@ def check(data: str, model: str | None, prototxt: str | None, device: str, as_js
         emit_json([dataclasses.asdict(o) for o in outcomes])
     else:
         click.echo(_comparison(outcomes))
-        for text in dict.fromkeys(o.missing for o in outcomes if o.missing):
-            click.echo(f"missing: {text}")
-        counts = {v: sum(o.verdict == v for o in outcomes) for v in ("equal", "differs", "missing")}
-        click.echo(", ".join(f"{n} {v}" for v, n in counts.items()))
+        for verdict, text in dict.fromkeys((o.verdict, o.missing) for o in outcomes if o.missing):
+            say_line(f"{verdict}: {text}")
+        verdicts = [o.verdict for o in outcomes]
+        counts = {v: verdicts.count(v) for v in ("equal", "differs", "missing", "refused")}
+        click.echo(", ".join(f"{n} {v}" for v, n in counts.items() if n or v != "refused"))
+    refused = [o.missing for o in outcomes if o.verdict == "refused"]
+    if refused:
+        raise CaffeCompatError(refused[0])
     if any(o.verdict == "differs" for o in outcomes):
         sys.exit(FAILED_CHECK)
     if all(o.verdict == "missing" for o in outcomes):

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 
@@ -126,8 +126,20 @@ class Lab:
 
     @property
     def _batch(self) -> int:
-        """Images in one iteration of all processes together."""
-        return self.profile.batch * self.group.world
+        """Images that each process takes in one iteration: together they take the profile's batch,
+        so that results do not hang on the number of processes.
+
+        Raises
+        ------
+        CaffeCompatError : the processes cannot share the batch evenly.
+        """
+        batch, processes = self.profile.batch, self.group.world
+        if batch % processes:
+            raise CaffeCompatError(
+                f"{processes} processes cannot share the {self.profile.name} profile's batches of "
+                f"{batch} images evenly; start 1, 2, 4, ... processes"
+            )
+        return batch // processes
 
     def records(self) -> Path:
         """The training records, made when they are first needed; those that are there are taken."""
@@ -154,6 +166,7 @@ class Lab:
         Several processes may run one plan in one work folder: what one of them works on the others
         leave alone and wait for.
         """
+        _ = self._batch  # says at once where the processes cannot share it
         self.check_data(experiments)
         make_folder(self.work)
         make_folder(self.results)
@@ -211,17 +224,14 @@ class Lab:
             "seed": experiment.seed,
             "scheme": experiment.scheme,
             "profile": self.profile.name,
-            "batch": self._batch,
+            "batch": self.profile.batch,
         }
         for name, value in wanted.items():
             if getattr(found, name) != value:
-                advice = ""
-                if name == "batch":
-                    advice = "start as many processes as then, draw with cpm-reproduce report, "
                 raise CaffeCompatError(
                     f"{path}: was made with another {name} ({getattr(found, name)}) than this "
-                    f"plan's ({value}); {advice}give another --work or --results, or remove it to "
-                    "make it again"
+                    f"plan's ({value}); give another --work or --results, or remove it to make it "
+                    "again"
                 )
 
     def _locked(self, stack: contextlib.ExitStack, name: str) -> bool:
@@ -288,7 +298,7 @@ class Lab:
         released = DEMO.at(config.input_size)
         data = netgen.DataConfig(
             source=os.path.relpath(records, folder),
-            batch_size=profile.batch,
+            batch_size=self._batch,
             target_dist=round(released.target_dist, 5),
             sigma_center=round(released.sigma, 4),
         )
@@ -335,7 +345,7 @@ class Lab:
         from reproduce.train import run
 
         spec, root = run.find_root(folder / f"pose_solver{suffix}.prototxt")
-        final = folder / "snap" / f"pose{suffix}_iter_{experiment.iterations}.caffemodel"
+        final = folder / "snap" / _model(suffix, experiment.iterations)
         gradients = folder / "gradients.json"
         if gradients.exists():
             histograms.update(read_json(gradients, "file of gradients' histograms"))
@@ -343,8 +353,7 @@ class Lab:
             return True
         weights = None
         if before:
-            previous = f"pose{before[-1]}_iter_{experiment.iterations}.caffemodel"
-            weights = read_weights(folder / "snap" / previous)
+            weights = read_weights(folder / "snap" / _model(before[-1], experiment.iterations))
         elif experiment.after:
             weights = read_weights(self.weights_of(experiment.after))
         group = self.group
@@ -375,33 +384,39 @@ class Lab:
         ------
         CaffeCompatError : it did not, or its folder is gone.
         """
-        found = list((self.work / name / "snap").glob("pose*_iter_*.caffemodel"))
-        if not found or not (self.results / f"{name}.json").exists():
-            raise CaffeCompatError(
-                f"{self.work / name}: the weights of this experiment are needed and not there; "
-                "run it first"
-            )
-        return max(found, key=lambda p: p.stat().st_mtime)
+        folder, measured = self.work / name / "snap", self.results / f"{name}.json"
+        if measured.exists():
+            earlier = read_result(measured)
+            scheme = cast("netgen.Scheme", earlier.scheme)
+            *_, suffix = netgen.plan(earlier.config, netgen.DataConfig(), scheme)
+            final = folder / _model(suffix, earlier.iterations)
+            if final.exists():
+                return final
+        raise CaffeCompatError(
+            f"{folder}: the final weights of this experiment are needed and not there; run it first"
+        )
 
     def _finish(
         self, experiment: Experiment, folder: Path, suffix: str, histograms: dict[str, Any]
     ) -> None:
         """Test the last snapshot and the one before it, and write the result."""
-        model = folder / "snap" / f"pose{suffix}_iter_{experiment.iterations}.caffemodel"
+        model = folder / "snap" / _model(suffix, experiment.iterations)
         logs = {path.name: _log(path) for path in sorted((folder / "snap").glob("pose*_log.jsonl"))}
-        samples = self.profile.batch * self.group.world
         last = logs[f"pose{suffix}_log.jsonl"]
         course = {one["iteration"]: round(one["loss"], 4) for one in last}
         more: dict[str, Any] = {
             "final_losses": last[-1]["losses"],
             "seconds": round(
-                sum(_seconds(log, samples, experiment.iterations) for log in logs.values())
+                sum(
+                    _seconds(log, self.profile.batch, experiment.iterations)
+                    for log in logs.values()
+                )
             ),
             "course": sorted(course.items())[:: max(1, len(course) // 40)],
             "gradients": histograms,
         }
         before = experiment.iterations - self.profile.snapshot
-        earlier = folder / "snap" / f"pose{suffix}_iter_{before}.caffemodel"
+        earlier = folder / "snap" / _model(suffix, before)
         if earlier.exists():
             score = self._score(self._predictor(earlier))[0]
             more["earlier"] = {"iteration": before, "total": score.total.tolist()}
@@ -435,7 +450,7 @@ class Lab:
             "after": experiment.after,
             "config": asdict(experiment.config),
             "iterations": experiment.iterations,
-            "batch": self._batch,
+            "batch": self.profile.batch,
             "seed": experiment.seed,
             "records": self._record_count,
             "people": len(predicted),
@@ -467,7 +482,7 @@ class Lab:
         with progress(len(jobs), "people tested", shown=self.group.first) as bar:
             for job in prefetch(prepare, jobs, self.workers if len(jobs) > 50 else 0):
                 (found,) = predictor.predict_job(job)
-                joints.append(self._benchmark.to_file(found.joints))
+                joints.append(self._benchmark.to_file(found.joints, predictor.skeleton))
                 bar.update()
         predicted = np.stack(joints)
         return self._benchmark.score(predicted, people=np.arange(len(predicted))), predicted
@@ -550,6 +565,11 @@ def _seconds(log: Sequence[Mapping[str, Any]], samples: int, iterations: int) ->
     ends = [*lines[:-1], iterations - 1]
     counts = np.diff([-1, *ends])
     return float(sum(n * samples / speeds[line] for n, line in zip(counts, lines, strict=True)))
+
+
+def _model(suffix: str, iteration: int) -> str:
+    """File name of a training's weights at an iteration."""
+    return f"pose{suffix}_iter_{iteration}.caffemodel"
 
 
 def _keep(path: Path, text: str) -> None:

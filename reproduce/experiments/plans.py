@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from reproduce.experiments.pose_machine import PoseMachineConfig
-from reproduce.experiments.results import Result
+from reproduce.experiments.results import SEED, Result
 from reproduce.network import netgen
 from reproduce.predict.protocol import SEARCH
 
@@ -195,7 +195,7 @@ def stages_of_fig6(profile: Profile, stages: int, seeds: int) -> list[Experiment
     decisive = {f"joint-{t}" for t in (1, stages, 5, 6)} | {f"no-supervision-{stages}"}
     repeated = [e for e in found if e.name in decisive]
     for seed in range(2, seeds + 1):
-        found += [replace(e, name=f"{e.name}-seed{seed}", seed=seed) for e in repeated]
+        found += [replace(e, name=f"{e.name}{SEED}{seed}", seed=seed) for e in repeated]
     return found
 
 
@@ -234,7 +234,7 @@ def of_fig4(profile: Profile, stages: int, seeds: int) -> list[Experiment]:
         found.setdefault(size, Experiment(name, config, "joint", profile.iterations))
     once = list(found.values())
     again = range(2, seeds + 1)
-    return once + [replace(e, name=f"{e.name}-seed{s}", seed=s) for s in again for e in once]
+    return once + [replace(e, name=f"{e.name}{SEED}{s}", seed=s) for s in again for e in once]
 
 
 def field_of(config: netgen.CPMConfig, stage: int = 1) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -22,6 +22,7 @@ from caffe_compat.foreign import read_json, reading
 from reproduce.network import netgen
 
 Floats = npt.NDArray[np.float64]
+SEED = "-seed"  # behind the name of an experiment that is trained again with another seed
 # Bins of log10 |g| of the gradients' histograms.
 BINS = np.linspace(-14, 2, 65)
 _BIN_COUNT = len(BINS) - 1
@@ -60,6 +61,7 @@ class Result:
     provenance : command, data, hardware, versions and date.
     records : training people, or 0 where it is not told.
     processes : that trained together.
+    search : test scales; none where they are not told.
     after : the experiment whose weights it started from, or "".
     hits_of_people : for a threshold as text, how many joints of each person were found.
     gradients : for an iteration as text, histograms of log10 |g| by ``LAYER/weight``.
@@ -82,6 +84,7 @@ class Result:
     provenance: Mapping[str, Any]
     records: int = 0
     processes: int = 1
+    search: tuple[float, ...] = ()
     after: str = ""
     hits_of_people: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     gradients: Mapping[str, Mapping[str, list[int]]] = field(default_factory=dict)
@@ -130,22 +133,31 @@ def read_results(folder: Path) -> dict[str, Result]:
     """
     files = sorted(folder.glob("*.json")) if folder.is_dir() else []
     found: dict[str, Result] = {}
+    first_seeds: dict[str, Result] = {}
     for path in files:
         result = read_result(path)
         if result.experiment in found:
             raise DataError(f"{path}: another file of {folder} holds {result.experiment}, too")
-        _check_alike(path, result, next(iter(found.values()), result))
+        _check_alike(path, result, next(iter(found.values()), result), _MEASURED)
+        training = result.experiment.partition(SEED)[0]
+        _check_alike(path, result, first_seeds.setdefault(training, result), _TRAINED)
         found[result.experiment] = result
     return found
 
 
-def _check_alike(path: Path, result: Result, other: Result) -> None:
-    """Refuse a result that was not measured as another one of its folder."""
-    for name in ("profile", "people", "thresholds"):
+# What all results of a figure have in common, and what further seeds of one training have.
+_MEASURED = ("profile", "people", "search", "thresholds")
+_TRAINED = ("config", "scheme", "iterations", "batch", "records", "machine")
+
+
+def _check_alike(path: Path, result: Result, other: Result, fields: Sequence[str]) -> None:
+    """Refuse a result that differs from another one of its folder in one of some fields."""
+    for name in fields:
         if getattr(result, name) != getattr(other, name):
             raise DataError(
                 f"{path}: has other {name} than {other.experiment} in the same folder; results of "
-                "one figure are measured alike: give each kind a folder of its own"
+                "one figure are measured alike, and further seeds of a training differ in nothing "
+                "else: give each kind a folder of its own"
             )
 
 
@@ -193,6 +205,7 @@ def _parse(content: Mapping[str, Any]) -> Result:
     values["records"] = int(content.get("records", told[1] if told else 0))
     if values["records"] < 0 or values["processes"] < 1:
         raise ValueError("'records' or 'processes' is no count")
+    values["search"] = _numbers(content.get("search", ()))
     values["seconds"] = float(content.get("seconds", 0.0))
     values["final_losses"] = {k: float(v) for k, v in content.get("final_losses", {}).items()}
     if (machine := content.get("machine")) is not None:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from caffe_compat.errors import DataError
+from reproduce.benchmarks.benchmark import Missing
 from reproduce.benchmarks.lsp import Lsp
 from reproduce.benchmarks.published import published
 from reproduce.drawing.curves import Curve, Mark, draw, files_of, write_numbers
@@ -184,14 +184,19 @@ def _lead(
 
 def _released(data: Path) -> list[Curve]:
     """What the paper's Figure 6a is about, from the released predictions that there are below a
-    folder."""
+    folder.
+
+    Raises
+    ------
+    CaffeCompatError : predictions that cannot be read.
+    """
     found = []
     files = {
         "released CPM, 6 stages": claims_of_released.LSP,
         "released Pose Machine, observer-centric": claims_of_released.MACHINE,
     }
     for label, name in files.items():
-        with contextlib.suppress(DataError):
+        with contextlib.suppress(Missing):
             result = Lsp(data).score_file(name)
             found.append(Curve(label, result.thresholds, result.total))
     return found

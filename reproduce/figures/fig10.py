@@ -19,7 +19,6 @@ from reproduce.benchmarks.flic import Flic
 from reproduce.benchmarks.lsp import Lsp
 from reproduce.drawing.pictures import draw_skeleton, save_png
 from reproduce.people.skeletons import Skeleton
-from reproduce.predict import joint_files
 from reproduce.records.images import read_image
 from reproduce.runtime.provenance import provenance
 
@@ -63,7 +62,7 @@ def _people(benchmark: Benchmark) -> list[_Shown]:
     """The test people whose images and released predictions are there."""
     file = next(iter(benchmark.released.values()))
     try:
-        predicted = joint_files.read(benchmark.need(file))
+        predicted = benchmark.read_file(file)
         people = benchmark.people()
     except Missing:
         return []
@@ -103,6 +102,7 @@ def make(data: Path, out: Path) -> list[Path]:
     Raises
     ------
     Missing : no test image with predictions is there.
+    CaffeCompatError : none of them can be read, or predictions that cannot be.
     """
     rows: list[_Shown] = []
     here: dict[str, int] = {}
@@ -117,16 +117,20 @@ def make(data: Path, out: Path) -> list[Path]:
         )
         raise Missing(f"no test images with predictions in {data} ({pairs})")
     shown: list[dict[str, str]] = []
+    unread: list[str] = []
     tiles: dict[str, list[_Image]] = {}
     for row in rows:
         name, path, joints, skeletal = row
         try:
             tile = _tile(read_image(path), joints, skeletal)
         except DataError as error:
+            unread.append(str(error))
             shown.append({"person": name, "left out": str(error)})
             continue
         tiles.setdefault(_benchmark(row), []).append(tile)
         shown.append({"person": name})
+    if not tiles:
+        raise DataError(f"none of the {len(rows)} images can be read; the first: {unread[0]}")
     sheet = np.concatenate([_strip(name, found, here[name]) for name, found in tiles.items()])
     path = out / "fig10"
     save_png(sheet, path.with_suffix(".png"))

@@ -17,7 +17,7 @@ from typing import Literal
 
 import numpy as np
 
-from reproduce.experiments.results import Floats, Result
+from reproduce.experiments.results import SEED, Floats, Result
 
 Verdict = Literal["confirmed", "contradicted", "undecided"]
 # Standard deviation of the PCK over seeds at 0.1 and 0.2, in points, where no network was trained
@@ -124,7 +124,7 @@ def all_fall(ratios: Sequence[float]) -> Verdict:
 
 def seeds_of(results: Mapping[str, Result], name: str) -> list[Result]:
     """All seeds of an experiment."""
-    return [r for key, r in results.items() if key == name or key.startswith(f"{name}-seed")]
+    return [r for key, r in results.items() if key == name or key.startswith(name + SEED)]
 
 
 def curve(runs: Sequence[Result]) -> tuple[Floats, Floats]:
@@ -145,7 +145,7 @@ def noise(results: Mapping[str, Result], threshold: float = 0.2) -> tuple[float,
     The pooled deviation, of how many trainings, of how many networks. Where no network was trained
     more than once, it is :data:`ASSUMED`, of 0 trainings.
     """
-    groups = [seeds_of(results, name) for name in results if "-seed" not in name]
+    groups = [seeds_of(results, name) for name in results if SEED not in name]
     several = [[r.at(threshold) for r in group] for group in groups if len(group) > 1]
     if not several:
         return ASSUMED[threshold], 0, 0
@@ -163,7 +163,7 @@ def noise_text(results: Mapping[str, Result]) -> str:
         f"Seeds differ by {deviation:.2f} points (standard deviation, {trainings} trainings of "
         f"{networks} networks)"
     )
-    groups = [seeds_of(results, name) for name in results if "-seed" not in name]
+    groups = [seeds_of(results, name) for name in results if SEED not in name]
     mixed = sum(len(_formats(group)) > 1 for group in groups)
     return f"{text}; {mixed} of these networks also in their number format" if mixed else text
 

@@ -28,6 +28,7 @@ from reproduce.people.matlab_pixels import ABSENT, annotated
 from reproduce.people.skeletons import MPII_JOINTS, joint_names
 
 _WHAT = "COCO key-point file"
+_HELD_OUT = "validation"  # mark of our own: an annotation of the validation split
 _FAR = 1e7  # pixels; nothing is further away in a picture
 KEYPOINTS = (
     "nose",
@@ -273,7 +274,8 @@ def read(
 ) -> list[Annotation]:
     """People with keypoints; crowds and other categories than people are left out.
 
-    A key point that is null or no finite number counts as not labelled. Sizes of images that the
+    A key point that is null or no finite number counts as not labelled. People whom :func:`write`
+    marked as the validation split's belong to it. Sizes of images that the
     file does not tell are read from the pictures, below the file's folder.
 
     Parameters
@@ -301,6 +303,7 @@ def read(
             if is_person(entry, chosen) and any((entry.get("keypoints") or [])[2::3])
         ]
     people: list[tuple[Any, Other]] = []
+    held_out: list[bool] = []
     sizes: dict[Any, tuple[int, int]] = {}
     folder = Path(path).parent
     for entry in entries:
@@ -316,13 +319,15 @@ def read(
                     left_out.append(images[image]["file_name"])
                 continue
             people.append((image, _person(entry, count)))
+            held_out.append(entry.get(_HELD_OUT) is True)
             if image not in sizes:
                 sizes[image] = _size(images[image], folder)
-    return _annotations(people, images, sizes)
+    return _annotations(people, held_out, images, sizes)
 
 
 def _annotations(
     people: Sequence[tuple[Any, Other]],
+    held_out: Sequence[bool],
     images: dict[Any, dict[str, Any]],
     sizes: dict[Any, tuple[int, int]],
 ) -> list[Annotation]:
@@ -331,6 +336,7 @@ def _annotations(
     Parameters
     ----------
     people : each with the id of their image.
+    held_out : does each belong to the validation split?
     images, sizes : what the file says of each image, and its (width, height), by id.
     """
     by_image: dict[Any, list[int]] = {}
@@ -349,6 +355,7 @@ def _annotations(
                 scale=person.scale,
                 size=sizes[image],
                 others=tuple(people[j][1] for j in mates if j != i),
+                validation=held_out[i],
                 annolist_index=order[image],
                 people_index=mates.index(i) + 1,
             )
@@ -364,8 +371,9 @@ def write(
 ) -> None:
     """Write people as COCO keypoints JSON.
 
-    Joints that COCO does not have (pelvis, neck, head top) are left out; those outside of their
-    picture, where LSPET puts what nobody saw, are not labelled (v = 0).
+    People of the validation split are marked by ``"validation": true``, which COCO itself does not
+    know. Joints that COCO does not have (pelvis, neck, head top) are left out; those outside of
+    their picture, where LSPET puts what nobody saw, are not labelled (v = 0).
 
     Parameters
     ----------
@@ -399,18 +407,19 @@ def write(
                 points[keypoints.index(name)] = [*a.joints[row, :2], v]
         side = a.scale * 200
         box = [float(a.objpos[0] - side / 2), float(a.objpos[1] - side / 2), side, side]
-        entries.append(
-            {
-                "id": number,
-                "image_id": images[a.image],
-                "category_id": 1,
-                "iscrowd": 0,
-                "bbox": box,
-                "area": side * side,
-                "keypoints": points.ravel().tolist(),
-                "num_keypoints": int((points[:, 2] > 0).sum()),
-            }
-        )
+        entry = {
+            "id": number,
+            "image_id": images[a.image],
+            "category_id": 1,
+            "iscrowd": 0,
+            "bbox": box,
+            "area": side * side,
+            "keypoints": points.ravel().tolist(),
+            "num_keypoints": int((points[:, 2] > 0).sum()),
+        }
+        if a.validation:  # COCO has no such mark; without it these people would be trained on
+            entry[_HELD_OUT] = True
+        entries.append(entry)
     category = {"id": 1, "name": "person", "keypoints": list(keypoints), "skeleton": []}
     content = {"images": records, "annotations": entries, "categories": [category]}
     write_json(path, content, indent=None)

@@ -37,12 +37,15 @@ def joints_of(example: Any) -> tuple[Floats, bool]:
 
     Raises
     ------
-    DataError : not 11 known points.
+    Unfit : not 11 known points; names the example's image.
     """
     coords = np.asarray(example.coords, np.float64)
     known = coords[:, ~np.isnan(coords[0])] if coords.ndim == 2 and len(coords) else coords
     if known.shape != (2, len(FLIC_POINTS)):
-        raise DataError(f"an example has known points of shape {known.shape}, expected 2 × 11")
+        raise foreign.Unfit(
+            f"{_called(example)} has known points of shape {known.shape}, expected 2 × "
+            f"{len(FLIC_POINTS)}"
+        )
     rows = np.ones((len(PARTS_9), 3))
     rows[:, :2] = np.delete(known, _EYES, axis=1).T
     swapped = bool(rows[_RIGHT, 0] > rows[_LEFT, 0])
@@ -54,15 +57,20 @@ def place_of(example: Any) -> tuple[Floats, float]:
 
     Raises
     ------
-    DataError : the box does not have 4 numbers.
+    Unfit : the box does not have 4 numbers; names the example's image.
     """
     box = np.asarray(example.torsobox).reshape(-1)
     if box.size != 4:
-        raise DataError(f"an example's torso box has {box.size} numbers, expected 4")
+        raise foreign.Unfit(f"{_called(example)} has a torso box of {box.size} numbers, expected 4")
     kind = box.dtype.type if box.dtype.kind == "f" else np.float64
     x = (box[0] + box[2]) / kind(2)
     y = kind(0.7) * box[1] + kind(0.3) * box[3]
     return np.array([float(x), float(y)]), float(kind(0.0110) * (box[3] - box[1]))
+
+
+def _called(example: Any) -> str:
+    """An example in a message, by its image."""
+    return f"the example of {matfile.text(example.filepath)}"
 
 
 def _person(example: Any) -> Other:

@@ -40,7 +40,7 @@ def _points(person: Any) -> Floats | None:
         number = matfile.number(point.id)
         x, y = matfile.number(point.x), matfile.number(point.y)
         if number is None or x is None or y is None or not 0 <= number < JOINTS:
-            raise DataError(
+            raise foreign.Unfit(
                 f"a point has id {number}, x {x}, y {y}; expected an id from 0 to 15 and a place"
             )
         visible = matfile.number(matfile.field(point, "is_visible"))
@@ -152,7 +152,10 @@ def _read_release(
             continue
         people = [p for p in np.asarray(entry.annorect).reshape(-1) if hasattr(p, "_fieldnames")]
         name = matfile.text(np.asarray(entry.image).reshape(-1)[0].name)
-        made = [_other(person) for person in people]
+        try:
+            made = [_other(person) for person in people]
+        except foreign.Unfit as error:
+            raise foreign.Unfit(f"image {number}, {name}: {error}") from None
         lacking = [_lacking(one) for one, person in zip(people, made, strict=True) if not person]
         passed_over.extend(lacking)
         size = (0, 0)

@@ -100,6 +100,7 @@ class Skeleton:
     flip : pairs of channels that change places in a mirror image.
     limbs : pairs of channels that a picture joins with a line.
     torso : further pairs, the outline of the body between the limbs.
+    told : the model itself names its parts; otherwise their number alone is known.
     """
 
     parts: tuple[str, ...]
@@ -107,6 +108,7 @@ class Skeleton:
     flip: tuple[tuple[int, int], ...]
     limbs: tuple[tuple[int, int], ...]
     torso: tuple[tuple[int, int], ...] = ()
+    told: bool = False
 
     def __len__(self) -> int:
         return len(self.parts)
@@ -258,6 +260,7 @@ def named(names: tuple[str, ...], *, mirrored: bool = True, where: str = "--part
         flip=tuple(pairs),
         limbs=_numbers(names, _among(names, _LIMBS)),
         torso=_numbers(names, _among(names, _TORSO if "neck" in names else _TORSO_WITHOUT_NECK)),
+        told=True,
     )
 
 

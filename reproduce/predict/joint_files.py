@@ -25,6 +25,7 @@ _WHAT = "file of predicted joints"
 # names under which predictions are stored, the release's first
 _VARIABLES = ("prediction_all", "pred", "preds", "joints")
 _MPII_JOINTS = 16
+_LARGEST_SCORE = 100  # scores go to 1, or to 100 per cent; more is a place in a picture
 
 
 def write_mat(path: str | os.PathLike[str], joints: Floats) -> None:
@@ -60,7 +61,8 @@ def _stored_mat(path: str | os.PathLike[str]) -> _Stored:
     if b"MATLAB 7.3" in head or head.startswith(b"\x89HDF"):
         with foreign.open_hdf5(path, _WHAT) as file:
             # version 7.3 stores the axes reversed
-            return _Stored(_arranged(_numbers_of(_hdf5_variable(file)).transpose()))
+            joints = _arranged(_numbers_of(_hdf5_variable(file)).transpose())
+            return _Stored(joints, parts=_hdf5_names(file))
     if head.startswith(b"# Created by Octave"):
         raise DataError(f"{name}: is Octave's text form; save it with save('-v7', ...)")
     found = matfile.variables(path)
@@ -89,6 +91,28 @@ def _hdf5_variable(file: Any) -> Any:
     return foreign.take(file, known[0])
 
 
+def _hdf5_names(file: Any) -> tuple[str, ...]:
+    """The names in ``parts`` of an HDF5 file: strings, or a cell array of MATLAB 7.3, which refers
+    to an array of characters for each name.
+
+    Raises
+    ------
+    Unfit : it is there and holds no names.
+    """
+    import h5py
+
+    item = file.get("parts")
+    if item is None:
+        return ()
+    if isinstance(item, h5py.Dataset) and h5py.check_string_dtype(item.dtype):
+        return tuple(str(name) for name in item.asstr()[()].reshape(-1))
+    if isinstance(item, h5py.Dataset) and h5py.check_ref_dtype(item.dtype) is h5py.Reference:
+        cells = [file[cell] for cell in item[()].reshape(-1)]
+        if all(isinstance(cell, h5py.Dataset) and cell.dtype == np.uint16 for cell in cells):
+            return tuple("".join(map(chr, cell[()].reshape(-1))) for cell in cells)
+    raise Unfit("'parts' holds no names; save them as a cell array of text")
+
+
 def _of_matlab(value: Any, name: str) -> Floats:
     """Joints of a variable: an array, a cell array of people, or MPII's struct."""
     array = np.asarray(value)
@@ -106,11 +130,16 @@ def _of_matlab(value: Any, name: str) -> Floats:
 def _of_mpii(images: npt.NDArray[Any]) -> Floats:
     """(N, 16, 2) of the ``pred`` struct of MPII's toolkit; nan where a joint was not predicted."""
     people = []
-    for image in images:
-        for rectangle in np.asarray(image.annorect).reshape(-1):
+    for place, image in enumerate(images, 1):
+        rectangles = matfile.field(image, "annorect")
+        if rectangles is None:
+            raise Unfit(
+                f"image {place} of 'pred' has an empty annorect: whose predictions follow is not "
+                "known; write a person without points for each one"
+            )
+        for rectangle in np.asarray(rectangles).reshape(-1):
             joints = np.full((_MPII_JOINTS, 2), np.nan)
-            holder = np.asarray(matfile.field(rectangle, "annopoints")).reshape(-1)[0]
-            for point in np.asarray(matfile.field(holder, "point")).reshape(-1):
+            for point in _points_of(rectangle):
                 number = matfile.number(point.id)
                 if number is None or not 0 <= number < _MPII_JOINTS:
                     raise Unfit(f"a point has the id {number}, expected 0 to {_MPII_JOINTS - 1}")
@@ -119,6 +148,15 @@ def _of_mpii(images: npt.NDArray[Any]) -> Floats:
     if not people:
         raise Unfit("it holds nobody")
     return np.stack(people)
+
+
+def _points_of(rectangle: Any) -> list[Any]:
+    """The points of a person in MPII's struct; none where nothing was predicted."""
+    holder = matfile.field(rectangle, "annopoints")
+    if holder is None:
+        return []
+    points = matfile.field(np.asarray(holder).reshape(-1)[0], "point")
+    return [] if points is None else list(np.asarray(points).reshape(-1))
 
 
 def _numbers_of(value: Any) -> Floats:
@@ -189,8 +227,9 @@ def read(path: str | os.PathLike[str], *, base: int = 1) -> Floats:
 
 
 def read_named(path: str | os.PathLike[str], *, base: int = 1) -> tuple[Floats, tuple[str, ...]]:
-    """As :func:`read`; and the names of the joints that a .npz or .mat file has under ``parts``, as
-    ``cpm-predict`` writes them (none where it has no such names)."""
+    """As :func:`read`; and the names of the joints, none where the file has no such names: a .npz,
+    .mat or .h5 file has them under ``parts``, as ``cpm-predict`` writes them, a COCO file as key
+    points of its categories."""
     stored = _stored(path)
     joints = stored.joints if stored.from_0 or base == 0 else from_matlab(stored.joints)
     return joints, stored.parts
@@ -219,7 +258,8 @@ def _stored(path: str | os.PathLike[str]) -> _Stored:
         return _stored_mat(name)
     if ending in (".h5", ".hdf5"):
         with foreign.open_hdf5(path, _WHAT) as file:
-            return _Stored(_people_first(_numbers_of(_hdf5_variable(file))))
+            joints = _people_first(_numbers_of(_hdf5_variable(file)))
+            return _Stored(joints, parts=_hdf5_names(file))
     if ending == ".npz":
         arrays = foreign.read_npz(path, _WHAT)
         with foreign.reading(path, _WHAT):
@@ -261,13 +301,27 @@ def _of_json(content: Any) -> _Stored:
         rows = content.get("people", content.get("annotations"))
         if not isinstance(rows, list):
             raise Unfit("expected a list of people, OpenPose's 'people' or COCO's 'annotations'")
-        return _Stored(_of_triples(rows), from_0=True)
+        return _Stored(_of_triples(rows), from_0=True, parts=_keypoint_names(content))
     if isinstance(content, list) and content and isinstance(content[0], Mapping):
         return _Stored(_of_triples(content), from_0=True)
     if not isinstance(content, list):
         raise Unfit("expected a list of people, each a list of joints")
     array = np.array(content, object) if not content else _nested(content)
     return _Stored(_people_first(_numbers_of(array)))
+
+
+def _keypoint_names(content: Mapping[str, Any]) -> tuple[str, ...]:
+    """Names of the key points of a COCO file's categories; none where it has none.
+
+    Raises
+    ------
+    Unfit : categories with different key points.
+    """
+    rows = [row.get("keypoints") for row in content.get("categories") or ()]
+    found = {tuple(map(str, row)) for row in rows if row}
+    if len(found) > 1:
+        raise Unfit(f"its categories have {len(found)} different lists of keypoints, expected one")
+    return found.pop() if found else ()
 
 
 def _nested(people: list[Any]) -> Floats:
@@ -295,8 +349,7 @@ def _of_triples(rows: Sequence[Mapping[str, Any]]) -> Floats:
         values = row.get("pose_keypoints_2d", row.get("keypoints"))
         if values is None:
             raise Unfit("a person has neither 'pose_keypoints_2d' nor 'keypoints'")
-        flat = np.array([np.nan if v is None else v for v in values], np.float64)
-        points = flat.reshape(-1, 3)
+        points = _triples(values)
         points = np.where((points == 0).all(1, keepdims=True), np.nan, points)
         people.append(points[:, :2])
     if not people:
@@ -304,3 +357,21 @@ def _of_triples(rows: Sequence[Mapping[str, Any]]) -> Floats:
     if len({one.shape for one in people}) > 1:
         raise Unfit("its people have different numbers of joints")
     return np.stack(people)
+
+
+def _triples(values: Sequence[Any]) -> Floats:
+    """(J, 3) of the numbers x, y, score, x, y, score and so on, or of such rows.
+
+    Raises
+    ------
+    Unfit : they are no triples; pairs x, y are refused where they can be told.
+    """
+    numbers = np.array([np.nan if v is None else v for v in values], np.float64)
+    rows = f"rows of {numbers.shape[1]}" if numbers.ndim == 2 else f"{numbers.size} numbers"
+    expected = f"a person's keypoints are {rows}, expected x, y and score of each"
+    if numbers.ndim > 2 or (numbers.ndim == 2 and numbers.shape[1] != 3) or numbers.size % 3:
+        raise Unfit(expected)
+    points = numbers.reshape(-1, 3)
+    if (points[:, 2] > _LARGEST_SCORE).any():
+        raise Unfit(f"{expected}; {points[:, 2].max():g} is no score (are they pairs x, y?)")
+    return points

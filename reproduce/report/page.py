@@ -18,10 +18,9 @@ from typing import Any, get_args
 from markupsafe import Markup, escape
 
 from caffe_compat import __version__
-from caffe_compat.errors import CaffeCompatError, DataError
+from caffe_compat.errors import CaffeCompatError
 from caffe_compat.files import atomic_write, write_json
 from reproduce.benchmarks import check
-from reproduce.benchmarks.benchmark import Missing
 from reproduce.benchmarks.published import published
 from reproduce.drawing import viewer
 from reproduce.drawing.curves import narrow_path
@@ -44,6 +43,7 @@ _CLASS = {
     "differs": "no",
     "undecided": "open",
     "missing": "open",
+    "refused": "no",
 }
 
 
@@ -186,7 +186,7 @@ def _from_predictions(data: Path, out: Path, say: Say) -> list[Section]:
     ):
         try:
             paths = module.make(data, out)
-        except (Missing, DataError) as error:
+        except CaffeCompatError as error:
             say(f"{title}: left out: {error}")
             found.append(Section(title, missing=str(error)))
             continue
@@ -236,7 +236,12 @@ def _trained(
             dataclasses.replace(c, source=f"trainings of profile '{profile}'", again=again)
             for c in found_claims
         ]
-        paths = module.make(stored, out, about, stages, data)
+        try:
+            paths = module.make(stored, out, about, stages, data)
+        except CaffeCompatError as error:  # Figure 6 shows released predictions, too
+            say(f"{title}: left out: {error}")
+            found.append(Section(title, missing=str(error)))
+            continue
         if not paths:
             text = (
                 f"no results of profile '{profile}' yet; cpm-reproduce fig{number} --profile "
@@ -273,12 +278,12 @@ def _checks(outcomes: Sequence[check.Outcome]) -> Section:
             difference = f"{outcome.difference:+.3f}"
         rows.append((outcome.name, published, ours, difference, outcome.verdict, outcome.source))
         if outcome.missing:
-            missing.append(outcome.missing)
+            missing.append(f"{outcome.verdict.capitalize()}: {outcome.missing}")
     head = ("number", "published", "ours", "difference", "verdict", "source")
     return Section(
         "Published numbers, computed again",
         table=_table(head, rows),
-        gaps=[f"Missing: {text}" for text in dict.fromkeys(missing)],
+        gaps=list(dict.fromkeys(missing)),
         again="cpm-reproduce check --data DIR",
     )
 
@@ -389,7 +394,7 @@ def _summary(claims: Sequence[Claim], outcomes: Sequence[check.Outcome]) -> list
     verdicts = {v: sum(c.verdict == v for c in claims) for v in get_args(Verdict)}
     tested = ", ".join(f"{n} {v}" for v, n in verdicts.items() if n)
     equal = sum(o.verdict == "equal" for o in outcomes)
-    there = sum(o.verdict != "missing" for o in outcomes)
+    there = sum(o.ours is not None for o in outcomes)
     name, total, benchmark = embedded_score()
     lines = [
         f"Of {len(claims)} claims of the paper: {tested}.",

@@ -33,7 +33,7 @@ def sample_pictures(data: Path) -> tuple[list[dict[str, Any]], Skeleton]:
     people = [benchmark.people()[number - FIRST_TEST] for number in numbers()]
     predictor = Predictor.load(str(embedded()), protocol=benchmark.protocol, device="cpu")
     pictures = []
-    benchmark.check_parts(predictor.parts)
+    benchmark.check_parts(predictor.skeleton)
     for path, person in people:
         job = prepare(predictor.job(path.name, path, (person,), keep=True))
         (found,) = predictor.predict_job(job, shown=PAGE_TILE)

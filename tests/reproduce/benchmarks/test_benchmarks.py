@@ -22,6 +22,8 @@ from reproduce.cli import evaluate, predict
 from reproduce.figures.method_curves import draw_methods, score_methods
 from reproduce.network import netgen
 from reproduce.people.matlab_pixels import to_matlab
+from reproduce.people.part_names import named_net
+from reproduce.people.skeletons import named, skeleton
 from reproduce.predict import joint_files
 from tests.paths import ROOT
 
@@ -121,6 +123,13 @@ def test_a_fourth_benchmark_is_one_file(fourth: Path, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     joints = joint_files.read(out / "GYM_prediction_model_small.mat")
     assert joints.shape == (3, 3, 2)
+    told = ("foot", "nose", "hand")  # the same network, whose parts are called so
+    write_weights(model, net.weights(), named_net(net.graph.spec, told))
+    result = _run(predict.main, *run, "--workers", "0")
+    assert result.exit_code == 0, result.output
+    by_name = joint_files.read(out / "GYM_prediction_model_small.mat")
+    # without names its three channels were nose, hand and foot; the file begins with the foot
+    np.testing.assert_array_equal(by_name, joints[:, [2, 0, 1]])
     score = json.loads((out / "GYM_score_small.json").read_text())
     assert score["benchmark"] == "Gymnasts PCK@0.5"
     assert set(score) >= {"face", "limbs", "total", "auc"}
@@ -171,6 +180,23 @@ def test_a_benchmark_names_joints_that_it_has(kind: type[Benchmark]) -> None:
     parts = np.arange(2 * len(kind.skeleton), dtype=np.float64).reshape(-1, 2)
     np.testing.assert_array_equal(kind.to_parts(kind.to_file(parts)[None])[0], parts)
     assert kind.threshold in kind.thresholds
+
+
+@pytest.mark.parametrize("kind", benchmarks().values(), ids=lambda kind: kind.name)
+def test_a_network_that_names_its_parts_may_have_any_order(
+    kind: type[Benchmark], tmp_path: Path
+) -> None:
+    """Its parts go to their joints by name; other names are refused, whatever their number is."""
+    parts = np.arange(2 * len(kind.skeleton), dtype=np.float64).reshape(-1, 2)
+    names = kind.skeleton.parts[::-1]
+    network = named(("tail", *names), mirrored=False)
+    kind(tmp_path).check_parts(network)
+    more = np.concatenate([[[-1.0, -1.0]], parts[::-1]])
+    np.testing.assert_array_equal(kind.to_file(more, network), kind.to_file(parts))
+    kind(tmp_path).check_parts(skeleton(len(names)))
+    for other in (skeleton(len(names) + 1), named(("tail", *names[1:]), mirrored=False)):
+        with pytest.raises(CaffeCompatError, match="needs"):
+            kind(tmp_path).check_parts(other)
 
 
 def test_an_unknown_benchmark_lists_those_there_are(tmp_path: Path) -> None:

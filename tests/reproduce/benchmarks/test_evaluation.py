@@ -18,9 +18,10 @@ from reproduce.benchmarks.lsp import Lsp
 from reproduce.benchmarks.mpii import MpiiValidation
 from reproduce.benchmarks.registry import open_benchmark
 from reproduce.benchmarks.scoring import read_predictions
+from reproduce.cli.common import emit_json
 from reproduce.people import matfile
 from reproduce.people.matlab_pixels import from_matlab, to_matlab
-from reproduce.people.skeletons import FLIC_POINTS
+from reproduce.people.skeletons import FLIC_POINTS, LSP_JOINTS
 from reproduce.predict import joint_files
 from tests.paths import DATA, GOLDEN, listed, needs_data
 
@@ -477,6 +478,23 @@ def test_joints_of_named_parts_may_have_any_order(tmp_path: Path) -> None:
     result = _evaluate(tmp_path / "b.npz", "--dataset", "lsp", "--data", DATA)
     assert result.exit_code == 2
     assert "its parts are nose, neck" in result.stderr
+
+
+def test_a_limb_that_nobody_has_is_in_no_total() -> None:
+    """One person without ankles: the lower legs have no number, the total is that of the others."""
+    truth = np.random.default_rng(0).uniform(10, 90, (1, len(LSP_JOINTS), 2))
+    truth[:, [LSP_JOINTS.index("Rank"), LSP_JOINTS.index("Lank")]] = np.nan
+    found = measures.pcp(np.nan_to_num(truth), truth, LSP_JOINTS, Lsp.sticks, np.array([0.5]))
+    lacking = [
+        name for name, share in zip(found.names, found.per_joint[0], strict=True) if np.isnan(share)
+    ]
+    assert lacking == ["R lower leg", "L lower leg"]
+    assert found.total.tolist() == [100]
+
+
+def test_json_has_no_nan(capsys: pytest.CaptureFixture[str]) -> None:
+    emit_json([{"ankle": float("nan"), "total": 100.0}])
+    assert json.loads(capsys.readouterr().out) == [{"ankle": None, "total": 100.0}]
 
 
 def test_evaluate_bad_input(tmp_path: Path) -> None:

@@ -77,6 +77,26 @@ def test_flic_numbers_and_fellows_are_the_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("field", "value", "says"),
+    [
+        ("coords", np.zeros((2, 10)), "known points of shape (2, 10), expected 2 × 11"),
+        ("torsobox", np.zeros(3), "a torso box of 3 numbers, expected 4"),
+    ],
+)
+def test_a_flic_example_that_is_none_is_named(
+    field: str, value: np.ndarray, says: str, tmp_path: Path
+) -> None:
+    mat = _flic_examples(tmp_path, [("a.png", False), ("b.png", False)])
+    (examples,) = matfile.load(mat, "examples", records=True)
+    examples[0, 1][field] = value
+    scipy.io.savemat(mat, {"examples": examples})
+    with pytest.raises(DataError) as raised:
+        flic_files.read_training(mat, tmp_path)
+    assert str(raised.value).startswith(f"{mat}: ")
+    assert str(raised.value).endswith(f"the example of b.png has {says}")
+
+
+@pytest.mark.parametrize(
     ("rows", "others"),
     [
         (["a", "a", "b"], 7),  # behind joint_self where the first person has some
@@ -306,6 +326,16 @@ def test_coco_out_and_in(tmp_path: Path) -> None:
     for a, b in zip(people, again, strict=True):
         np.testing.assert_allclose(a.joints[limbs], b.joints[limbs])
         np.testing.assert_allclose([a.scale, *a.objpos], [b.scale, *b.objpos])
+
+
+def test_coco_keeps_the_validation_split(tmp_path: Path) -> None:
+    """Else an export that leaves it out, and a training, would take the people that are scored."""
+    (tmp_path / "c.json").write_text(json.dumps(_coco()))
+    first, second = coco_files.read(tmp_path / "c.json")
+    assert not (first.validation or second.validation)
+    coco_files.write(tmp_path / "d.json", [first, replace(second, validation=True)])
+    again = coco_files.read(tmp_path / "d.json")
+    assert [person.validation for person in again] == [False, True]
 
 
 def test_coco_out_of_nine_parts_and_of_own_key_points(tmp_path: Path) -> None:
