@@ -131,7 +131,9 @@ def viewer(
         ],
         "pictures": list(pictures),
     }
-    text = json.dumps(data).replace("</", "<\\/")  # nothing in it ends the script element
+    text = json.dumps(data).replace(
+        "<", "\\u003c"
+    )  # nothing in it is markup: names may be anything
     return Template(_file("viewer.html")).substitute(
         data=text, keys="page" if keys_of_page else "own"
     )

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 
+from caffe_compat.definition.prototxt import read_solver
 from caffe_compat.errors import CaffeCompatError
 from caffe_compat.files import make_folder, open_to_append, write_json, write_text
 from caffe_compat.foreign import read_json
@@ -98,7 +99,14 @@ class Lab:
     @cached_property
     def _people(self) -> list[Annotation]:
         """The training people whose images are there: read once, not for each experiment."""
-        return lsp_files.read_training(self.data, skip_missing=True)
+        left_out: list[str] = []
+        people = lsp_files.read_training(self.data, skip_missing=True, left_out=left_out)
+        if left_out and people and self.group.first:
+            self.say(
+                f"{len(left_out)} of {len(left_out) + len(people)} training people are left out: "
+                f"image not there ({left_out[0]}, for one)"
+            )
+        return people
 
     def check_data(self, experiments: Sequence[Experiment]) -> None:
         """See that the training images are there, where an experiment has no result yet.
@@ -344,7 +352,7 @@ class Lab:
         from reproduce.samples.schedule import Order
         from reproduce.train import run
 
-        spec, root = run.find_root(folder / f"pose_solver{suffix}.prototxt")
+        spec = read_solver(folder / f"pose_solver{suffix}.prototxt")
         final = folder / "snap" / _model(suffix, experiment.iterations)
         gradients = folder / "gradients.json"
         if gradients.exists():
@@ -366,13 +374,13 @@ class Lab:
                 shuffle=True, dice="numpy", seed=experiment.seed, rank=group.rank, world=group.world
             ),
         )
-        solver = run.make_solver(spec, root, options, weights)
+        solver = run.make_solver(spec, folder, options, weights)
         state = run.latest(folder / "snap" / f"pose{suffix}")
         if state is not None:
             solver.restore(state)
             self.say(f"going on from {state.name}")
         solver.wrap(group.wrap)
-        if experiment.gradients:
+        if experiment.scheme != "stage-wise":  # Figure 5 asks for any of the others
             _keep_gradients(solver, experiment.iterations, histograms, gradients)
         with open_to_append(folder / "snap" / f"pose{suffix}_log.jsonl") as log:
             return run.run(solver, log=log if group.first else None, say=self.say, group=group)

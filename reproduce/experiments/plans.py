@@ -133,7 +133,6 @@ class Experiment:
     scheme : which of Figure 6b's training schemes.
     iterations : of each of its trainings.
     after : experiment whose weights it starts from.
-    gradients : record their magnitudes.
     kind : a network, or the Pose Machine with as many stages.
     """
 
@@ -142,7 +141,6 @@ class Experiment:
     scheme: netgen.Scheme = "joint"
     iterations: int = 0
     after: str = ""
-    gradients: bool = False
     seed: int = 1
     kind: Literal["network", "pose-machine"] = "network"
 
@@ -184,8 +182,8 @@ def stages_of_fig6(profile: Profile, stages: int, seeds: int) -> list[Experiment
     """
     base, n = replace(profile.config, stages=stages), profile.iterations
     found = [
-        Experiment(f"joint-{stages}", base, "joint", n, gradients=True),
-        Experiment(f"no-supervision-{stages}", base, "no-supervision", n, gradients=True),
+        Experiment(f"joint-{stages}", base, "joint", n),
+        Experiment(f"no-supervision-{stages}", base, "no-supervision", n),
         Experiment(f"stage-wise-{stages}", base, "stage-wise", n),
         Experiment(f"fine-tuned-{stages}", base, "joint", n, f"stage-wise-{stages}"),
     ]

@@ -131,7 +131,8 @@ def read_results(folder: Path) -> dict[str, Result]:
     ------
     DataError : a file that is no result, or results that cannot stand in one figure.
     """
-    files = sorted(folder.glob("*.json")) if folder.is_dir() else []
+    # a hidden file is one that is just being written, or was when its process was killed
+    files = sorted(folder.glob("[!.]*.json")) if folder.is_dir() else []
     found: dict[str, Result] = {}
     first_seeds: dict[str, Result] = {}
     for path in files:

@@ -66,7 +66,8 @@ def run_side_by_side(module: str, arguments: Sequence[str], count: int) -> bool:
 
     Raises
     ------
-    CaffeCompatError : one of them failed; the message is the last line that it said.
+    CaffeCompatError : one of them failed; the message is the last line that it said, or the signal
+        that ended it.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     threads = str(max(1, (cores or 1) // count))
@@ -109,7 +110,7 @@ def run_side_by_side(module: str, arguments: Sequence[str], count: int) -> bool:
         for number, handler in before.items():
             signal.signal(number, handler)
     ended = list(zip(voices, children, strict=True))
-    failed = [voice.last for voice, child in ended if child.returncode]
+    failed = [_reason(voice, child.returncode) for voice, child in ended if child.returncode]
     raised = failed[0] if failed and not interrupted.is_set() else None
     for voice, child in ended:
         if not child.returncode or voice.last != raised:
@@ -119,6 +120,17 @@ def run_side_by_side(module: str, arguments: Sequence[str], count: int) -> bool:
             raised.removeprefix(_ERROR) or f"{' '.join([module, *arguments])} failed"
         )
     return not interrupted.is_set()
+
+
+def _reason(voice: _Voice, code: int) -> str:
+    """Why a process failed."""
+    if code > 0:
+        return voice.last
+    name = signal.Signals(-code).name if -code in set(signal.Signals) else str(-code)
+    return (
+        f"process {voice.label} was ended by {name}, perhaps for lack of memory; the same command "
+        "goes on where it was"
+    )
 
 
 def _catch(handler: Callable[[int, object], None]) -> dict[int, Any]:

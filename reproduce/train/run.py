@@ -393,10 +393,11 @@ def run(
                     _append(log, report)
                 watch(report)
                 say(report.text())
-    except (DataError, TargetError):
-        # the weights are good: keep what was learned so far, where the disk has room for it
+    except (DataError, TargetError, OSError):
+        # the weights are good: keep what was learned so far, where the disk has room for it, even
+        # if nobody listens any more
         if group.first and solver.iteration > began:
-            with contextlib.suppress(TargetError):
+            with contextlib.suppress(TargetError, OSError):
                 say(f"snapshot {solver.snapshot()[0]}")
         raise
     settings = solver.spec.message

@@ -26,6 +26,7 @@ from reproduce.experiments.results import read_result, read_results, stored_fold
 from reproduce.figures import fig05
 from reproduce.network import netgen, receptive
 from reproduce.runtime.processes import Group
+from reproduce.train import run
 from tests.paths import DATA, needs_data
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -153,9 +154,9 @@ def test_everything_at_the_smallest_size(tmp_path: Path) -> None:
     assert machine.machine["stages"] == 3
     assert machine.people == plans.PROFILES["smoke"].tested
     assert sum(n.startswith("field-") for n in results) == 4  # the fifth is joint-1
-    run = results["joint-3"]
-    assert run.provenance["data"].startswith("LSP 1-1000 and LSPET")
-    assert len(run.gradients) >= 2
+    trained = results["joint-3"]
+    assert trained.provenance["data"].startswith("LSP 1-1000 and LSPET")
+    assert len(trained.gradients) >= 2
     assert (
         fig05.claims(results, 3)[0].verdict == "confirmed"
     )  # the gradients vanish from the first iteration on
@@ -430,6 +431,38 @@ def test_processes_share_the_batch_of_a_profile(
     assert not (tmp_path / "results").exists()
 
 
+def test_an_experiment_trains_its_own_net(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not one of the same name in the current folder."""
+    (experiment,) = plans.of_fig4(plans.PROFILES["smoke"], 3, 1)[:1]
+    laboratory, folder = _lab(tmp_path / "work"), tmp_path / "work" / experiment.name
+    laboratory._write(experiment, folder, tmp_path / "leeds.lmdb")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pose_train_test.prototxt").write_text("name: 'another'")
+
+    def begun(spec: object, root: Path, *_: object) -> None:
+        raise InterruptedError(root)
+
+    monkeypatch.setattr(run, "make_solver", begun)
+    with pytest.raises(InterruptedError) as raised:
+        laboratory._train(experiment, folder, "", [], {})
+    assert raised.value.args == (folder,)
+
+
+@needs_data
+def test_people_without_their_image_are_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, image in (("lsp", "im0001.jpg"), ("lspet", "im00001.jpg")):
+        folder = tmp_path / name
+        (folder / "images").mkdir(parents=True)
+        (folder / "joints.mat").symlink_to(DATA / name / "joints.mat")
+        (folder / "images" / image).symlink_to(DATA / name / "images" / image)
+    laboratory = replace(_lab(tmp_path), data=tmp_path)
+    assert len(laboratory._people) == 2
+    said = capsys.readouterr().out
+    assert said.startswith("10998 of 11000 training people are left out: image not there (lspet/")
+
+
 def test_the_weights_of_an_earlier_experiment_are_its_last_trainings(tmp_path: Path) -> None:
     """By their name: a copied folder's files may have the times of the copying."""
     laboratory, name = _lab(tmp_path), "stage-wise-3"
@@ -469,6 +502,7 @@ def test_results_of_one_figure_are_measured_alike(
     content = {**json.loads(text), "hits_of_people": {}}
     for name in names:
         (tmp_path / f"{name}.json").write_text(json.dumps({**content, "experiment": name}))
+    (tmp_path / ".joint-3.1f.json").write_text('{"experiment": ')  # killed while it was written
     assert sorted(read_results(tmp_path)) == sorted(names)
     other = {**content, "experiment": names[1], changed: value}
     (tmp_path / f"{names[1]}.json").write_text(json.dumps(other))
@@ -517,6 +551,7 @@ def test_several_processes_train_one_network(tmp_path: Path) -> None:
     trained = read_results(tmp_path / "smoke" / "results")["joint-2"]
     assert trained.processes == 2
     assert trained.batch == plans.PROFILES["smoke"].batch
+    assert len(trained.gradients) >= 2  # another --stages may draw them
     definition = (tmp_path / "smoke" / "joint-2" / "pose_train_test.prototxt").read_text()
     assert f"batch_size: {trained.batch // 2}\n" in definition
     alone = subprocess.run(

@@ -68,11 +68,15 @@ def _people(rng: np.random.Generator, count: int, stages: int = 3) -> tuple[View
     )
 
 
+# what would end the data, and what would keep them from ending
+_NAME = "street </script><b><!--<script>.jpg"
+
+
 def _pictures() -> list[dict[str, Any]]:
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (120, 160, 3), np.uint8)
     found = (
-        ViewedPicture("street </script><b>.jpg", image, _people(rng, 2)),
+        ViewedPicture(_NAME, image, _people(rng, 2)),
         ViewedPicture("nobody.jpg", image, ()),
         ViewedPicture("one.jpg", image, _people(rng, 1, 1)),
     )
@@ -118,7 +122,7 @@ def test_the_page_needs_nothing_but_itself(tmp_path: Path) -> None:
     assert not re.findall(r'(?:src|href)="(?!data:)', text)
     assert "http" not in text.replace("http://www.w3.org", "")
     assert "a &lt; b" in text and "about &amp; more" in text
-    assert _data(text)["pictures"][0]["title"] == "street </script><b>.jpg"
+    assert _data(text)["pictures"][0]["title"] == _NAME
     assert "$" not in re.sub(r"\$\{", "", text)  # every place of the template was filled
 
 

@@ -27,6 +27,16 @@ def test_an_error_that_is_raised_is_not_printed_too(
     assert "no data" not in said
 
 
+def test_a_process_that_is_killed_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """What it said last is no reason."""
+    text = "import os\nprint('iteration 50', flush=True)\nos.kill(os.getpid(), 9)\n"
+    with pytest.raises(CaffeCompatError, match=r"^process \[1\] was ended by SIGKILL"):
+        run_side_by_side(_module(tmp_path, monkeypatch, text), [], 1)
+    assert capfd.readouterr().out == "[1] iteration 50\n"
+
+
 def test_a_line_of_error_that_is_not_the_end_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -226,6 +226,21 @@ def test_a_log_that_cannot_grow_costs_no_iteration(tmp_path: Path) -> None:
     assert (tmp_path / "snap2" / "pose_iter_3.solverstate").exists()
 
 
+def test_a_training_that_nobody_listens_to_keeps_what_was_learned(tmp_path: Path) -> None:
+    """The process that passed its lines on was killed."""
+    spec, root = training.find_root(_prepare(tmp_path, snapshot=0))
+    made = training.make_solver(spec, root, training.Options())
+
+    def say(text: str) -> None:
+        if made.iteration >= 2:
+            raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    with pytest.raises(BrokenPipeError):
+        training.run(made, say=say)
+    (state,) = (tmp_path / "snap2").glob("*.solverstate")
+    assert state.name == f"pose_iter_{made.iteration}.solverstate"
+
+
 def test_names_count_from_the_current_folder_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
