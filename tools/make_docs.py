@@ -108,9 +108,12 @@ def parity_table() -> str:
         (row.what, str(row.cases), f"{row.largest:.1e}" if row.largest else "0")
         for row in parity.rows
     ]
-    table = _table(("recorded from", "values compared", "largest difference"), lines)
+    table = _table(("recorded from", "comparisons", "largest difference"), lines)
     about = parity.provenance
-    return f"{table}\nMeasured {about.date}, {about.machine}, by `{about.command}`.\n"
+    return (
+        f"{table}\nA comparison is one recorded case (of a training, one moment), run in one way. "
+        f"Measured {about.date}, {about.machine}, by `{about.command}`.\n"
+    )
 
 
 # Pages that hold a table of what was measured: what it is called in the page's two marks, where the

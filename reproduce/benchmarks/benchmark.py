@@ -100,6 +100,7 @@ class Benchmark(ABC):
     folder : below ``root``; the key of published.toml's ``[where]``.
     joints : order of the joints in its files.
     skeleton : the parts that its networks predict.
+    no_other_parts : networks of further parts mean something else by one of these names.
     protocol : how its people are tested.
     groups : rows of its table, each the mean of some joints.
     threshold : the table's, in reference lengths.
@@ -120,6 +121,7 @@ class Benchmark(ABC):
     folder: ClassVar[str]
     joints: ClassVar[tuple[str, ...]]
     skeleton: ClassVar[Skeleton]
+    no_other_parts: ClassVar[bool] = False
     protocol: ClassVar[Protocol]
     groups: ClassVar[Mapping[str, tuple[str, ...]]] = BODY_GROUPS
     threshold: ClassVar[float] = 0.2
@@ -187,7 +189,7 @@ class Benchmark(ABC):
     def methods(self) -> dict[str, Floats]:
         """Predictions (N, J, 2) of the methods that there are, by label; the authors' first."""
         return {
-            label: joint_files.read(self.root / file)
+            label: self.read(self.root / file)
             for label, file in self.released.items()
             if (self.root / file).exists()
         }
@@ -228,26 +230,46 @@ class Benchmark(ABC):
         names = cls.skeleton.parts if network is None or not network.told else network.parts
         return cls._in_order(predicted, names)
 
-    @classmethod
-    def by_names(cls, predicted: Floats, parts: Sequence[str], source: str) -> Floats:
-        """Predictions (N, P, 2) of named parts in the order of the data set's joints (N, J, 2); nan
+    def read(self, path: str | os.PathLike[str], *, base: int = 1) -> Floats:
+        """(N, J, 2) predictions of a file, in 0-based pixels and the data set's order; a file that
+        names its parts may have another order.
+
+        Parameters
+        ----------
+        base : the number of the first pixel in the file, as :func:`joint_files.read` takes it.
+
+        Raises
+        ------
+        DataError : the file cannot be read, or names other parts than the benchmark needs.
+        """
+        predicted, parts = joint_files.read_named(path, base=base)
+        return self.by_names(predicted, parts, os.fspath(path)) if parts else predicted
+
+    def by_names(self, predicted: Floats, parts: Sequence[str], source: str) -> Floats:
+        """Predictions (N, P, 2) of named parts in the order of the truth's joints (N, J, 2); nan
         where there is no such part.
 
         Raises
         ------
-        DataError : a part that the benchmark's networks predict is not among them.
+        DataError : they are neither the truth's joints nor the parts that networks predict.
         """
-        if cls._lacks(parts) or len(parts) != predicted.shape[1]:
-            raise DataError(
-                f"{source}: its parts are {', '.join(parts)}; {cls.name} needs "
-                f"{', '.join(cls.skeleton.parts)}"
-            )
-        return cls._in_order(predicted, parts)
+        if len(parts) == predicted.shape[1]:
+            joints = self.truth(len(parts))[1]
+            if sorted(joints) == sorted(parts):
+                return predicted[:, [parts.index(joint) for joint in joints]]
+            if self._serves(parts):
+                return self._in_order(predicted, parts)
+        raise DataError(
+            f"{source}: its parts are {', '.join(parts)}; {self.name} needs "
+            f"{', '.join(self.skeleton.parts)}"
+        )
 
     @classmethod
-    def _lacks(cls, parts: Sequence[str]) -> bool:
-        """Is a part that the benchmark's networks predict not among these?"""
-        return not set(cls.skeleton.parts) <= set(parts)
+    def _serves(cls, parts: Sequence[str]) -> bool:
+        """Are the parts that the benchmark's networks predict among these?"""
+        if cls.no_other_parts and len(parts) > len(cls.skeleton):
+            return False
+        return set(cls.skeleton.parts) <= set(parts)
 
     @classmethod
     def _in_order(cls, predicted: Floats, parts: Sequence[str]) -> Floats:
@@ -279,7 +301,7 @@ class Benchmark(ABC):
                 f"the network has {len(network)} parts, {self.title.split(' ')[0]} needs "
                 f"{len(self.skeleton)}"
             )
-        if network.told and self._lacks(network.parts):
+        if network.told and not self._serves(network.parts):
             raise CaffeCompatError(
                 f"the network's parts are {', '.join(network.parts)}; {self.name} needs "
                 f"{', '.join(self.skeleton.parts)}"
@@ -388,7 +410,7 @@ class Benchmark(ABC):
         ------
         Missing : it is not there.
         """
-        predicted = joint_files.read(self.need(name))
+        predicted = self.read(self.need(name))
         return self.score(predicted, norm=norm, annotation=annotation, source=name)
 
     def read_file(self, name: str) -> Floats:
@@ -399,7 +421,7 @@ class Benchmark(ABC):
         Missing : it is not there.
         CaffeCompatError : it cannot be read, or holds other people or joints.
         """
-        predicted = joint_files.read(self.need(name))
+        predicted = self.read(self.need(name))
         truth, _ = self._truth_for(predicted, self.annotations[0], name)
         self._check_shape(predicted, truth.shape, name)
         return predicted

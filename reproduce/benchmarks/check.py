@@ -16,7 +16,6 @@ from reproduce.benchmarks.benchmark import Benchmark, Missing
 from reproduce.benchmarks.published import published
 from reproduce.benchmarks.registry import benchmarks, open_benchmark
 from reproduce.network.identify import models_folder
-from reproduce.predict import joint_files
 
 _ROUNDING = 1e-9  # the difference of two printed numbers may be off by this much
 
@@ -103,7 +102,7 @@ def _embedded(file: Path, benchmark: Benchmark) -> Outcome:
     about = {"tolerance": 0, "source": source}
 
     def hits() -> list[float]:
-        result = benchmark.score(joint_files.read(file), source=str(file))
+        result = benchmark.score(benchmark.read(file), source=str(file))
         return [float(result.hits[result.at(benchmark.threshold)].sum())]
 
     return _outcome(name, [stored["hits"]], about, hits)

@@ -20,7 +20,6 @@ from reproduce.benchmarks.measures import Stick
 from reproduce.people import flic_files, matfile
 from reproduce.people.matlab_pixels import from_matlab
 from reproduce.people.skeletons import FLIC_POINTS, PARTS_9, SKELETON_9
-from reproduce.predict import joint_files
 from reproduce.predict.protocol import PROTOCOLS, Person
 
 _FILE, _WHAT = "flic/examples.mat", "list of FLIC's examples"
@@ -35,6 +34,7 @@ class Flic(Benchmark):
     folder = "flic"
     joints = PARTS_9
     skeleton = SKELETON_9
+    no_other_parts = True  # its head is the nose, that of whole bodies the top of the head
     protocol = replace(PROTOCOLS["flic"], upright=False)
     groups: ClassVar = {
         "shoulder": ("Lsho", "Rsho"),
@@ -130,7 +130,7 @@ class Flic(Benchmark):
         others = competitors(self.root, "pred_keypoints_flic_oc.mat", [*self.released, modec_label])
         found = {
             **super().methods(),
-            **{label: joint_files.read(path) for label, path in others.items()},
+            **{label: self.read(path) for label, path in others.items()},
         }
         if modec.exists():
             (points,) = matfile.load(modec, "pred_coords")

@@ -15,7 +15,6 @@ from reproduce.benchmarks.benchmark import TORSO, Benchmark, Floats, Norm, compe
 from reproduce.people import lsp_files, matfile
 from reproduce.people.matlab_pixels import from_matlab
 from reproduce.people.skeletons import LSP_JOINTS, SKELETON_14
-from reproduce.predict import joint_files
 from reproduce.predict.protocol import PROTOCOLS, Person
 
 FIRST_TEST = 1001  # number of the first test image, counted from 1
@@ -71,5 +70,5 @@ class Lsp(Benchmark):
         others = competitors(self.root, "pred_keypoints_lsp_pc.mat", self.released)
         return {
             **super().methods(),
-            **{label: joint_files.read(path) for label, path in others.items()},
+            **{label: self.read(path) for label, path in others.items()},
         }

@@ -19,7 +19,6 @@ from reproduce.benchmarks.benchmark import TORSO, Benchmark, Floats, Missing, No
 from reproduce.people import matfile, mpii_files
 from reproduce.people.matlab_pixels import from_matlab, to_matlab
 from reproduce.people.skeletons import LSP_JOINTS, MPII_JOINTS, SKELETON_14
-from reproduce.predict import joint_files
 from reproduce.predict.protocol import PROTOCOLS, Person, Standing
 
 VALID = "mpii/valid.h5"
@@ -95,7 +94,7 @@ class MpiiValidation(Benchmark):
         self.need(VALID)
         files = sorted((self.root / "mpii").glob("*.h5"))
         return {
-            LABELS.get(path.stem, path.stem): joint_files.read(path)
+            LABELS.get(path.stem, path.stem): self.read(path)
             for path in files
             if path.name != Path(VALID).name
         }

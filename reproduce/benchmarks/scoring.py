@@ -13,7 +13,6 @@ from caffe_compat.errors import CaffeCompatError
 from reproduce.benchmarks.benchmark import Benchmark
 from reproduce.benchmarks.measures import EvalResult
 from reproduce.benchmarks.registry import benchmarks, open_benchmark
-from reproduce.predict import joint_files
 
 Floats = npt.NDArray[np.float64]
 Measure = Literal["pck", "pcp"]
@@ -58,30 +57,12 @@ def evaluate(
         raise CaffeCompatError(f"thresholds {thresholds}: expected one number or several")
     benchmark = open_benchmark(dataset, data)
     if isinstance(predictions, str | os.PathLike):
-        source, predicted = os.fspath(predictions), read_predictions(benchmark, predictions)
+        source, predicted = os.fspath(predictions), benchmark.read(predictions)
     else:
         source, predicted = "predictions", np.asarray(predictions, np.float64)
     by = chosen_norm(benchmark, norm, measure)
     kind = chosen_annotation(benchmark, annotation)
     return score(benchmark, predicted, measure, by, kind, grid, source)
-
-
-def read_predictions(
-    benchmark: Benchmark, path: str | os.PathLike[str], *, base: int = 1
-) -> Floats:
-    """(N, J, 2) in 0-based pixels, the joints in the data set's order: a file that names its parts
-    may have another one.
-
-    Parameters
-    ----------
-    base : the number of the first pixel in the file, as :func:`joint_files.read` takes it.
-
-    Raises
-    ------
-    DataError : the file cannot be read, or names other parts than the benchmark needs.
-    """
-    predicted, parts = joint_files.read_named(path, base=base)
-    return benchmark.by_names(predicted, parts, os.fspath(path)) if parts else predicted
 
 
 def chosen_annotation(benchmark: Benchmark, annotation: str) -> str:

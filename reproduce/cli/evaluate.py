@@ -168,7 +168,6 @@ def _evaluate(
     from reproduce.benchmarks.scoring import (
         chosen_annotation,
         chosen_norm,
-        read_predictions,
         score,
     )
 
@@ -186,7 +185,7 @@ def _evaluate(
     curves: dict[str, EvalResult] = {}
     rows: list[dict[str, object]] = []
     for path in predictions:
-        predicted = read_predictions(benchmark, path, base=int(base))
+        predicted = benchmark.read(path, base=int(base))
         result, of_table = scored(predicted, path, None), scored(predicted, path, thresholds)
         _tell_uncounted(result, path, len(predicted), by, "limbs" if limbs else "joints")
         if out:

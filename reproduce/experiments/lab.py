@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -581,8 +582,13 @@ def _model(suffix: str, iteration: int) -> str:
 
 
 def _keep(path: Path, text: str) -> None:
-    """Write a definition; one that is there already must be the same."""
-    if path.exists() and path.read_text(encoding="utf-8") != text:
+    """Write a definition; one that is there already must be the same, but for the part of the batch
+    that each process takes: another number of processes goes on with the same samples."""
+
+    def without_batch(text: str) -> str:
+        return re.sub(r"\bbatch_size: \d+", "", text)
+
+    if path.exists() and without_batch(path.read_text(encoding="utf-8")) != without_batch(text):
         raise CaffeCompatError(
             f"{path}: this training was begun with other settings; give another --work, or "
             f"remove {path.parent} to begin anew"

@@ -25,6 +25,7 @@ import numpy.typing as npt
 
 from caffe_compat.errors import CaffeCompatError
 from caffe_compat.lazy import lazy_import
+from reproduce.people.skeletons import skeleton
 from reproduce.predict.predictor import Predictor
 from reproduce.predict.protocol import DEMO, Protocol
 from reproduce.samples.augment import Settings
@@ -239,6 +240,7 @@ class PoseMachinePredictor(Predictor):
 
     def __init__(self, machine: PoseMachine, protocol: Protocol) -> None:
         self.machine, self.protocol = machine, protocol
+        self.skeleton = skeleton(machine.parts)
         self.outputs = tuple(f"stage{i + 1}" for i in range(len(machine.stages)))
         self.batch, self.amp = _TOGETHER, ""
 

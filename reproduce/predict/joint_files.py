@@ -92,25 +92,35 @@ def _hdf5_variable(file: Any) -> Any:
 
 
 def _hdf5_names(file: Any) -> tuple[str, ...]:
-    """The names in ``parts`` of an HDF5 file: strings, or a cell array of MATLAB 7.3, which refers
-    to an array of characters for each name.
+    """The names in ``parts`` of an HDF5 file, as :func:`_names`: strings; a cell array of MATLAB
+    7.3, which refers to the characters of each name, or of Octave, which is a group.
 
     Raises
     ------
-    Unfit : it is there and holds no names.
+    Unfit : it is there and is none of these.
     """
     import h5py
 
     item = file.get("parts")
     if item is None:
         return ()
-    if isinstance(item, h5py.Dataset) and h5py.check_string_dtype(item.dtype):
-        return tuple(str(name) for name in item.asstr()[()].reshape(-1))
-    if isinstance(item, h5py.Dataset) and h5py.check_ref_dtype(item.dtype) is h5py.Reference:
-        cells = [file[cell] for cell in item[()].reshape(-1)]
-        if all(isinstance(cell, h5py.Dataset) and cell.dtype == np.uint16 for cell in cells):
-            return tuple("".join(map(chr, cell[()].reshape(-1))) for cell in cells)
-    raise Unfit("'parts' holds no names; save them as a cell array of text")
+    if isinstance(item, h5py.Group):  # Octave keeps a variable's type and value in a group
+        cells = item.get("value")
+        count = len(cells) if isinstance(cells, h5py.Group) else 0
+        found = [cells.get(f"_{i}/value") for i in range(count) if f"_{i}" in cells]
+    elif h5py.check_ref_dtype(item.dtype) is h5py.Reference:
+        found = [file[cell] for cell in item[()].reshape(-1)]
+    else:
+        found = [item]
+    names: list[str] = []
+    for one in found:
+        if not isinstance(one, h5py.Dataset):
+            raise Unfit("'parts' holds no names; save them as a cell array of text")
+        if h5py.check_string_dtype(one.dtype):
+            names += [str(name) for name in np.atleast_1d(one.asstr()[()]).reshape(-1)]
+        elif one is not item and one.dtype.kind in "iu":  # the characters of a name
+            names.append("".join(map(chr, one[()].reshape(-1))))
+    return tuple(names)
 
 
 def _of_matlab(value: Any, name: str) -> Floats:

@@ -102,7 +102,7 @@ class ParityRow:
     Attributes
     ----------
     what : was compared, and the unit.
-    cases : how many values were compared.
+    cases : how many comparisons were made: one for each recorded case and way to run it.
     largest : difference.
     """
 

@@ -356,7 +356,7 @@ def _parity() -> Section | None:
         f"Largest differences to recorded outputs; measured {about.date}, "
         f"{about.machine}, by {about.command}."
     )
-    table = _table(("recorded from", "values compared", "largest difference"), rows)
+    table = _table(("recorded from", "comparisons", "largest difference"), rows)
     return Section("Equal to the original programs", notes=[text], table=table)
 
 
@@ -404,9 +404,9 @@ def _summary(claims: Sequence[Claim], outcomes: Sequence[check.Outcome]) -> list
     ]
     parity = read_parity()
     if parity is not None:
-        cases = sum(row.cases for row in parity.rows)
+        count = sum(row.cases for row in parity.rows)
         lines.append(
-            f"{cases:,} values were compared with recorded outputs of the original programs."
+            f"{count:,} comparisons were made with recorded outputs of the original programs."
         )
     return lines
 

@@ -17,13 +17,14 @@ import reproduce.benchmarks
 from caffe_compat import Net, write_weights
 from caffe_compat.errors import CaffeCompatError
 from reproduce.benchmarks.benchmark import Benchmark
+from reproduce.benchmarks.flic import Flic
 from reproduce.benchmarks.registry import benchmarks, open_benchmark
 from reproduce.cli import evaluate, predict
 from reproduce.figures.method_curves import draw_methods, score_methods
 from reproduce.network import netgen
 from reproduce.people.matlab_pixels import to_matlab
 from reproduce.people.part_names import named_net
-from reproduce.people.skeletons import named, skeleton
+from reproduce.people.skeletons import PARTS_14, named, skeleton
 from reproduce.predict import joint_files
 from tests.paths import ROOT
 
@@ -189,14 +190,29 @@ def test_a_network_that_names_its_parts_may_have_any_order(
     """Its parts go to their joints by name; other names are refused, whatever their number is."""
     parts = np.arange(2 * len(kind.skeleton), dtype=np.float64).reshape(-1, 2)
     names = kind.skeleton.parts[::-1]
-    network = named(("tail", *names), mirrored=False)
+    network = named(names, mirrored=False)
     kind(tmp_path).check_parts(network)
-    more = np.concatenate([[[-1.0, -1.0]], parts[::-1]])
-    np.testing.assert_array_equal(kind.to_file(more, network), kind.to_file(parts))
+    np.testing.assert_array_equal(kind.to_file(parts[::-1], network), kind.to_file(parts))
     kind(tmp_path).check_parts(skeleton(len(names)))
-    for other in (skeleton(len(names) + 1), named(("tail", *names[1:]), mirrored=False)):
+    refused = [skeleton(len(names) + 1), named(("tail", *names[1:]), mirrored=False)]
+    larger = named(("tail", *names), mirrored=False)
+    if kind.no_other_parts:
+        refused.append(larger)
+    else:
+        kind(tmp_path).check_parts(larger)
+        more = np.concatenate([[[-1.0, -1.0]], parts[::-1]])
+        np.testing.assert_array_equal(kind.to_file(more, larger), kind.to_file(parts))
+    for other in refused:
         with pytest.raises(CaffeCompatError, match="needs"):
             kind(tmp_path).check_parts(other)
+
+
+def test_the_head_of_a_whole_body_is_not_flics() -> None:
+    """FLIC's is the nose."""
+    with pytest.raises(
+        CaffeCompatError, match=r"the network's parts are head, neck, .* flic needs"
+    ):
+        Flic("").check_parts(named(PARTS_14, mirrored=False))
 
 
 def test_an_unknown_benchmark_lists_those_there_are(tmp_path: Path) -> None:

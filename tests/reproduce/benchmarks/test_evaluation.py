@@ -17,11 +17,10 @@ from reproduce.benchmarks.flic import Flic
 from reproduce.benchmarks.lsp import Lsp
 from reproduce.benchmarks.mpii import MpiiValidation
 from reproduce.benchmarks.registry import open_benchmark
-from reproduce.benchmarks.scoring import read_predictions
 from reproduce.cli.common import emit_json
 from reproduce.people import matfile
 from reproduce.people.matlab_pixels import from_matlab, to_matlab
-from reproduce.people.skeletons import FLIC_POINTS, LSP_JOINTS
+from reproduce.people.skeletons import FLIC_POINTS, LSP_JOINTS, PARTS_14
 from reproduce.predict import joint_files
 from tests.paths import DATA, GOLDEN, listed, needs_data
 
@@ -473,7 +472,12 @@ def test_joints_of_named_parts_may_have_any_order(tmp_path: Path) -> None:
     cells = np.array(parts, object)[:, None]
     savemat(tmp_path / "a.mat", {"prediction_all": joints.transpose(1, 2, 0), "parts": cells})
     for name in ("a.npz", "a.mat"):
-        np.testing.assert_array_equal(read_predictions(benchmark, tmp_path / name), released)
+        np.testing.assert_array_equal(benchmark.read(tmp_path / name), released)
+    folder = tmp_path / "predictions" / "Mine"
+    folder.mkdir(parents=True)
+    (tmp_path / "a.mat").rename(folder / "pred_keypoints_lsp_pc.mat")
+    (tmp_path / "lsp").symlink_to(DATA / "lsp")
+    np.testing.assert_array_equal(Lsp(tmp_path).methods()["Mine"], released)
     np.savez(tmp_path / "b.npz", joints=joints, parts=np.array(["nose", *parts[1:]]))
     result = _evaluate(tmp_path / "b.npz", "--dataset", "lsp", "--data", DATA)
     assert result.exit_code == 2
@@ -495,6 +499,20 @@ def test_a_limb_that_nobody_has_is_in_no_total() -> None:
 def test_json_has_no_nan(capsys: pytest.CaptureFixture[str]) -> None:
     emit_json([{"ankle": float("nan"), "total": 100.0}])
     assert json.loads(capsys.readouterr().out) == [{"ankle": None, "total": 100.0}]
+
+
+@needs_data
+def test_the_points_that_flic_annotates_may_be_named(tmp_path: Path) -> None:
+    """Eleven points, as other methods predict them, in any order."""
+    flic = Flic(DATA)
+    points = flic.truth(len(FLIC_POINTS))[0]
+    names = np.array(FLIC_POINTS[::-1])
+    np.savez(tmp_path / "a.npz", joints=to_matlab(points)[:, ::-1], parts=names)
+    np.testing.assert_array_equal(flic.read(tmp_path / "a.npz"), points)
+    body = np.zeros((len(points), len(PARTS_14), 2))  # whose head is another one
+    np.savez(tmp_path / "b.npz", joints=body, parts=np.array(PARTS_14))
+    with pytest.raises(DataError, match=r"its parts are head, neck, .* flic needs"):
+        flic.read(tmp_path / "b.npz")
 
 
 def test_evaluate_bad_input(tmp_path: Path) -> None:

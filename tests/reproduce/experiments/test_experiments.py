@@ -22,6 +22,7 @@ from caffe_compat.network.graph import build
 from reproduce.cli import models, reproduce
 from reproduce.cli.reproduce_trainings import Trainings
 from reproduce.experiments import lab, plans
+from reproduce.experiments.pose_machine import PoseMachinePredictor
 from reproduce.experiments.results import read_result, read_results, stored_folder
 from reproduce.figures import fig05
 from reproduce.network import netgen, receptive
@@ -426,6 +427,9 @@ def test_processes_share_the_batch_of_a_profile(
         _lab(tmp_path, processes)._write(experiment, folder, tmp_path / "leeds.lmdb")
         text = (folder / "pose_train_test.prototxt").read_text()
         assert f"batch_size: {images}\n" in text
+        # another number of processes goes on with the same samples
+        _lab(tmp_path)._write(experiment, folder, tmp_path / "leeds.lmdb")
+        assert "batch_size: 4\n" in (folder / "pose_train_test.prototxt").read_text()
     with pytest.raises(CaffeCompatError, match=r"3 processes cannot share .* batches of 4 images"):
         _lab(tmp_path, 3).run([experiment])
     assert not (tmp_path / "results").exists()
@@ -446,6 +450,23 @@ def test_an_experiment_trains_its_own_net(tmp_path: Path, monkeypatch: pytest.Mo
     with pytest.raises(InterruptedError) as raised:
         laboratory._train(experiment, folder, "", [], {})
     assert raised.value.args == (folder,)
+
+
+@needs_data
+def test_a_pose_machine_is_tested_as_a_network_is(tmp_path: Path) -> None:
+    class Machine:
+        """As far as the test asks."""
+
+        parts, stages = 14, (None,)
+
+        def maps(self, data: np.ndarray) -> list[np.ndarray]:
+            return [np.random.default_rng(0).random((len(data), 15, 8, 8), np.float32)]
+
+    laboratory = _lab(tmp_path)
+    predictor = PoseMachinePredictor(Machine(), laboratory._protocol.at(64))  # type: ignore[arg-type]
+    result, predicted = laboratory._score(predictor)
+    assert predicted.shape == (laboratory.profile.tested, 14, 2)
+    assert result.counted.sum() == 14 * laboratory.profile.tested
 
 
 @needs_data

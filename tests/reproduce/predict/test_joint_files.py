@@ -106,10 +106,23 @@ def test_hdf5_files_name_their_joints(tmp_path: Path) -> None:
         found, parts = joint_files.read_named(tmp_path / file, base=0)
         np.testing.assert_array_equal(found, joints)
         assert parts == names
-    with h5py.File(tmp_path / "b.h5", "w") as file:
-        file["preds"], file["parts"] = joints, [1, 2]
+    with h5py.File(tmp_path / "octave.mat", "w") as file:
+        # Octave's -hdf5: a group for each variable and for each cell
+        file["prediction_all/value"] = joints.transpose(0, 2, 1)
+        for i, name in enumerate(names):
+            file[f"parts/value/_{i}/value"] = np.array([name.encode()])
+    assert joint_files.read_named(tmp_path / "octave.mat")[1] == names
+    for numbers in ([1, 2], 1):  # numbers are no names, as in other kinds of files
+        with h5py.File(tmp_path / "b.h5", "w") as file:
+            file["preds"], file["parts"] = joints, numbers
+        assert joint_files.read_named(tmp_path / "b.h5")[1] == ()
+    with h5py.File(tmp_path / "c.h5", "w") as file:
+        file["preds"], file["parts"] = joints[:, :1], "head"
+    assert joint_files.read_named(tmp_path / "c.h5")[1] == ("head",)
+    with h5py.File(tmp_path / "d.h5", "w") as file:
+        file["preds"], file["parts/value/_0/more"] = joints, 1
     with pytest.raises(DataError, match="'parts' holds no names"):
-        joint_files.read(tmp_path / "b.h5")
+        joint_files.read(tmp_path / "d.h5")
 
 
 def _structs(*values: dict[str, Any]) -> np.ndarray:
