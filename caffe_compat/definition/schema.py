@@ -271,7 +271,7 @@ def move(source: Message, target: Any, where: str = "") -> None:
         path = f"{where}.{descriptor.name}" if where else descriptor.name
         if descriptor.name not in fields:
             kind = target.DESCRIPTOR.file.name.removeprefix("caffe_").removesuffix(".proto")
-            raise SchemaError(f"the {kind} dialect has no field '{path}'; choose the other dialect")
+            raise SchemaError(f"the {kind} dialect has no field '{path}'")
         repeated = is_repeated(descriptor)
         if descriptor.type == FieldType.TYPE_MESSAGE:
             if repeated:

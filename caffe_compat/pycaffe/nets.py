@@ -17,7 +17,6 @@ from caffe_compat.definition.prototxt import read_net
 from caffe_compat.definition.spec import TEST as _TEST
 from caffe_compat.definition.spec import TRAIN as _TRAIN
 from caffe_compat.errors import CaffeCompatError
-from caffe_compat.files import atomic_write
 from caffe_compat.network.graph import Node, name_in_caffe
 from caffe_compat.network.match import MISSHAPED, match, require
 from caffe_compat.network.net import Net as _Net
@@ -525,13 +524,8 @@ class Net(Named):
         """
         if write_diff:
             raise CaffeCompatError("save_hdf5: gradients cannot be stored, leave out write_diff")
-        name = os.fspath(path)
-        if name.endswith(".h5"):
-            self.save(name)
-            return
-        with atomic_write(name, stream=False) as temporary:
-            self.save(f"{temporary}.h5")
-            os.replace(f"{temporary}.h5", temporary)
+        self._take_params()
+        write_weights(path, self._net.weights(), self._graph.spec.bare(), hdf5=True)
 
     def share_with(self, other: Net) -> None:
         """Share the parameters of layers with the same names: what changes in one net changes in

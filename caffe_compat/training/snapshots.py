@@ -235,7 +235,8 @@ def _read_hdf5(name: str) -> SolverState:
         if not isinstance(group, h5py.Group):
             raise Unfit("'history' is no group")
         history = tuple(take(group, str(i), kinds="f") for i in range(len(group)))
-        learned = file["learned_net"][()]
+        # Caffe leaves it out where it knows no name
+        learned = file["learned_net"][()] if "learned_net" in file else ""
         text = learned.decode("utf-8", "replace") if isinstance(learned, bytes) else str(learned)
         numbers = {}
         for key in ("iter", "current_step"):

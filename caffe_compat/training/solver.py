@@ -32,7 +32,7 @@ from caffe_compat.training.rules import RULES, check, learning_rate, next_step, 
 from caffe_compat.training.sources import BatchSource
 from caffe_compat.weights import containers
 from caffe_compat.weights.model import Weights, overlaid
-from caffe_compat.weights.write import check_hdf5_names
+from caffe_compat.weights.write import check_hdf5_names, dialect_for
 
 _GPU = 1  # of SolverParameter.SolverMode
 # Fields that choose hardware or logging in Caffe and mean nothing here; snapshot_diff writes
@@ -221,8 +221,11 @@ class Solver:
         self.net = (
             Net(graph, weights, strict=False, seed=self.seed, engine=engine).to(self.device).pack()
         )
-        if settings.snapshot_format == 0:  # HDF5: a snapshot that cannot be written shows now
+        # a snapshot that cannot be written shows now
+        if settings.snapshot_format == 0:  # HDF5
             check_hdf5_names([node.layer.name for node in graph.nodes if node.params])
+        else:
+            dialect_for(graph.spec.bare())
         self._tests = self._make_tests(weights, engine)
         # a layer without rules feeds the training net and the test nets: its notes come once
         feeds = [self.feed, *(feed for _, feed, _ in self._tests)]

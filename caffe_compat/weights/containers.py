@@ -81,9 +81,7 @@ def write(
     """
     name = os.fspath(path)
     if to in ("caffemodel", "h5"):
-        if to == "h5" and not name.endswith(".h5"):
-            name += ".h5"
-        write_weights(name, weights, net, dialect=dialect)
+        write_weights(name, weights, net, dialect=dialect, hdf5=to == "h5")
         return
     if to not in FORMATS:
         raise CaffeCompatError(f"unknown format '{to}'; known: {', '.join(FORMATS)}")
@@ -246,7 +244,7 @@ def kind_of(path: str | os.PathLike[str]) -> str:
     """Which container a file is, by its contents: "safetensors", "pth", "npz", or "" (left to
     :func:`read_weights`)."""
     name = os.fspath(path)
-    check_file(path, WeightError)
+    size = check_file(path, WeightError)
     with reading(name, "model", WeightError), open(name, "rb") as stream:
         head = stream.read(9)
     if head[:4] == b"PK\x03\x04":
@@ -260,7 +258,9 @@ def kind_of(path: str | os.PathLike[str]) -> str:
         if any(n.endswith("data.pkl") for n in names):
             return "pth"
         return "npz" if any(n.endswith(".npy") for n in names) else ""
-    if len(head) == 9 and head[8:9] == b"{":
+    # eight bytes tell the length of the JSON that follows; those of a .caffemodel, whose ninth byte
+    # may be a brace as well, would be far more than the file has
+    if len(head) == 9 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= size - 8:
         return "safetensors"
     return ""
 

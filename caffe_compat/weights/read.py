@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import IO, Any
 
@@ -21,7 +21,7 @@ from caffe_compat.definition.schema import DIALECTS, Dialect
 from caffe_compat.definition.spec import NetSpec
 from caffe_compat.definition.upgrade import type_of_today
 from caffe_compat.errors import PrototxtError, SchemaError, WeightError
-from caffe_compat.foreign import Unfit, check_file, kind_of, open_hdf5, take
+from caffe_compat.foreign import Unfit, check_file, kind_of, open_hdf5, room, take
 from caffe_compat.weights.model import ELSEWHERE, HDF5_NAME, LayerBlobs, Source, Weights
 from caffe_compat.weights.wire import (
     BYTES,
@@ -38,6 +38,7 @@ from caffe_compat.weights.wire import (
 )
 
 _OTHER_TEXT = r"text that is not UTF-8; such bytes are written as \xNN"
+_MOST_NAMES = 100_000  # of groups and blobs in an HDF5 model, through all links
 _HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 
 
@@ -99,9 +100,11 @@ def _schema_of(kind: str, rest: bytes) -> str:
 def _evidence(layers: Iterable[tuple[str, bytes]]) -> dict[Dialect, list[str]]:
     """For each dialect, what in the layers speaks for it and against the other.
 
-    Of the types that several forks have, the CPM release's fork knows ROIPooling.
+    Names of types count where no field tells: a definition of one dialect may name a type of the
+    other. Of the types that several forks have, the CPM release's fork knows ROIPooling.
     """
     found: dict[Dialect, list[str]] = {"upstream": [], "fork": []}
+    named: dict[Dialect, list[str]] = {"upstream": [], "fork": []}
     marks: dict[str, Dialect] = {
         "CPMData": "fork",
         "Swish": "upstream",
@@ -110,13 +113,14 @@ def _evidence(layers: Iterable[tuple[str, bytes]]) -> dict[Dialect, list[str]]:
     for kind, rest in layers:
         head = _peek(kind, rest)
         fork = _schema_of(kind, rest)
-        given = fork == "fork" and _peek(kind, rest, fork).HasField("roi_pooling_param")
-        if given or (kind == "LayerParameter" and head.type in marks):
-            dialect = marks.get(head.type, "fork")
-            found[dialect].append(
+        if fork == "fork" and _peek(kind, rest, fork).HasField("roi_pooling_param"):
+            found["fork"].append(
+                f"layer '{head.name}': the field numbers of {head.type} are the fork's"
+            )
+        elif kind == "LayerParameter" and head.type in marks:
+            dialect = marks[head.type]
+            named[dialect].append(
                 f"layer '{head.name}' has type {head.type}, which exists in {dialect} only"
-                if head.type in marks
-                else f"layer '{head.name}': the field numbers of {head.type} are the fork's"
             )
         if fork:
             continue
@@ -130,7 +134,9 @@ def _evidence(layers: Iterable[tuple[str, bytes]]) -> dict[Dialect, list[str]]:
             only = [item for item in wrong[other] if item not in wrong[dialect]]
             if only and len(wrong[dialect]) < len(wrong[other]):
                 found[dialect].append(f"{only[0]} does not fit {other}")
-    return found
+    if any(found.values()):
+        return {d: [*named[d], *found[d]] if found[d] else [] for d in DIALECTS}
+    return named
 
 
 def _peek(kind: str, rest: bytes, dialect: str = "upstream") -> Any:
@@ -381,7 +387,7 @@ def _read_h5(path: str) -> Weights:
             raise WeightError(
                 f"{path}: has no group '/data': this is {what}, expected a .caffemodel.h5"
             )
-        for name, blobs in _h5_blobs(file["data"]).items():
+        for name, blobs in _h5_blobs(file["data"], room(path)).items():
             # a number that is left out is of a parameter that another layer owns
             ordered = (blobs.get(i, ELSEWHERE) for i in range(max(blobs) + 1))
             layers.append(LayerBlobs(name, "", tuple(ordered)))
@@ -392,24 +398,60 @@ def _read_h5(path: str) -> Weights:
     return Weights(tuple(layers), None, source)
 
 
-def _h5_blobs(data: Any) -> dict[str, dict[int, Blob]]:
-    """Blobs by layer and number. A layer's name may hold slashes, which are groups in HDF5."""
+def _h5_blobs(data: Any, limit: int) -> dict[str, dict[int, Blob]]:
+    """Blobs by layer and number. A layer's name may hold slashes, which are groups in HDF5.
+
+    A blob that has several names, by links, is one of each layer, as for Caffe, which opens each by
+    its name.
+
+    Parameters
+    ----------
+    limit : bytes that all of them may have.
+    """
+    found: dict[str, dict[int, Blob]] = {}
+    for name in _h5_names(data):
+        layer, _, index = name.rpartition("/")
+        if not (index.isascii() and index.isdigit() and layer) or len(index) > 4:
+            raise Unfit(f"'/data/{name}' is no Caffe blob (expected /data/LAYER/0, 1, ...)")
+        array = take(data, name, kinds="f")
+        if array.dtype != np.float64:
+            array = array.astype(np.float32, copy=False)
+        found.setdefault(layer, {})[int(index)] = Blob(array)
+        limit -= array.nbytes
+        if limit < 0:
+            raise Unfit("its links bring more values than such a file may hold")
+    return found
+
+
+def _h5_names(data: Any) -> Iterator[str]:
+    """Names of the data sets below an open HDF5 group, under every name that links give them.
+
+    Raises
+    ------
+    Unfit : links that lead nowhere or back to where they are, or more of them than any model has.
+    """
     import h5py
 
-    found: dict[str, dict[int, Blob]] = {}
-
-    def visit(name: str, item: Any) -> None:
-        if isinstance(item, h5py.Dataset):
-            layer, _, index = name.rpartition("/")
-            if not (index.isascii() and index.isdigit() and layer) or len(index) > 4:
-                raise Unfit(f"'/data/{name}' is no Caffe blob (expected /data/LAYER/0, 1, ...)")
-            array = take(data, name, kinds="f")
-            if array.dtype != np.float64:
-                array = array.astype(np.float32, copy=False)
-            found.setdefault(layer, {})[int(index)] = Blob(array)
-
-    data.visititems(visit)
-    return found
+    count = 0
+    waiting: list[tuple[str, Any, tuple[int, ...]]] = [("", data, ())]
+    while waiting:
+        prefix, group, above = waiting.pop()
+        address = h5py.h5o.get_info(group.id).addr
+        if address in above:
+            raise Unfit(f"'/data/{prefix}' is a link to a group that it is in")
+        inside = []
+        for name in group:
+            item = group.get(name)
+            if item is None:
+                raise Unfit(f"'/data/{prefix}{name}' is a link that leads nowhere")
+            if isinstance(item, h5py.Group):
+                inside.append((f"{prefix}{name}/", item, (*above, address)))
+            else:
+                yield f"{prefix}{name}"
+            count += 1
+            if count > _MOST_NAMES:
+                raise Unfit(f"it has more than {_MOST_NAMES:,} names, which no model has")
+        waiting += reversed(inside)
 
 
 def read_weights(path: str | os.PathLike[str], *, dialect: Dialect | None = None) -> Weights:

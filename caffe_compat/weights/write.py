@@ -70,7 +70,7 @@ def _binary(layer: LayerSpec, dialect: str) -> Any:
     for fork in forks:
         message = schema.message_class("LayerParameter", fork)()
         try:
-            schema.move(layer.message, message, f"layer '{layer.name}'")
+            schema.move(_as_released(layer.message), message, f"layer '{layer.name}'")
         except SchemaError:
             if fork == forks[-1]:
                 raise
@@ -79,20 +79,71 @@ def _binary(layer: LayerSpec, dialect: str) -> Any:
     raise AssertionError
 
 
-def fits(net: NetSpec, dialect: Dialect) -> bool:
-    """Can every setting of this definition be written in the dialect?"""
+def _as_released(message: Any) -> Any:
+    """A layer's message; what later forks say in ``cpm_transform_param``, which has no number in a
+    binary model, stands in ``transform_param``, where the CPM release has it, with all its values:
+    the two have other defaults."""
+    if not message.HasField("cpm_transform_param"):
+        return message
+    found = type(message)()
+    found.CopyFrom(message)
+    found.ClearField("cpm_transform_param")
+    if message.HasField("transform_param"):  # which is the one that counts
+        return found
+    given, target = message.cpm_transform_param, found.transform_param
+    for descriptor in given.DESCRIPTOR.fields:
+        value = getattr(given, descriptor.name)
+        if schema.is_repeated(descriptor):
+            getattr(target, descriptor.name).extend(value)
+        else:
+            setattr(target, descriptor.name, value)
+    if given.crop_size:  # the later forks' crop is square
+        target.crop_size_x = target.crop_size_y = given.crop_size
+    target.ClearField("crop_size")
+    if not given.mean_file:
+        target.ClearField("mean_file")
+    return found
+
+
+def _obstacle(net: NetSpec, dialect: Dialect) -> str:
+    """What of this definition cannot be written in the dialect; "" where all can."""
     try:
         for layer in net.layers:
             _binary(layer, dialect)
-    except SchemaError:
-        return False
-    return True
+    except SchemaError as error:
+        return str(error)
+    return ""
+
+
+def dialect_for(net: NetSpec) -> Dialect:
+    """The schema of a binary model with this definition: the fork's where the definition needs it.
+
+    Raises
+    ------
+    SchemaError : no Caffe has all of its settings.
+    """
+    upstream = _obstacle(net, "upstream")
+    if not upstream:
+        return "upstream"
+    fork = _obstacle(net, "fork")
+    if not fork:
+        return "fork"
+    raise SchemaError(
+        f"no Caffe has all settings of this definition, so that no .caffemodel can hold it: "
+        f"{upstream}, {fork}; an HDF5 model holds parameters alone: give a name that ends in .h5 "
+        "(in a solver: snapshot_format: HDF5)"
+    )
 
 
 def write_weights(
-    path: str | os.PathLike[str], weights: Weights, net: NetSpec, *, dialect: Dialect | None = None
+    path: str | os.PathLike[str],
+    weights: Weights,
+    net: NetSpec,
+    *,
+    dialect: Dialect | None = None,
+    hdf5: bool | None = None,
 ) -> None:
-    """Write a ``.caffemodel`` (or ``.h5``, by the name) that Caffe loads.
+    """Write a ``.caffemodel`` or an HDF5 model that Caffe loads.
 
     Parameters
     ----------
@@ -100,7 +151,8 @@ def write_weights(
     weights : blobs by layer name.
     net : the definition to embed, one layer after the other (binary only; HDF5 files hold blobs
         alone).
-    dialect : schema of the binary file; default: fork where the definition needs it, else upstream.
+    dialect : schema of the binary file; default: :func:`dialect_for`.
+    hdf5 : write an HDF5 model; default: where the name ends in ``.h5``.
 
     Raises
     ------
@@ -108,10 +160,10 @@ def write_weights(
     SchemaError : the dialect lacks a field that the definition sets.
     """
     name = os.fspath(path)
-    if name.endswith(".h5"):
+    if name.lower().endswith(".h5") if hdf5 is None else hdf5:
         _write_h5(name, weights, net)
         return
-    chosen = dialect or ("fork" if not fits(net, "upstream") and fits(net, "fork") else "upstream")
+    chosen = dialect or dialect_for(net)
     with atomic_write(name) as stream:
         for chunk in _chunks(weights, net, chosen):
             stream.write(chunk)

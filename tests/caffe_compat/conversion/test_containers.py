@@ -350,3 +350,29 @@ def test_unwanted_layers_do_not_run() -> None:
     found = net(torch.zeros(1, 3, 9, 12), blobs=["pool"])
     assert list(found) == ["pool"]
     assert ran == ["conv", "bn", "scale", "relu", "pool"]
+
+
+def test_a_model_whose_ninth_byte_is_a_brace(tmp_path: Path) -> None:
+    """It is 123 there, the length of the first layer, and no beginning of safetensors' JSON."""
+    path = tmp_path / "m.caffemodel"
+    for length in range(100):
+        net = parse_net(
+            'name: "NetA" layer { name: "data" type: "Data" top: "data" data_param '
+            f'{{ source: "{"x" * length}" }} }}'
+        )
+        containers.write(path, Weights(()), net, "caffemodel")
+        if path.read_bytes()[8:9] == b"{":
+            break
+    assert path.read_bytes()[8:9] == b"{"
+    assert containers.kind_of(path) == ""
+    assert containers.read(path).net == net
+
+
+def test_the_name_of_a_target_is_kept(tmp_path: Path) -> None:
+    net = small()
+    (tmp_path / "x.H5.h5").write_text("keep")
+    for name, to in (("x.H5", "h5"), ("y", "h5"), ("z.h5", "caffemodel")):
+        containers.write(tmp_path / name, net.weights(), net.graph.spec, to)
+        assert containers.read(tmp_path / name).source.container == to
+    assert (tmp_path / "x.H5.h5").read_text() == "keep"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["x.H5", "x.H5.h5", "y", "z.h5"]

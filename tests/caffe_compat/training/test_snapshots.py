@@ -14,7 +14,7 @@ import pytest
 
 from caffe_compat import CaffeCompatError, Weights, parse_net, read_solver, read_weights
 from caffe_compat.definition.prototxt import parse_solver
-from caffe_compat.errors import PrototxtError, SolverError, WeightError
+from caffe_compat.errors import PrototxtError, SchemaError, SolverError, WeightError
 from caffe_compat.network.net import Net
 from caffe_compat.training.snapshots import prefix_of, read_state
 from caffe_compat.training.solver import Solver
@@ -132,6 +132,28 @@ def test_learned_net_ends_with_a_zero(tmp_path: Path) -> None:
         assert kind.get_size() == len(str(model)) + 1
         assert kind.get_strpad() == h5py.h5t.STR_NULLTERM
     assert read_state(state).learned_net == str(model)
+
+
+def test_a_state_that_names_no_model(tmp_path: Path) -> None:
+    """Caffe takes it; the model is then the one of the matching name."""
+    solver = _solver(tmp_path, "snapshot_format: HDF5 snapshot_prefix: 's'")
+    _, state = solver.snapshot()
+    with h5py.File(state, "a") as file:
+        del file["learned_net"]
+    assert read_state(state).learned_net == ""
+    _solver(tmp_path, "").restore(state)
+
+
+def test_snapshots_that_cannot_be_written_show_before_the_training(tmp_path: Path) -> None:
+    """Settings of the release's Caffe and of upstream's in one net."""
+    fork = NET.replace("dummy_data_param", "transform_param { stride: 8 } dummy_data_param", 1)
+    clip = 'name: "c" type: "Clip" bottom: "x" top: "c" clip_param { min: 0 max: 1 }'
+    both = f"{fork} layer {{ {clip} }}"
+    assert fork != NET
+    _solver(tmp_path, "", fork)
+    with pytest.raises(SchemaError, match=r"no Caffe has all settings .* snapshot_format: HDF5"):
+        _solver(tmp_path, "", both)
+    _solver(tmp_path, "snapshot_format: HDF5", both).snapshot()
 
 
 @pytest.mark.parametrize("form", ["BINARYPROTO", "HDF5"])

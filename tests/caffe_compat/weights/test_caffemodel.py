@@ -11,9 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from caffe_compat import WeightError, read_weights, write_weights
+from caffe_compat import WeightError, parse_net, read_weights, write_weights
 from caffe_compat.definition import schema
+from caffe_compat.definition.spec import TRAIN
+from caffe_compat.errors import SchemaError
 from caffe_compat.files import TargetError
+from caffe_compat.layers.base import make
 from caffe_compat.weights.model import LayerBlobs, Weights
 from caffe_compat.weights.read import parse_weights
 from caffe_compat.weights.wire import Blob, memory_loader, read_blob
@@ -409,3 +412,99 @@ def test_raw_data_of_other_types_is_refused(kind: int, what: str) -> None:
     raw = bytes([0x50, kind, 0x62, 4, 0, 0, 0, 0])  # field 10 (type), field 12 (four bytes)
     with pytest.raises(WeightError, match=f"raw_data of type {what}"):
         read_blob(memoryview(raw), 0, len(raw), memory_loader(memoryview(raw)), "blob")
+
+
+def test_settings_of_later_forks_are_written_as_the_release_has_them(tmp_path: Path) -> None:
+    """``cpm_transform_param`` has no number in a binary model; its defaults are others, too."""
+    net = parse_net(
+        'layer { name: "d" type: "CPMData" top: "data" top: "label" cpmdata_param { batch_size: 2 } '
+        "cpm_transform_param { crop_size: 328 num_parts: 18 do_clahe: true } }"
+    )
+    write_weights(tmp_path / "m.caffemodel", Weights(()), net)
+    again = read_weights(tmp_path / "m.caffemodel").net
+    assert again is not None
+    (before,), (after,) = net.layers, again.layers
+    assert not after.message.HasField("cpm_transform_param")
+    given, stored = before.message.cpm_transform_param, after.message.transform_param
+    fields = {field.name for field in given.DESCRIPTOR.fields}
+    for name in fields - {"crop_size", "crop_size_x", "crop_size_y"}:
+        assert getattr(stored, name) == getattr(given, name), name
+    shapes = [make(layer, TRAIN).output_shapes([]) for layer in (before, after)]
+    assert shapes[0] == shapes[1] == [(2, 4, 328, 328), (2, 38, 41, 41)]
+
+
+_OF_BOTH = """
+layer { name: "x" type: "DummyData" top: "x" transform_param { stride: 8 }
+        dummy_data_param { shape { dim: 1 dim: 1 dim: 4 dim: 4 } } }
+layer { name: "p" type: "Pooling" bottom: "x" top: "p"
+        pooling_param { kernel_size: 2 round_mode: FLOOR } }
+"""
+
+
+def test_settings_that_no_caffe_has_together_are_in_hdf5_alone(tmp_path: Path) -> None:
+    net = parse_net(_OF_BOTH)
+    with pytest.raises(SchemaError, match=r"no Caffe has all settings .*'p'.*round_mode.*HDF5"):
+        write_weights(tmp_path / "m.caffemodel", Weights(()), net)
+    assert not list(tmp_path.iterdir())
+    write_weights(tmp_path / "m.H5", Weights(()), net)
+    assert read_weights(tmp_path / "m.H5").source.container == "h5"
+
+
+def test_a_type_of_the_other_dialect_leaves_no_doubt_where_fields_tell(tmp_path: Path) -> None:
+    """What is written can be read: here the fork's fields, and a type that upstream alone has."""
+    net = parse_net(
+        'layer { name: "d" type: "CPMData" top: "d" transform_param { crop_size_x: 8 } }'
+        'layer { name: "s" type: "Swish" bottom: "d" top: "s" }'
+    )
+    write_weights(tmp_path / "m.caffemodel", Weights(()), net)
+    again = read_weights(tmp_path / "m.caffemodel")
+    assert again.source.dialect == "fork"
+    assert again.net is not None
+    assert again.net.to_message() == net.to_message()
+    write_weights(tmp_path / "n.caffemodel", Weights(()), parse_net('layer { type: "Swish" }'))
+    assert read_weights(tmp_path / "n.caffemodel").source.dialect == "upstream"
+
+
+@pytest.mark.parametrize("link", ["group", "data set", "soft"])
+def test_linked_blobs_of_hdf5_are_each_layers(link: str, tmp_path: Path) -> None:
+    """Caffe opens each by its name."""
+    import h5py
+
+    values = np.arange(4, dtype=np.float32)
+    with h5py.File(tmp_path / "m.h5", "w") as file:
+        file["data/left/0"] = values
+        if link == "group":
+            file["data/right"] = file["data/left"]
+        elif link == "data set":
+            file["data/right/0"] = file["data/left/0"]
+        else:
+            file["data/right"] = h5py.SoftLink("/data/left")
+    weights = read_weights(tmp_path / "m.h5")
+    assert weights.names == ("left", "right")
+    for name in weights.names:
+        np.testing.assert_array_equal(weights[name][0].data, values)
+
+
+def test_links_of_hdf5_that_lead_astray(tmp_path: Path) -> None:
+    import h5py
+
+    def refused(says: str) -> None:
+        with pytest.raises(WeightError, match=says):
+            read_weights(tmp_path / "m.h5")
+
+    with h5py.File(tmp_path / "m.h5", "w") as file:
+        group = file.create_group("data/a")
+        group["back"] = file["data"]
+    refused("'/data/a/back/' is a link to a group that it is in")
+    with h5py.File(tmp_path / "m.h5", "w") as file:
+        file["data/a/0"] = h5py.SoftLink("/data/b/0")
+    refused("'/data/a/0' is a link that leads nowhere")
+    with h5py.File(tmp_path / "m.h5", "w") as file:  # 2 to the power of 30 names
+        file.create_group("data")
+        below = file.create_group("deepest")
+        for depth in range(30):
+            group = file.create_group(f"g{depth}")
+            group["a"] = group["b"] = below
+            below = group
+        file["data/all"] = below
+    refused("more than 100,000 names")
