@@ -4,12 +4,13 @@ a CUDA device skip without one."""
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from typing import cast
 
 import pytest
 import torch
 
-from tests.paths import TEST_DEVICE
+from tests.paths import MISSING, TEST_DEVICE
 
 # the built-in rates: which way a convolution runs must not hang on the load of the machine
 os.environ.setdefault("CPM_RATES", "default")
@@ -24,6 +25,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("gpu"):
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Where recorded outputs and data must be there, a test that skips for want of them fails."""
+    report = yield
+    if report.skipped and os.environ.get("CPM_REQUIRE_GOLDEN"):
+        _, _, reason = cast("tuple[str, int, str]", report.longrepr)
+        if any(missing in reason for missing in MISSING):
+            report.outcome, report.longrepr = "failed", f"{reason}, and CPM_REQUIRE_GOLDEN is set"
+    return report
 
 
 @pytest.fixture

@@ -18,6 +18,8 @@ TEST_DEVICE = os.environ.get("CPM_TEST_DEVICE", "cuda")
 # small inputs that once failed, after public reports
 REPORTED = Path(os.environ.get("CPM_REPORTED", GOLDEN.parent / "reported"))
 
+# how the reason begins where a test skips for want of one of them
+MISSING = ("no recorded outputs", "no reported inputs", "real data not found")
 needs_data = pytest.mark.skipif(
     not DATA.is_dir(), reason=f"real data not found at {DATA} (set CPM_DATA)"
 )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -30,6 +32,22 @@ def test_made_tables_are_current() -> None:
     for path in make_docs.MEASURED:
         text = path.read_text(encoding="utf-8")
         assert make_docs.with_table(path) == text, f"{path.name}: run 'make docs'"
+
+
+@pytest.mark.parametrize(("required", "ends"), [("", 0), ("1", 1)])
+def test_ci_does_not_pass_by_skipping(required: str, ends: int, tmp_path: Path) -> None:
+    """Without recorded outputs a golden test skips; where they have to be there it fails."""
+    empty = {"CPM_GOLDEN": str(tmp_path), "CPM_REQUIRE_GOLDEN": required}
+    test = "tests/caffe_compat/training/test_golden_lenet.py"
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", test],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env={**os.environ, **empty},
+    )
+    assert done.returncode == ends, done.stdout
+    assert ("CPM_REQUIRE_GOLDEN is set" in done.stdout) == bool(required)
 
 
 def test_no_data_files_are_copied_in() -> None:

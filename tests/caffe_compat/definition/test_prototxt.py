@@ -239,7 +239,7 @@ def _everything() -> list[Path]:
 def test_every_prototxt_parses_and_round_trips() -> None:
     paths = _everything()
     if not paths:
-        pytest.skip(f"no prototxts at {_SHARED}")
+        pytest.skip(f"no recorded outputs at {_SHARED}")
     for path in paths:
         if "solver" in path.name:
             read_solver(path)

@@ -8,8 +8,10 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
+import torch
 
 from caffe_compat import Net, read_net
+from caffe_compat.engine.minimal import fits
 from caffe_compat.engine.plan import Engine, Mode
 from caffe_compat.engine.rates import Rates
 from caffe_compat.layers import registry
@@ -28,7 +30,34 @@ _LARGE_KERNELS = [c for c in _CASES if {"Convolution", "Deconvolution"} & set(c[
 @pytest.mark.parametrize("engine", ["tiled", "lines", "minimal", "minimal, grouped"])
 def test_layer_with_every_convolution_on_tiles(case: dict[str, Any], engine: str) -> None:
     grouped = Engine("minimal", rates=Rates(groups=1e15))
-    test_layer(case, engine=grouped if engine == "minimal, grouped" else cast(Mode, engine))
+    forced = grouped if engine == "minimal, grouped" else cast(Mode, engine)
+    test_layer(case, engine=forced)
+    _check_values(case, forced)
+
+
+def _check_values(case: dict[str, Any], engine: Mode | Engine) -> None:
+    """The blobs without gradients, as in prediction: the engine has other ways there."""
+    arrays, net = _opened(case, engine)
+    with torch.no_grad():
+        run = forward(net, arrays)
+    blobs = {key[5:]: array for key, array in arrays.items() if key.startswith("blob:")}
+    ours = {name: run.blobs[name].detach().numpy() for name in blobs}
+    errors = {name: relative_error(ours[name], blob) for name, blob in blobs.items()}
+    assert max(errors.values(), default=0) <= tolerances.LAYER, errors
+    mode = net.engine.mode
+    for (_, conv), choice in net.engine._choices.items():
+        possible = not conv.unfit() and (mode != "minimal" or fits(conv.weight[2:]))
+        assert choice.kind == (mode if possible else "direct")
+
+
+def _opened(case: dict[str, Any], engine: Mode | Engine) -> tuple[dict[str, np.ndarray], Net]:
+    """What was recorded of a case, and its net with the recorded parameters."""
+    with np.load(GOLDEN / "layers" / f"{case['name']}.npz") as file:
+        arrays = {key: file[key] for key in file.files}
+    spec = read_net(GOLDEN / "layers" / f"{case['name']}.prototxt")
+    net = Net(spec, phase=case["phase"], stages=case["stages"], level=case["level"], engine=engine)
+    set_params(net, arrays)
+    return arrays, net
 
 
 @pytest.mark.gpu
@@ -39,11 +68,7 @@ def test_layer_on_the_device(case: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("case", listed((c, c["name"]) for c in _CASES))
 def test_layer(case: dict[str, Any], engine: Mode | Engine = "auto", device: str = "cpu") -> None:
-    with np.load(GOLDEN / "layers" / f"{case['name']}.npz") as file:
-        arrays = {key: file[key] for key in file.files}
-    spec = read_net(GOLDEN / "layers" / f"{case['name']}.prototxt")
-    net = Net(spec, phase=case["phase"], stages=case["stages"], level=case["level"], engine=engine)
-    set_params(net, arrays)
+    arrays, net = _opened(case, engine)
     run = forward(net.to(device), arrays, device)
     if case["backward"]:
         backward(run, arrays)

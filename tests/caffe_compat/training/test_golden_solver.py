@@ -17,6 +17,7 @@ from caffe_compat.training.snapshots import read_state
 from caffe_compat.training.solver import Solver
 from tests import measured, tolerances
 from tests.paths import DATA, cases, needs_data
+from tests.replay import relative_error
 
 
 def _open(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray], Solver]:
@@ -44,7 +45,7 @@ def _recorded(recorded: dict[str, np.ndarray], step: int) -> Weights_:
 
 
 def _distance(a: Weights_, b: Weights_) -> float:
-    return max(float(np.abs(a[key] - b[key]).max() / max(np.abs(b[key]).max(), 1e-6)) for key in b)
+    return max(relative_error(a[key], b[key]) for key in b)
 
 
 def _double(solver: Solver) -> Solver:
@@ -63,7 +64,7 @@ def _double(solver: Solver) -> Solver:
 
 def _check(ours: Weights_, caffe: Weights_, twin: Callable[[], Solver], step: int) -> None:
     """Within 1e-5 of Caffe; in a training that amplifies rounding, as near to the float64 run as
-    Caffe is."""
+    Caffe is, which must be near itself: a wrong rule is wrong in float64, too."""
     assert caffe
     measured.note(
         "Caffe: trainings, weights after k steps (relative; one run amplifies rounding)",
@@ -75,6 +76,7 @@ def _check(ours: Weights_, caffe: Weights_, twin: Callable[[], Solver], step: in
     while exact.iteration < step:
         exact.step()
     truth = _weights(exact)
+    assert _distance(caffe, truth) <= tolerances.ROUNDED_TWICE
     assert _distance(ours, truth) <= tolerances.AMPLIFIED * _distance(caffe, truth)
 
 
@@ -107,6 +109,7 @@ def _check_losses(apart: dict[int, float], printed: np.ndarray, exact: Solver) -
         truth = exact.step()
         if truth.iteration in apart:
             caffe = abs(printed[truth.iteration] - truth.smoothed)
+            assert caffe <= tolerances.ROUNDED_TWICE * abs(truth.smoothed)
             assert abs(apart[truth.iteration] - truth.smoothed) <= tolerances.AMPLIFIED * caffe
 
 
