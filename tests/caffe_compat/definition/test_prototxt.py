@@ -192,6 +192,7 @@ def test_rules_by_state() -> None:
             ("always", ""),
             ("train", "include { phase: TRAIN }"),
             ("deep", "include { min_level: 2 }"),
+            ("shallow", "include { max_level: 2 }"),
             ("not_one", 'exclude { stage: "one" }'),
             ("either", 'include { stage: "one" } include { phase: TRAIN }'),
         )
@@ -200,8 +201,9 @@ def test_rules_by_state() -> None:
     def names(**state: object) -> list[str]:
         return [layer.name for layer in parse_net(text).filter(**state).layers]  # type: ignore[arg-type]
 
-    assert names(phase="TEST") == ["always", "not_one"]
-    assert names(phase="TRAIN") == ["always", "train", "not_one", "either"]
+    assert names(phase="TEST") == ["always", "shallow", "not_one"]
+    assert names(phase="TRAIN") == ["always", "train", "shallow", "not_one", "either"]
+    assert names(phase="TEST", level=2) == ["always", "deep", "shallow", "not_one"]
     assert names(phase="TEST", level=3, stages=["one"]) == ["always", "deep", "either"]
 
 

@@ -80,8 +80,14 @@ def test_context_around_a_window(files: tuple[str, str, str]) -> None:
     picture = caffe.io.load_image(files[2])
     inner = net.crop(picture, (10, 12, 16, 20))
     assert inner.shape == (8, 10, 3)
-    assert not np.allclose(inner, net.crop_mean)
+    # 7 × 9 pixels around 13.5, 16.5 with one pixel of eight, and of ten, on each side: 10 / 8 as much
+    np.testing.assert_allclose(
+        inner, caffe.io.resize_image(picture[9:18, 11:22], (8, 10)), atol=1e-6
+    )
     corner = net.crop(picture, (0, 0, 12, 16))
+    # from -2, -2 to 15, 19: two of 18 rows and of 22 columns are outside, one row and one column
+    seen = caffe.io.resize_image(picture[:15, :19], (7, 9))
+    np.testing.assert_allclose(corner[1:, 1:], seen, atol=1e-6)
     np.testing.assert_allclose(corner[0], net.crop_mean[0], atol=1e-6)
     np.testing.assert_allclose(corner[:, 0], net.crop_mean[:, 0], atol=1e-6)
     made = net.transformer.preprocess("data", corner)

@@ -106,6 +106,12 @@ def test_resizing() -> None:
         wide[2, 1:-1, 0], 0.2 + 0.1 * ((np.arange(1, 11) + 0.5) / 2 - 0.5), atol=1e-6
     )
     np.testing.assert_allclose(caffe.io.resize_image(ramp, (4, 6)), ramp, atol=1e-6)
+    # beyond the border is the lowest value: the outermost pixel is three quarters inside
+    np.testing.assert_allclose(wide[2, [0, -1], 0], [0.2, 0.2 + 0.75 * 0.5], atol=1e-6)
+    steps = caffe.io.resize_image(ramp, (4, 12), interp_order=0)
+    np.testing.assert_allclose(steps[2, :, 0], np.repeat(ramp[2, :, 0], 2), atol=1e-6)
+    smooth = caffe.io.resize_image(ramp, (4, 12), interp_order=3)
+    assert np.abs(smooth - wide).max() > 1e-3
     flat = caffe.io.resize_image(np.full((3, 3, 3), 0.25), (7, 5))
     np.testing.assert_array_equal(flat, np.full((7, 5, 3), 0.25))
     maps = np.random.default_rng(1).random((4, 5, 19), np.float32)
@@ -161,6 +167,13 @@ def test_means_of_every_shape() -> None:
     np.testing.assert_allclose(t.preprocess("data", np.zeros((4, 5, 3))), -mean)
     t.set_mean("data", mean[0])
     np.testing.assert_allclose(t.preprocess("data", np.zeros((4, 5, 3)))[2], -mean[0])
+    large = np.random.default_rng(6).random((3, 8, 10)).astype(np.float32)
+    t.set_mean("data", large)
+    resized = caffe.io.resize_image(large.transpose(1, 2, 0), (4, 5)).transpose(2, 0, 1)
+    np.testing.assert_allclose(t.preprocess("data", np.zeros((4, 5, 3))), -resized)
+    # halved: inside, the mean of what lies around the middle of two pixels
+    halves = large.reshape(3, 4, 2, 5, 2).mean((2, 4))
+    np.testing.assert_allclose(resized[:, 1:-1, 1:-1], halves[:, 1:-1, 1:-1], atol=1e-6)
     t.set_mean("data", np.full((3, 8, 8), 2.0))
     np.testing.assert_allclose(t.preprocess("data", np.zeros((4, 5, 3))), np.full((3, 4, 5), -2.0))
 

@@ -222,12 +222,14 @@ def test_hooks_between_layers(deploy: caffe.Net) -> None:
     called: list[tuple[str, int]] = []
     deploy.before_forward(lambda i: called.append(("before", i)))
     deploy.after_forward(lambda i: called.append(("after", i)))
+    deploy.before_backward(lambda i: called.append(("to back", i)))
     deploy.after_backward(lambda i: called.append(("back", i)))
     plain = deploy.forward()["prob"].copy()
     assert [c for c in called if c[0] == "before"] == [("before", i) for i in range(4)]
     assert called[:2] == [("before", 0), ("after", 0)]
     deploy.backward()
-    assert [i for kind, i in called if kind == "back"] == [3, 2, 1, 0]
+    back = [one for one in called if "back" in one[0]]
+    assert back == [(kind, i) for i in (3, 2, 1, 0) for kind in ("to back", "back")]
     deploy._hooks.clear()
     np.testing.assert_allclose(deploy.forward()["prob"], plain, rtol=1e-5)
 

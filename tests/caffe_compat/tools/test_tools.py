@@ -129,6 +129,42 @@ def test_test(net: Path, tmp_path: Path) -> None:
     assert "no data layer in phase TEST" in result.output
 
 
+def test_levels_and_stages_of_a_test(tmp_path: Path) -> None:
+    """Which layers are scored hangs on them, as in Caffe."""
+    layers = "".join(
+        f'layer {{ name: "{name}" type: "DummyData" top: "{name}" {rule} dummy_data_param {{ '
+        f"shape {{ dim: 1 }} data_filler {{ value: {value} }} }} }}"
+        for value, (name, rule) in enumerate(
+            (
+                ("always", ""),
+                ("staged", 'include { stage: "s" }'),
+                ("deep", "include { min_level: 2 }"),
+            )
+        )
+    )
+    (tmp_path / "net.prototxt").write_text(layers)
+    caffe.Net(str(tmp_path / "net.prototxt"), caffe.TEST).save(tmp_path / "w.caffemodel")
+    common = ("test", tmp_path / "net.prototxt", "--weights", tmp_path / "w.caffemodel", "--json")
+    for options, names in (
+        ((), {"always"}),
+        (("--stage", "s"), {"always", "staged"}),
+        (("--level", "2"), {"always", "deep"}),
+    ):
+        assert set(json.loads(_run(*common, *options).stdout)["outputs"]) == names
+
+
+def test_a_mean_time_is_that_of_one_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    from caffe_compat.tools import timing
+
+    now = [100.0]
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
+
+    def work() -> None:
+        now[0] += 0.25
+
+    assert timing._seconds(work, "cpu", 4) == 0.25
+
+
 @pytest.mark.golden
 @pytest.mark.skipif(
     not (GOLDEN / "lenet_train").exists(), reason="no recorded training (CPM_GOLDEN)"
@@ -333,6 +369,58 @@ def test_means(tmp_path: Path) -> None:
     np.testing.assert_allclose(np.load(tmp_path / "mean.npy"), pictures.mean(0), rtol=1e-6)
     shown = _run("image-mean", tmp_path / "db").output
     assert f"channel 1: {pictures[:, 1].mean():.6g}" in shown
+
+
+def test_means_of_encoded_and_of_float_records(tmp_path: Path) -> None:
+    """Encoded pictures keep OpenCV's order of colours, which is the order of the others."""
+    import lmdb
+
+    pictures = np.random.default_rng(1).integers(0, 256, (3, 3, 4, 6), np.uint8)
+    values = np.random.default_rng(2).random((3, 2, 4, 6)).astype(np.float32)
+    records: dict[str, list[caffe_pb2.Datum]] = {"encoded": [], "float": []}
+    for picture, value in zip(pictures, values, strict=True):
+        data = cv2.imencode(".png", picture.transpose(1, 2, 0))[1].tobytes()
+        records["encoded"].append(caffe_pb2.Datum(data=data, encoded=True))
+        shape = {"channels": 2, "height": 4, "width": 6}
+        records["float"].append(caffe_pb2.Datum(**shape, float_data=value.ravel().tolist()))
+    for name, expected in (("encoded", pictures), ("float", values)):
+        with lmdb.open(str(tmp_path / name)) as env, env.begin(write=True) as transaction:
+            for number, datum in enumerate(records[name]):
+                transaction.put(b"%08d" % number, datum.SerializeToString())
+        _run("image-mean", tmp_path / name, tmp_path / f"{name}.npy")
+        np.testing.assert_allclose(np.load(tmp_path / f"{name}.npy"), expected.mean(0), rtol=1e-6)
+
+
+def test_features_of_several_batches(tmp_path: Path) -> None:
+    """In the order of the data, in each kind of target."""
+    import h5py
+
+    rows = np.random.default_rng(4).random((6, 3)).astype(np.float32)
+    with h5py.File(tmp_path / "rows.h5", "w") as file:
+        file["x"] = rows
+    (tmp_path / "list.txt").write_text(f"{tmp_path / 'rows.h5'}\n")
+    (tmp_path / "net.prototxt").write_text(
+        'layer { name: "x" type: "HDF5Data" top: "x" hdf5_data_param { batch_size: 2 '
+        f'source: "{tmp_path / "list.txt"}" }} }}'
+        'layer { name: "ip" type: "InnerProduct" bottom: "x" top: "ip" '
+        'inner_product_param { num_output: 2 weight_filler { type: "xavier" } } }'
+    )
+    made = caffe.Net(str(tmp_path / "net.prototxt"), caffe.TEST)
+    made.save(tmp_path / "w.caffemodel")
+    expected = rows @ made.params["ip"][0].data.T
+    targets = [tmp_path / name for name in ("f.npz", "f.h5", "f")]
+    files = (tmp_path / "net.prototxt", tmp_path / "w.caffemodel")
+    _run("extract-features", *files, "ip,ip,x", ",".join(map(str, targets)), 3)
+    with np.load(targets[0]) as file:
+        np.testing.assert_allclose(file["ip"], expected, rtol=1e-5)
+    with h5py.File(targets[1]) as file:
+        np.testing.assert_allclose(file["ip"][()], expected, rtol=1e-5)
+    reader = LMDBReader(targets[2])
+    for number, row in enumerate(rows):
+        datum = caffe_pb2.Datum()
+        datum.ParseFromString(reader.raw(number))
+        np.testing.assert_array_equal(caffe.io.datum_to_array(datum).ravel(), row)
+    reader.close()
 
 
 def test_features(tmp_path: Path, net: Path) -> None:

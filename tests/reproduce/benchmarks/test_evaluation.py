@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 from caffe_compat.errors import CaffeCompatError, DataError
 from reproduce import evaluate
 from reproduce.benchmarks import measures
-from reproduce.benchmarks.benchmark import BODY_GROUPS
+from reproduce.benchmarks.benchmark import BODY_GROUPS, Benchmark
 from reproduce.benchmarks.flic import Flic
 from reproduce.benchmarks.lsp import Lsp
 from reproduce.benchmarks.mpii import MpiiValidation
@@ -309,6 +310,17 @@ def test_evaluate_command(tmp_path: Path) -> None:
     drawn = (tmp_path / "lsp_curves.svg").read_text()
     assert "PCK on LSP, person-centric truth" in drawn
     assert "errors divided by: torso (Lsho to Rhip)" in drawn
+    table = list(csv.DictReader((tmp_path / "lsp_table.csv").read_text().splitlines()))
+    as_json = json.loads(_evaluate(*files, "--dataset", "lsp", "--data", DATA, "--json").stdout)
+    assert table == [{name: str(value) for name, value in row.items()} for row in as_json]
+    panels = json.loads((tmp_path / "lsp_curves.json").read_text())["panels"]
+    points = list(csv.reader((tmp_path / "lsp_curves.csv").read_text().splitlines()))[1:]
+    for row, name in zip(as_json, panels["total"], strict=True):
+        for panel, curves in panels.items():
+            place = [i for i, x in enumerate(curves[name]["x"]) if abs(x - 0.2) < 1e-9]
+            percent = curves[name]["y"][place[0]]
+            assert round(percent, 2) == row[panel]
+            assert [panel, name, "0.2", f"{percent:.4f}"] in points
     wide = _evaluate(
         files[1], "--dataset", "lsp", "--data", DATA, "--threshold", 0.5, "--out", tmp_path / "w"
     )
@@ -482,6 +494,31 @@ def test_joints_of_named_parts_may_have_any_order(tmp_path: Path) -> None:
     result = _evaluate(tmp_path / "b.npz", "--dataset", "lsp", "--data", DATA)
     assert result.exit_code == 2
     assert "its parts are nose, neck" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("kind", "joint", "misses"),
+    [
+        (Lsp, "Rank", {"lower leg": 50}),
+        (Lsp, "Rkne", {"lower leg": 50, "upper leg": 50}),
+        (Lsp, "Lwri", {"forearm": 50}),
+        (Lsp, "Lelb", {"forearm": 50, "upper arm": 50}),
+        (Lsp, "head", {"head": 0}),
+        (Flic, "Lwri", {"forearm": 50}),
+        (Flic, "Relb", {"forearm": 50, "upper arm": 50}),
+    ],
+)
+def test_rows_of_limbs_are_of_their_joints(
+    kind: type[Benchmark], joint: str, misses: dict[str, float]
+) -> None:
+    """One joint far away costs the limbs that end there, and no other row."""
+    names = kind.joints if kind is Lsp else FLIC_POINTS
+    truth = np.random.default_rng(0).uniform(10, 90, (1, len(names), 2))
+    moved = truth.copy()
+    moved[0, names.index(joint)] += 1000
+    found = measures.pcp(moved, truth, names, kind.sticks, np.array([0.5]))
+    rows = {name: found.group(limbs, 0.5) for name, limbs in kind.stick_groups.items()}
+    assert rows == {**dict.fromkeys(rows, 100), **misses}
 
 
 def test_a_limb_that_nobody_has_is_in_no_total() -> None:

@@ -17,16 +17,21 @@ import pytest
 from click.testing import CliRunner
 from click.testing import Result as Run
 
+from caffe_compat import parse_net, read_net, write_weights
 from caffe_compat.errors import CaffeCompatError, DataError
 from caffe_compat.network.graph import build
+from caffe_compat.weights.model import LayerBlobs, Weights
+from caffe_compat.weights.wire import Blob
 from reproduce.cli import models, reproduce
 from reproduce.cli.reproduce_trainings import Trainings
 from reproduce.experiments import lab, plans
 from reproduce.experiments.pose_machine import PoseMachinePredictor
-from reproduce.experiments.results import read_result, read_results, stored_folder
+from reproduce.experiments.results import Earlier, Result, read_result, read_results, stored_folder
 from reproduce.figures import fig05
 from reproduce.network import netgen, receptive
+from reproduce.records import store
 from reproduce.runtime.processes import Group
+from reproduce.samples.schedule import Order
 from reproduce.train import run
 from tests.paths import DATA, needs_data
 
@@ -336,6 +341,26 @@ def test_missing_data_are_said(tmp_path: Path) -> None:
     assert "Not here" in (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
 
 
+def _check_measured(trained: Result, work: Path) -> None:
+    """What a result says, measured once more from the training's files."""
+    laboratory = _lab(work)
+    snap = work / trained.experiment / "snap"
+    scores = {}
+    for iteration in (3, 6):
+        model = snap / f"pose_iter_{iteration}.caffemodel"
+        scores[iteration], _ = laboratory._score(laboratory._predictor(model))
+    assert trained.earlier == Earlier(3, tuple(scores[3].total.tolist()))
+    last = scores[6]
+    assert trained.total == tuple(last.total.tolist())
+    for threshold in (0.1, 0.2):
+        hits = last.hits[last.at(threshold)].sum()
+        assert sum(trained.hits_of_people[str(threshold)]) == hits
+    assert not np.array_equal(scores[3].total, last.total)
+    lines = (snap / "pose_log.jsonl").read_text().splitlines()
+    assert trained.final_losses == json.loads(lines[-1])["losses"]
+    assert set(trained.gradients) == {"0", "1", "5"}  # 2 %, a quarter and all of 6 iterations
+
+
 @pytest.mark.long
 @needs_data
 def test_results_of_another_plan_are_refused(tmp_path: Path) -> None:
@@ -363,6 +388,7 @@ def test_results_of_another_plan_are_refused(tmp_path: Path) -> None:
     assert trained.records == people
     assert f" {people} people " in trained.provenance["data"]
     assert trained.epoch(25) == 2
+    _check_measured(trained, tmp_path / "w" / "smoke")
     for text, said in (
         (
             whole.replace('"iterations": 6', '"iterations": 7'),
@@ -435,21 +461,143 @@ def test_processes_share_the_batch_of_a_profile(
     assert not (tmp_path / "results").exists()
 
 
+class _Begins(Exception):
+    """A training would begin."""
+
+
+def _begun(
+    laboratory: lab.Lab,
+    experiment: plans.Experiment,
+    suffix: str,
+    before: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> tuple[Path, run.Options, Weights | None]:
+    """With what one of an experiment's trainings begins: its folder, options and weights."""
+
+    def begin(_: object, *given: object) -> None:
+        raise _Begins(*given)
+
+    monkeypatch.setattr(run, "make_solver", begin)
+    with pytest.raises(_Begins) as raised:
+        laboratory._train(experiment, laboratory.work / experiment.name, suffix, before, {})
+    folder, options, weights = raised.value.args
+    return folder, options, weights
+
+
+def _model(path: Path, value: float) -> None:
+    """A weight file that this value tells from others."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    net = parse_net('layer { name: "mark" type: "Bias" }')
+    blob = Blob(np.full(1, value, np.float32))
+    write_weights(path, Weights((LayerBlobs("mark", "Bias", (blob,)),)), net)
+
+
 def test_an_experiment_trains_its_own_net(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not one of the same name in the current folder."""
+    """Not one of the same name in the current folder; at its size, on its process's share of the
+    people, from nothing, with the profile's warm-up."""
+    monkeypatch.setattr(Group, "any", lambda _, flag: flag)
     (experiment,) = plans.of_fig4(plans.PROFILES["smoke"], 3, 1)[:1]
-    laboratory, folder = _lab(tmp_path / "work"), tmp_path / "work" / experiment.name
-    laboratory._write(experiment, folder, tmp_path / "leeds.lmdb")
+    size = experiment.config.input_size
+    laboratory = _lab(tmp_path / "work", 2)
+    laboratory.profile = replace(laboratory.profile, warmup=4)
+    laboratory.group = Group(1, 2, "cpu")
+    folder = laboratory.work / experiment.name
+    _lab(tmp_path / "work", 2)._write(experiment, folder, tmp_path / "leeds.lmdb")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "pose_train_test.prototxt").write_text("name: 'another'")
+    root, options, weights = _begun(laboratory, experiment, "", [], monkeypatch)
+    assert root == folder
+    assert options.order == Order(True, "numpy", experiment.seed, rank=1, world=2)
+    assert options.warmup == 4
+    assert weights is None
+    transform = read_net(folder / "pose_train_test.prototxt").layers[0].message.transform_param
+    assert transform.target_dist == pytest.approx(41 / 35 * size / 368, abs=1e-5)
+    assert transform.sigma_center == pytest.approx(21 * size / 368, abs=1e-4)
 
-    def begun(spec: object, root: Path, *_: object) -> None:
-        raise InterruptedError(root)
 
-    monkeypatch.setattr(run, "make_solver", begun)
-    with pytest.raises(InterruptedError) as raised:
-        laboratory._train(experiment, folder, "", [], {})
-    assert raised.value.args == (folder,)
+def test_a_training_goes_on_from_the_one_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stage 3 from stage 2's weights, fine-tuning from the stage-wise training's last ones."""
+    found = {e.name: e for e in plans.stages_of_fig6(plans.PROFILES["smoke"], 3, 1)}
+    stagewise, tuned = found["stage-wise-3"], found["fine-tuned-3"]
+    laboratory = _lab(tmp_path)
+    for experiment in (stagewise, tuned):
+        folder = tmp_path / experiment.name
+        laboratory._write(experiment, folder, tmp_path / "leeds.lmdb")
+    models = [
+        tmp_path
+        / stagewise.name
+        / "snap"
+        / f"pose_stage{stage}_iter_{stagewise.iterations}.caffemodel"
+        for stage in (1, 2, 3)
+    ]
+    _model(models[0], 1)
+    _model(models[1], 2)
+    _, _, weights = _begun(laboratory, stagewise, "_stage3", ["_stage1", "_stage2"], monkeypatch)
+    assert weights is not None
+    assert weights["mark"][0].data.tolist() == [2]
+    _model(models[2], 3)
+    laboratory.results.mkdir()
+    content = json.loads((stored_folder("cpu") / "stage-wise-3.json").read_text())
+    content["iterations"] = stagewise.iterations
+    (laboratory.results / "stage-wise-3.json").write_text(json.dumps(content))
+    _, _, weights = _begun(laboratory, tuned, "", [], monkeypatch)
+    assert weights is not None
+    assert weights["mark"][0].data.tolist() == [3]
+
+
+def test_people_are_taken_evenly_from_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    laboratory = _lab(tmp_path)
+    laboratory.profile = replace(laboratory.profile, people=3)
+    laboratory.__dict__["_people"] = list(range(101))
+    planned: list[list[int]] = []
+    monkeypatch.setattr(store, "plan", lambda people, seed: planned.append(people))
+    monkeypatch.setattr(store, "export_lmdb", lambda *_, **__: None)
+    laboratory.records()
+    assert planned == [[0, 50, 100]]
+
+
+def test_the_pose_machines_context_is_from_trees_that_did_not_see_the_image(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each half of the images gets its beliefs from the other half's trees."""
+    pytest.importorskip("sklearn")
+    from reproduce.experiments.pose_machine import PoseMachine, PoseMachineConfig, features
+
+    rng = np.random.default_rng(0)
+    samples = []
+    for _ in range(6):
+        label = np.zeros((3, 8, 8), np.float32)
+        label[0, 2, 2] = label[1, 5, 5] = 1
+        label[2] = 1 - label[:2].max(0)
+        data = rng.normal(0, 0.1, (4, 64, 64)).astype(np.float32)
+        samples.append((features(data), label))
+    fitted: dict[int, np.ndarray] = {}
+    asked: list[tuple[int, np.ndarray]] = []
+
+    class Trees:
+        """Remembers the cells that it was fitted on."""
+
+        def __init__(self, **_: object) -> None:
+            self.classes_ = np.arange(3)
+
+        def fit(self, rows: np.ndarray, _: np.ndarray) -> Trees:
+            fitted[id(self)] = rows
+            return self
+
+        def predict_proba(self, rows: np.ndarray) -> np.ndarray:
+            asked.append((id(self), rows))
+            return np.full((len(rows), 3), 1 / 3)
+
+    monkeypatch.setattr("sklearn.ensemble.HistGradientBoostingClassifier", Trees)
+    machine = PoseMachine(PoseMachineConfig(stages=2, cells=5, trees=1, leaves=2), parts=2)
+    machine.fit(samples)
+    assert asked
+    for trees, rows in asked:
+        seen = {row.tobytes() for row in fitted[trees]}
+        assert seen.isdisjoint(row.tobytes() for row in rows)
+    assert {trees for trees, _ in asked} == {id(trees) for trees in machine.stages[0]}
 
 
 @needs_data

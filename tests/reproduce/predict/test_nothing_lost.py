@@ -654,6 +654,8 @@ def test_hidden_joints(models: tuple[Path, Path], tmp_path: Path) -> None:
     seen = numbers[~low, :2]
     size = seen.max(0) - seen.min(0)
     np.testing.assert_allclose(annotation["bbox"], [*seen.min(0), *size])
+    assert annotation["area"] == pytest.approx(size.prod())
+    assert annotation["score"] == row["score"] == round(float(numbers[:, 2].mean()), 4)
     part = json.loads((tmp_path / "some" / "page" / "a.json").read_text())
     assert [joint is None for joint in part["people"][0]["joints"]] == low.tolist()
     drawn = [read_picture(tmp_path / n / "a_skeleton.png") for n in ("all", "some")]

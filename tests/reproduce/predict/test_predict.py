@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -254,6 +255,31 @@ def test_nobody_is_detected(model: Path, tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "flat.png"), np.full((300, 200, 3), 90, np.uint8))
     assert len(predictor.predict_file(tmp_path / "flat.png", detect=True)) == 1
     assert list(predictor.predict_video(tmp_path / "walk.mp4", detect=True)) == [[], []]
+
+
+def test_everybody_who_is_found_is_predicted(model: Path, tmp_path: Path) -> None:
+    """By photograph and by frame, each where the search says, which sees B, G and R."""
+    predictor = Predictor.load(str(model), protocol=DEMO.searching((1.0,)))
+    found = (Standing((20.0, 20.0), 0.1, 0.9), Standing((40.0, 30.0), 0.2, 0.4))
+    seen: list[np.ndarray] = []
+
+    class Search:
+        def search(self, pixels: np.ndarray) -> object:
+            seen.append(pixels)
+            return SimpleNamespace(people=found)
+
+    predictor.heads = Search()  # type: ignore[assignment]
+    image = np.random.default_rng(0).integers(0, 256, (300, 200, 3), np.uint8)
+    cv2.imwrite(str(tmp_path / "two.png"), image)
+    everybody = predictor.predict_file(tmp_path / "two.png", detect=True)
+    np.testing.assert_array_equal(seen.pop(), image)
+    told = predictor.predict_job(prepare(predictor.job("two", image, found)))
+    for ours, expected in zip(everybody, told, strict=True):
+        np.testing.assert_array_equal(ours.joints, expected.joints)
+    _film(tmp_path / "walk.mp4", 0.1, rate=20)
+    assert [
+        len(people) for people in predictor.predict_video(tmp_path / "walk.mp4", detect=True)
+    ] == [2, 2]
 
 
 @pytest.mark.parametrize("workers", [0, 1])
