@@ -168,7 +168,7 @@ def test_the_command_looks_for_heads_first(tmp_path: Path) -> None:
     assert content["made_by"]["detect"] == "heads"
     # the face is blurred: the embedded network takes a foot for the head; the joints tell
     (foot,) = content["people"]
-    assert 0.52 < foot["confidence"] < 0.62
+    assert 0.43 < foot["confidence"] < 0.53
     assert 0.19 < foot["score"] < 0.29
     assert (tmp_path / "heads" / "photograph_people.png").exists()
     hog = run("--detect", "hog", "--out", tmp_path / "heads", "--resume")
