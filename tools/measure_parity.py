@@ -45,7 +45,7 @@ def main() -> None:
     rows = tuple(ParityRow(w, len(d), max(d)) for w, d in sorted(found.items()))
     write_json(TARGET, dataclasses.asdict(Parity(about, rows)))
     for row in read_parity(TARGET).rows:  # type: ignore[union-attr]
-        print(f"{row.what}: {row.cases} values, {row.largest:.2e} at most")
+        print(f"{row.what}: {row.cases} comparisons, {row.largest:.2e} at most")
     print(TARGET)
 
 
