@@ -29,13 +29,13 @@ def upgrade_net(source: str, target: str) -> None:
         write_text(target, read_net(source).to_text())
     else:
         from caffe_compat.weights.read import read_weights
-        from caffe_compat.weights.write import write_weights
+        from caffe_compat.weights.write import names_hdf5, write_weights
 
         weights = read_weights(source)
         if weights.net is None:
             why = "; ".join(weights.source.notes) or "only binary models do"
             raise CaffeCompatError(f"{source}: holds no definition that can be written: {why}")
-        if target.endswith(".h5"):
+        if names_hdf5(target):
             raise CaffeCompatError(
                 f"{target}: an HDF5 model holds no definition; give a name that ends in .caffemodel"
             )

@@ -257,7 +257,9 @@ def learned_weights(state: SolverState, path: str | os.PathLike[str]) -> Weights
     here = Path(path)
     matching = here.with_name(here.name.replace(".solverstate", ".caffemodel"))
     beside = here.with_name(os.path.basename(state.learned_net)) if state.learned_net else matching
-    places = [beside, matching, Path(state.learned_net)]
+    places = [beside, matching]
+    if state.learned_net:
+        places.append(Path(state.learned_net))
     for place in places:
         if place.is_file():
             return read_weights(place)

@@ -28,6 +28,7 @@ from caffe_compat.weights.wire import Array, Blob
 from caffe_compat.weights.write import check_whole, write_weights
 
 FORMATS = ("safetensors", "pth", "npz", "caffemodel", "h5")
+_LARGEST_HEADER = 100_000_000  # bytes, of a safetensors file
 _FORMAT, _ABOUT = "caffe_compat weights 1", "__metadata__"
 
 
@@ -244,7 +245,7 @@ def kind_of(path: str | os.PathLike[str]) -> str:
     """Which container a file is, by its contents: "safetensors", "pth", "npz", or "" (left to
     :func:`read_weights`)."""
     name = os.fspath(path)
-    size = check_file(path, WeightError)
+    check_file(path, WeightError)
     with reading(name, "model", WeightError), open(name, "rb") as stream:
         head = stream.read(9)
     if head[:4] == b"PK\x03\x04":
@@ -259,8 +260,9 @@ def kind_of(path: str | os.PathLike[str]) -> str:
             return "pth"
         return "npz" if any(n.endswith(".npy") for n in names) else ""
     # eight bytes tell the length of the JSON that follows; those of a .caffemodel, whose ninth byte
-    # may be a brace as well, would be far more than the file has
-    if len(head) == 9 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= size - 8:
+    # may be a brace as well, would be an impossible one
+    length = int.from_bytes(head[:8], "little")
+    if len(head) == 9 and head[8:9] == b"{" and length <= _LARGEST_HEADER:
         return "safetensors"
     return ""
 

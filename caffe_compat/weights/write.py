@@ -160,13 +160,18 @@ def write_weights(
     SchemaError : the dialect lacks a field that the definition sets.
     """
     name = os.fspath(path)
-    if name.lower().endswith(".h5") if hdf5 is None else hdf5:
+    if names_hdf5(name) if hdf5 is None else hdf5:
         _write_h5(name, weights, net)
         return
     chosen = dialect or dialect_for(net)
     with atomic_write(name) as stream:
         for chunk in _chunks(weights, net, chosen):
             stream.write(chunk)
+
+
+def names_hdf5(path: str | os.PathLike[str]) -> bool:
+    """Is an HDF5 model written to this name?"""
+    return os.fspath(path).lower().endswith(".h5")
 
 
 def check_whole(weights: Weights) -> None:

@@ -254,15 +254,23 @@ class Benchmark(ABC):
         DataError : they are neither the truth's joints nor the parts that networks predict.
         """
         if len(parts) == predicted.shape[1]:
-            joints = self.truth(len(parts))[1]
+            joints = self.joints_of(len(parts))
             if sorted(joints) == sorted(parts):
                 return predicted[:, [parts.index(joint) for joint in joints]]
             if self._serves(parts):
                 return self._in_order(predicted, parts)
-        raise DataError(
-            f"{source}: its parts are {', '.join(parts)}; {self.name} needs "
-            f"{', '.join(self.skeleton.parts)}"
-        )
+        raise DataError(f"{source}: its parts are {', '.join(parts)}; {self._needs()}")
+
+    @classmethod
+    def _needs(cls) -> str:
+        """What is expected of parts that do not serve."""
+        these = " just these, since others mean something else by one of them:"
+        return f"{cls.name} needs{these * cls.no_other_parts} {', '.join(cls.skeleton.parts)}"
+
+    @classmethod
+    def joints_of(cls, count: int) -> tuple[str, ...]:
+        """The joints of the truth that predictions of so many joints are held against."""
+        return cls.joints
 
     @classmethod
     def _serves(cls, parts: Sequence[str]) -> bool:
@@ -303,8 +311,7 @@ class Benchmark(ABC):
             )
         if network.told and not self._serves(network.parts):
             raise CaffeCompatError(
-                f"the network's parts are {', '.join(network.parts)}; {self.name} needs "
-                f"{', '.join(self.skeleton.parts)}"
+                f"the network's parts are {', '.join(network.parts)}; {self._needs()}"
             )
 
     def reference(self, norm: str, predicted: Floats, annotation: str = "pc") -> Floats:

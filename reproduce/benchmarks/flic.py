@@ -107,9 +107,12 @@ class Flic(Benchmark):
         return found
 
     def truth(self, count: int, annotation: str = "oc") -> tuple[Floats, tuple[str, ...]]:
-        if count == len(PARTS_9):
-            return self._parts, PARTS_9
-        return self._points[:, :count], FLIC_POINTS[:count]
+        points = self._parts if count == len(PARTS_9) else self._points[:, :count]
+        return points, self.joints_of(count)
+
+    @classmethod
+    def joints_of(cls, count: int) -> tuple[str, ...]:
+        return PARTS_9 if count == len(PARTS_9) else FLIC_POINTS[:count]
 
     def reference_points(
         self, count: int, annotation: str = "oc"

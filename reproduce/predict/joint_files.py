@@ -92,35 +92,49 @@ def _hdf5_variable(file: Any) -> Any:
 
 
 def _hdf5_names(file: Any) -> tuple[str, ...]:
-    """The names in ``parts`` of an HDF5 file, as :func:`_names`: strings; a cell array of MATLAB
-    7.3, which refers to the characters of each name, or of Octave, which is a group.
+    """The names in ``parts`` of an HDF5 file, as :func:`_names`: strings; MATLAB 7.3's characters
+    or a cell array of them; Octave's, which keeps a variable's type and value in a group.
 
     Raises
     ------
-    Unfit : it is there and is none of these.
+    Unfit : it is there and is none of these, and no array of numbers either.
     """
     import h5py
 
     item = file.get("parts")
+    if isinstance(item, h5py.Group):
+        item = item.get("value")
     if item is None:
         return ()
-    if isinstance(item, h5py.Group):  # Octave keeps a variable's type and value in a group
-        cells = item.get("value")
-        count = len(cells) if isinstance(cells, h5py.Group) else 0
-        found = [cells.get(f"_{i}/value") for i in range(count) if f"_{i}" in cells]
+    if isinstance(item, h5py.Group):  # Octave's cells: _0, _1, ...
+        cells = [item.get(f"_{i}/value") for i in range(len(item)) if f"_{i}" in item]
     elif h5py.check_ref_dtype(item.dtype) is h5py.Reference:
-        found = [file[cell] for cell in item[()].reshape(-1)]
+        cells = [file[cell] for cell in item[()].reshape(-1)]
+    elif item.dtype.kind in "iufb" and _matlab_class(item) not in ("char", "string"):
+        return ()
     else:
-        found = [item]
-    names: list[str] = []
-    for one in found:
-        if not isinstance(one, h5py.Dataset):
-            raise Unfit("'parts' holds no names; save them as a cell array of text")
-        if h5py.check_string_dtype(one.dtype):
-            names += [str(name) for name in np.atleast_1d(one.asstr()[()]).reshape(-1)]
-        elif one is not item and one.dtype.kind in "iu":  # the characters of a name
-            names.append("".join(map(chr, one[()].reshape(-1))))
-    return tuple(names)
+        cells = [item]
+    return tuple(name.rstrip() for cell in cells for name in _texts(cell))
+
+
+def _matlab_class(item: Any) -> str:
+    """What MATLAB calls the type of a data set of its version 7.3; "" in files of others."""
+    found = item.attrs.get("MATLAB_class", b"")
+    return found.decode(errors="replace") if isinstance(found, bytes) else str(found)
+
+
+def _texts(item: Any) -> list[str]:
+    """The texts of an HDF5 data set: strings, or characters as numbers, a text in each column."""
+    import h5py
+
+    if isinstance(item, h5py.Dataset) and h5py.check_string_dtype(item.dtype):
+        return [str(text) for text in np.atleast_1d(item.asstr()[()]).reshape(-1)]
+    readable = isinstance(item, h5py.Dataset) and item.dtype == np.uint16
+    if not readable or _matlab_class(item) == "string":
+        raise Unfit("'parts' holds no names; save them as a cell array of text")
+    characters = np.atleast_1d(item[()])
+    columns = characters.reshape(len(characters), -1).T
+    return ["".join(map(chr, column)) for column in columns]
 
 
 def _of_matlab(value: Any, name: str) -> Floats:
@@ -294,7 +308,7 @@ def _names(parts: Any) -> tuple[str, ...]:
     names = np.asarray(() if parts is None else parts)
     if names.dtype.kind not in "OU":
         return ()
-    return tuple(matfile.text(name) for name in names.reshape(-1))
+    return tuple(matfile.text(name).rstrip() for name in names.reshape(-1))
 
 
 def _people_first(array: Floats) -> Floats:

@@ -236,10 +236,11 @@ def test_an_upgraded_model_keeps_its_state(tmp_path: Path, net: Path) -> None:
     again.ParseFromString((tmp_path / "b.caffemodel").read_bytes())
     assert again.force_backward
     assert list(again.state.stage) == ["deploy"]
-    result = _run("upgrade-net", tmp_path / "a.caffemodel", tmp_path / "b.h5")
-    assert result.exit_code == 2
-    assert "b.h5: an HDF5 model holds no definition" in result.stderr
-    assert not (tmp_path / "b.h5").exists()
+    for name in ("b.h5", "b.H5"):
+        result = _run("upgrade-net", tmp_path / "a.caffemodel", tmp_path / name)
+        assert result.exit_code == 2
+        assert f"{name}: an HDF5 model holds no definition" in result.stderr
+        assert not (tmp_path / name).exists()
 
 
 def test_weights_of_another_model(tmp_path: Path, net: Path) -> None:

@@ -142,6 +142,9 @@ def test_a_state_that_names_no_model(tmp_path: Path) -> None:
         del file["learned_net"]
     assert read_state(state).learned_net == ""
     _solver(tmp_path, "").restore(state)
+    state.with_name("s_iter_0.caffemodel.h5").unlink()
+    with pytest.raises(SolverError, match=r"looked for [^,]*s_iter_0\.caffemodel\.h5\)"):
+        _solver(tmp_path, "").restore(state)
 
 
 def test_snapshots_that_cannot_be_written_show_before_the_training(tmp_path: Path) -> None:

@@ -210,7 +210,8 @@ def test_a_network_that_names_its_parts_may_have_any_order(
 def test_the_head_of_a_whole_body_is_not_flics() -> None:
     """FLIC's is the nose."""
     with pytest.raises(
-        CaffeCompatError, match=r"the network's parts are head, neck, .* flic needs"
+        CaffeCompatError,
+        match=r"the network's parts are head, neck, .* flic needs just these, .*: Lsho",
     ):
         Flic("").check_parts(named(PARTS_14, mirrored=False))
 

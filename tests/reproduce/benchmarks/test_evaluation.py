@@ -485,6 +485,15 @@ def test_joints_of_named_parts_may_have_any_order(tmp_path: Path) -> None:
     savemat(tmp_path / "a.mat", {"prediction_all": joints.transpose(1, 2, 0), "parts": cells})
     for name in ("a.npz", "a.mat"):
         np.testing.assert_array_equal(benchmark.read(tmp_path / name), released)
+    # against the observer-centric truth alone, as the same joints without names
+    alone = tmp_path / "alone"
+    (alone / "predictions").mkdir(parents=True)
+    truth = "predictions/LSP-joints-OC.mat"
+    (alone / truth).symlink_to(DATA / truth)
+    scored = _evaluate(
+        tmp_path / "a.npz", "--dataset", "lsp", "--annotation", "oc", "--data", alone
+    )
+    assert scored.exit_code == 0, scored.output
     folder = tmp_path / "predictions" / "Mine"
     folder.mkdir(parents=True)
     (tmp_path / "a.mat").rename(folder / "pred_keypoints_lsp_pc.mat")
@@ -548,7 +557,9 @@ def test_the_points_that_flic_annotates_may_be_named(tmp_path: Path) -> None:
     np.testing.assert_array_equal(flic.read(tmp_path / "a.npz"), points)
     body = np.zeros((len(points), len(PARTS_14), 2))  # whose head is another one
     np.savez(tmp_path / "b.npz", joints=body, parts=np.array(PARTS_14))
-    with pytest.raises(DataError, match=r"its parts are head, neck, .* flic needs"):
+    with pytest.raises(
+        DataError, match=r"its parts are head, neck, .* flic needs just these, .*: Lsho"
+    ):
         flic.read(tmp_path / "b.npz")
 
 

@@ -112,6 +112,21 @@ def test_hdf5_files_name_their_joints(tmp_path: Path) -> None:
         for i, name in enumerate(names):
             file[f"parts/value/_{i}/value"] = np.array([name.encode()])
     assert joint_files.read_named(tmp_path / "octave.mat")[1] == names
+    padded = [name.ljust(5) for name in names]
+    letters = np.array([[ord(letter) for letter in name] for name in padded], np.uint16)
+    with h5py.File(tmp_path / "char.mat", "w") as file:  # a character matrix, a name in each row
+        file["prediction_all"], file["parts"] = joints.transpose(0, 2, 1), letters.T
+        file["parts"].attrs["MATLAB_class"] = np.bytes_("char")
+    with h5py.File(tmp_path / "octave_char.mat", "w") as file:
+        file["prediction_all/value"] = joints.transpose(0, 2, 1)
+        file["parts/value"] = np.array([name.encode() for name in padded])
+    for name in ("char.mat", "octave_char.mat"):
+        assert joint_files.read_named(tmp_path / name)[1] == names
+    with h5py.File(tmp_path / "string.mat", "w") as file:  # MATLAB keeps these in a form of its own
+        file["prediction_all"], file["parts"] = joints.transpose(0, 2, 1), np.arange(6, dtype="u8")
+        file["parts"].attrs["MATLAB_class"] = np.bytes_("string")
+    with pytest.raises(DataError, match="'parts' holds no names"):
+        joint_files.read(tmp_path / "string.mat")
     for numbers in ([1, 2], 1):  # numbers are no names, as in other kinds of files
         with h5py.File(tmp_path / "b.h5", "w") as file:
             file["preds"], file["parts"] = joints, numbers
