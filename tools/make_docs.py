@@ -16,7 +16,7 @@ from caffe_compat.layers import registry
 from reproduce.experiments.results import HEAD as RESULT_HEAD
 from reproduce.experiments.results import read_results, rows, stored_folder
 from reproduce.figures import fig04, fig05, fig06
-from reproduce.report.measured import read_parity, read_speed
+from reproduce.report.measured import PARITY_HEAD, parity_rows, read_parity, read_speed
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -104,11 +104,7 @@ def parity_table() -> str:
     parity = read_parity()
     if parity is None:
         raise ValueError("reproduce/results/parity.json is not there: run tools/measure_parity.py")
-    lines = [
-        (row.what, str(row.cases), f"{row.largest:.1e}" if row.largest else "0")
-        for row in parity.rows
-    ]
-    table = _table(("recorded from", "comparisons", "largest difference"), lines)
+    table = _table(PARITY_HEAD, parity_rows(parity))
     about = parity.provenance
     return (
         f"{table}\nA comparison is one recorded case (of a training, one moment), run in one way. "

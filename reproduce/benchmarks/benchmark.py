@@ -264,8 +264,13 @@ class Benchmark(ABC):
     @classmethod
     def _needs(cls) -> str:
         """What is expected of parts that do not serve."""
-        these = " just these, since others mean something else by one of them:"
-        return f"{cls.name} needs{these * cls.no_other_parts} {', '.join(cls.skeleton.parts)}"
+        names = ", ".join(cls.skeleton.parts)
+        if not cls.no_other_parts:
+            return f"{cls.name} needs {names}"
+        return (
+            f"{cls.name} needs just these, since larger networks mean something else by one of "
+            f"them: {names}"
+        )
 
     @classmethod
     def joints_of(cls, count: int) -> tuple[str, ...]:

@@ -22,6 +22,7 @@ from reproduce.people.matlab_pixels import from_matlab
 from reproduce.people.skeletons import FLIC_POINTS, PARTS_9, SKELETON_9
 from reproduce.predict.protocol import PROTOCOLS, Person
 
+_MODEC = "MODEC, Sapp & Taskar CVPR'13"  # its predictions are of a form of their own
 _FILE, _WHAT = "flic/examples.mat", "list of FLIC's examples"
 
 
@@ -126,17 +127,14 @@ class Flic(Benchmark):
         return np.asarray(np.linalg.norm(size, axis=1), np.float64)
 
     def methods(self) -> dict[str, Floats]:
-        modec, modec_label = (
-            self.root / "predictions" / "MODEC" / "results.mat",
-            "MODEC, Sapp & Taskar CVPR'13",
-        )
-        others = competitors(self.root, "pred_keypoints_flic_oc.mat", [*self.released, modec_label])
+        others = competitors(self.root, "pred_keypoints_flic_oc.mat", [*self.released, _MODEC])
         found = {
             **super().methods(),
             **{label: self.read(path) for label, path in others.items()},
         }
+        modec = self.root / "predictions" / "MODEC" / "results.mat"
         if modec.exists():
             (points,) = matfile.load(modec, "pred_coords")
             with reading(modec, "file of predicted joints"):
-                found[modec_label] = from_matlab(np.asarray(points, np.float64).transpose(2, 1, 0))
+                found[_MODEC] = from_matlab(np.asarray(points, np.float64).transpose(2, 1, 0))
         return found

@@ -144,6 +144,17 @@ def read_speed(path: Path = FOLDER / "speed.json") -> Speed:
         return found
 
 
+PARITY_HEAD = ("recorded from", "comparisons", "largest difference")
+
+
+def parity_rows(parity: Parity) -> list[tuple[str, ...]]:
+    """What was compared, as text under :data:`PARITY_HEAD`."""
+    return [
+        (row.what, str(row.cases), f"{row.largest:.1e}" if row.largest else "0")
+        for row in parity.rows
+    ]
+
+
 def read_parity(path: Path = FOLDER / "parity.json") -> Parity | None:
     """What the recorded cases measured; None where there is no file.
 

@@ -30,7 +30,7 @@ from reproduce.figures import fig04, fig05, fig06, fig08, fig09, fig10, fig12
 from reproduce.figures.claims import without_training
 from reproduce.figures.verdicts import Claim, Verdict, absent
 from reproduce.network import netgen, receptive
-from reproduce.report.measured import read_parity, read_speed
+from reproduce.report.measured import PARITY_HEAD, parity_rows, read_parity, read_speed
 from reproduce.report.samples import embedded_score, sample_pictures
 from reproduce.runtime.provenance import provenance
 
@@ -347,16 +347,12 @@ def _parity() -> Section | None:
     parity = read_parity()
     if parity is None:
         return None
-    rows = [
-        (row.what, str(row.cases), f"{row.largest:.1e}" if row.largest else "0")
-        for row in parity.rows
-    ]
     about = parity.provenance
     text = (
         f"Largest differences to recorded outputs; measured {about.date}, "
         f"{about.machine}, by {about.command}."
     )
-    table = _table(("recorded from", "comparisons", "largest difference"), rows)
+    table = _table(PARITY_HEAD, parity_rows(parity))
     return Section("Equal to the original programs", notes=[text], table=table)
 
 
