@@ -17,574 +17,26 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import signal
-import statistics
-import subprocess
 import sys
-import tempfile
 import time
 import traceback
-import xml.etree.ElementTree as ElementTree
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import gpu_data
-from bench_forward import NETWORKS
-from bench_predict import made_up
-from bench_train import Fixed
+from gpu_run import FULL, SMOKE, OutOfTimeError, Run, allow_tf32, first_line
+from gpu_sections import SECTIONS
 
-from caffe_compat import Net
 from caffe_compat.errors import CaffeCompatError
 from caffe_compat.files import write_json
-from caffe_compat.training.solver import Solver
-from reproduce.benchmarks.benchmark_run import jobs_of
-from reproduce.benchmarks.lsp import Lsp
-from reproduce.experiments import plans
-from reproduce.network import netgen
-from reproduce.network.identify import embedded
-from reproduce.predict.job import prepare
-from reproduce.predict.predictor import Predictor
-from reproduce.predict.protocol import PROTOCOLS
-from reproduce.runtime.prefetch import prefetch
 from reproduce.runtime.provenance import provenance
-
-ROOT = Path(__file__).resolve().parent.parent
-PRECISIONS = ("fp32", "tf32", "bf16")
-_ENDING = 60  # seconds that an interrupted program has to write what it made
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """How large everything is.
-
-    Attributes
-    ----------
-    gemm : rows and columns of the matrices.
-    batches : of the forward passes.
-    networks : changes of each released network by its name in ``bench_forward``.
-    repeat : passes that are timed.
-    people : of the protocol and of bf16's cost.
-    step_batch, step : batch and network of the training step.
-    golden : further arguments of pytest.
-    profile : of the training at the end.
-    workers : processes that prepare pictures.
-    compiler : backend of torch.compile.
-    seconds : for everything.
-    """
-
-    gemm: int
-    batches: Sequence[int]
-    networks: Mapping[str, Mapping[str, Any]]
-    repeat: int
-    people: int
-    step_batch: int
-    step: dict[str, Any]
-    golden: Sequence[str]
-    profile: str
-    workers: int
-    compiler: str
-    seconds: float
-
-
-FULL = Sizes(
-    gemm=8192,
-    batches=(1, 7, 28),
-    networks={"cpm": {}, "vgg": {}, "person": {}},
-    repeat=20,
-    people=200,
-    step_batch=16,
-    step={"stages": 3},
-    golden=(),
-    profile="paper",
-    workers=8,
-    compiler="inductor",
-    seconds=1140,
-)
-_TINY = {"stages": 2, "input_size": 32, "wide": 8, "belief": 8}
-_TINY_VGG = {**_TINY, "blocks": ((4, 1),) * 4, "front_convs": (8,)}
-SMOKE = Sizes(
-    gemm=128,
-    batches=(2,),
-    networks={
-        "cpm": {**_TINY, "towers": (8, 8, 8)},
-        "vgg": _TINY_VGG,
-        "person": {**_TINY_VGG, "input_width": 64},
-    },
-    repeat=1,
-    people=2,
-    step_batch=2,
-    step={**_TINY, "towers": (8, 8, 8)},
-    golden=("-k", "layer_on_the_device and conv"),
-    profile="smoke",
-    workers=0,
-    compiler="eager",
-    seconds=300,
-)
-
-
-class OutOfTimeError(Exception):
-    """A section's budget is used up."""
-
-
-@dataclass
-class Run:
-    """What a section works with.
-
-    Attributes
-    ----------
-    device : "cuda" or "cpu".
-    sizes : how large everything is.
-    out : folder of the results.
-    data : folder with lsp/; None: pictures are made up.
-    records : training records; None: none.
-    golden : folder of the recorded cases; None: beside the checkout.
-    say : writes a line of the log.
-    until : ``time.monotonic()`` at which the section should end.
-    found : what the section has measured so far: kept also where it fails or its time is over.
-    before : what the sections before it measured.
-    """
-
-    device: str
-    sizes: Sizes
-    out: Path
-    data: Path | None
-    records: Path | None
-    golden: Path | None
-    say: Callable[[str], None]
-    until: float = 0.0
-    found: dict[str, Any] = field(default_factory=dict)
-    before: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def left(self) -> float:
-        """Seconds of the section's budget."""
-        return self.until - time.monotonic()
-
-    def check_time(self) -> None:
-        """Raise :class:`OutOfTimeError` where nothing is left."""
-        if self.left <= 0:
-            raise OutOfTimeError("the section's time was over; what is missing was not measured")
-
-    def synchronise(self) -> None:
-        """Wait until the device has done what it was given."""
-        if self.device == "cuda":
-            torch.cuda.synchronize()
-
-    def seconds(self, work: Callable[[], object], repeat: int) -> float:
-        """Median time of one call after two calls to warm up."""
-        for _ in range(2):
-            work()
-        times = []
-        for _ in range(repeat):
-            self.synchronise()
-            start = time.perf_counter()
-            work()
-            self.synchronise()
-            times.append(time.perf_counter() - start)
-            if self.left <= 0:
-                break
-        return statistics.median(times)
-
-
-def precise(precision: str, device: str) -> AbstractContextManager[object]:
-    """What a precision needs around a call; TF32 is a setting of its own (:func:`allow_tf32`)."""
-    # each weight is used once in a pass, and a recorded graph must not meet a cache
-    if precision == "bf16":
-        return torch.autocast(device, torch.bfloat16, cache_enabled=False)
-    return nullcontext()
-
-
-def allow_tf32(allowed: bool) -> None:
-    """Products of float32 numbers with 10 bits of fraction, where the device has them."""
-    torch.backends.cuda.matmul.allow_tf32 = allowed
-    torch.backends.cudnn.allow_tf32 = allowed
-
-
-# ---------------------------------------------------------------- sections
-
-
-def golden(run: Run) -> None:
-    """The tests marked gpu: recorded layers forward and backward, recorded networks."""
-    marked = [
-        str(path.relative_to(ROOT))
-        for path in sorted((ROOT / "tests").rglob("test_*.py"))
-        if "mark.gpu" in path.read_text(encoding="utf-8")
-    ]
-    with tempfile.TemporaryDirectory() as name:
-        report = Path(name) / "tests.xml"
-        command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", f"--junitxml={report}"]
-        environment = {**os.environ, "CPM_TEST_DEVICE": run.device}
-        if run.golden is not None:
-            environment["CPM_GOLDEN"] = str(run.golden)
-        ended = until_time_is_over(
-            [*command, *run.sizes.golden, *marked], run.out / "golden.log", run.left, environment
-        )
-        if not report.exists():
-            raise CaffeCompatError(f"pytest wrote no report: see {run.out / 'golden.log'}")
-        run.found.update(counted(ElementTree.parse(report).getroot()))
-    found = {key: run.found[key] for key in ("passed", "failed")}
-    run.say(f"  {found['passed']} passed, {found['failed']} failed")
-    if ended is None:
-        raise OutOfTimeError("not all recorded cases were compared")
-    if not any(found.values()):
-        raise CaffeCompatError("no recorded case was compared: are they there (--golden)?")
-    if found["failed"]:
-        raise CaffeCompatError(f"{found['failed']} recorded cases differ: see 'failures'")
-
-
-def until_time_is_over(
-    command: Sequence[str], log: Path, seconds: float, environment: Mapping[str, str] | None = None
-) -> int | None:
-    """Run a program; where it takes longer, interrupt it as Ctrl-C does, and let it end.
-
-    Returns
-    -------
-    Its exit code; None where it was interrupted.
-    """
-    with log.open("a") as stream:
-        program = subprocess.Popen(
-            command, cwd=ROOT, env=environment, stdout=stream, stderr=subprocess.STDOUT
-        )
-        try:
-            return program.wait(timeout=max(1.0, seconds))
-        except subprocess.TimeoutExpired:
-            program.send_signal(signal.SIGINT)
-        try:
-            program.wait(timeout=_ENDING)
-        except subprocess.TimeoutExpired:
-            program.kill()
-            program.wait()
-        return None
-
-
-def counted(report: ElementTree.Element) -> dict[str, Any]:
-    """Numbers of a JUnit report, with the first line of each failure and the reasons of skips."""
-    failures: dict[str, str] = {}
-    skipped: dict[str, int] = {}
-    cases = list(report.iter("testcase"))
-    for case in cases:
-        for kind in ("failure", "error"):
-            for one in case.findall(kind):
-                first = (one.get("message") or "").strip().splitlines()
-                failures[f"{case.get('classname')}::{case.get('name')}"] = first[0] if first else ""
-        for one in case.findall("skipped"):
-            reason = one.get("message") or ""
-            skipped[reason] = skipped.get(reason, 0) + 1
-    passed = len(cases) - len(failures) - sum(skipped.values())
-    return {"passed": passed, "failed": len(failures), "skipped": skipped, "failures": failures}
-
-
-def peak(run: Run) -> None:
-    """Operations per second of a large matrix product in each precision."""
-    n = run.sizes.gemm
-    for precision in PRECISIONS:
-        kind = torch.bfloat16 if precision == "bf16" else torch.float32
-        allow_tf32(precision == "tf32")
-        a, b = (torch.randn(n, n, device=run.device, dtype=kind) for _ in range(2))
-        out = torch.empty(n, n, device=run.device, dtype=kind)
-
-        def product(a: torch.Tensor = a, b: torch.Tensor = b, out: torch.Tensor = out) -> None:
-            torch.mm(a, b, out=out)
-
-        run.found[precision] = 2.0 * n**3 / run.seconds(product, run.sizes.repeat)
-        run.say(f"  {precision}: {run.found[precision] / 1e12:.3g} TFLOP/s, {n}×{n}")
-        run.check_time()
-    allow_tf32(False)
-
-
-def forward(run: Run) -> None:
-    """Every network, batch, precision and way; the quick ones first."""
-    limits = run.before.get("peak", {})
-    ways: tuple[tuple[str, Any], ...] = (
-        ("eager", _eager),
-        ("channels_last", _channels_last),
-        ("graph", _graph),
-        ("compile", _compiled),
-    )
-    for way, prepare_way in ways:
-        if way == "graph" and run.device != "cuda":
-            run.say("  graph: left out, CUDA graphs exist on CUDA alone")
-            continue
-        for model, make in NETWORKS.items():
-            changes = dict(run.sizes.networks[model])
-            net = Net(netgen.deploy(make(filler="msra", **changes)), seed=3).to(run.device).eval()
-            operations = plans.operations_of(net.graph)
-            for batch in run.sizes.batches:
-                shape = (batch, *net.graph.blobs[net.graph.inputs[0]][1:])
-                generator = torch.Generator().manual_seed(0)
-                x = (torch.randn(shape, generator=generator) * 0.3).to(run.device)
-                exact = _last(net, x, "fp32", run.device)
-                for precision in PRECISIONS:
-                    name = f"{model} batch {batch} {precision} {way}"
-                    run.check_time()
-                    try:
-                        call = prepare_way(run, net, x, precision)
-                        seconds, error = _timed(run, call, exact)
-                    except Exception as problem:  # one way that fails leaves the others
-                        run.found[name] = {"failed": _first_line(problem)}
-                        run.say(f"  {name}: failed: {_first_line(problem)}")
-                        continue
-                    speed = batch * operations / seconds
-                    run.found[name] = {
-                        "seconds": seconds,
-                        "images_per_s": batch / seconds,
-                        "operations_per_s": speed,
-                        "of_peak": speed / limits[precision] if precision in limits else None,
-                        "difference_of_largest": error,
-                    }
-                    run.say(f"  {name}: {seconds * 1e3:.2f} ms, {batch / seconds:.1f} images/s")
-            del net
-
-
-def _timed(run: Run, call: Callable[[], torch.Tensor], exact: torch.Tensor) -> tuple[float, float]:
-    """Seconds of a forward pass, and how far its maps are from the exact ones, as a fraction of
-    their largest value."""
-    found = call()
-    run.synchronise()
-    error = (found.float() - exact).abs().max() / exact.abs().max()
-    return run.seconds(call, run.sizes.repeat), float(error)
-
-
-def _last(net: Net, x: torch.Tensor, precision: str, device: str) -> torch.Tensor:
-    """The last stage's maps."""
-    net.tf32 = precision == "tf32"
-    allow_tf32(net.tf32)
-    name = net.graph.outputs[-1]
-    with torch.no_grad(), precise(precision, device):
-        return net(x, blobs=[name])[name]
-
-
-def _eager(run: Run, net: Net, x: torch.Tensor, precision: str) -> Callable[[], torch.Tensor]:
-    net.to(memory_format=torch.contiguous_format)
-    return lambda: _last(net, x, precision, run.device)
-
-
-def _channels_last(
-    run: Run, net: Net, x: torch.Tensor, precision: str
-) -> Callable[[], torch.Tensor]:
-    net.to(memory_format=torch.channels_last)
-    y = x.contiguous(memory_format=torch.channels_last)
-    return lambda: _last(net, y, precision, run.device)
-
-
-def _graph(run: Run, net: Net, x: torch.Tensor, precision: str) -> Callable[[], torch.Tensor]:
-    """The kernels recorded once and replayed; on channels-last tensors."""
-    eager = _channels_last(run, net, x, precision)
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for _ in range(3):
-            eager()
-    torch.cuda.current_stream().wait_stream(stream)
-    recorded = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(recorded):
-        out = eager()
-
-    def replay() -> torch.Tensor:
-        recorded.replay()
-        return out
-
-    return replay
-
-
-def _compiled(run: Run, net: Net, x: torch.Tensor, precision: str) -> Callable[[], torch.Tensor]:
-    """The network as one exported graph, compiled: its own Python would break into many graphs."""
-    net.to(memory_format=torch.channels_last)
-    y = x.contiguous(memory_format=torch.channels_last)
-    torch.compiler.reset()
-    with torch.no_grad():
-        exported = torch.export.export(net, (y,)).module()
-    compiled = torch.compile(exported, backend=run.sizes.compiler, dynamic=False)
-    name = net.graph.outputs[-1]
-
-    def call() -> torch.Tensor:
-        allow_tf32(precision == "tf32")
-        with torch.no_grad(), precise(precision, run.device):
-            return compiled(y)[name]
-
-    return call
-
-
-def protocol(run: Run) -> None:
-    """LSP's protocol with the released 6-stage network: files to joints, in people per second."""
-    changes = dict(run.sizes.networks["cpm"])
-    net = Net(netgen.deploy(netgen.cpm(filler="msra", **changes)), seed=3).to(run.device).eval()
-    rules = PROTOCOLS["lsp"].at(net.graph.blobs[net.graph.inputs[0]][-1])
-    with tempfile.TemporaryDirectory() as name:
-        if run.data is not None:
-            found = [path for path, _ in Lsp(run.data).people() if path.exists()]
-            paths, run.found["pictures"] = found[: run.sizes.people], "LSP test pictures"
-        else:
-            paths = made_up(Path(name), run.sizes.people)
-            run.found["pictures"] = "made up, of LSP's size"
-        run.found["people"] = len(paths)
-        for precision in PRECISIONS:
-            net.tf32 = precision == "tf32"
-            predictor = Predictor(
-                net, net.graph.outputs[-1:], rules, batch=28, amp="bf16" * (precision == "bf16")
-            )
-            jobs = [predictor.job(str(path), path) for path in paths]
-            predictor.predict_job(prepare(jobs[0]))
-            run.synchronise()
-            start, done = time.perf_counter(), 0
-            for job in prefetch(prepare, jobs, run.sizes.workers):
-                predictor.predict_job(job)
-                done += 1
-                if run.left <= 0:
-                    break
-            run.found[precision] = {"people_per_s": done / (time.perf_counter() - start)}
-            run.say(f"  {precision}: {run.found[precision]['people_per_s']:.2f} people/s")
-            run.check_time()
-
-
-def training_step(run: Run) -> None:
-    """A step of Caffe's solver, forward, backward and update."""
-    config = netgen.CPMConfig(filler="msra", dropout=0, **run.sizes.step)
-    batch, size = run.sizes.step_batch, config.input_size
-    rng = np.random.default_rng(0)
-    data = rng.standard_normal((batch, 4, size, size), np.float32) * np.float32(0.3)
-    label = rng.random((batch, 2 * config.maps, size // 8, size // 8), np.float32)
-    for precision in PRECISIONS:
-        with tempfile.TemporaryDirectory() as name:
-            definition = netgen.train_test(config, netgen.DataConfig(batch_size=batch))
-            (Path(name) / "net.prototxt").write_text(definition.to_text())
-            spec = netgen.solver(net="net.prototxt", base_lr=1e-8, solver_mode=None)
-            solver = Solver(
-                spec,
-                root=name,
-                sources={"data": Fixed(data, label * np.float32(0.1))},
-                device=run.device,
-                amp="bf16" * (precision == "bf16"),
-            )
-        solver.net.tf32 = precision == "tf32"
-        allow_tf32(solver.net.tf32)
-        if run.device == "cuda":
-            torch.cuda.reset_peak_memory_stats()
-        seconds = run.seconds(solver.step, run.sizes.repeat)
-        one: dict[str, Any] = {"seconds": seconds, "samples_per_s": batch / seconds}
-        if run.device == "cuda":
-            one["peak_gigabytes"] = torch.cuda.max_memory_allocated() / 1e9
-        run.found[precision] = one
-        run.say(f"  {precision}: {seconds:.3f} s, {batch / seconds:.1f} samples/s")
-        run.check_time()
-    allow_tf32(False)
-
-
-def bf16_cost(run: Run) -> None:
-    """PCK of the embedded model in every precision, and how far its joints move."""
-    if run.data is None:
-        raise CaffeCompatError("needs people with known joints: --data FILE (see --pack)")
-    benchmark = Lsp(run.data)
-    places = [i for i, (path, _) in enumerate(benchmark.people()) if path.exists()]
-    places = places[: run.sizes.people]
-    people = [benchmark.people()[i] for i in places]
-    joints: dict[str, np.ndarray] = {}
-    for precision in PRECISIONS:
-        predictor = Predictor.load(
-            str(embedded()),
-            device=run.device,
-            protocol=benchmark.protocol,
-            amp="bf16" * (precision == "bf16"),
-        )
-        predictor.net.tf32 = precision == "tf32"
-        found = []
-        for job in prefetch(prepare, jobs_of(predictor, benchmark, people), run.sizes.workers):
-            (one,) = predictor.predict_job(job)
-            found.append(benchmark.to_file(one.joints, predictor.skeleton))
-            run.check_time()
-        joints[precision] = np.stack(found)
-        score = benchmark.score(joints[precision], people=np.array(places))
-        moved = np.linalg.norm(joints[precision] - joints["fp32"], axis=2)
-        run.found[precision] = {
-            "pck_0.1": float(score.total[score.at(0.1)]),
-            "pck_0.2": float(score.total[score.at(0.2)]),
-            "moved_share": float(np.nanmean(moved > 0)),
-            "moved_pixels_mean": float(np.nanmean(moved)),
-            "moved_pixels_most": float(np.nanmax(moved)),
-        }
-        run.say(
-            f"  {precision}: PCK@0.2 {run.found[precision]['pck_0.2']:.2f}, {len(people)} people"
-        )
-    run.found["people"] = len(people)
-
-
-def first_iterations(run: Run) -> None:
-    """The ``paper`` profile's training by the command that anybody would use, until the time is
-    over; it can be gone on with."""
-    if run.data is None or run.records is None:
-        raise CaffeCompatError("needs training records: --data FILE (see --pack)")
-    work = run.out / "work"
-    folder = work / run.sizes.profile
-    folder.mkdir(parents=True, exist_ok=True)
-    if not (folder / "leeds.lmdb").exists():
-        (folder / "leeds.lmdb").symlink_to(run.records.resolve())
-    experiment = "joint-3"
-    command = [sys.executable, "-m", "reproduce.cli.reproduce", "fig6"]
-    command += ["--profile", run.sizes.profile, "--only", experiment, "--train-only"]
-    command += ["--data", str(run.data), "--work", str(work), "--device", run.device]
-    command += ["--workers", str(max(1, run.sizes.workers))]
-    # interrupted, it writes a snapshot, which takes some time itself
-    code = until_time_is_over(command, run.out / "training.log", run.left - _ENDING / 2)
-    lines = [
-        json.loads(line)
-        for path in sorted((folder / experiment / "snap").glob("*_log.jsonl"))
-        for line in path.read_text(encoding="utf-8").splitlines()
-    ]
-    ended = "interrupted: the same call goes on" if code is None else f"exit code {code}"
-    run.found.update(profile=run.sizes.profile, experiment=experiment, ended=ended)
-    if lines:
-        speeds = [one["speed"] for one in lines]
-        run.found.update(
-            iteration_of_last_line=lines[-1]["iteration"],
-            first_loss=lines[0]["loss"],
-            last_loss=lines[-1]["loss"],
-            samples_per_s=statistics.median(speeds),
-        )
-        run.say(f"  iteration {lines[-1]['iteration']}, loss {lines[-1]['loss']:.4g}")
-    if code:
-        raise CaffeCompatError(f"the training failed ({ended}): see training.log")
-    if not lines:
-        raise CaffeCompatError(f"no line of progress came ({ended}): see training.log")
-
-
-@dataclass(frozen=True)
-class Section:
-    """A part of the measurement.
-
-    Attributes
-    ----------
-    work : does it, and puts what it finds into :attr:`Run.found`.
-    share : of the whole time, at most.
-    """
-
-    work: Callable[[Run], None]
-    share: float
-
-
-# the last one takes all the time that is left
-SECTIONS = {
-    "golden": Section(golden, 0.15),
-    "peak": Section(peak, 0.03),
-    "forward": Section(forward, 0.35),
-    "protocol": Section(protocol, 0.10),
-    "training_step": Section(training_step, 0.10),
-    "bf16_cost": Section(bf16_cost, 0.07),
-    "first_iterations": Section(first_iterations, 1.0),
-}
-
-
-def _first_line(problem: BaseException) -> str:
-    lines = str(problem).strip().splitlines()
-    return f"{type(problem).__name__}: {lines[0][:300]}" if lines else type(problem).__name__
 
 
 def measure(run: Run, wanted: Sequence[str], again: bool) -> dict[str, Any]:
@@ -611,38 +63,72 @@ def measure(run: Run, wanted: Sequence[str], again: bool) -> dict[str, Any]:
             continue
         left = run.sizes.seconds - (time.monotonic() - start)
         run.until = time.monotonic() + min(left, SECTIONS[name].share * run.sizes.seconds)
-        run.found = {}
         run.before = {key: one["found"] for key, one in content["sections"].items()}
-        run.say(f"{name}: {max(0, run.left):.0f} s at most")
-        began = time.monotonic()
-        state, why = "complete", ""
-        try:
-            run.check_time()
-            SECTIONS[name].work(run)
-        except OutOfTimeError as problem:
-            state, why = "out of time", str(problem)
-        except Exception as problem:  # the other sections go on
-            state, why = "failed", _first_line(problem)
-            run.say("".join(traceback.format_exception(problem)))
-        finally:
-            allow_tf32(False)
-            if run.device == "cuda":
-                torch.cuda.empty_cache()
-        took = time.monotonic() - began
-        content["sections"][name] = {
-            "state": state,
-            "why": why,
-            "seconds": took,
-            "found": run.found,
-            "provenance": about,
-        }
+        content["sections"][name] = {**_measured(run, name), "provenance": about}
         write_json(target, content)
-        run.say(f"{name}: {state} in {took:.0f} s{': ' if why else ''}{why}")
     return content
 
 
-def main() -> int:
-    """Measure, or pack the data for it."""
+def _measured(run: Run, name: str) -> dict[str, Any]:
+    """One section's state, its reason and what it found, whatever happens in it."""
+    run.found = {}
+    run.say(f"{name}: {max(0, run.left):.0f} s at most")
+    began = time.monotonic()
+    state, why = "complete", ""
+    try:
+        run.check_time()
+        SECTIONS[name].work(run)
+    except OutOfTimeError as problem:
+        state, why = "out of time", str(problem)
+    except Exception as problem:  # the other sections go on
+        state, why = "failed", first_line(problem)
+        run.say("".join(traceback.format_exception(problem)))
+    finally:
+        allow_tf32(False)
+        if run.device == "cuda":
+            torch.cuda.empty_cache()
+    took = time.monotonic() - began
+    run.say(f"{name}: {state} in {took:.0f} s{': ' if why else ''}{why}")
+    return {"state": state, "why": why, "seconds": took, "found": run.found}
+
+
+@contextmanager
+def log_of(out: Path) -> Iterator[Callable[[str], None]]:
+    """What writes a line to the screen and, with the time, into ``measured.log``."""
+    with (out / "measured.log").open("a", encoding="utf-8") as log:
+
+        def say(text: str) -> None:
+            print(text, flush=True)
+            log.write(f"{time.strftime('%H:%M:%S')} {text}\n")
+            log.flush()
+
+        yield say
+
+
+def run_of(options: argparse.Namespace, say: Callable[[str], None]) -> Run:
+    """The run that the command line asks for; a packed file is unpacked."""
+    sizes = SMOKE if options.smoke else FULL
+    if options.seconds is not None:
+        sizes = replace(sizes, seconds=options.seconds)
+    packed = None
+    if options.data is not None:
+        packed = gpu_data.unpack(options.data, options.out.resolve() / "data")
+        say(f"data: {packed.trained} people to train on, {packed.tested} to test on")
+    else:
+        say("no --data: pictures are made up; bf16's cost and the training are left out")
+    return Run(
+        device="cpu" if options.smoke else "cuda",
+        sizes=sizes,
+        out=options.out,
+        data=packed.folder if packed else None,
+        records=packed.records if packed else None,
+        golden=options.golden.resolve() if options.golden else None,
+        say=say,
+    )
+
+
+def arguments() -> argparse.ArgumentParser:
+    """The command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -654,45 +140,27 @@ def main() -> int:
     parser.add_argument("--again", action="store_true", help="also what is complete already")
     parser.add_argument("--seconds", type=float, help=f"for everything ({FULL.seconds:.0f})")
     parser.add_argument("--smoke", action="store_true", help="tiny, on the CPU; proves the code")
+    return parser
+
+
+def main() -> int:
+    """Measure, or pack the data for it."""
+    parser = arguments()
     options = parser.parse_args()
     if options.pack is not None:
         if options.data is None:
             parser.error("--pack needs the folder of the data: --data DIR")
         made = gpu_data.pack(options.data, options.pack)
-        print(
-            f"{options.pack}: {made['bytes'] / 2**20:.1f} MiB, {made['trained']} people to train "
-            f"on, {made['tested']} to test on"
-        )
+        size = f"{made['bytes'] / 2**20:.1f} MiB"
+        people = f"{made['trained']} people to train on, {made['tested']} to test on"
+        print(f"{options.pack}: {size}, {people}")
         return 0
     if not options.smoke and not torch.cuda.is_available():
         print("no CUDA device here: nothing was measured on a GPU (--smoke tries the code)")
         return 2
-    sizes = SMOKE if options.smoke else FULL
-    if options.seconds is not None:
-        sizes = Sizes(**{**sizes.__dict__, "seconds": options.seconds})
     options.out.mkdir(parents=True, exist_ok=True)
-    with (options.out / "measured.log").open("a", encoding="utf-8") as log:
-
-        def say(text: str) -> None:
-            print(text, flush=True)
-            log.write(f"{time.strftime('%H:%M:%S')} {text}\n")
-            log.flush()
-
-        packed = None
-        if options.data is not None:
-            packed = gpu_data.unpack(options.data, options.out.resolve() / "data")
-            say(f"data: {packed.trained} people to train on, {packed.tested} to test on")
-        else:
-            say("no --data: pictures are made up; bf16's cost and the training are left out")
-        run = Run(
-            device="cpu" if options.smoke else "cuda",
-            sizes=sizes,
-            out=options.out,
-            data=packed.folder if packed else None,
-            records=packed.records if packed else None,
-            golden=options.golden.resolve() if options.golden else None,
-            say=say,
-        )
+    with log_of(options.out) as say:
+        run = run_of(options, say)
         content = measure(run, options.only or list(SECTIONS), options.again)
         states = {name: one["state"] for name, one in content["sections"].items()}
         say(", ".join(f"{name}: {state}" for name, state in states.items()))

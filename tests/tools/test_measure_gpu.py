@@ -148,7 +148,9 @@ def test_a_section_that_fails_leaves_the_others(
             time.sleep(0.02)
 
     sections = {"good": (good, 0.2), "bad": (bad, 0.2), "slow": (slow, 0.2), "last": (good, 1.0)}
-    monkeypatch.setattr(gpu, "SECTIONS", {n: gpu.Section(*s) for n, s in sections.items()})
+    monkeypatch.setattr(
+        gpu, "SECTIONS", {n: tool("gpu_sections").Section(*s) for n, s in sections.items()}
+    )
     lines: list[str] = []
     content = gpu.measure(_run(gpu, tmp_path, lines), list(sections), again=False)["sections"]
     assert json.loads((tmp_path / "measured.json").read_text())["sections"].keys() == content.keys()
@@ -185,7 +187,7 @@ def test_a_report_of_tests_is_counted() -> None:
       <testcase classname="a" name="three"><skipped message="no data"/></testcase>
       <testcase classname="a" name="four"><error message=""/></testcase>
     </testsuite></testsuites>"""
-    found = tool("measure_gpu").counted(ElementTree.fromstring(text))
+    found = tool("gpu_sections").counted(ElementTree.fromstring(text))
     assert (found["passed"], found["failed"]) == (1, 2)
     assert found["skipped"] == {"no data": 1}
     assert found["failures"] == {"a::two": "too far", "a::four": ""}
@@ -193,7 +195,7 @@ def test_a_report_of_tests_is_counted() -> None:
 
 @pytest.mark.long  # the program must have begun, on a loaded machine too
 def test_a_program_is_interrupted_when_the_time_is_over(tmp_path: Path) -> None:
-    until = tool("measure_gpu").until_time_is_over
+    until = tool("gpu_sections").until_time_is_over
     quick = [sys.executable, "-c", "print('done')"]
     assert until(quick, tmp_path / "log", 60) == 0
     # whoever starts the tests in the background of a shell has them ignore SIGINT
