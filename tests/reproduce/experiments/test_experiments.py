@@ -29,11 +29,15 @@ from reproduce.experiments.pose_machine import PoseMachinePredictor
 from reproduce.experiments.results import Earlier, Result, read_result, read_results, stored_folder
 from reproduce.figures import fig05
 from reproduce.network import netgen, receptive
+from reproduce.predict.protocol import DEMO
 from reproduce.records import store
+from reproduce.records.opening import open_store
 from reproduce.runtime.processes import Group
+from reproduce.samples.augment import Augmentation, Settings, augment
 from reproduce.samples.schedule import Order
 from reproduce.train import run
 from tests.paths import DATA, needs_data
+from tests.people import dataset
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -269,7 +273,6 @@ def test_pose_machine_learns() -> None:
         PoseMachinePredictor,
         features,
     )
-    from reproduce.predict.protocol import DEMO
 
     rng = np.random.default_rng(0)
     size, cells = 64, 8
@@ -598,6 +601,33 @@ def test_the_pose_machines_context_is_from_trees_that_did_not_see_the_image(
         seen = {row.tobytes() for row in fitted[trees]}
         assert seen.isdisjoint(row.tobytes() for row in rows)
     assert {trees for trees, _ in asked} == {id(trees) for trees in machine.stages[0]}
+
+
+def test_a_pose_machine_learns_from_people_as_they_are(tmp_path: Path) -> None:
+    """At equal distances in the records, without any of the data layer's dice."""
+    from reproduce.experiments.pose_machine import features, training_samples
+
+    people = dataset(tmp_path, 9)
+    store.export_lmdb(store.plan(people, seed=4), tmp_path, tmp_path / "records")
+    found = training_samples(tmp_path / "records", 64, 3)
+    assert len(found) == 3
+    released = DEMO.at(64)
+    settings = Settings(
+        stride=8,
+        crop_size_x=64,
+        crop_size_y=64,
+        target_dist=released.target_dist,
+        sigma_center=released.sigma,
+    )
+    as_it_is = Augmentation(1.0, 0.0, 0, 0, False)
+    records = open_store(tmp_path / "records")
+    for number, (described, label) in zip((0, 4, 8), found, strict=True):
+        record = records.record(number)
+        sample = augment(record.image, record.annotation, settings, as_it_is)
+        np.testing.assert_array_equal(described, features(sample.data))
+        np.testing.assert_array_equal(label, sample.label)
+    records.close()
+    assert len(training_samples(tmp_path / "records", 64, 100)) == 9
 
 
 @needs_data
