@@ -73,7 +73,7 @@ def _place_text() -> str:
     said = published()["fig4"]
     return (
         f"the paper's curve\nsaturates: {saturation():.0%}\n"
-        f"({said['saturates']} of {said['box']} px)"
+        f"({said['saturates']} of {said['box']} px, {said['data']})"
     )
 
 
@@ -82,7 +82,7 @@ def claims(results: Mapping[str, Result], stages: int) -> list[Claim]:
     said = published()["fig4"]
     grow = "accuracy grows with the receptive field and saturates"
     place = "it saturates at the paper's share of the box"
-    wanted = f"{said['saturates']} of {said['box']} px ({saturation():.0%})"
+    wanted = f"{said['saturates']} of {said['box']} px ({saturation():.0%}) on {said['data']}"
     points = fields(results)
     if len(points) < len(SHARES):
         why = f"{len(points)} of {len(SHARES)} networks trained"
@@ -125,7 +125,8 @@ def claims(results: Mapping[str, Result], stages: int) -> list[Claim]:
     why = (
         f"the smallest field that no larger one beats by more than {FLAT:g} points; confirmed "
         "where it is, whatever the margins add, one of the two next to the paper's place, "
-        f"{' and '.join(f'{points[i].share:.0%}' for i in near)}; "
+        f"{' and '.join(f'{points[i].share:.0%}' for i in near)}, though {said['data']} shows "
+        "upper bodies and Leeds whole people; "
         f"{verdicts.order_text(results, groups)}"
     )
     verdict = verdicts.together([grows, _is_among(near, earliest, latest)])

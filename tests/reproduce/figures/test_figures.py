@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -59,7 +60,13 @@ def test_claims_that_need_no_training(tmp_path: Path) -> None:
     found = claims.without_training(DATA)
     assert [c.verdict for c in found].count("confirmed") == 3
     assert all(c.why for c in found if c.verdict == "undecided")
-    assert next(c for c in found if c.figure == "Figure 12").ours.count("over Chen") == 2
+    flic = next(c for c in found if c.figure == "Figure 12")
+    assert flic.published == "elbow +12.7 and +9.3; wrist +14.8 and +8.9"
+    assert flic.ours.count("over Chen") == 4
+    # whoever is closest, the lead over another earlier method is no smaller
+    signed = re.compile(r"[+-][\d.]+")
+    leads = zip(signed.findall(flic.ours), signed.findall(flic.published), strict=True)
+    assert all(float(over_one) >= float(over_closest) for over_one, over_closest in leads)
     nothing = claims.without_training(tmp_path)
     assert [c.verdict for c in nothing].count("confirmed") == 1  # the receptive fields
     assert sum(".mat" in c.why for c in nothing) == 3
