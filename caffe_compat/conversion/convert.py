@@ -14,8 +14,8 @@ from caffe_compat.conversion.sizes import size_of
 from caffe_compat.definition import schema
 from caffe_compat.definition.prototxt import read_net
 from caffe_compat.definition.schema import Dialect
-from caffe_compat.definition.spec import NetSpec
-from caffe_compat.errors import UnknownInput, WeightError, shape_text
+from caffe_compat.definition.spec import TEST, TRAIN, NetSpec
+from caffe_compat.errors import PrototxtError, UnknownInput, WeightError, shape_text
 from caffe_compat.layers import Shape, registry
 from caffe_compat.network.graph import Graph, build
 from caffe_compat.network.match import BAD, MISSHAPED, Match, match, require
@@ -221,6 +221,23 @@ def _built(
             sizes[error.blob], told = found
             shape = shape_text(sizes[error.blob])
             notes.append(f"input '{error.blob}' is {shape}, derived from the weights: {told}")
+        except PrototxtError:
+            # a layer may miss what a layer of phase TRAIN makes: the same remedy
+            if training or prototxt is None or not _lacks_training(read_net(prototxt)):
+                raise
+            training = True
+
+
+def _lacks_training(net: NetSpec) -> bool:
+    """Is all that a definition's layers miss in testing made by layers of training alone?"""
+    tested = net.filter(TEST).layers
+    made: set[str] = set()
+    missing: set[str] = set()
+    for layer in tested:
+        missing.update(set(layer.bottoms) - made)
+        made.update(layer.tops)
+    trained = {top for layer in net.filter(TRAIN).layers for top in layer.tops}
+    return bool(missing) and missing <= trained
 
 
 @dataclass(frozen=True)

@@ -92,12 +92,14 @@ def to_onnx(
 
     Returns
     -------
-    It gives the network's outputs. They keep their names, but for one that a layer overwrites an
-    input with in place: NAME_out (with more underscores where another blob is called so).
+    It gives the network's outputs and what ends in Silence alone (:func:`silenced`). They keep
+    their names, but for one that a layer overwrites an input with in place: NAME_out (with more
+    underscores where another blob is called so).
 
     Raises
     ------
-    OnnxError : layers without an ONNX form, all of them; or the extra is not installed.
+    OnnxError : layers without an ONNX form, all of them; a network that computes nothing; or the
+        extra is not installed.
     """
     try:
         import onnx
@@ -110,7 +112,9 @@ def to_onnx(
     require(fit, weights.source.path or "weights", ("missing", "mismatch"))
     # an input that nothing reads is an output in Caffe, such as the labels of a data layer
     written = {name for node in graph.nodes if not node.layer.data for name in node.tops}
-    wanted = [name for name in graph.outputs if name in written]
+    wanted = [*(name for name in graph.outputs if name in written), *silenced(graph)]
+    if not wanted:
+        raise OnnxError("the network computes no blob that nobody else reads: no output is left")
     places = _needed(graph, wanted)
     _refuse_overwritten(graph, places, wanted)
     complete = all(graph.nodes[place].layer.type in CONVERTERS for place in places)
@@ -141,6 +145,20 @@ def to_onnx(
     helper.set_model_props(model, {k: v for k, v in (metadata or {}).items() if v})
     onnx.checker.check_model(model, full_check=True)
     return model
+
+
+def silenced(graph: Graph) -> list[str]:
+    """Blobs that layers compute and Silence alone reads.
+
+    Caffe counts them among no net's outputs, but scripts read them: the results of colorization
+    nets end so.
+    """
+    quiet = [node for node in graph.nodes if node.layer.type == "Silence"]
+    others = [node for node in graph.nodes if node.layer.type != "Silence"]
+    read = {name for node in others for name in node.bottoms}
+    made = {name for node in others if not node.layer.data for name in node.tops}
+    ends = dict.fromkeys(name for node in quiet for name in node.bottoms)
+    return [name for name in ends if name in made - read]
 
 
 def _translated(

@@ -232,6 +232,17 @@ message VideoDataParameter @ssd
   2 int32 device_id = 0
   3 string video_file
   4 uint32 skip_frames = 0
+message LabelMapItem @ssd
+  1 string name
+  2 int32 label
+  3 string display_name
+message LabelMap @ssd
+  1 LabelMapItem* item
+message SolverParameter
+  41 string eval_type = classification @ssd
+  42 string ap_version = Integral @ssd
+  43 int32* plateau_winsize @ssd
+  44 bool show_per_class_result = false @ssd
 message LayerParameter
   200 AnnotatedDataParameter annotated_data_param @ssd
   201 MultiBoxLossParameter multibox_loss_param @ssd

@@ -413,7 +413,9 @@ class _Parser:
             if number is not None and number * sign not in descriptor.enum_type.values_by_number:
                 number = None
         if number is None and descriptor.full_name == "caffe.V1LayerParameter.type":
-            error = self.fail(f"unsupported layer type '{token.text}'", descriptor.name)
+            error = self.fail(
+                f"unsupported layer type '{token.text}'{_today(token.text)}", descriptor.name
+            )
             raise UnsupportedLayer(
                 error.reason, file=error.file, line=error.line, layer=error.layer, field=error.field
             )
@@ -425,12 +427,27 @@ class _Parser:
         return number * sign
 
 
+# names that forks gave to what Caffe got later
+_OTHER_NAMES = {"hole": "dilation"}  # DeepLab
+
+
+def _today(old: str) -> str:
+    """The end of a message about a type of old layers that was never one of Caffe's."""
+    plain = old.replace("_", "").lower()
+    now = [name for name in (*STOCK_TYPES, *FORK_TYPES) if name.lower() == plain]
+    if not now:
+        return ""
+    return f' in old layers; the current form has it: layer {{ type: "{now[0]}" }}'
+
+
 def _known_instead(name: str, known: Sequence[str]) -> str:
     """The end of a message about an unknown field: near names of a long list, else all of it."""
     import difflib  # only when something is wrong
 
     near = difflib.get_close_matches(name, known, 3, 0.6)
     hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else "."
+    if name in _OTHER_NAMES and _OTHER_NAMES[name] in known:
+        return f"; it is called {_OTHER_NAMES[name]} here, and means the same"
     if len(known) <= _SHORT:
         return f"{hint} Known: {', '.join(known)}" if known else hint.rstrip(".")
     if near:

@@ -65,7 +65,7 @@ class Layer:
     keeps_sign : does the top have the bottom's sign wherever a gradient passes?
     changes_state : does a forward pass change its parameters?
     truth : what the layer's results are held against: recorded outputs of the real Caffe, OpenCV's
-        and our own reference, or that alone.
+        and our own reference, that alone, or nothing.
     unasked : the bottoms whose gradients Caffe's backward pass writes without being asked.
     always_learns : does Caffe's backward pass write the parameters' gradients without being asked?
     copies_first : does Caffe keep a copy of the first bottom where the layer works in place?

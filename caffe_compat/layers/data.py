@@ -157,12 +157,12 @@ class ImageData(DataLayer):
 
 @register("WindowData")
 class WindowData(DataLayer):
-    """Windows of image files.
+    """Windows of image files: definitions are read, but its files are not, which is said.
 
     Source: ``window_data_layer.cpp`` of BVLC Caffe.
     """
 
-    truth = "our reference"
+    truth = "nothing"
     option = "window_data_param"
     tops = (2, 2)
 

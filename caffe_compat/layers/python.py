@@ -107,12 +107,14 @@ class PythonLayer:
 
     Attributes
     ----------
-    param_str : ``python_param.param_str`` of the definition.
+    param_str, param_str_ : ``python_param.param_str`` of the definition; the second is its name in
+        Caffe of early 2015.
     phase : 0 in TRAIN, 1 in TEST.
     blobs : parameter blobs; ``setup`` adds them with ``self.blobs.add_blob``.
     """
 
     param_str: str = ""
+    param_str_: str = ""
     phase: int = 1
     blobs: PythonParams
 
@@ -194,7 +196,7 @@ class Python(Layer):
             )
         self.effect = not self.spec.tops
         self.made = found()
-        self.made.param_str = o.param_str
+        self.made.param_str = self.made.param_str_ = o.param_str
         self.made.phase = 0 if self.phase == TRAIN else 1
         self.made.blobs = PythonParams()
         # a blob that is read twice has a gradient for each; a top in place is its bottom

@@ -25,7 +25,7 @@ from caffe_compat.errors import CaffeCompatError
 from caffe_compat.files import atomic_write
 
 FORMATS = ("png", "svg", "pdf", "dot")
-_DIRECTIONS = ("LR", "TB")
+DIRECTIONS = ("LR", "TB", "RL", "BT")
 _FONT = 9.0  # points
 _LINE = 12.0  # height of a line of text, in points
 _GAP, _WAY = 18.0, 46.0  # between boxes side by side, and between one row of boxes and the next
@@ -77,12 +77,13 @@ class _Arrow:
 # ------------------------------------------------------------ what is said
 
 
-def get_layer_label(layer: Any) -> list[str]:
+def get_layer_label(layer: Any, display_lrm: bool = False) -> list[str]:
     """What stands in a layer's box: name and type, and the sizes that matter.
 
     Parameters
     ----------
     layer : a ``LayerParameter``.
+    display_lrm : also the ``lr_mult`` of its parameters, where the definition gives them.
     """
     lines = [layer.name, f"({layer.type})"]
     if layer.type in ("Convolution", "Deconvolution", "ConvolutionDepthwise"):
@@ -98,6 +99,8 @@ def get_layer_label(layer: Any) -> list[str]:
         lines.append(f"{layer.inner_product_param.num_output} outputs")
     elif layer.type == "Eltwise":
         lines.append(schema.enum_name(layer.eltwise_param, "operation"))
+    if display_lrm and layer.param:
+        lines.append("lr_mult " + ", ".join(f"{param.lr_mult:g}" for param in layer.param))
     return [line for line in lines if line]
 
 
@@ -132,7 +135,7 @@ def choose_color_by_layertype(layertype: str) -> str:
 # ------------------------------------------------------------ the graph
 
 
-def _graph(net: Any, phase: int | None) -> tuple[list[_Box], list[_Arrow]]:
+def _graph(net: Any, phase: int | None, rates: bool) -> tuple[list[_Box], list[_Arrow]]:
     message = schema.new("NetParameter")
     message.CopyFrom(net)
     spec = net_from_message(message)
@@ -142,7 +145,7 @@ def _graph(net: Any, phase: int | None) -> tuple[list[_Box], list[_Arrow]]:
     arrows: list[_Arrow] = []
     makers: dict[str, _Box] = {}
     for layer in spec.layers:
-        lines = get_layer_label(layer.message)
+        lines = get_layer_label(layer.message, rates)
         inside = bool(layer.bottoms) and layer.tops == layer.bottoms and layer.tops[0] in makers
         if inside:
             makers[layer.tops[0]].lines.append(" ".join(lines[:2]))
@@ -247,21 +250,23 @@ def _spread(row: list[_Box], wish: dict[int, float], place: dict[int, float], si
 # ------------------------------------------------------------ output
 
 
-def _paint(net: Any, rankdir: str, phase: int | None, kind: str) -> bytes:
+def _paint(net: Any, rankdir: str, phase: int | None, rates: bool, kind: str) -> bytes:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.patches import FancyBboxPatch, PathPatch
     from matplotlib.path import Path
 
-    boxes, arrows = _graph(net, phase)
-    across = rankdir == "LR"
+    boxes, arrows = _graph(net, phase, rates)
+    across = rankdir in ("LR", "RL")
+    leftwards, upwards = rankdir == "RL", rankdir == "BT"
     width, height = _layout(boxes, arrows, across)
     width, height = max(width, 72.0), max(height, 72.0)
     figure = Figure(figsize=(width / 72, height / 72))
     FigureCanvasAgg(figure)
     axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
-    axes.set_xlim(0, width)
-    axes.set_ylim(height, 0)
+    # the layout runs right or down; a reversed axis mirrors it, and leaves the letters as they are
+    axes.set_xlim(*((width, 0) if leftwards else (0, width)))
+    axes.set_ylim(*((0, height) if upwards else (height, 0)))
     axes.axis("off")
     for arrow in arrows:
         points, codes = _curve(arrow, across)
@@ -277,7 +282,8 @@ def _paint(net: Any, rankdir: str, phase: int | None, kind: str) -> bytes:
         if arrow.blob != arrow.source.lines[0]:
             x, y = points[0]
             where = (x + 3, y - 3) if across else (x + 3, y + 8)
-            axes.text(*where, arrow.blob, fontsize=6, color="#555555")
+            side = "right" if leftwards else "left"
+            axes.text(*where, arrow.blob, fontsize=6, color="#555555", ha=side)
     for box in boxes:
         corner = (box.x - box.width / 2, box.y - box.height / 2)
         style = FancyBboxPatch(
@@ -291,7 +297,8 @@ def _paint(net: Any, rankdir: str, phase: int | None, kind: str) -> bytes:
         )
         axes.add_patch(style)
         for number, line in enumerate(box.lines):
-            y = box.y + (number - (len(box.lines) - 1) / 2) * _LINE
+            below = (number - (len(box.lines) - 1) / 2) * _LINE
+            y = box.y - below if upwards else box.y + below
             weight = "bold" if number == 0 else "normal"
             axes.text(
                 box.x, y, line, fontsize=_FONT - 1, ha="center", va="center", fontweight=weight
@@ -324,8 +331,8 @@ def _quoted(text: str) -> str:
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
 
 
-def _dot(net: Any, rankdir: str, phase: int | None) -> Iterator[str]:
-    boxes, arrows = _graph(net, phase)
+def _dot(net: Any, rankdir: str, phase: int | None, rates: bool) -> Iterator[str]:
+    boxes, arrows = _graph(net, phase, rates)
     number = {id(box): f"layer{i}" for i, box in enumerate(boxes)}
     yield f"digraph {_quoted(net.name or 'Net')} {{"
     yield f"  rankdir={rankdir};"
@@ -340,16 +347,21 @@ def _dot(net: Any, rankdir: str, phase: int | None) -> Iterator[str]:
 
 
 def draw_net(
-    caffe_net: Any, rankdir: str = "LR", ext: str = "png", phase: int | None = None
+    caffe_net: Any,
+    rankdir: str = "LR",
+    ext: str = "png",
+    phase: int | None = None,
+    display_lrm: bool = False,
 ) -> bytes:
     """A picture of a definition.
 
     Parameters
     ----------
     caffe_net : a ``NetParameter`` of any age.
-    rankdir : LR, from left to right, or TB, downwards.
+    rankdir : LR, from left to right, TB, downwards, RL, to the left, or BT, upwards.
     ext : png, svg, pdf, or dot (graphviz's language).
     phase : ``caffe.TRAIN`` or ``caffe.TEST``: only the layers of this phase; default: all.
+    display_lrm : also the ``lr_mult`` of each layer's parameters.
 
     Returns
     -------
@@ -359,14 +371,14 @@ def draw_net(
     ------
     CaffeCompatError : another direction or format.
     """
-    if rankdir not in _DIRECTIONS:
-        raise CaffeCompatError(f"direction '{rankdir}': expected {' or '.join(_DIRECTIONS)}")
+    if rankdir not in DIRECTIONS:
+        raise CaffeCompatError(f"direction '{rankdir}': expected one of {', '.join(DIRECTIONS)}")
     kind = ext.removeprefix(".").lower()
     if kind not in FORMATS:
         raise CaffeCompatError(f"format '{ext}': expected one of {', '.join(FORMATS)}")
     if kind == "dot":
-        return ("\n".join(_dot(caffe_net, rankdir, phase)) + "\n").encode()
-    return _paint(caffe_net, rankdir, phase, kind)
+        return ("\n".join(_dot(caffe_net, rankdir, phase, display_lrm)) + "\n").encode()
+    return _paint(caffe_net, rankdir, phase, display_lrm, kind)
 
 
 def draw_net_to_file(
@@ -374,13 +386,18 @@ def draw_net_to_file(
     filename: str | os.PathLike[str],
     rankdir: str = "LR",
     phase: int | None = None,
+    display_lrm: bool = False,
 ) -> None:
     """Write a picture of a definition; the file's ending says the format.
+
+    Parameters
+    ----------
+    caffe_net, rankdir, phase, display_lrm : as for :func:`draw_net`.
 
     Raises
     ------
     CaffeCompatError : an ending that is none of .png, .svg, .pdf, .dot; see :func:`draw_net`.
     """
-    content = draw_net(caffe_net, rankdir, os.path.splitext(filename)[1], phase)
+    content = draw_net(caffe_net, rankdir, os.path.splitext(filename)[1], phase, display_lrm)
     with atomic_write(filename) as target:
         target.write(content)

@@ -21,6 +21,7 @@ from caffe_compat.foreign import read_bytes
 from caffe_compat.picturesize import check_pixels
 from caffe_compat.pycaffe.blobs import Array
 from caffe_compat.pycaffe.paths import existing
+from caffe_compat.pycaffe.proto import caffe_pb2 as caffe_pb2  # scripts say caffe.io.caffe_pb2
 
 # weights of red, green and blue in a grey value (ITU-R BT.709)
 _LUMINANCE = (0.2125, 0.7154, 0.0721)

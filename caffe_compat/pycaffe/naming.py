@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any
 
 from caffe_compat.errors import CaffeCompatError
 from caffe_compat.network.graph import Graph, name_in_caffe
@@ -12,11 +12,30 @@ from caffe_compat.network.net import Net as _Net
 from caffe_compat.pycaffe.blobs import Blob, Blobs, ParamBlob
 
 
-class LayerView(NamedTuple):
-    """A layer of a net: its type, and its parameter blobs."""
+class LayerView:
+    """A layer of a net: its type, and its parameter blobs.
+
+    One of a Python layer stands for the object of the script's own class, too: what else a script
+    asks of it, or sets, is asked of that object (``net.layers[0].set_roidb(roidb)``).
+    """
 
     type: str
     blobs: list[ParamBlob]
+
+    def __init__(self, kind: str, blobs: list[ParamBlob], made: Any = None) -> None:
+        own = {"type": kind, "blobs": blobs, "_made": made}
+        self.__dict__.update(own)
+
+    def __getattr__(self, name: str) -> Any:
+        made = self.__dict__.get("_made")
+        if made is None:
+            raise AttributeError(f"a layer of type {self.type} has no '{name}'")
+        return getattr(made, name)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if self._made is None or name in self.__dict__:
+            raise AttributeError(f"'{name}' of a layer of type {self.type} cannot be set")
+        setattr(self._made, name, value)
 
 
 class Named:

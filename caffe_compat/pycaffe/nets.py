@@ -17,6 +17,7 @@ from caffe_compat.definition.prototxt import read_net
 from caffe_compat.definition.spec import TEST as _TEST
 from caffe_compat.definition.spec import TRAIN as _TRAIN
 from caffe_compat.errors import CaffeCompatError
+from caffe_compat.layers.python import Python
 from caffe_compat.network.graph import Node, name_in_caffe
 from caffe_compat.network.match import MISSHAPED, match, require
 from caffe_compat.network.net import Net as _Net
@@ -133,7 +134,12 @@ class Net(Named):
         }
         self._owned = list(owned.values())
         self.layers = [
-            LayerView(n.layer.type, [owned[p.owner] for p in n.params]) for n in graph.nodes
+            LayerView(
+                node.layer.type,
+                [owned[param.owner] for param in node.params],
+                node.layer.made if isinstance(node.layer, Python) else None,
+            )
+            for node in graph.nodes
         ]
         self.params = OrderedDict(
             (name, layer.blobs) for name, layer in self.layer_dict.items() if layer.blobs
@@ -214,7 +220,8 @@ class Net(Named):
         ----------
         blobs : names of further blobs to return.
         start, end : first and last layer to run, on what the blobs hold; default: all.
-        inputs : arrays for input blobs, of their shapes.
+        inputs : arrays for input blobs, of their shapes; (N,) and the like are repeated where
+            numpy does that.
 
         Returns
         -------
@@ -460,12 +467,18 @@ class Net(Named):
             if name not in known:
                 raise CaffeCompatError(f"'{name}' is none of {', '.join(known) or 'no blobs'}")
             target, given = getattr(self.blobs[name], what), np.asarray(value, np.float32)
-            if given.shape != target.shape:
+            # Caffe asks for the same number of items; the rest is repeated where numpy can do that
+            fits = given.shape[:1] == target.shape[:1]
+            try:
+                whole = np.broadcast_to(given, target.shape) if fits else None
+            except ValueError:
+                whole = None
+            if whole is None:
                 raise CaffeCompatError(
                     f"blob '{name}' is {target.shape}, {given.shape} was given; reshape the "
                     "blob first"
                 )
-            target[...] = given
+            target[...] = whole
 
     def _take_params(self) -> None:
         """What a script wrote into parameters counts from now on."""

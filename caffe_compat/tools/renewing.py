@@ -63,13 +63,14 @@ def upgrade_solver(source: str, target: str) -> None:
 @click.argument("target", type=click.Path(dir_okay=False))
 @click.option(
     "--rankdir",
-    type=click.Choice(["LR", "TB"]),
+    type=click.Choice(["LR", "TB", "RL", "BT"]),
     default="LR",
     show_default=True,
-    help="From left to right, or downwards.",
+    help="From left to right, downwards, to the left, or upwards.",
 )
 @click.option("--phase", type=PHASE, help="Only the layers of this phase; default: all.")
-def draw(definition: str, target: str, rankdir: str, phase: str | None) -> None:
+@click.option("--display-lrm", is_flag=True, help="Also the lr_mult of each layer's parameters.")
+def draw(definition: str, target: str, rankdir: str, phase: str | None, display_lrm: bool) -> None:
     """Draw DEFINITION to TARGET: .png, .svg, .pdf, or .dot for graphviz.
 
     \b
@@ -78,5 +79,5 @@ def draw(definition: str, target: str, rankdir: str, phase: str | None) -> None:
     from caffe_compat.pycaffe.draw import draw_net_to_file
 
     number = None if phase is None else {TRAIN: 0, TEST: 1}[phase.upper()]
-    draw_net_to_file(read_net(definition).to_message(), target, rankdir, number)
+    draw_net_to_file(read_net(definition).to_message(), target, rankdir, number, display_lrm)
     click.echo(f"wrote {target}")

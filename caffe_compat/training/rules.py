@@ -141,6 +141,12 @@ def check(solver: SolverSpec) -> None:
         raise solver.error(
             f"unknown policy '{settings.lr_policy}'; known: {', '.join(POLICIES)}", "lr_policy"
         )
+    if settings.eval_type != "classification":
+        raise solver.error(
+            f"test nets are not evaluated as '{settings.eval_type}' here: leave eval_type out, and "
+            "with it the test nets that need it",
+            "eval_type",
+        )
     if settings.type in ("AdaGrad", "RMSProp") and settings.momentum:
         raise solver.error(f"{settings.type} has no momentum: leave it out or 0", "momentum")
     if settings.type == "RMSProp" and not 0 <= settings.rms_decay < 1:

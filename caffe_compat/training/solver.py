@@ -37,7 +37,15 @@ from caffe_compat.weights.write import check_hdf5_names, dialect_for
 _GPU = 1  # of SolverParameter.SolverMode
 # Fields that choose hardware or logging in Caffe and mean nothing here; snapshot_diff writes
 # gradients into models, which nothing reads.
-_MEANINGLESS = ("device_id", "debug_info", "layer_wise_reduce", "snapshot_diff")
+_MEANINGLESS = (
+    "device_id",
+    "debug_info",
+    "layer_wise_reduce",
+    "snapshot_diff",
+    "ap_version",
+    "plateau_winsize",
+    "show_per_class_result",
+)
 
 
 @dataclass(frozen=True)
@@ -128,7 +136,8 @@ def _test_definitions(spec: SolverSpec, root: Path) -> list[tuple[NetSpec, NetSt
 
 def _without_effect(settings: Any, device: torch.device) -> list[str]:
     """Settings of a solver that mean nothing here, one line each."""
-    lines = [f"{name} has no effect here" for name in _MEANINGLESS if settings.HasField(name)]
+    given = {descriptor.name for descriptor, _ in settings.ListFields()}
+    lines = [f"{name} has no effect here" for name in _MEANINGLESS if name in given]
     asks_for_gpu = settings.solver_mode == _GPU
     if settings.HasField("solver_mode") and asks_for_gpu != (device.type == "cuda"):
         mode = "GPU" if asks_for_gpu else "CPU"

@@ -237,6 +237,7 @@ def main(
     """
     from caffe_compat.conversion.convert import convert, weights_only
     from caffe_compat.conversion.merge import merge_batch_norm
+    from caffe_compat.conversion.onnx import silenced
     from caffe_compat.errors import UnknownInput, UnsupportedLayer
     from reproduce.network.identify import identify
     from reproduce.people import part_names
@@ -278,6 +279,11 @@ def main(
         sizes = {"dynamic_batch": not fixed_batch, "dynamic_size": dynamic_size}
     part_names.kept(made).write(target, chosen, metadata=metadata, **sizes)
     facts = _report(made, identity, target)
+    if chosen == "onnx":
+        facts["notes"] += [
+            f"blob '{name}' is read by Silence alone, so it is an output of the ONNX model"
+            for name in silenced(made.graph)
+        ]
     if as_json:
         emit_json(facts)
     else:

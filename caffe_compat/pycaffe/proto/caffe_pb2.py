@@ -15,6 +15,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from google.protobuf.internal.enum_type_wrapper import EnumTypeWrapper
+
 from caffe_compat.definition import schema
 from caffe_compat.errors import SchemaError
 
@@ -28,9 +30,16 @@ def __getattr__(name: str) -> Any:
         return schema.message_class(name)
     except SchemaError:
         pass
-    raise AttributeError(f"Caffe has no message '{name}'")
+    enums = _file().enum_types_by_name
+    if name in enums:
+        return EnumTypeWrapper(enums[name])
+    raise AttributeError(f"Caffe has no message or enum '{name}'")
+
+
+def _file() -> Any:
+    return schema.message_class("NetParameter").DESCRIPTOR.file
 
 
 def __dir__() -> list[str]:
-    file = schema.message_class("NetParameter").DESCRIPTOR.file
-    return sorted({*globals(), *file.message_types_by_name})
+    file = _file()
+    return sorted({*globals(), *file.message_types_by_name, *file.enum_types_by_name})

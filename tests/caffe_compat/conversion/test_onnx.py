@@ -13,9 +13,9 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from caffe_compat import Net, parse_net, read_net
+from caffe_compat import Net, parse_net, read_net, write_weights
 from caffe_compat.conversion.convert import convert
-from caffe_compat.conversion.onnx import forms, to_onnx
+from caffe_compat.conversion.onnx import forms, silenced, to_onnx
 from caffe_compat.conversion.onnx_steps import OnnxError
 from caffe_compat.errors import CaffeCompatError
 from caffe_compat.layers import registry
@@ -53,7 +53,8 @@ def _check(
     for inputs in runs:
         net = Net(graph, weights, strict=False)
         with torch.no_grad():
-            ours = net(**{name: torch.from_numpy(v) for name, v in inputs.items()})
+            tensors = {name: torch.from_numpy(v) for name, v in inputs.items()}
+            ours = net(blobs=[*graph.outputs, *silenced(graph)], **tensors)
         theirs = session.run(outputs, {name: inputs[name] for name in read})
         for name, other in zip(outputs, theirs, strict=True):
             mine = ours[name if name in ours else name.removesuffix("_out")].numpy()
@@ -299,6 +300,32 @@ def test_command(tmp_path: Path) -> None:
     refused = CliRunner().invoke(cli, [str(path), "--to", "onnx", "--dynamic-size"])
     assert refused.exit_code == 2  # the InnerProduct takes one size only
     assert "fixed size" in refused.output
+
+
+def test_what_ends_in_silence_is_an_output(tmp_path: Path) -> None:
+    """Scripts read the result of a colorization net from a blob that Silence alone reads."""
+    text = """
+        layer { name: "data" type: "Input" top: "data" input_param { shape { dim: [1, 3, 6, 6] } } }
+        layer { name: "a" type: "Convolution" bottom: "data" top: "a"
+          convolution_param { num_output: 2 kernel_size: 3 } }
+        layer { name: "ab" type: "Convolution" bottom: "a" top: "ab"
+          convolution_param { num_output: 2 kernel_size: 1 } }
+        layer { name: "quiet" type: "Silence" bottom: "ab" bottom: "data" }"""
+    spec = parse_net(text)
+    net = Net(spec, seed=1)
+    x = np.random.default_rng(0).standard_normal((1, 3, 6, 6), dtype=np.float32)
+    assert list(net.graph.outputs) == []
+    assert silenced(net.graph) == ["ab"]
+    _check(net.graph, net.weights(), [{"data": x}])
+    write_weights(tmp_path / "c.caffemodel", net.weights(), spec)
+    done = CliRunner().invoke(cli, [str(tmp_path / "c.caffemodel"), "--to", "onnx"])
+    assert done.exit_code == 0, done.output
+    assert "note        blob 'ab' is read by Silence alone, so it is an output" in done.output
+    session = ort.InferenceSession(str(tmp_path / "c.onnx"), providers=["CPUExecutionProvider"])
+    assert [value.name for value in session.get_outputs()] == ["ab"]
+    only = build(parse_net('input: "x" input_shape { dim: 1 }'))
+    with pytest.raises(OnnxError, match="computes no blob"):
+        to_onnx(only, Weights(()))
 
 
 @pytest.mark.parametrize(

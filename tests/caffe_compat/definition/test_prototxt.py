@@ -324,6 +324,15 @@ def test_a_field_of_a_network_in_a_solver_is_no_network(text: str) -> None:
             "has no field 'pooling_parm'; did you mean 'pooling_param'",
         ),
         ("layer { include { x: 1 } }", "has no field 'x'. Known: phase, min_level"),
+        (
+            "layer { convolution_param { hole: 2 } }",
+            "has no field 'hole'; it is called dilation here, and means the same",
+        ),
+        (
+            'layers { name: "a" type: CROP }',
+            "unsupported layer type 'CROP' in old layers; the current form has it: layer { type: "
+            '"Crop" }',
+        ),
     ],
 )
 def test_the_names_that_are_known(text: str, says: str) -> None:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from google.protobuf import text_format
@@ -210,15 +211,42 @@ def test_crops_that_cannot_be() -> None:
 def test_pictures(tmp_path: Path) -> None:
     net = _small().to_proto()
     for name, head in (("a.png", b"\x89PNG"), ("a.svg", b"<?xml"), ("a.pdf", b"%PDF")):
-        for rankdir in ("LR", "TB"):
+        for rankdir in ("LR", "TB", "RL", "BT"):
             caffe.draw.draw_net_to_file(net, tmp_path / name, rankdir)
             assert (tmp_path / name).read_bytes().startswith(head)
     text = caffe.draw.draw_net(net, "TB", "dot").decode()
     assert 'label="pool\\n(Pooling)\\nMAX 2×2\\nstride 2\\nrelu (ReLU)"' in text
     assert text.count("->") == 5
     assert "6 × 5×5" in text
+    assert "lr_mult" not in text
+    assert "lr_mult 1, 2" in caffe.draw.draw_net(net, "TB", "dot", display_lrm=True).decode()
+    with pytest.raises(CaffeCompatError, match="'UP': expected one of LR, TB, RL, BT"):
+        caffe.draw.draw_net(net, "UP")
     with pytest.raises(CaffeCompatError, match="png, svg, pdf, dot"):
         caffe.draw.draw_net_to_file(net, tmp_path / "a.gif")
+
+
+def _middle(rankdir: str, kind: str) -> tuple[float, float, int, int]:
+    """(x, y) of the boxes of a type in a picture, and the picture's width and height."""
+    from matplotlib.colors import to_rgb
+
+    content = caffe.draw.draw_net(_small().to_proto(), rankdir)
+    picture = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
+    colour = np.array(to_rgb(caffe.draw.choose_color_by_layertype(kind))[::-1]) * 255
+    y, x = np.nonzero(np.abs(picture - colour).max(2) < 2)
+    assert len(x) > 100
+    return float(x.mean()), float(y.mean()), picture.shape[1], picture.shape[0]
+
+
+def test_pictures_that_run_the_other_way_are_mirrored() -> None:
+    for kind in ("DummyData", "SoftmaxWithLoss"):
+        x, y, width, _ = _middle("LR", kind)
+        other_x, other_y, _, _ = _middle("RL", kind)
+        np.testing.assert_allclose((other_x, other_y), (width - x, y), atol=8)
+        x, y, _, height = _middle("TB", kind)
+        other_x, other_y, _, _ = _middle("BT", kind)
+        np.testing.assert_allclose((other_x, other_y), (x, height - y), atol=8)
+        assert abs(height - 2 * y) > 50  # the mirror moves it
 
 
 def test_boxes_do_not_overlap() -> None:
@@ -231,7 +259,7 @@ def test_boxes_do_not_overlap() -> None:
         n[f"deeper{i}"] = L.Convolution(n[f"branch{i}"], num_output=2, kernel_size=1)
     n.all = L.Concat(n.data, *[n[f"deeper{i}"] for i in range(6)])
     for across in (True, False):
-        boxes, arrows = _graph(n.to_proto(), None)
+        boxes, arrows = _graph(n.to_proto(), None, rates=False)
         width, height = _layout(boxes, arrows, across)
         for i, one in enumerate(boxes):
             assert one.width / 2 <= one.x <= width - one.width / 2

@@ -12,10 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from google.protobuf import text_format
 
 import caffe_compat.pycaffe as caffe
 from caffe_compat.engine import plan
 from caffe_compat.errors import CaffeCompatError, UnsupportedLayer
+from caffe_compat.pycaffe.proto import caffe_pb2
 from tests.paths import GOLDEN, REPORTED
 
 _NET = """
@@ -656,6 +658,22 @@ class Failing(caffe.Layer):
         raise ZeroDivisionError("in the user's own code")
 
 
+class Fed(caffe.Layer):
+    """Gives what the script hands to it, as the data layers of Fast R-CNN do."""
+
+    def setup(self, bottom: object, top: object) -> None:
+        self.rows: list[float] = [float(self.param_str_)]
+
+    def set_roidb(self, rows: list[float]) -> None:
+        self.rows = rows
+
+    def reshape(self, bottom: object, top: object) -> None:
+        top[0].reshape(len(self.rows))  # type: ignore[index]
+
+    def forward(self, bottom: object, top: object) -> None:
+        top[0].data[...] = self.rows  # type: ignore[index]
+
+
 class Phase(caffe.Layer):
     """Gives its phase."""
 
@@ -698,6 +716,56 @@ def test_layers_in_python(tmp_path: Path) -> None:
         caffe.Net(_write(tmp_path, "f.prototxt", head + _python("Failing")), caffe.TEST)
 
 
+def test_a_script_hands_data_to_its_python_layer(tmp_path: Path) -> None:
+    """``net.layers[i]`` stands for the script's own object."""
+    text = _python("Fed", 'param_str: "3"', bottom="")
+    text += 'layer { name: "r" type: "ReLU" bottom: "Fed" top: "r" }'
+    path = _write(tmp_path, "fed.prototxt", text)
+    net = caffe.Net(path, caffe.TRAIN)
+    assert (net.layers[0].type, len(net.layers[0].blobs)) == ("Python", 0)
+    np.testing.assert_array_equal(net.forward()["r"], [3])
+    net.layers[0].set_roidb([1, 2])
+    np.testing.assert_array_equal(net.forward()["r"], [1, 2])
+    net.layer_dict["Fed"].rows = [4, 5, 6]
+    np.testing.assert_array_equal(net.forward()["r"], [4, 5, 6])
+    with pytest.raises(AttributeError, match="a layer of type ReLU has no 'rows'"):
+        print(net.layers[1].rows)
+    with pytest.raises(AttributeError, match="'rows' of a layer of type ReLU cannot be set"):
+        net.layers[1].rows = []
+    with pytest.raises(AttributeError, match="'type' of a layer of type Python cannot be set"):
+        net.layers[0].type = "another"
+
+
+def test_a_solver_trains_on_what_its_python_layer_was_given(tmp_path: Path) -> None:
+    text = _python("Fed", 'param_str: "1"', bottom="") + (
+        'layer { name: "s" type: "Reshape" bottom: "Fed" top: "s" '
+        "reshape_param { shape { dim: -1 dim: 1 } } }\n"
+        'layer { name: "ip" type: "InnerProduct" bottom: "s" top: "ip" inner_product_param '
+        '{ num_output: 1 bias_term: false weight_filler { type: "constant" value: 1 } } }\n'
+        'layer { name: "loss" type: "Reduction" bottom: "ip" top: "loss" loss_weight: 1 }'
+    )
+    _write(tmp_path, "net.prototxt", text)
+    lines = f'net: "{tmp_path}/net.prototxt" base_lr: 1 lr_policy: "fixed" max_iter: 9'
+    solver = caffe.SGDSolver(_write(tmp_path, "solver.prototxt", lines))
+    solver.net.layers[0].set_roidb([10, 20])
+    solver.step(1)
+    assert solver.net.params["ip"][0].data.item() == 1 - 30
+
+
+def test_inputs_are_repeated_as_numpy_does(tmp_path: Path) -> None:
+    """A captioner hands (N,) to a blob of T x N; only the number of items must be right."""
+    text = 'input: "cont" input_shape { dim: 2 dim: 3 }\n'
+    text += 'layer { name: "r" type: "ReLU" bottom: "cont" top: "r" }'
+    net = caffe.Net(_write(tmp_path, "net.prototxt", text), caffe.TEST)
+    np.testing.assert_array_equal(net.forward(cont=[[1], [2]])["r"], [[1] * 3, [2] * 3])
+    for shape in ((1, 3), (3,), (), (2, 2), (2, 3, 1)):
+        with pytest.raises(CaffeCompatError, match=r"'cont' is \(2, 3\), .* was given"):
+            net.forward(cont=np.zeros(shape))
+    np.testing.assert_array_equal(net.blobs["cont"].data, [[1] * 3, [2] * 3])
+    net.blobs["cont"].reshape(1, 1)
+    np.testing.assert_array_equal(net.forward(cont=np.array([7]))["r"], [[7]])
+
+
 @pytest.mark.long
 def test_a_file_alone_runs_nothing(tmp_path: Path) -> None:
     """A module that only the definition names is not imported, whatever it is."""
@@ -736,6 +804,21 @@ def test_what_the_module_says() -> None:
     caffe.set_logging_disabled(False)
     for name in caffe.__all__:
         assert hasattr(caffe, name)
+
+
+def test_what_the_messages_module_says() -> None:
+    assert caffe.io.caffe_pb2 is caffe_pb2
+    assert caffe_pb2.Phase.Value("TEST") == caffe.TEST == caffe_pb2.TEST
+    assert caffe_pb2.Phase.Name(caffe.TRAIN) == "TRAIN"
+    assert {"Phase", "NetParameter"} <= set(dir(caffe_pb2))
+    with pytest.raises(AttributeError, match="no message or enum 'Phases'"):
+        print(caffe_pb2.Phases)
+    labels = text_format.Parse(
+        'item { name: "n01" label: 1 display_name: "dog" }', caffe_pb2.LabelMap()
+    )
+    assert [(item.label, item.display_name) for item in labels.item] == [(1, "dog")]
+    detector = caffe_pb2.SolverParameter(eval_type="detection", ap_version="11point")
+    assert 'eval_type: "detection"' in text_format.MessageToString(detector)
 
 
 @pytest.mark.long

@@ -310,6 +310,8 @@ def test_drawing(net: Path, tmp_path: Path) -> None:
     picture = cv2.imread(str(tmp_path / "a.png"))
     assert picture is not None
     assert picture.shape[0] > picture.shape[1]
+    assert _run("draw", net, tmp_path / "b.dot", "--rankdir", "RL", "--display-lrm").exit_code == 0
+    assert "rankdir=RL" in (tmp_path / "b.dot").read_text()
 
 
 _LOG = """Log file created at: 2015/02/10 23:59:58

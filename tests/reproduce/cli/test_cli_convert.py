@@ -310,6 +310,33 @@ def test_a_definition_that_was_given_is_used_or_refused(tmp_path: Path) -> None:
     assert "runs" not in containers.read(tmp_path / "c.npz").source.metadata
 
 
+def test_a_training_net_without_a_test_phase(tmp_path: Path) -> None:
+    """SSD's form: a file for training whose data layer is of phase TRAIN, another one to test."""
+    data = """layer { name: "d" type: "Data" top: "data" top: "label" include { phase: TRAIN }
+      data_param { source: "nowhere" batch_size: 2 } }"""
+    body = """
+      layer { name: "c" type: "Convolution" bottom: "data" top: "c"
+        convolution_param { num_output: 2 kernel_size: 3 } }
+      layer { name: "ip" type: "InnerProduct" bottom: "c" top: "ip"
+        inner_product_param { num_output: 3 } }"""
+    loss = 'layer { name: "l" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" }'
+    known = parse_net('input: "data" input_shape { dim: [1, 4, 7, 7] }' + body)
+    write_weights(tmp_path / "m.caffemodel", Net(known, seed=2).weights(), known)
+    (tmp_path / "train.prototxt").write_text(data + body + loss)
+    command = [tmp_path / "m.caffemodel", "--prototxt", tmp_path / "train.prototxt"]
+    done = _run(*command, "-o", tmp_path / "a.npz", "--input-shape", "data:1,4,7,7")
+    assert done.exit_code == 0, done.output
+    assert "training net, made a deploy net" in done.output
+    assert same_blobs(containers.read(tmp_path / "a.npz"), read_weights(tmp_path / "m.caffemodel"))
+    unknown = _run(*command, "-o", tmp_path / "b.npz")
+    assert unknown.exit_code == 0, unknown.output  # the InnerProduct tells the size
+    (tmp_path / "train.prototxt").write_text(data + body.replace('bottom: "c"', 'bottom: "x"'))
+    broken = _run(*command, "-o", tmp_path / "c.npz", "--input-shape", "data:1,4,7,7")
+    assert broken.exit_code == 2
+    assert "unknown blob" in broken.stderr
+    assert not (tmp_path / "c.npz").exists()
+
+
 def test_verify(tmp_path: Path) -> None:
     """Equal blobs pass; a dump made with flipped input channels is recognised as such."""
     import torch

@@ -269,6 +269,10 @@ def test_not_a_number_stops_with_iteration_and_layer(tmp_path: Path) -> None:
     ("change", "says"),
     [
         (('lr_policy: "step"', 'lr_policy: "stairs"'), "unknown policy 'stairs'; known: fixed"),
+        (
+            ('lr_policy: "step"', 'lr_policy: "step" eval_type: "detection"'),
+            "eval_type: test nets are not evaluated as 'detection' here: leave eval_type out",
+        ),
         (('net: "net.prototxt"', 'net: "nothing.prototxt"'), "nothing.prototxt"),
         (("base_lr", "base_rl"), "did you mean 'base_lr'"),
         (("snapshot_prefix", 'type: "Adamm" snapshot_prefix'), "unknown solver 'Adamm'"),
