@@ -19,6 +19,11 @@ class TargetError(CaffeCompatError):
     """An output file that cannot be written."""
 
 
+def ending(path: str | os.PathLike[str]) -> str:
+    """What a file's name says of its format: ".h5" of "F.H5", "" where it says nothing."""
+    return os.path.splitext(os.fspath(path))[1].lower()
+
+
 def _refusal(name: str, error: Exception) -> TargetError:
     """What is said where the system refuses to write a file; a folder that is not there is named,
     since nobody expects the file itself to be there."""

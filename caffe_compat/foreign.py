@@ -192,29 +192,31 @@ def decode(data: bytes, *, strict: bool = True) -> str:
     return data.decode("utf-8-sig", "strict" if strict else "surrogateescape")
 
 
-def read_text(
-    path: Path_, what: str = "text file", error: type[CaffeCompatError] = DataError
-) -> str:
+def read_text(path: Path_, what: str = "text file", *, strict: bool = True) -> str:
     """The text of a file in any Unicode encoding.
+
+    Parameters
+    ----------
+    strict : with False, bytes that are no UTF-8 (in names of files) come out as lone surrogates.
 
     Raises
     ------
-    CaffeCompatError : unreadable, too large, binary, or in another encoding; says what it is.
+    DataError : unreadable, too large, binary, or in another encoding; says what it is.
     """
-    data = read_bytes(path, error)
+    data = read_bytes(path)
     name = os.fspath(path)
     kind = kind_of(data[:1024])
     if kind and "UTF-16" not in kind:
-        raise error(f"{name}: is {kind}; expected {with_article(what)}")
+        raise DataError(f"{name}: is {kind}; expected {with_article(what)}")
     try:
-        text = decode(data)
+        text = decode(data, strict=strict)
     except UnicodeDecodeError as problem:
         line = data[: problem.start].count(b"\n") + 1
-        raise error(
+        raise DataError(
             f"{name}:{line}: is not UTF-8 text; save it as UTF-8 (expected {with_article(what)})"
         ) from None
     if "\0" in text:
-        raise error(f"{name}: is binary, expected {with_article(what)}")
+        raise DataError(f"{name}: is binary, expected {with_article(what)}")
     return text
 
 

@@ -12,8 +12,8 @@ from caffe_compat.errors import DataError
 
 # A picture of this size takes 450 MB unpacked; the environment variable raises it.
 MAX_PIXELS, LIMIT_VARIABLE = 150_000_000, "CPM_MAX_PIXELS"
-_PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
-_TIFF = (b"II*\0", b"MM\0*")
+PNG, JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
+TIFF = (b"II*\0", b"MM\0*")
 _TIFF_WIDTH, _TIFF_HEIGHT = 256, 257
 _SUN = b"\x59\xa6\x6a\x95"
 _JP2, _J2K = b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51"
@@ -149,12 +149,12 @@ def _tiff_size(data: bytes) -> tuple[int, int] | None:
 _READERS: tuple[
     tuple[bytes | tuple[bytes, ...], Callable[[bytes], tuple[int, int] | None]], ...
 ] = (
-    (_PNG, lambda data: struct.unpack_from(">II", data, 16)),
-    (_JPEG, lambda data: jpeg_segments(data)[0]),
+    (PNG, lambda data: struct.unpack_from(">II", data, 16)),
+    (JPEG, lambda data: jpeg_segments(data)[0]),
     (b"GIF8", lambda data: struct.unpack_from("<HH", data, 6)),
     (b"BM", _bmp_size),
     (b"RIFF", _webp_size),
-    (_TIFF, _tiff_size),
+    (TIFF, _tiff_size),
     (_SUN, lambda data: struct.unpack_from(">II", data, 4)),
     (_J2K, lambda data: struct.unpack_from(">II", data, 8)),
     (_JP2, _jp2_size),

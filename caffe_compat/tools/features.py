@@ -13,12 +13,14 @@ import click
 from caffe_compat.commands import Command
 from caffe_compat.definition import schema
 from caffe_compat.errors import CaffeCompatError, DataError
-from caffe_compat.files import atomic_write, check_target, write_hdf5
+from caffe_compat.files import atomic_write, check_target, ending, write_hdf5
 from caffe_compat.tools.opening import FILE, open_test_net
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
+
+_HDF5 = (".h5", ".hdf5")
 
 
 @click.command("extract-features", cls=Command)
@@ -69,13 +71,13 @@ def _check_place(place: str, inputs: tuple[str, ...]) -> None:
         raise CaffeCompatError("a target has no name; give one for each blob, with commas between")
     if os.path.realpath(place) in map(os.path.realpath, inputs):
         raise CaffeCompatError(f"{place}: is read, too; choose another name for the features")
-    if os.path.exists(place) and not place.endswith((".npz", ".h5")):
+    if os.path.exists(place) and ending(place) not in (".npz", *_HDF5):
         raise CaffeCompatError(f"{place}: exists already; remove it or choose another name")
     check_target(place)
 
 
 def _write_features(place: str, name: str, rows: npt.NDArray[np.float32]) -> None:
-    if place.endswith(".npz"):
+    if ending(place) == ".npz":
         import zipfile
 
         import numpy as np
@@ -87,7 +89,7 @@ def _write_features(place: str, name: str, rows: npt.NDArray[np.float32]) -> Non
             archive.open(f"{name}.npy", "w", force_zip64=True) as member,
         ):
             np.lib.format.write_array(member, rows)
-    elif place.endswith(".h5"):
+    elif ending(place) in _HDF5:
         with write_hdf5(place) as file:
             file[name] = rows
     else:

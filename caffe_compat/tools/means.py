@@ -10,7 +10,7 @@ import click
 from caffe_compat.commands import Command
 from caffe_compat.definition import schema
 from caffe_compat.errors import DataError
-from caffe_compat.files import atomic_write
+from caffe_compat.files import atomic_write, ending
 from caffe_compat.picturesize import check_pixels
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def image_mean(database: str, target: str | None) -> None:
     assert total is not None
     mean = total / len(reader)
     if target is not None:
-        if target.endswith(".npy"):
+        if ending(target) == ".npy":
             with atomic_write(target) as file:
                 np.save(file, mean.astype(np.float32))
         else:

@@ -16,12 +16,12 @@ import numpy.typing as npt
 
 from caffe_compat.definition import schema
 from caffe_compat.errors import DataError
-from caffe_compat.foreign import read_bytes
+from caffe_compat.foreign import read_bytes, read_text
 from caffe_compat.layers.base import Layer, Shape
 from caffe_compat.picturesize import LIMIT_VARIABLE, check_pixels, pixel_limit
 from caffe_compat.training.datum import LMDBReader
 from caffe_compat.training.draws import Draws, Twister
-from caffe_compat.training.sources import Batch, find_file, read_listing, register_source
+from caffe_compat.training.sources import Batch, find_file, register_source
 from caffe_compat.training.transformer import Color, Transformer
 
 Picture = npt.NDArray[Any]
@@ -221,7 +221,7 @@ _WHOLE_NUMBER = re.compile(r"[+-]?[0-9]{1,100}")
 def _read_list(path: Path) -> list[tuple[str, int]]:
     """Names and labels; the label stands after the last space, so that names may have spaces."""
     found = []
-    for count, line in enumerate(read_listing(path).splitlines(), 1):
+    for count, line in enumerate(read_text(path, "list of files", strict=False).splitlines(), 1):
         if not line.strip():
             continue
         name, _, label = line.rstrip().rpartition(" ")

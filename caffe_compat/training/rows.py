@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from caffe_compat.errors import DataError
-from caffe_compat.foreign import open_hdf5, take
+from caffe_compat.foreign import open_hdf5, read_text, take
 from caffe_compat.layers.base import Layer
 from caffe_compat.training.draws import Draws, glibc_rand, shuffle_as_libstdcxx
-from caffe_compat.training.sources import Batch, find_file, read_listing, register_source
+from caffe_compat.training.sources import Batch, find_file, register_source
 from caffe_compat.training.transformer import Transformer
 
 Floats = npt.NDArray[np.float32]
@@ -88,7 +88,7 @@ class HDF5Source:
             )
         listing = find_file(options.source, root, f"layer '{layer.name}': HDF5 list")
         # Caffe takes words, not lines: names cannot have spaces
-        names = read_listing(listing).split()
+        names = read_text(listing, "list of files", strict=False).split()
         if not names:
             raise DataError(f"{listing}: lists no HDF5 file")
         tops = layer.spec.tops

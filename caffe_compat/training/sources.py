@@ -18,7 +18,6 @@ import numpy.typing as npt
 
 from caffe_compat.definition.spec import LayerSpec
 from caffe_compat.errors import DataError
-from caffe_compat.foreign import Unfit, decode, read_bytes, reading
 from caffe_compat.layers.base import Layer, Shape
 from caffe_compat.training.draws import Draws
 
@@ -130,21 +129,6 @@ def find_file(name: str, root: Path, what: str) -> Path:
     if not path.exists():
         raise DataError(f"{what} '{name}' not found (looked for {os.path.normpath(path)})")
     return path
-
-
-def read_listing(path: Path) -> str:
-    """The text of a list file.
-
-    Raises
-    ------
-    DataError : it cannot be read as text.
-    """
-    data = read_bytes(path)
-    with reading(path, "list"):
-        text = decode(data, strict=False)
-        if "\0" in text:
-            raise Unfit("it is binary, expected names of files")
-    return text
 
 
 def _refuse_windows(layer: Layer, root: Path, draws: Draws) -> BatchSource:

@@ -17,7 +17,7 @@ from caffe_compat.definition import schema
 from caffe_compat.definition.schema import Dialect
 from caffe_compat.definition.spec import LayerSpec, NetSpec
 from caffe_compat.errors import SchemaError, WeightError
-from caffe_compat.files import atomic_write, write_hdf5
+from caffe_compat.files import atomic_write, ending, write_hdf5
 from caffe_compat.weights.model import ELSEWHERE, HDF5_NAME, LayerBlobs, Weights
 from caffe_compat.weights.wire import Blob, bytes_in, encode_blob, encode_bytes
 
@@ -171,7 +171,7 @@ def write_weights(
 
 def names_hdf5(path: str | os.PathLike[str]) -> bool:
     """Is an HDF5 model written to this name?"""
-    return os.fspath(path).lower().endswith(".h5")
+    return ending(path) == ".h5"
 
 
 def check_whole(weights: Weights) -> None:

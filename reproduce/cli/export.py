@@ -13,7 +13,7 @@ import click
 
 from caffe_compat.commands import CommandGroup
 from caffe_compat.errors import DataError, printable
-from caffe_compat.files import check_target
+from caffe_compat.files import check_target, ending
 from reproduce.cli.common import (
     FILE,
     SEED,
@@ -217,7 +217,7 @@ def hdf5(source: str, out: str, joints: int | None) -> None:
     from reproduce.records.store import LMDBStore, write_values
     from reproduce.runtime.progress import progress
 
-    if source.endswith((".h5", ".hdf5")):
+    if records.holds_hdf5(source):
         if joints is not None:
             raise DataError("--joints goes with an LMDB: an HDF5 file says how many there are")
         store = records.HDF5Store(source)
@@ -225,7 +225,7 @@ def hdf5(source: str, out: str, joints: int | None) -> None:
         click.echo(f"{len(store)} records written to {out}")
         return
     check_target(out)
-    if not out.endswith((".h5", ".hdf5")):
+    if ending(out) not in records.ENDINGS:
         raise DataError(
             f"-o {out}: {source} is an LMDB, whose records become an HDF5 file: give a name that "
             "ends in .h5 or .hdf5, by which the other commands know one"

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from caffe_compat import foreign
 from caffe_compat.errors import DataError
-from caffe_compat.files import atomic_write
+from caffe_compat.files import atomic_write, ending
 from caffe_compat.foreign import Unfit
 from reproduce.people import matfile
 from reproduce.people.matlab_pixels import from_matlab, to_matlab
@@ -277,14 +277,14 @@ class _Stored:
 
 def _stored(path: str | os.PathLike[str]) -> _Stored:
     name = os.fspath(path)
-    ending = os.path.splitext(name)[1].lower()
-    if ending == ".mat":
+    kind = ending(name)
+    if kind == ".mat":
         return _stored_mat(name)
-    if ending in (".h5", ".hdf5"):
+    if kind in (".h5", ".hdf5"):
         with foreign.open_hdf5(path, _WHAT) as file:
             joints = _people_first(_numbers_of(_hdf5_variable(file)))
             return _Stored(joints, parts=_hdf5_names(file))
-    if ending == ".npz":
+    if kind == ".npz":
         arrays = foreign.read_npz(path, _WHAT)
         with foreign.reading(path, _WHAT):
             if "joints" not in arrays and len(arrays) > 1:
@@ -292,10 +292,10 @@ def _stored(path: str | os.PathLike[str]) -> _Stored:
             chosen = arrays.get("joints", next(iter(arrays.values())))
             joints = _people_first(_numbers_of(chosen))
             return _Stored(joints, parts=_names(arrays.get("parts")))
-    if ending == ".npy":
+    if kind == ".npy":
         with foreign.reading(path, _WHAT):
             return _Stored(_people_first(_numbers_of(foreign.read_npy(path, _WHAT))))
-    if ending == ".json":
+    if kind == ".json":
         content = foreign.read_json(path, _WHAT, nan=True)
         with foreign.reading(path, _WHAT):
             return _of_json(content)

@@ -172,8 +172,8 @@ class PersonFinder:
         """People at one scale, and the belief over the image without the padding."""
         if image.shape[0] * image.shape[1] * scale**2 > _MOST_PIXELS:
             raise DataError(
-                f"an image of {image.shape[1]}×{image.shape[0]} made {self.height} pixels high is "
-                "too wide for the person network"
+                f"an image of {image.shape[1]}×{image.shape[0]} made "
+                f"{round(image.shape[0] * scale)} pixels high is too wide for the person network"
             )
         scaled = resize_cv(image, scale)
         wide = enlarge(self.belief(padded(scaled))[None], STRIDE)[0]

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from caffe_compat.errors import DataError
-from caffe_compat.files import write_hdf5
+from caffe_compat.files import ending, write_hdf5
 from caffe_compat.foreign import Unfit, open_hdf5, reading, take
 from reproduce.people.annotation import Annotation, Other, counted_from_0, counted_from_1
 from reproduce.records import layout
@@ -27,6 +27,7 @@ from reproduce.records.layout import Record
 from reproduce.records.store import LMDBStore, Progress, check_number
 
 FORMAT = "cpm records 1"
+ENDINGS = (".h5", ".hdf5")
 # what the file's attributes say of it
 _ABOUT = {
     "format": FORMAT,
@@ -86,6 +87,15 @@ def _columns(file: Any) -> dict[str, Any]:
     if (found["size"] < 1).any() or (found["size"] > layout.MAX_SIDE).any():
         raise Unfit("'size' holds no sizes of pictures")
     return found
+
+
+def holds_hdf5(path: str | os.PathLike[str]) -> bool:
+    """Is it an HDF5 file, by its contents or by its name, rather than an LMDB?"""
+    import h5py
+
+    if os.path.isdir(path):
+        return False
+    return ending(path) in ENDINGS or (os.path.isfile(path) and h5py.is_hdf5(os.fspath(path)))
 
 
 class HDF5Store:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from caffe_compat.errors import DataError
 from caffe_compat.foreign import kind_of, read_bytes
 from caffe_compat.lazy import lazy_import
-from caffe_compat.picturesize import check_pixels, jpeg_segments
+from caffe_compat.picturesize import JPEG, PNG, TIFF, check_pixels, jpeg_segments
 
 if TYPE_CHECKING:
     import cv2
@@ -21,19 +21,17 @@ else:  # commands list benchmarks and protocols without waiting for OpenCV
     cv2 = lazy_import("cv2")
 
 Image = npt.NDArray[np.uint8]
-_PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
-_TIFF = (b"II*\0", b"MM\0*")
 
 
 def _is_cut(data: bytes) -> bool:
     """Does a JPEG or PNG lack its end?"""
-    if data.startswith(_JPEG):
+    if data.startswith(JPEG):
         try:
             _, scan = jpeg_segments(data)
         except struct.error:
             return True
         return scan < 0 or data.find(b"\xff\xd9", scan) < 0
-    return data.startswith(_PNG) and data.rfind(b"IEND") < 0
+    return data.startswith(PNG) and data.rfind(b"IEND") < 0
 
 
 def decode(data: bytes, *, upright: bool = False) -> Image:
@@ -57,7 +55,7 @@ def decode(data: bytes, *, upright: bool = False) -> Image:
     if _is_cut(data):
         raise DataError("is cut short: the end of the picture is missing; copy it again")
     flags = cv2.IMREAD_COLOR | (0 if upright else cv2.IMREAD_IGNORE_ORIENTATION)
-    depth = cv2.IMREAD_ANYDEPTH if data.startswith(_TIFF) else 0
+    depth = cv2.IMREAD_ANYDEPTH if data.startswith(TIFF) else 0
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), flags | depth)
     except cv2.error as error:

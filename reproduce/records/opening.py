@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from caffe_compat.errors import DataError
-from reproduce.records.hdf5 import HDF5Store
+from reproduce.records.hdf5 import HDF5Store, holds_hdf5
 from reproduce.records.store import LMDBStore, Store
 
 
@@ -21,7 +21,7 @@ def open_store(path: str | os.PathLike[str], joints: int | None = None) -> Store
     DataError : no such records, or records with other joints.
     """
     name = os.fspath(path)
-    if name.endswith((".h5", ".hdf5")):
+    if holds_hdf5(name):
         store = HDF5Store(name)
         if joints is not None and store.joints != joints:
             raise DataError(

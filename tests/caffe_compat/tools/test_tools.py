@@ -368,8 +368,9 @@ def test_means(tmp_path: Path) -> None:
     mean = caffe.io.blobproto_to_array(blob)
     assert mean.shape == (1, 3, 4, 6)
     np.testing.assert_allclose(mean[0], pictures.mean(0), rtol=1e-6)
-    _run("image-mean", tmp_path / "db", tmp_path / "mean.npy")
-    np.testing.assert_allclose(np.load(tmp_path / "mean.npy"), pictures.mean(0), rtol=1e-6)
+    for name in ("mean.npy", "mean.NPY"):
+        _run("image-mean", tmp_path / "db", tmp_path / name)
+        np.testing.assert_allclose(np.load(tmp_path / name), pictures.mean(0), rtol=1e-6)
     shown = _run("image-mean", tmp_path / "db").output
     assert f"channel 1: {pictures[:, 1].mean():.6g}" in shown
 
@@ -411,7 +412,7 @@ def test_features_of_several_batches(tmp_path: Path) -> None:
     made = caffe.Net(str(tmp_path / "net.prototxt"), caffe.TEST)
     made.save(tmp_path / "w.caffemodel")
     expected = rows @ made.params["ip"][0].data.T
-    targets = [tmp_path / name for name in ("f.npz", "f.h5", "f")]
+    targets = [tmp_path / name for name in ("f.NPZ", "f.HDF5", "f")]
     files = (tmp_path / "net.prototxt", tmp_path / "w.caffemodel")
     _run("extract-features", *files, "ip,ip,x", ",".join(map(str, targets)), 3)
     with np.load(targets[0]) as file:

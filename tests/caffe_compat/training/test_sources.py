@@ -196,6 +196,8 @@ def test_records_that_cannot_be_read(tmp_path: Path, record: bytes, says: str) -
             "no name and label: a line is NAME",
         ),
         ('type: "ImageData" image_data_param { source: "gone.txt" }', "b.png: cannot be read"),
+        ('type: "ImageData" image_data_param { source: "page.txt" }', "page.txt: is an HTML page"),
+        ('type: "HDF5Data" hdf5_data_param { source: "page.txt" batch_size: 1 }', "an HTML page"),
     ],
 )
 def test_layers_that_are_refused(tmp_path: Path, layer: str, says: str) -> None:
@@ -203,6 +205,7 @@ def test_layers_that_are_refused(tmp_path: Path, layer: str, says: str) -> None:
     (tmp_path / "real.txt").write_text("a.png 3.7\n")
     (tmp_path / "one.txt").write_text("a.png \n")
     (tmp_path / "tab.txt").write_text("a.png\t3\n")
+    (tmp_path / "page.txt").write_text("<!DOCTYPE html>\n<html><body>Not found</body></html>")
     (tmp_path / "gone.txt").write_text("b.png 1\n")
     (tmp_path / "empty.txt").write_text("\n")
     with pytest.raises(CaffeCompatError, match=says):

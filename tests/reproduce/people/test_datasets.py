@@ -150,11 +150,11 @@ def test_the_whole_leeds_set() -> None:
         lsp_files.read_training(DATA)
 
 
-@pytest.mark.parametrize("ending", ["png", "jpg"])
+@pytest.mark.parametrize("ending", ["png", "jpg", "bmp", "webp", "tif", "ppm"])
 def test_size_from_the_header(tmp_path: Path, ending: str) -> None:
     cv2.imwrite(str(tmp_path / f"a.{ending}"), np.zeros((37, 91, 3), np.uint8))
     assert image_size(tmp_path / f"a.{ending}") == (91, 37)
-    (tmp_path / f"b.{ending}").write_bytes((tmp_path / f"a.{ending}").read_bytes()[:20])
+    (tmp_path / f"b.{ending}").write_bytes((tmp_path / f"a.{ending}").read_bytes()[:6])
     with pytest.raises(DataError, match="whole header"):
         image_size(tmp_path / f"b.{ending}")
     with pytest.raises(DataError, match="cannot be read"):

@@ -80,6 +80,24 @@ def test_hdf5_and_back(tmp_path: Path, jpeg: bool) -> None:
     assert _values(tmp_path / "back") == _values(tmp_path / "out")
 
 
+def test_hdf5_by_any_name(tmp_path: Path) -> None:
+    """What a file holds counts where its name does not say it; a folder is an LMDB."""
+    from reproduce.cli import export
+
+    store.export_lmdb(store.plan(dataset(tmp_path, 2), seed=4), tmp_path, tmp_path / "db.h5")
+    run = CliRunner().invoke(
+        export.main, ["hdf5", str(tmp_path / "db.h5"), "-o", str(tmp_path / "a.H5")]
+    )
+    assert run.exit_code == 0, run.output
+    (tmp_path / "a.H5").rename(tmp_path / "plain")
+    back = ["hdf5", str(tmp_path / "plain"), "-o", str(tmp_path / "back")]
+    assert CliRunner().invoke(export.main, back).exit_code == 0
+    for name in ("db.h5", "plain", "back"):
+        opened = open_store(tmp_path / name)
+        assert len(opened) == 2
+        opened.close()
+
+
 def _export(out: str, root: str, people: list[annotation.Annotation], die_at: int = -1) -> None:
     def progress(done: int, total: int) -> None:
         if done == die_at:
