@@ -19,17 +19,13 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from caffe_compat.engine.buffers import maps_like, scratch
-from caffe_compat.engine.threads import for_each, sharing
-
-# numbers of a band's products that are worked on at once: more would leave a core's cache
-BAND = 1_000_000
+from caffe_compat.engine.threads import bands, for_each
 
 
 @dataclass(frozen=True)
@@ -149,9 +145,7 @@ class LineKernel:
         """
         pieces = -(-wide // self.tiling.step)
         each = 2 * self.tiling.half * pieces * self.outputs * stride
-        least = torch.get_num_threads() if sharing() else 1
-        count = min(high, max(least, -(-high * each // BAND)))
-        return list(pairwise(high * i // count for i in range(count + 1)))
+        return bands(high, each)
 
     def each_band(
         self,

@@ -18,7 +18,6 @@ from collections.abc import Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from itertools import pairwise
 from typing import Any, Literal, cast
 
 import torch
@@ -34,7 +33,7 @@ from caffe_compat.engine.lines import LineKernel, LineTiling
 from caffe_compat.engine.minimal import Filtering, MinimalKernel
 from caffe_compat.engine.minimal import fits as fits_minimal
 from caffe_compat.engine.rates import Rates, current_rates
-from caffe_compat.engine.threads import for_each, on_one_core, sharing, whole_operations
+from caffe_compat.engine.threads import bands, for_each, on_one_core, sharing, whole_operations
 from caffe_compat.engine.tiled import Kernel, Tiling, kernel_gradient
 from caffe_compat.errors import CaffeCompatError
 
@@ -51,7 +50,6 @@ _RUN = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 _PRICE = Rates.direct * 1e-3 / 25e6
 _GAIN = 0.85  # another way than the direct one only where it takes less than this share of its time
 _SIDES = range(12, 41)
-_BAND = 1_000_000  # values of a direct convolution's output that are made at once
 _SMALL = 4e-4  # seconds of a direct convolution that is left to one core
 
 
@@ -188,8 +186,7 @@ class Engine:
                 x, weight, bias, conv.stride, conv.pad, conv.dilation, conv.group
             )
         elif learns:
-            function = _Tiled if isinstance(choice.tiling, Tiling) else _Minimal
-            made = cast(Tensor, function.apply(x, weight, bias, choice.tiling))  # type: ignore[no-untyped-call]
+            made = cast(Tensor, _Cut.apply(x, weight, bias, choice.tiling))  # type: ignore[no-untyped-call]
         else:
             return self._kernel(weight, choice.tiling).convolve(x, bias, relu=relu)
         return F.relu_(made) if relu else made
@@ -256,46 +253,18 @@ class Engine:
                 self._forget(place)
 
 
-class _Tiled(torch.autograd.Function):
-    """The tiled convolution with both of its gradients, tiled as well."""
+class _Cut(torch.autograd.Function):
+    """A tiled convolution or minimal filtering, with its gradients.
+
+    That of the input is made in the same way as the convolution; that of the kernel is tiled, too,
+    or torch's own where the way is minimal filtering.
+    """
 
     @staticmethod
     @whole_operations()
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, tiling: Tiling) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        ctx.tiling, ctx.bias = tiling, bias is not None
-        return Kernel(weight, tiling).convolve(x, bias)
-
-    @staticmethod
-    @once_differentiable
-    @whole_operations()
-    def backward(
-        ctx: Any, gradient: Tensor
-    ) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
-        x, weight = ctx.saved_tensors
-        tiling: Tiling = ctx.tiling
-        (kh, kw), (ph, pw) = tiling.kernel, tiling.pad
-        dx = dw = db = None
-        if ctx.needs_input_grad[0]:
-            if ph < kh and pw < kw:
-                turned = Tiling(tiling.n, (kh, kw), (kh - 1 - ph, kw - 1 - pw))
-                kernel = Kernel(weight.detach().flip(2, 3).transpose(0, 1), turned)
-                dx = kernel.convolve(gradient, None)
-            else:
-                dx = conv2d_input(list(x.shape), weight, gradient, padding=tiling.pad)  # type: ignore[no-untyped-call]
-        if ctx.needs_input_grad[1]:
-            dw = kernel_gradient(x, gradient, tiling)
-        if ctx.bias and ctx.needs_input_grad[2]:
-            db = gradient.sum((0, 2, 3))
-        return dx, dw, db, None
-
-
-class _Minimal(torch.autograd.Function):
-    """Minimal filtering with the gradient of its input; the kernel's gradient is torch's own."""
-
-    @staticmethod
-    @whole_operations()
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, way: Filtering) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, way: Tiling | Filtering
+    ) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.way, ctx.bias = way, bias is not None
         return way.prepare(weight).convolve(x, bias)
@@ -307,7 +276,7 @@ class _Minimal(torch.autograd.Function):
         ctx: Any, gradient: Tensor
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
         x, weight = ctx.saved_tensors
-        way: Filtering = ctx.way
+        way: Tiling | Filtering = ctx.way
         (kh, kw), (ph, pw) = way.kernel, way.pad
         dx = dw = db = None
         if ctx.needs_input_grad[0]:
@@ -318,7 +287,10 @@ class _Minimal(torch.autograd.Function):
             else:
                 dx = conv2d_input(list(x.shape), weight, gradient, padding=way.pad)  # type: ignore[no-untyped-call]
         if ctx.needs_input_grad[1]:
-            dw = conv2d_weight(x, list(weight.shape), gradient, padding=way.pad)  # type: ignore[no-untyped-call]
+            if isinstance(way, Tiling):
+                dw = kernel_gradient(x, gradient, way)
+            else:
+                dw = conv2d_weight(x, list(weight.shape), gradient, padding=way.pad)  # type: ignore[no-untyped-call]
         if ctx.bias and ctx.needs_input_grad[2]:
             db = gradient.sum((0, 2, 3))
         return dx, dw, db, None
@@ -397,23 +369,9 @@ def _direct(
     if direct_seconds(conv, Rates()) < _SMALL:
         on_one_core(lambda: work((slice(None), 0, high)))
     else:
-        bands = _bands(high, len(weight) * wide)
-        for_each([(slice(i, i + 1), *band) for i in range(len(x)) for band in bands], work)
+        parts = bands(high, len(weight) * wide)
+        for_each([(slice(i, i + 1), *band) for i in range(len(x)) for band in parts], work)
     return out
-
-
-def _bands(high: int, width: int) -> list[tuple[int, int]]:
-    """Rows from the first one to before the last one of bands that stay in a core's cache, at
-    least one for each core.
-
-    Parameters
-    ----------
-    high : all rows.
-    width : values of a row.
-    """
-    least = torch.get_num_threads() if sharing() else 1
-    count = min(high, max(least, -(-high * width // _BAND)))
-    return list(pairwise(high * i // count for i in range(count + 1)))
 
 
 def _rows(
@@ -457,7 +415,7 @@ def convolve_pooled(
     wide = x.shape[3] + 2 * pad[1] - kw + 1
     high = x.shape[2] + 2 * pad[0] - kh + 1
     conv = ConvolutionShape(tuple(weight.shape), tuple(x.shape[2:]), (1, 1), pad, (1, 1), 1)
-    bands = _bands(size[0], outputs * wide * stride)
+    parts = bands(size[0], outputs * wide * stride)
     engine = _active.get()
     if x.device.type != "cpu":  # bands are for the caches of cores
         return F.relu_(_pooled(engine.convolve(x, weight, bias, conv), kernel, stride))
@@ -481,7 +439,7 @@ def convolve_pooled(
         ready.each_band(x, bias, [rows(*b) for b in ready.bands(size[0], wide, stride)], keep)
         return top
     made = None
-    if tiling is not None or len(bands) == 1:
+    if tiling is not None or len(parts) == 1:
         made = engine.convolve(x, weight, bias, conv)
         if not sharing():
             return F.relu_(_pooled(made, kernel, stride))
@@ -495,7 +453,7 @@ def convolve_pooled(
             band = made[image, :, slice(*rows(start, stop))]
         top[image, :, start:stop] = F.relu_(_pooled(band, kernel, stride))
 
-    for_each([(i, *band) for i in range(len(x)) for band in bands], work)
+    for_each([(i, *band) for i in range(len(x)) for band in parts], work)
     return top
 
 

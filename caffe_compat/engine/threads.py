@@ -15,6 +15,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from itertools import pairwise
 from typing import TypeVar
 
 import torch
@@ -23,6 +24,7 @@ Piece = TypeVar("Piece")
 Result = TypeVar("Result")
 # With more cores than these torch shares out the operations itself.
 MOST_CORES = 4
+BAND = 1_000_000  # values that are made at once: a band of them stays in a core's cache
 
 
 class _Pool:
@@ -182,3 +184,17 @@ def _in_pool(pieces: Iterable[Piece], work: Callable[[Piece], object], count: in
     finally:
         todo.clear()
         wait(running)
+
+
+def bands(high: int, width: int) -> list[tuple[int, int]]:
+    """Rows from the first one to before the last one of bands that stay in a core's cache, at
+    least one for each core.
+
+    Parameters
+    ----------
+    high : all rows.
+    width : values of a row.
+    """
+    least = torch.get_num_threads() if sharing() else 1
+    count = min(high, max(least, -(-high * width // BAND)))
+    return list(pairwise(high * i // count for i in range(count + 1)))

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from caffe_compat import Net, parse_net
-from caffe_compat.engine import plan, tiled
+from caffe_compat.engine import plan, threads, tiled
 from caffe_compat.engine.costs import ConvolutionShape
 from caffe_compat.engine.fingerprint import fingerprint, fingerprints
 from caffe_compat.errors import CaffeCompatError
@@ -73,7 +73,7 @@ def test_gradients() -> None:
         weight = torch.randn(2, 3, *kernel, dtype=torch.float64, requires_grad=True)
         bias = torch.randn(2, dtype=torch.float64, requires_grad=True)
         assert torch.autograd.gradcheck(
-            lambda x, w, b, t=tiling: plan._Tiled.apply(x, w, b, t), (x, weight, bias)
+            lambda x, w, b, t=tiling: plan._Cut.apply(x, w, b, t), (x, weight, bias)
         )
 
 
@@ -186,7 +186,7 @@ def test_large_maps_run_image_by_image(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_pooled_in_bands(monkeypatch: pytest.MonkeyPatch) -> None:
     """Convolution, ReLU and pooling in one step: the same as one by one; not done where the map
     between is asked for."""
-    monkeypatch.setattr(plan, "_BAND", 3000)
+    monkeypatch.setattr(threads, "BAND", 3000)
     net = Net(netgen.deploy(_SMALL), seed=2)
     for size in (128, 121):
         x = torch.randn(2, 4, size, size)

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from caffe_compat.engine import lines, plan
+from caffe_compat.engine import plan, threads
 from caffe_compat.engine.costs import ConvolutionShape
 from caffe_compat.engine.lines import LineTiling
 from caffe_compat.engine.rates import Rates
@@ -34,7 +34,7 @@ def test_equals_the_direct_convolution(data: st.DataObject) -> None:
     scale = max(1.0, float(expected.abs().max()))
     way = LineTiling(pick(st.integers(kernel[1], 40)), kernel, pad)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lines, "BAND", pick(st.sampled_from([1, 1_000_000])))
+        patch.setattr(threads, "BAND", pick(st.sampled_from([1, 1_000_000])))
         found = way.prepare(weight).convolve(x, bias, relu=relu)
     assert torch.allclose(found, expected, rtol=0, atol=1e-12 * scale)
 

@@ -235,7 +235,7 @@ def test_pooled_pieces_in_bfloat16(cores: int) -> None:
     size = (48, 48)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         expected = F.relu(F.max_pool2d(F.conv2d(x, weight, bias, padding=1), 2))
-        assert len(plan._bands(48, 64 * 96 * 2)) > 1
+        assert len(threads.bands(48, 64 * 96 * 2)) > 1
         for given in (x, x.to(torch.bfloat16)):
             found = plan.convolve_pooled(given, weight, bias, (1, 1), 2, 2, size)
             assert found.dtype == torch.bfloat16
