@@ -113,6 +113,38 @@ def test_a_blob_that_is_read_twice_takes_both_gradients(second: str) -> None:
     assert x.grad.unique().tolist() == [expected]
 
 
+@register_python(module="own_layers")
+class Distance(PythonLayer):
+    """A loss that, as usual, refuses to send gradients to its labels."""
+
+    def reshape(self, bottom: _Blobs, top: _Blobs) -> None:
+        top[0].reshape(1)
+
+    def forward(self, bottom: _Blobs, top: _Blobs) -> None:
+        top[0].data[...] = ((bottom[0].data - bottom[1].data) ** 2).sum() / 2
+
+    def backward(self, top: _Blobs, propagate_down: Sequence[bool], bottom: _Blobs) -> None:
+        assert list(propagate_down) == [True, False]
+        bottom[0].diff[...] = bottom[0].data - bottom[1].data
+
+
+def test_a_layer_is_told_which_bottoms_need_a_gradient() -> None:
+    text = """
+    layer { name: "in" type: "Input" top: "x" top: "y" input_param { shape { dim: [1, 2] } } }
+    layer { name: "ip" type: "InnerProduct" bottom: "x" top: "p" inner_product_param {
+      num_output: 2 weight_filler { value: 1 } } }
+    layer { name: "loss" type: "Python" bottom: "p" bottom: "y" top: "loss" loss_weight: 1
+      python_param { module: "own_layers" layer: "Distance" } }
+    """
+    net = Net(parse_net(text), phase="TRAIN")
+    net.loss(net(x=torch.ones(1, 2), y=torch.zeros(1, 2))).backward()
+    weight, bias = net.parameters()
+    assert weight.grad is not None
+    assert bias.grad is not None
+    assert weight.grad.tolist() == [[2, 2], [2, 2]]
+    assert bias.grad.tolist() == [2, 2]
+
+
 def test_weights_are_stored_and_read() -> None:
     net = Net(parse_net(_text("Affine")))
     with torch.no_grad():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -185,6 +186,33 @@ def test_crops_of_several_axes() -> None:
     _, a, b = coord_map_from_to(made, data)
     assert np.all(a == 1)
     assert np.all(b == 0)
+
+
+def test_crops_of_a_net_that_joins_its_scales() -> None:
+    """The offsets of FCN-8s, which cuts its maps by 5, 9 and 31 pixels."""
+    n = caffe.NetSpec()
+    n.data = L.Input(shape={"dim": [1, 3, 500, 500]})
+    top = n.data
+    pools: list[Any] = []
+    for _ in range(5):
+        pad = 100 if not pools else 1
+        convolution = L.Convolution(top, num_output=1, kernel_size=3, pad=pad)
+        top = L.Pooling(L.ReLU(convolution), kernel_size=2, stride=2)
+        pools.append(top)
+    scores = L.Convolution(top, num_output=1, kernel_size=7)
+
+    def larger(maps: Any, kernel: int, stride: int) -> Any:
+        size = {"num_output": 1, "kernel_size": kernel, "stride": stride}
+        return L.Deconvolution(maps, convolution_param=size)
+
+    offsets = []
+    for pool in (pools[3], pools[2]):
+        up = larger(scores, 4, 2)
+        cut = crop(L.Convolution(pool, num_output=1, kernel_size=1), up)
+        offsets.append(cut.fn.params["crop_param"]["offset"])
+        scores = L.Eltwise(up, cut)
+    cut = crop(larger(scores, 16, 8), n.data)
+    assert [*offsets, cut.fn.params["crop_param"]["offset"]] == [[5], [9], [31]]
 
 
 def test_crops_that_cannot_be() -> None:

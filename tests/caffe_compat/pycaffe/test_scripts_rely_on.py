@@ -160,6 +160,13 @@ def test_states_of_nets(tmp_path: Path) -> None:
     assert layers(caffe.TEST, stages=["deploy"]) == {"none", "zero", "deploy"}
     assert layers(caffe.TEST, 0, ["deploy"]) == {"none", "zero", "deploy"}
     assert layers(phase=caffe.TEST, stages=None) == {"none", "zero"}
+    text = 'input: "x" input_shape { dim: 1 dim: 2 } layer { name: "p" type: "Power" bottom: "x" '
+    text += 'top: "p" include { min_level: 1 } power_param { scale: 5 } }'
+    net = caffe.Net(_write(tmp_path, "level.prototxt", text), caffe.TEST, level=1)
+    net.blobs["x"].reshape(3, 2)
+    net.reshape()
+    assert net.blobs["p"].shape == (3, 2)
+    np.testing.assert_array_equal(net.forward(x=np.ones((3, 2)))["p"], np.full((3, 2), 5))
 
 
 def test_sharing(deploy: caffe.Net, tmp_path: Path) -> None:

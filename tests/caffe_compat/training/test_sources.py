@@ -56,6 +56,38 @@ def test_shuffled_rows_of_files() -> None:
     assert [order.row(i) for i in range(24)] == rows
 
 
+def test_shuffled_rows_of_one_file_by_hand() -> None:
+    """Each pass mixes the order of the one before, with the next of rand()'s numbers.
+
+    These are 1714636915, 1957747793, 424238335 (modulo 2, 3, 4: 1, 2, 3, which moves nothing) and
+    719885386, 1649760492, 596516649 (0, 0, 1).
+    """
+    order = ShuffledRows([4])
+    assert [order.row(i) for i in range(12)] == [0, 3, 1, 2, 0, 3, 1, 2, 1, 2, 3, 0]
+
+
+def _numbers(seed: int, count: int) -> list[int]:
+    """Of the Mersenne twister, from NumPy's own."""
+    return [int(n) for n in np.random.RandomState(seed)._bit_generator.random_raw(count)]
+
+
+def test_shuffled_pictures_by_hand(tmp_path: Path) -> None:
+    """From the last one down each changes places with one of those up to it; each pass goes on from
+    the one before. The mirror's dice are seeded before the order's."""
+    _pictures(tmp_path, 6)
+    text = IMAGES.replace("image_data_param", "transform_param { mirror: true } image_data_param")
+    feed = DataFeed(parse_net(text % "shuffle: true"), "TRAIN", tmp_path, draws=Draws(1))
+    labels = np.concatenate([feed.batch(i, "cpu")["label"].numpy() for i in range(6)])
+    _, seed = _numbers(1, 2)
+    order, numbers, expected = list(range(6)), iter(_numbers(seed, 15)), []
+    for _ in range(3):
+        for last in (5, 4, 3, 2, 1):
+            other = next(numbers) // (2**32 // (last + 1))
+            order[last], order[other] = order[other], order[last]
+        expected += order
+    assert labels.tolist() == expected
+
+
 def test_draws_of_a_reader_thread() -> None:
     assert Draws(17).draw() == Draws(17, reader_thread=False).draw() == Twister(17).take(1)[0]
 

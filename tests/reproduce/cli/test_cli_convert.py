@@ -382,6 +382,25 @@ def test_verify_compares_a_blob_called_x(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
 
 
+@pytest.mark.parametrize(
+    ("given", "recorded", "verdict"),
+    [(-1, 5, "differs"), (-1, np.nan, "equal"), (1, np.nan, "differs"), (1, 0, "equal")],
+)
+def test_verify_takes_nan_for_no_other_number(given: float, recorded: float, verdict: str) -> None:
+    """The logarithm of -1 is none."""
+    from caffe_compat.conversion.verify import verify
+
+    net = Net(
+        parse_net('input: "x" input_shape { dim: 2 } layer { type: "Log" bottom: "x" top: "y" }')
+    )
+    dump = {
+        "x": np.array([given, np.e], np.float32),
+        "y": np.array([recorded, 1], np.float32),
+    }
+    (found,) = [check for check in verify(net, dump).checks if check.blob == "y"]
+    assert found.verdict == verdict
+
+
 def test_verify_names_the_cause(tmp_path: Path) -> None:
     import torch
 
