@@ -170,7 +170,7 @@ def main() -> None:
     shutil.copyfile(score_file, folder / "score.json")
     quick_file = next(options.quick.glob("LSP_score_*.json"))
     shutil.copyfile(quick_file, folder / "score_one_scale.json")
-    predicted = joint_files.read_mat(next(options.scored.glob("LSP_prediction_model_*.mat")))
+    predicted = joint_files.read(next(options.scored.glob("LSP_prediction_model_*.mat")))
     joints = to_matlab(predicted).astype(int)  # whole pixels, from 1
     (folder / "lsp_predictions.json").write_text(
         json.dumps(joints.tolist(), separators=(",", ":")), encoding="utf-8"

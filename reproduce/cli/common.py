@@ -190,6 +190,10 @@ def say_line(text: str, *, err: bool = False) -> None:
     click.echo(printable(text), err=err)
 
 
+def silent(anything: object) -> None:
+    """Takes what is to be said, and says nothing: what all processes but the first do."""
+
+
 def table(rows: Sequence[Sequence[str]], head: Sequence[str]) -> str:
     """Left-aligned columns."""
     lines = [list(head), *[[printable(str(cell)) for cell in row] for row in rows]]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -27,6 +26,7 @@ from reproduce.cli.common import (
     engine_option,
     pixels_option,
     say_line,
+    silent,
 )
 
 if TYPE_CHECKING:
@@ -256,7 +256,7 @@ def main(
     # What can be refused is refused before the folder is made.
     with contextlib.ExitStack() as stack:
         group = stack.enter_context(processes.group(choose(device)))
-        say: Callable[[str], None] = say_line if group.first else _silent
+        say: Callable[[str], None] = say_line if group.first else silent
         if note := bf16_note(amp or "", group.device):
             say(note)
         weights = model if model is not None else _embedded(say)
@@ -489,9 +489,11 @@ def _range_used(used: Protocol, source: str, say: Callable[[str], None]) -> list
 
 def _ahead(workers: int | None, images: Sequence[Path], videos: Sequence[Path]) -> int:
     """Processes that decode and resize ahead."""
+    from reproduce.runtime.processes import usable_cores
+
     if len(images) == 1 and not videos:  # one image is done sooner than a process starts
         return 0
-    return workers if workers is not None else 2 if (os.cpu_count() or 1) > 2 else 0
+    return workers if workers is not None else 2 if usable_cores() > 2 else 0
 
 
 def _predict(
@@ -587,10 +589,6 @@ def _tell_bad(folder: Path, bad: list[str], rank: int) -> None:
 
 
 _LISTED = 50
-
-
-def _silent(line: str) -> None:
-    """What all processes but the first say."""
 
 
 if __name__ == "__main__":

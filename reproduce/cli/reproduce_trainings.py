@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from caffe_compat.errors import CaffeCompatError
-from reproduce.cli.common import FILE, WORKERS, data_option, device_option, table
+from reproduce.cli.common import FILE, WORKERS, data_option, device_option, silent, table
 
 if TYPE_CHECKING:
     from reproduce.experiments.plans import Experiment, Profile
@@ -179,11 +179,11 @@ class Trainings:
         from reproduce.runtime.side_by_side import run_side_by_side
 
         places = Path(self.data), self._place, self.folder
-        Lab(self.sizes, *places, _silent).check_data(self.wanted)
+        Lab(self.sizes, *places, silent).check_data(self.wanted)
         if jobs > 1 and not run_side_by_side(_MODULE, self._arguments(), jobs):
             return _interrupted(click.echo)
         with processes.group(choose(self.device)) as group:
-            say = click.echo if group.first else _silent
+            say = click.echo if group.first else silent
             lab = Lab(
                 self.sizes,
                 *places,
@@ -255,7 +255,3 @@ def _hours(seconds: float) -> str:
     if seconds < 3600:
         return f"{seconds / 60:.0f} min"
     return f"{seconds / 3600:.1f} h" if seconds < 48 * 3600 else f"{seconds / 86400:.1f} days"
-
-
-def _silent(anything: object) -> None:
-    """What all processes but the first say."""

@@ -22,6 +22,7 @@ from reproduce.cli.common import (
     device_option,
     engine_option,
     say_line,
+    silent,
 )
 
 if TYPE_CHECKING:
@@ -161,7 +162,7 @@ def main(
     if log_path is not None:
         check_target(log_path)
     with processes.group(choose(device)) as group:
-        say: Callable[[str], None] = say_line if group.first else _silent
+        say: Callable[[str], None] = say_line if group.first else silent
         if note := bf16_note(amp or "", group.device):
             say(note)
         options = run.Options(
@@ -323,7 +324,7 @@ def _train(
 
     with contextlib.ExitStack() as stack:
         log = None
-        watch: Callable[[Progress], None] = _silent
+        watch: Callable[[Progress], None] = silent
         if group.first:
             # two trainings would overwrite each other's snapshots
             stack.enter_context(hold(prefixes[0]))
@@ -406,7 +407,7 @@ def _tensorboard(folder: str, stack: contextlib.ExitStack) -> Callable[[Progress
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
-        return _silent
+        return silent
     writer: Any = SummaryWriter(folder)
     stack.callback(writer.close)
 
@@ -421,10 +422,6 @@ def _tensorboard(folder: str, stack: contextlib.ExitStack) -> Callable[[Progress
             writer.add_scalar(name, value, report.iteration)
 
     return watch
-
-
-def _silent(anything: object) -> None:
-    """What all processes but the first say."""
 
 
 if __name__ == "__main__":

@@ -20,10 +20,10 @@ import numpy.typing as npt
 from caffe_compat.errors import CaffeCompatError
 from reproduce.network.structure import find_machine
 from reproduce.predict.boxes import UNIT_HEIGHT
-from reproduce.predict.inputs import resize_cv
 from reproduce.predict.person_finder import PeopleFound, peaks_of
 from reproduce.predict.protocol import Standing
 from reproduce.predict.whole_image import STRIDE, belief_maps, padded
+from reproduce.runtime.plain_opencv import resize_cv
 
 if TYPE_CHECKING:
     from caffe_compat.network.net import Net

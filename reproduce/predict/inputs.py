@@ -19,7 +19,7 @@ from caffe_compat.errors import CaffeCompatError
 from caffe_compat.lazy import lazy_import
 from reproduce.predict.imresize import imresize_region, output_size
 from reproduce.predict.protocol import Placement, Protocol, matlab_round
-from reproduce.runtime.plain_opencv import use_plain_opencv
+from reproduce.runtime.plain_opencv import resize_cv
 
 if TYPE_CHECKING:
     import torch
@@ -130,16 +130,6 @@ def _shown(
 def in_python(protocol: Protocol) -> bool:
     """Does OpenCV resize, and do pixels count from 0, as in the Python demo? MATLAB otherwise."""
     return protocol.combination == "python"
-
-
-def resize_cv(image: Image, scale: float) -> Image:
-    """An image resized by OpenCV's bicubic interpolation."""
-    import cv2
-
-    use_plain_opencv()
-    return np.asarray(
-        cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC), np.uint8
-    )
 
 
 @lru_cache(maxsize=8)

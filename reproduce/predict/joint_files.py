@@ -41,20 +41,6 @@ def write_mat(path: str | os.PathLike[str], joints: Floats) -> None:
         savemat(stream, {"prediction_all": to_matlab(joints).transpose(1, 2, 0)})
 
 
-def read_mat(path: str | os.PathLike[str]) -> Floats:
-    """(N, J, 2) in 0-based pixels from ``prediction_all`` (J, 2, N) or ``pred`` (2, J, N) of any
-    arrangement.
-
-    MATLAB v5 and v7.3 files, Octave's ``-hdf5``; cell arrays of one person each; the ``pred``
-    struct of MPII's toolkit.
-
-    Raises
-    ------
-    DataError : neither variable, or another shape.
-    """
-    return from_matlab(_stored_mat(path).joints)
-
-
 def _stored_mat(path: str | os.PathLike[str]) -> _Stored:
     name = os.fspath(path)
     head = foreign.read_bytes(path)[:128]
@@ -234,6 +220,8 @@ def _arranged(array: Floats, *, people_first: bool = False) -> Floats:
 def read(path: str | os.PathLike[str], *, base: int = 1) -> Floats:
     """(N, J, 2) predictions in 0-based pixels from .mat, .h5, .npz, .npy or JSON.
 
+    ``.mat`` holds ``prediction_all`` (J, 2, N) or ``pred`` (2, J, N) of any arrangement: MATLAB v5
+    and v7.3, Octave's ``-hdf5``, cell arrays of one person each, the struct of MPII's toolkit.
     ``.h5`` holds ``preds``, ``.npz`` ``joints`` or its only array, with the axes people × joints ×
     2 or reversed. JSON is a list of people, each a list of joints (null: not predicted), OpenPose's
     form, or COCO's results.

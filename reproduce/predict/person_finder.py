@@ -21,9 +21,9 @@ from caffe_compat.errors import CaffeCompatError, DataError
 from caffe_compat.lazy import lazy_import
 from reproduce.predict.belief import enlarge
 from reproduce.predict.boxes import UNIT_HEIGHT
-from reproduce.predict.inputs import resize_cv
 from reproduce.predict.protocol import RELEASED_BOXSIZE, TARGET_DIST, Standing
 from reproduce.predict.whole_image import STRIDE, belief_maps, padded
+from reproduce.runtime.plain_opencv import resize_cv
 
 if TYPE_CHECKING:
     import torch

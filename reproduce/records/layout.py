@@ -215,13 +215,22 @@ def check_person(annotation: Annotation, where: str = "the record") -> None:
         raise DataError(f"{where}: the person's scale is {annotation.scale:g}")
 
 
-def decode(datum: Datum, joints: int = 16) -> Record:
-    """Image and annotation of a record.
+def decode(datum: Datum, joints: int) -> Record:
+    """Image and annotation of a record, of planes or of :func:`encode_stored`.
+
+    Parameters
+    ----------
+    joints : per person.
 
     Raises
     ------
-    DataError : no CPM record.
+    DataError : no CPM record, or a damaged one.
     """
+    if datum.encoded:
+        annotation, number, total = read_metadata(_plane_of(datum), joints)
+        check_person(annotation)
+        image = decode_image(image_bytes(datum), datum.height, datum.width)
+        return Record(image, annotation, number, total)
     if datum.channels != 4:
         raise DataError(f"the record has {datum.channels} channels, expected 4 (B, G, R, metadata)")
     planes = datum.data
@@ -327,16 +336,3 @@ def stored_of(datum: Datum) -> tuple[str, int]:
     if plane.shape[0] < 8:
         raise DataError("the record has fewer than 8 rows: no metadata plane")
     return _dataset(plane), _joints_in(plane, 5)
-
-
-def decode_encoded(datum: Datum, joints: int = 16) -> Record:
-    """Read a record of :func:`encode_stored`.
-
-    Raises
-    ------
-    DataError : damaged.
-    """
-    annotation, number, total = read_metadata(_plane_of(datum), joints)
-    check_person(annotation)
-    image = decode_image(image_bytes(datum), datum.height, datum.width)
-    return Record(image, annotation, number, total)

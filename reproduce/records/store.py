@@ -135,8 +135,7 @@ class LMDBStore:
         try:
             with reading(where, "record"):
                 datum = self.reader[index]
-                decode = layout.decode_encoded if datum.encoded else layout.decode
-                found = decode(datum, self.joints)
+                found = layout.decode(datum, self.joints)
                 shown = joints_shown(found.annotation)
                 self._one_number.check(found.annotation.dataset, shown, where)
                 return found

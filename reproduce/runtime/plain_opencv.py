@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import numpy as np
+import numpy.typing as npt
+
 from caffe_compat.errors import DataError
 
 
@@ -22,3 +25,13 @@ def use_plain_opencv() -> None:
         )
     if hasattr(cv2, "ipp"):
         cv2.ipp.setUseIPP(False)
+
+
+def resize_cv(image: npt.NDArray[np.uint8], scale: float) -> npt.NDArray[np.uint8]:
+    """An image (H, W, 3) resized by OpenCV's bicubic interpolation."""
+    import cv2
+
+    use_plain_opencv()
+    return np.asarray(
+        cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC), np.uint8
+    )

@@ -111,6 +111,13 @@ _CALM = 0.5  # seconds; the threads need a few thousandths, and more on a busy m
 _LOOK = 1.0  # seconds between two looks whether the parent lives
 
 
+def usable_cores() -> int:
+    """How many cores this process may use, which may be fewer than the machine has."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def end_with_parent(parent: int | None = None, *, gently: bool = False) -> None:
     """Let this process end soon after the process that started it, however that ended.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import os
 import platform
 import subprocess
 from functools import cache
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from caffe_compat import __version__
+from reproduce.runtime.processes import usable_cores
 
 
 @cache
@@ -47,9 +47,7 @@ def processor() -> str:
         )
     except OSError:
         pass
-    count = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
+    count = usable_cores()
     return (
         f"{name or platform.processor() or platform.machine()}, {count} "
         f"core{'s' if count > 1 else ''}"

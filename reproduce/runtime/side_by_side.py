@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import IO, Any
 
 from caffe_compat.errors import CaffeCompatError
+from reproduce.runtime.processes import usable_cores
 
 _ERROR = "error: "  # how a command's line of error begins
 # Runs a module as "python -m" does, in a process that ends with the one that started it.
@@ -69,8 +70,7 @@ def run_side_by_side(module: str, arguments: Sequence[str], count: int) -> bool:
     CaffeCompatError : one of them failed; the message is the last line that it said, or the signal
         that ended it.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    threads = str(max(1, (cores or 1) // count))
+    threads = str(max(1, usable_cores() // count))
     command = [sys.executable, "-c", _START, str(os.getpid()), module, *arguments]
     children = [
         subprocess.Popen(

@@ -31,7 +31,7 @@ from reproduce.people.annotation import Annotation
 from reproduce.people.skeletons import Skeleton, known, named, skeleton
 from reproduce.records.opening import open_store
 from reproduce.records.store import Store, usual_joints
-from reproduce.runtime.plain_opencv import use_plain_opencv
+from reproduce.runtime.plain_opencv import resize_cv, use_plain_opencv
 from reproduce.samples import labels
 from reproduce.samples.dice import Dice
 
@@ -325,13 +325,6 @@ def clahe(image: Image, settings: Settings) -> Image:
     return np.asarray(cv2.cvtColor(lab, cv2.COLOR_LAB2BGR), np.uint8)
 
 
-def resize(image: Image, scale: float) -> Image:
-    """Resize an image by the bicubic rule, by OpenCV's own code rather than by IPP's."""
-    return np.asarray(
-        cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC), np.uint8
-    )
-
-
 def _rotation(width: int, height: int, degree: float) -> tuple[npt.NDArray[np.float64], int, int]:
     """Matrix of the rotation on the grown canvas, and the canvas' width and height."""
     center = (width / 2.0, height / 2.0)
@@ -428,7 +421,7 @@ def augment(
         return _finish(image, scene, settings, Augmentation(1.0, 0.0, 0, 0, flip=False))
     scale = float(_F(_F(settings.target_dist) / _F(scene.scale)) * _F(choice.scale_multiplier))
     _check_size(image, scale)
-    image = resize(image, scale)
+    image = resize_cv(image, scale)
     scene = scene.map(lambda p: p * _F(scale))
     pixels, scene = _rotate_and_crop(image, scene, settings, choice)
     if choice.flip:

@@ -162,7 +162,7 @@ class _OneRecord:
 
         found = datum.decode(self._value)
         layout.stored_of(found)
-        return layout.decode_encoded(found) if found.encoded else layout.decode(found)
+        return layout.decode(found, 16)
 
 
 def _lmdb(path: Path) -> None:

@@ -48,7 +48,7 @@ def _file(case: dict[str, Any]) -> Path:
 def test_lsp_tables(case: dict[str, Any]) -> None:
     """Every competitor's prediction file: the whole PCK curve of each joint and in total, and the
     area under it."""
-    predicted = joint_files.read_mat(_file(case))
+    predicted = joint_files.read(_file(case))
     result = Lsp(DATA).score(predicted, annotation=case["mode"])
     recorded = np.array(case["pck"])
     np.testing.assert_allclose(result.per_joint, recorded[:, :-1], atol=1e-9)
@@ -63,7 +63,7 @@ def test_lsp_tables(case: dict[str, Any]) -> None:
 @needs_data
 @pytest.mark.parametrize("case", _cases("lsp"))
 def test_lsp_pcp_and_pdj(case: dict[str, Any]) -> None:
-    predicted, mode = joint_files.read_mat(_file(case)), case["mode"]
+    predicted, mode = joint_files.read(_file(case)), case["mode"]
     limbs = evaluate(predicted, "lsp", DATA, annotation=mode, measure="pcp")
     recorded = np.array(case["pcp"])
     np.testing.assert_allclose(limbs.per_joint, recorded[:, :-1], atol=1e-7)
@@ -88,7 +88,7 @@ def test_flic_kit(case: dict[str, Any]) -> None:
     )
     # the comparison kit divides by the diagonal of the torso box, whose size is its last row
     result = measures.pck(
-        joint_files.read_mat(path),
+        joint_files.read(path),
         from_matlab(truth[:, :11]),
         np.linalg.norm(truth[:, 11], axis=1),
         FLIC_POINTS,
@@ -111,7 +111,7 @@ def test_flic_pcp_and_pdj(case: dict[str, Any]) -> None:
         / case["name"].removesuffix("_old")
         / f"pred_keypoints_flic_oc{'_old' if old else ''}.mat"
     )
-    prediction, points = joint_files.read_mat(path), from_matlab(truth[:, :11])
+    prediction, points = joint_files.read(path), from_matlab(truth[:, :11])
     found = measures.pcp(prediction, points, FLIC_POINTS, Flic.sticks)
     recorded = np.array(case["pcp"])
     np.testing.assert_allclose(found.per_joint, recorded[:, :-1], atol=1e-7)
@@ -136,7 +136,7 @@ def test_flic_release(case: dict[str, Any]) -> None:
     swapped = [i for i, e in enumerate(tests, 1) if flic_files.joints_of(e)[1]]
     assert swapped == [int(i) for i in case["swapped"]]
     model = case["name"].removeprefix("release_")
-    predicted = joint_files.read_mat(DATA / "release" / f"FLIC_prediction_model_{model}.mat")
+    predicted = joint_files.read(DATA / "release" / f"FLIC_prediction_model_{model}.mat")
     elbow, wrist = Flic.groups["elbow"], Flic.groups["wrist"]
     published = {"torso": (97.59, 95.03), "prediction": (97.54, 94.98)}
     for norm, key in (("torso", "pck_gt_norm"), ("prediction", "pck_pred_norm")):
@@ -278,16 +278,16 @@ def test_leeds_norm_of_the_head_is_from_the_neck_to_its_top(
 def test_mat_round_trip(tmp_path: Path) -> None:
     joints = from_matlab(np.random.default_rng(0).uniform(1, 100, (5, 14, 2)))
     joint_files.write_mat(tmp_path / "p.mat", joints)
-    np.testing.assert_array_equal(joint_files.read_mat(tmp_path / "p.mat"), joints)
+    np.testing.assert_array_equal(joint_files.read(tmp_path / "p.mat"), joints)
     (tmp_path / "bad.mat").write_bytes(b"nothing")
     with pytest.raises(DataError):
-        joint_files.read_mat(tmp_path / "bad.mat")
+        joint_files.read(tmp_path / "bad.mat")
     from scipy.io import savemat
     from scipy.sparse import csc_array
 
     savemat(tmp_path / "sparse.mat", {"prediction_all": csc_array(np.eye(3))})
     with pytest.raises(DataError, match=r"no array of real numbers \(a sparse"):
-        joint_files.read_mat(tmp_path / "sparse.mat")
+        joint_files.read(tmp_path / "sparse.mat")
 
 
 def _evaluate(*args: object) -> Any:

@@ -19,12 +19,13 @@ from caffe_compat.weights.model import LayerBlobs, Weights
 from caffe_compat.weights.wire import Blob
 from reproduce.network.identify import identify
 from reproduce.predict.belief import enlarge
-from reproduce.predict.inputs import center_map, network_input, resize_cv
+from reproduce.predict.inputs import center_map, network_input
 from reproduce.predict.job import prepare
 from reproduce.predict.person_finder import PersonFinder, peaks_of
 from reproduce.predict.predictor import Predictor
 from reproduce.predict.protocol import PYTHON_DEMO
 from reproduce.predict.whole_image import padded
+from reproduce.runtime.plain_opencv import resize_cv
 from tests import recipe
 from tests.paths import DATA, GOLDEN, cases, needs_data
 from tests.pictures import read_picture

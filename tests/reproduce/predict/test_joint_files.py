@@ -159,10 +159,10 @@ def test_mpii_people_of_whom_nothing_was_predicted(tmp_path: Path) -> None:
         unseen = _structs({"annopoints": nobody})
         images = _structs({"annorect": seen}, {"annorect": unseen}, {"annorect": seen})
         savemat(tmp_path / "a.mat", {"pred": images})
-        found = joint_files.read_mat(tmp_path / "a.mat")
+        found = joint_files.read(tmp_path / "a.mat")
         assert found.shape == (3, 16, 2)
         assert np.isfinite(found).all(2).sum(1).tolist() == [1, 0, 1]
         assert found[2, 2].tolist() == [4, 5]
     savemat(tmp_path / "b.mat", {"pred": _structs({"annorect": seen}, {"annorect": empty})})
     with pytest.raises(DataError, match=r"b\.mat: .*image 2 of 'pred' has an empty annorect"):
-        joint_files.read_mat(tmp_path / "b.mat")
+        joint_files.read(tmp_path / "b.mat")

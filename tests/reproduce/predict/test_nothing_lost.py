@@ -407,13 +407,13 @@ def test_a_benchmark_goes_on_with_its_own(models: tuple[Path, Path], tmp_path: P
     assert "1 person in" in result.output
     assert run_predict(*args, "--scales", "0.9", "--out", tmp_path / "fresh").exit_code == 0
     found = [
-        joint_files.read_mat(tmp_path / name / "LSP_prediction_model_one.mat")
+        joint_files.read(tmp_path / name / "LSP_prediction_model_one.mat")
         for name in ("out", "fresh")
     ]
     np.testing.assert_array_equal(found[0], found[1])
     picture.unlink()
     assert run_predict(*args, *out, "--scales", "0.9").exit_code == 1
-    lost = joint_files.read_mat(tmp_path / "out" / "LSP_prediction_model_one.mat")
+    lost = joint_files.read(tmp_path / "out" / "LSP_prediction_model_one.mat")
     assert np.isnan(lost[1]).all()
     np.testing.assert_array_equal(lost[[0, 2]], found[0][[0, 2]])
 

@@ -817,7 +817,7 @@ def test_lsp_benchmark(model: Path, tmp_path: Path) -> None:
         "--dataset", "lsp", "--data", DATA, "--model", model, "--limit", "3", "--out", tmp_path
     )
     assert result.exit_code == 0, result.output
-    assert joint_files.read_mat(tmp_path / "LSP_prediction_model_small.mat").shape == (3, 14, 2)
+    assert joint_files.read(tmp_path / "LSP_prediction_model_small.mat").shape == (3, 14, 2)
     score = json.loads((tmp_path / "LSP_score_small.json").read_text())
     assert score["counted"] == 42
     words = [str(tmp_path / "LSP_prediction_model_small.mat"), "--dataset", "lsp", "--data"]

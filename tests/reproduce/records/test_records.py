@@ -450,7 +450,7 @@ def test_damaged_records(changes: list[tuple[int, int]], jpeg: bool) -> None:
         value[place % len(value)] = byte
     with contextlib.suppress(CaffeCompatError):
         found = datum.decode(bytes(value))
-        layout.decode_encoded(found) if found.encoded else layout.decode(found)
+        layout.decode(found, 16)
 
 
 def _two_records() -> dict[bool, bytes]:
