@@ -31,7 +31,7 @@ _HOME = {
     "parse_net": "definition.prototxt",
     "read_solver": "definition.prototxt",
     "Weights": "weights.model",
-    "read_weights": "weights.read",
+    "read_weights": "weights.containers",
     "write_weights": "weights.write",
     "Net": "network.net",
 }
@@ -58,8 +58,8 @@ if TYPE_CHECKING:
     from caffe_compat.definition.spec import LayerSpec, NetSpec, SolverSpec
     from caffe_compat.errors import CaffeCompatError, PrototxtError, UnsupportedLayer, WeightError
     from caffe_compat.network.net import Net
+    from caffe_compat.weights.containers import read_weights
     from caffe_compat.weights.model import Weights
-    from caffe_compat.weights.read import read_weights
     from caffe_compat.weights.write import write_weights
 
 

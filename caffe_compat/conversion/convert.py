@@ -174,7 +174,7 @@ def convert(
     WeightError, PrototxtError, UnsupportedLayer : nothing is guessed; every problem of the weights
         at once.
     """
-    weights = containers.read(path, dialect=dialect)
+    weights = containers.read_weights(path, dialect=dialect)
     graph, dropped, origin, notes = _built(weights, prototxt, dict(input_shapes or {}))
     left_out = frozenset(d.name for d in dropped)
     if prototxt:
@@ -282,7 +282,7 @@ def weights_only(
     ------
     WeightError : the file cannot be read, or holds no parameters.
     """
-    weights = containers.read(path, dialect=dialect)
+    weights = containers.read_weights(path, dialect=dialect)
     if not weights.count:
         raise WeightError(f"{os.fspath(path)}: holds no parameters ({reason})")
     net = weights.net

@@ -28,8 +28,8 @@ from caffe_compat.network.parameters import first_values
 from caffe_compat.network.passes import Pass, Whole, without_backward
 from caffe_compat.network.patches import Background, Patch, Rect, cut, start
 from caffe_compat.network.patches import step as run_patch
+from caffe_compat.weights.containers import read_weights
 from caffe_compat.weights.model import LayerBlobs, Weights
-from caffe_compat.weights.read import read_weights
 from caffe_compat.weights.wire import Blob
 
 _LARGE = 1_000_000  # values of one image's blob

@@ -28,7 +28,7 @@ from caffe_compat.pycaffe.paths import existing
 from caffe_compat.pycaffe.running import Running
 from caffe_compat.training.feed import DataFeed
 from caffe_compat.training.rows import MemorySource
-from caffe_compat.weights.read import read_weights
+from caffe_compat.weights.containers import read_weights
 from caffe_compat.weights.write import write_weights
 
 TRAIN, TEST = 0, 1

@@ -27,7 +27,7 @@ def open_net(
     """A net with the sources of its data layers."""
     from caffe_compat.network.net import Net
     from caffe_compat.training.feed import DataFeed
-    from caffe_compat.weights.read import read_weights
+    from caffe_compat.weights.containers import read_weights
 
     spec = read_net(definition)
     feed = DataFeed(spec, phase, Path("."), None, level, stages)

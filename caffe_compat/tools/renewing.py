@@ -28,7 +28,7 @@ def upgrade_net(source: str, target: str) -> None:
     if not binary:
         write_text(target, read_net(source).to_text())
     else:
-        from caffe_compat.weights.read import read_weights
+        from caffe_compat.weights.containers import read_weights
         from caffe_compat.weights.write import names_hdf5, write_weights
 
         weights = read_weights(source)

@@ -16,8 +16,8 @@ from caffe_compat.definition.spec import NetSpec, SolverSpec
 from caffe_compat.errors import SolverError, WeightError
 from caffe_compat.files import atomic_write, write_hdf5
 from caffe_compat.foreign import Unfit, kind_of, open_hdf5, read_bytes, take
+from caffe_compat.weights.containers import read_weights
 from caffe_compat.weights.model import Weights
-from caffe_compat.weights.read import read_weights
 from caffe_compat.weights.wire import (
     BYTES,
     VARINT,

@@ -23,7 +23,7 @@ from caffe_compat.errors import CaffeCompatError, WeightError
 from caffe_compat.files import atomic_write
 from caffe_compat.foreign import Unfit, check_file, parse_json, read_npz, reading, room
 from caffe_compat.weights.model import LayerBlobs, Source, Weights, overlaid
-from caffe_compat.weights.read import read_weights
+from caffe_compat.weights.read import read_model
 from caffe_compat.weights.wire import Array, Blob
 from caffe_compat.weights.write import check_whole, write_weights
 
@@ -243,7 +243,7 @@ def _read_pth(name: str) -> Weights:
 
 def kind_of(path: str | os.PathLike[str]) -> str:
     """Which container a file is, by its contents: "safetensors", "pth", "npz", or "" (left to
-    :func:`read_weights`)."""
+    :func:`read_model`)."""
     name = os.fspath(path)
     check_file(path, WeightError)
     with reading(name, "model", WeightError), open(name, "rb") as stream:
@@ -267,8 +267,19 @@ def kind_of(path: str | os.PathLike[str]) -> str:
     return ""
 
 
-def read(path: str | os.PathLike[str], *, dialect: Dialect | None = None) -> Weights:
+def read_weights(path: str | os.PathLike[str], *, dialect: Dialect | None = None) -> Weights:
     """Read weights from any file that this package knows, by its contents.
+
+    These are ``.caffemodel`` of any age, ``.caffemodel.h5``, and the ``.safetensors``, ``.pth`` and
+    ``.npz`` that ``cpm-convert`` writes.
+
+    >>> weights = read_weights("small.caffemodel")
+    >>> [blob.shape for blob in weights["conv"]]
+    [(4, 3, 3, 3), (4,)]
+
+    Parameters
+    ----------
+    dialect : "upstream" or "fork" to override detection of binary models.
 
     Raises
     ------
@@ -278,7 +289,7 @@ def read(path: str | os.PathLike[str], *, dialect: Dialect | None = None) -> Wei
     reader = {"safetensors": _read_safetensors, "npz": _read_npz, "pth": _read_pth}.get(
         kind_of(name)
     )
-    return reader(name) if reader else read_weights(name, dialect=dialect)
+    return reader(name) if reader else read_model(name, dialect=dialect)
 
 
 def read_list(names: str, folder: str | os.PathLike[str] = "") -> Weights:
@@ -296,4 +307,4 @@ def read_list(names: str, folder: str | os.PathLike[str] = "") -> Weights:
     given = [name.strip() for name in names.split(",") if name.strip()]
     if not given:
         raise WeightError(f"'{names}' names no weight file")
-    return overlaid(*(read(os.path.join(folder, name)) for name in given))
+    return overlaid(*(read_weights(os.path.join(folder, name)) for name in given))

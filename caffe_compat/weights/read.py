@@ -454,10 +454,10 @@ def _h5_names(data: Any) -> Iterator[str]:
         waiting += reversed(inside)
 
 
-def read_weights(path: str | os.PathLike[str], *, dialect: Dialect | None = None) -> Weights:
-    """Read ``.caffemodel`` (any age and schema) or ``.caffemodel.h5``.
+def read_model(path: str | os.PathLike[str], *, dialect: Dialect | None = None) -> Weights:
+    """Read ``.caffemodel`` (any age and schema) or ``.caffemodel.h5``: Caffe's own files.
 
-    >>> weights = read_weights("small.caffemodel")
+    >>> weights = read_model("small.caffemodel")
     >>> [blob.shape for blob in weights["conv"]]
     [(4, 3, 3, 3), (4,)]
 

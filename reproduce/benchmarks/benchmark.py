@@ -501,6 +501,15 @@ class Benchmark(ABC):
             )
 
 
+def unread_methods(root: Path) -> list[str]:
+    """Folders ``predictions/METHOD`` with predictions of which none has a name that is read."""
+    return sorted(
+        folder.name
+        for folder in (root / "predictions").glob("*/")
+        if any(folder.glob("*.mat")) and not any(folder.glob("pred_keypoints_*.mat"))
+    )
+
+
 def competitors(root: Path, pattern: str, taken: Iterable[str]) -> dict[str, Path]:
     """Other methods' prediction files ``predictions/METHOD/PATTERN``, by their label: the first
     line of the ``algorithm.txt`` beside them. The authors' own predictions are left out.

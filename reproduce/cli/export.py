@@ -73,8 +73,19 @@ def main() -> None:
     is_flag=True,
     help="coco: keep the file's own key points (any number of them).",
 )
+@click.option(
+    "--images",
+    type=click.Path(file_okay=False, exists=True),
+    help="coco: the folder that the names of images count from (default: that of the JSON file).",
+)
 def json_(
-    dataset: str, data: str, out: str, format_: str, skip_missing: bool, own_keypoints: bool
+    dataset: str,
+    data: str,
+    out: str,
+    format_: str,
+    skip_missing: bool,
+    own_keypoints: bool,
+    images: str | None,
 ) -> None:
     """Write the authors' JSON (or COCO's) of a DATASET's download."""
     from reproduce.people import coco_files, flic_files, lsp_files, mpii_files
@@ -82,6 +93,8 @@ def json_(
 
     if own_keypoints and dataset != "coco":
         raise DataError(f"--own-keypoints goes with coco, {dataset} has its own joints")
+    if images is not None and dataset != "coco":
+        raise DataError(f"--images goes with coco: --data is the folder of {dataset}'s images")
     check_target(out)
     if Path(out).exists() and Path(out).samefile(data):
         raise DataError(f"-o {out}: is the file that is read; choose another name")
@@ -93,11 +106,20 @@ def json_(
         "mpi": lambda: mpii_files.read_folder(data, passed_over=passed_over, **missing),
         "leeds": lambda: (lsp_files.read_training(data, **missing), None),
         "flic": lambda: (flic_files.read_folder(data, **missing), None),
-        "coco": lambda: (coco_files.read(data, own=own_keypoints, **missing), None),
+        "coco": lambda: (
+            coco_files.read(data, own=own_keypoints, pictures=images, **missing),
+            None,
+        ),
     }
     found, stub = readers[dataset]()
+    if not found and left_out:
+        where = images or (Path(data).parent if dataset == "coco" else data)
+        other = "; --images names another folder" if dataset == "coco" else ""
+        raise DataError(
+            f"{data}: none of the images of its {len(left_out)} people is in {where}{other}"
+        )
     if not found:
-        raise DataError(f"{data}: no people found (with --skip-missing: are the images there?)")
+        raise DataError(f"{data}: no people found")
     names = coco_files.keypoint_names(data) if own_keypoints else ()
     if format_ == "coco":
         coco_files.write(out, found, names=names)

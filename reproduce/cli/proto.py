@@ -42,6 +42,11 @@ _LARGEST = 100_000  # of a number of channels, a kernel or a side
     "kept in the prototxts and in what is trained.",
 )
 @click.option(
+    "--no-mirror",
+    is_flag=True,
+    help="Train without mirror images (flip_prob: 0): for parts that have no other side.",
+)
+@click.option(
     "--input",
     "size",
     help="Input size, or HEIGHTxWIDTH (default: 368; person: 376x656, and 368 in training).",
@@ -161,6 +166,7 @@ def proto(
     scheme: Any,
     settings: tuple[str, ...],
     part_names: str | None,
+    no_mirror: bool,
     **numbers: Any,
 ) -> None:
     """Write pose_train_test, pose_deploy and pose_solver prototxts of any size.
@@ -174,7 +180,7 @@ def proto(
 
     lists = {"channels": channels, "kernels": kernels, "blocks": blocks, "front_convs": front_convs}
     _check_architecture(person, part_names, lists, numbers)
-    names = _part_names(part_names, numbers["parts"])
+    names, mirrored = _part_names(part_names, numbers["parts"], mirrored=not no_mirror)
     if names:
         numbers["parts"] = len(names)
     config = _config(person, size, lists, numbers)
@@ -188,6 +194,7 @@ def proto(
         target_dist=target_dist,
         sigma_center=sigma_center,
         np_in_lmdb=np_in_lmdb,
+        extra={"flip_prob": 0.0} if no_mirror else {},
     )
     nets = {
         suffix: named_net(net, names) for suffix, net in netgen.plan(trained, data, scheme).items()
@@ -196,6 +203,8 @@ def proto(
     texts["pose_deploy.prototxt"] = named_net(netgen.deploy(config), names).to_text()
     others = _write(Path(out), texts)
     click.echo(f"pose_train_test, pose_deploy and pose_solver.prototxt written to {out}")
+    if mirrored:
+        click.echo(mirrored)
     if others:
         click.echo(f"beside them, of another --scheme or --stages: {', '.join(others)}")
     if len(nets) > 1:
@@ -392,16 +401,20 @@ def _has_another_text(path: Path, text: str) -> bool:
         return os.path.lexists(path)
 
 
-def _part_names(text: str | None, count: int | None) -> tuple[str, ...]:
-    """The parts' names of ``nose,left_hand,right_hand``; as many as ``--parts`` says."""
-    from reproduce.people.skeletons import named
+def _part_names(
+    text: str | None, count: int | None, *, mirrored: bool
+) -> tuple[tuple[str, ...], str]:
+    """The parts' names of ``nose,left_hand,right_hand``, as many as ``--parts`` says; and what is
+    to be said of their mirror images."""
+    from reproduce.people.skeletons import mirror_text, named
 
     names = tuple(text.split(",")) if text is not None else ()
-    if names:
-        named(names, where="--part-names")
-        if count not in (None, len(names)):
-            raise DataError(f"--part-names: names {len(names)} part(s), --parts says {count}")
-    return names
+    if not names:
+        return (), ""
+    made = named(names, mirrored=mirrored, where="--part-names", instead="give --no-mirror")
+    if count not in (None, len(names)):
+        raise DataError(f"--part-names: names {len(names)} part(s), --parts says {count}")
+    return names, mirror_text(made) if mirrored else ""
 
 
 def _size(text: str) -> tuple[int, int]:

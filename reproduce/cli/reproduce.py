@@ -210,6 +210,7 @@ def _command(name: str, module: str) -> None:
     @out_option("Folder for the results.", default="figures")
     def figure(data: str, out: str) -> None:
         from caffe_compat.files import write_json
+        from reproduce.benchmarks.benchmark import unread_methods
         from reproduce.benchmarks.check import run
         from reproduce.benchmarks.published import source_of
 
@@ -221,6 +222,12 @@ def _command(name: str, module: str) -> None:
             what = f"note: no other methods' predictions in {data} (predictions/METHOD/)"
             alone = f"the curves are the authors' alone{source_of('predictions/')}"
             click.echo(f"{what}: {alone}", err=True)
+        if name in _COMPARING and (unread := unread_methods(Path(data))):
+            click.echo(
+                f"note: left out: predictions/{', predictions/'.join(unread)}: no "
+                "pred_keypoints_lsp_pc.mat or pred_keypoints_flic_oc.mat in there",
+                err=True,
+            )
         for path in paths:
             click.echo(str(path))
         if made.CHECKED:

@@ -262,27 +262,35 @@ def _size(info: dict[str, Any], folder: Path) -> tuple[int, int]:
         if not (0 < float(width) < _FAR and 0 < float(height) < _FAR):
             raise foreign.Unfit(f"its image has the size {width} × {height}")
         return int(width), int(height)
-    return image_size(folder / str(info["file_name"]))
+    path = folder / str(info["file_name"])
+    if not path.exists():
+        raise DataError(
+            f"{path}: no such image (--images names the folder of the pictures; --skip-missing "
+            "leaves such people out)"
+        )
+    return image_size(path)
 
 
 def read(
     path: str | os.PathLike[str],
     *,
     own: bool = False,
+    pictures: str | os.PathLike[str] | None = None,
     skip_missing: bool = False,
     left_out: list[str] | None = None,
 ) -> list[Annotation]:
     """People with keypoints; crowds and other categories than people are left out.
 
     A key point that is null or no finite number counts as not labelled. People whom :func:`write`
-    marked as the validation split's belong to it. Sizes of images that the
-    file does not tell are read from the pictures, below the file's folder.
+    marked as the validation split's belong to it. Sizes of images that the file does not tell are
+    read from the pictures.
 
     Parameters
     ----------
     own : keep the file's own key points, whatever they are, instead of the 16 joints made of COCO's
         17.
-    skip_missing : leave out people whose image is not there, below the file's folder.
+    pictures : the folder that the names of images count from; None: the file's own.
+    skip_missing : leave out people whose image is not there.
     left_out : takes the image of each person left out.
 
     Raises
@@ -305,7 +313,7 @@ def read(
     people: list[tuple[Any, Other]] = []
     held_out: list[bool] = []
     sizes: dict[Any, tuple[int, int]] = {}
-    folder = Path(path).parent
+    folder = Path(path).parent if pictures is None else Path(pictures)
     for entry in entries:
         where = f"{name}: annotation {entry.get('id')}"
         with foreign.reading(where, "person of a COCO file"):

@@ -199,10 +199,13 @@ def skeleton(parts: int) -> Skeleton:
 
 
 _OTHER_SIDE = {"l": "r", "r": "l"}
-# left_x, Left x, l_x; x_left, x.l; Lx and Rx
+# left_x, Left x, l_x; x_left, x.l; xLeft; Lx and Rx
 _BEFORE = re.compile(r"(left|right|l(?=[_\W])|r(?=[_\W]))[_\W]*(.+)", re.I)
 _AFTER = re.compile(r"(.+?)[_\W]+(left|right|l|r)", re.I)
+_CAMEL = re.compile(r"(.*[a-z0-9])(Left|Right)")
 _LETTER = re.compile(r"([LR])([A-Za-z].*)")
+# letters that tell a side only where the same name with the other letter is there
+_OTHER_LETTER = {"l": "r", "r": "l", "L": "R", "R": "L"}
 
 
 def _side(name: str) -> tuple[str, str, bool]:
@@ -210,11 +213,24 @@ def _side(name: str) -> tuple[str, str, bool]:
     False) for one in the middle."""
     if found := _BEFORE.fullmatch(name):
         return found[1].lower()[0], found[2].lower(), True
-    if found := _AFTER.fullmatch(name):
+    if found := _AFTER.fullmatch(name) or _CAMEL.fullmatch(name):
         return found[2].lower()[0], found[1].lower(), True
     if found := _LETTER.fullmatch(name):
         return found[1].lower(), found[2].lower(), False
     return "", "", False
+
+
+def _sides(names: Sequence[str]) -> list[tuple[str, str, bool]]:
+    """What :func:`_side` says of each part; lhand and rhand, handL and handR are sides where both
+    are there."""
+    sides = [_side(name) for name in names]
+    for i, name in enumerate(names):
+        for before, letter, after in (("", name[0], name[1:]), (name[:-1], name[-1], "")):
+            other = _OTHER_LETTER.get(letter, "")
+            rest = before + after
+            if not sides[i][0] and other and rest and f"{before}{other}{after}" in names:
+                sides[i] = letter.lower(), rest.lower(), False
+    return sides
 
 
 def side(part: str) -> str:
@@ -226,14 +242,21 @@ def side(part: str) -> str:
     return {"l": "left", "r": "right", "": ""}[_side(part)[0]]
 
 
-def named(names: tuple[str, ...], *, mirrored: bool = True, where: str = "--parts") -> Skeleton:
-    """A skeleton of the user's own parts: those called left_x and right_x (x_left and x_right, Lx
-    and Rx) change places in a mirror image. Parts that are called as the authors' have their limbs.
+def named(
+    names: tuple[str, ...],
+    *,
+    mirrored: bool = True,
+    where: str = "--parts",
+    instead: str = "set flip_prob: 0",
+) -> Skeleton:
+    """A skeleton of the user's own parts: those called left_x and right_x (x_left and x_right,
+    xLeft and xRight, Lx and Rx, lx and rx, xL and xR) change places in a mirror image. Parts that
+    are called as the authors' have their limbs.
 
     Parameters
     ----------
     mirrored : will there be mirror images? Without them nothing has to have a partner.
-    where : where the names stand, for messages.
+    where, instead : where the names stand, and how to do without mirror images, for messages.
 
     Raises
     ------
@@ -241,7 +264,7 @@ def named(names: tuple[str, ...], *, mirrored: bool = True, where: str = "--part
     """
     if len(set(names)) < len(names) or "" in names:
         raise CaffeCompatError(f"{where} {','.join(names)}: a name is empty or given twice")
-    sides = [_side(name) for name in names]
+    sides = _sides(names)
     place = {(letter, rest): i for i, (letter, rest, _) in enumerate(sides) if letter}
     pairs = []
     for i, (letter, rest, certain) in enumerate(sides):
@@ -252,7 +275,7 @@ def named(names: tuple[str, ...], *, mirrored: bool = True, where: str = "--part
         elif mirrored and (certain or _looks_lost(names, sides, i)):
             raise CaffeCompatError(
                 f"{where}: '{names[i]}' has no partner on the other side, so that mirror images "
-                "would mix up left and right: correct the name, or set flip_prob: 0"
+                f"would mix up left and right: correct the name, or {instead}"
             )
     return Skeleton(
         parts=names,
@@ -262,6 +285,17 @@ def named(names: tuple[str, ...], *, mirrored: bool = True, where: str = "--part
         torso=_numbers(names, _among(names, _TORSO if "neck" in names else _TORSO_WITHOUT_NECK)),
         told=True,
     )
+
+
+def mirror_text(skeleton: Skeleton) -> str:
+    """What a mirror image does with parts, for people to see whether it is what they meant."""
+    parts = skeleton.parts
+    pairs = ", ".join(f"{parts[i]} and {parts[j]}" for i, j in skeleton.flip)
+    if not pairs:
+        return "mirror images exchange no parts: no names tell two sides"
+    moved = {place for pair in skeleton.flip for place in pair}
+    others = ", ".join(part for i, part in enumerate(parts) if i not in moved)
+    return f"mirror images exchange {pairs}" + (f"; in the middle: {others}" if others else "")
 
 
 def _among(names: Sequence[str], pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:

@@ -27,6 +27,7 @@ from caffe_compat.training.solver import Solver, Step, train_definition
 from caffe_compat.training.sources import BatchSource
 from caffe_compat.weights.model import Weights
 from reproduce.people import part_names
+from reproduce.people.skeletons import mirror_text
 from reproduce.runtime.processes import Group
 from reproduce.samples.augment import Settings
 from reproduce.samples.schedule import CPMSource, Order, source_for
@@ -187,6 +188,11 @@ def make_solver(
         "left, as in Caffe: set it to true, or flip_prob: 0"
         for name, source in sources.items()
         if isinstance(source, CPMSource) and _mixes_sides(source.maker.settings)
+    ]
+    made.warnings += [
+        mirror_text(source.maker.settings.skeleton)
+        for source in sources.values()
+        if parts and isinstance(source, CPMSource) and source.maker.settings.flip_prob > 0
     ]
     if options.warmup:
         made.rate_scale = lambda iteration: min(1.0, (iteration + 1) / options.warmup)

@@ -71,7 +71,7 @@ def _weights(path: Path) -> None:
     from caffe_compat.conversion.deploy import derive
     from caffe_compat.weights import containers
 
-    weights = containers.read(path)
+    weights = containers.read_weights(path)
     if weights.net is not None:
         net, _ = derive(weights.net, weights)
         _run_net(net, weights)

@@ -291,7 +291,7 @@ def test_files_that_lead_elsewhere(tmp_path: Path) -> None:
                 made[:] = h5py.VirtualSource("secret.h5", "x", (2,))
                 layer.create_virtual_dataset("0", made)
         with pytest.raises(CaffeCompatError, match=r"another file|other files"):
-            containers.read(path)
+            containers.read_weights(path)
     os.mkfifo(tmp_path / "pipe")
     for name in (tmp_path / "pipe", Path("/dev/zero"), tmp_path):
         for reader in ("caffemodel", "prototxt", "boxes", "images", "joints", "solverstate"):
@@ -406,7 +406,7 @@ def test_keys_that_collide(tmp_path: Path) -> None:
     for kind in ("npz", "safetensors", "pth"):
         path = tmp_path / f"x.{kind}"
         containers.write(path, Weights(layers), net, kind)
-        found = containers.read(path).layers
+        found = containers.read_weights(path).layers
         assert [entry.name for entry in found] == list(names)
         for i, entry in enumerate(found):
             assert [blob.data[0] for blob in entry.blobs] == [i, -i]

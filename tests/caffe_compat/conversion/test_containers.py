@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+import caffe_compat.pycaffe as caffe
 from caffe_compat import Net, WeightError, parse_net, read_weights, write_weights
 from caffe_compat.conversion.convert import convert
 from caffe_compat.errors import UnknownInput
@@ -37,6 +38,30 @@ def test_there_and_back(tmp_path: Path, to: str) -> None:
     x = torch.randn(1, 3, 9, 12)
     with torch.no_grad():
         assert torch.equal(Net(again.graph, again.weights)(x)["prob"], net(x)["prob"])
+
+
+@pytest.mark.parametrize("to", ["safetensors", "pth", "npz"])
+def test_what_was_converted_is_read_from_python(tmp_path: Path, to: str) -> None:
+    """By everything that takes weights, and by torch alone."""
+    path, net, _ = model_file(tmp_path)
+    (tmp_path / "small.prototxt").write_text(TEXT)
+    target = tmp_path / f"m.{to}"
+    convert(path).write(target, to)
+    assert same_blobs(read_weights(target), read_weights(path))
+    definition = tmp_path / "small.prototxt"
+    x = torch.randn(1, 3, 9, 12)
+    with torch.no_grad():
+        expected = net(x)["prob"]
+        assert torch.equal(Net.from_files(definition, target)(x)["prob"], expected)
+        face = caffe.Net(str(definition), caffe.TEST, weights=str(target))
+        np.testing.assert_allclose(face.forward(data=x.numpy())["prob"], expected, rtol=1e-5)
+        empty = caffe.Net(str(definition), caffe.TEST)
+        empty.copy_from(target)
+        np.testing.assert_allclose(empty.forward(data=x.numpy())["prob"], expected, rtol=1e-5)
+        if to == "pth":
+            plain = Net.from_files(definition)
+            plain.load_state_dict(torch.load(target)["state_dict"])
+            assert torch.equal(plain(x)["prob"], expected)
 
 
 _TRAINED = """
@@ -205,7 +230,7 @@ def test_damaged_containers(tmp_path: Path, to: str) -> None:
     for cut in (9, 40, len(data) // 2, len(data) - 3):
         (tmp_path / f"cut.{to}").write_bytes(data[:cut])
         with pytest.raises(WeightError):
-            containers.read(tmp_path / f"cut.{to}")
+            containers.read_weights(tmp_path / f"cut.{to}")
 
 
 def test_tensors_that_repeat_few_values(tmp_path: Path) -> None:
@@ -216,7 +241,7 @@ def test_tensors_that_repeat_few_values(tmp_path: Path) -> None:
     content["state_dict"]["conv.bias"] = torch.zeros(1).expand(2**40)
     torch.save(content, tmp_path / "a.pth")
     with pytest.raises(WeightError, match="larger than such a file may hold"):
-        containers.read(tmp_path / "a.pth")
+        containers.read_weights(tmp_path / "a.pth")
 
 
 def test_pickles_are_not_run(tmp_path: Path) -> None:
@@ -226,10 +251,10 @@ def test_pickles_are_not_run(tmp_path: Path) -> None:
 
     torch.save({"metadata": {}, "state_dict": Evil()}, tmp_path / "evil.pth")
     with pytest.raises(WeightError, match="weights only"):
-        containers.read(tmp_path / "evil.pth")
+        containers.read_weights(tmp_path / "evil.pth")
     np.savez(tmp_path / "evil.npz", __metadata__=np.array([Evil()], dtype=object))
     with pytest.raises(WeightError):
-        containers.read(tmp_path / "evil.npz")
+        containers.read_weights(tmp_path / "evil.npz")
     assert not (tmp_path / "owned").exists()
 
 
@@ -268,7 +293,7 @@ def test_a_blob_without_values_is_written_as_it_is(to: str, tmp_path: Path) -> N
     layers[0] = LayerBlobs(layers[0].name, layers[0].type, (*layers[0].blobs, empty))
     path = tmp_path / f"w.{to}"
     containers.write(path, Weights(tuple(layers)), net.graph.spec, to)
-    assert containers.read(path).layers[0].blobs[-1].data.size == 0
+    assert containers.read_weights(path).layers[0].blobs[-1].data.size == 0
 
 
 def test_all_problems_at_once() -> None:
@@ -365,7 +390,7 @@ def test_a_model_whose_ninth_byte_is_a_brace(tmp_path: Path) -> None:
             break
     assert path.read_bytes()[8:9] == b"{"
     assert containers.kind_of(path) == ""
-    found = containers.read(path).net
+    found = containers.read_weights(path).net
     assert found is not None
     assert found.to_message() == net.to_message()
 
@@ -375,6 +400,6 @@ def test_the_name_of_a_target_is_kept(tmp_path: Path) -> None:
     (tmp_path / "x.H5.h5").write_text("keep")
     for name, to in (("x.H5", "h5"), ("y", "h5"), ("z.h5", "caffemodel")):
         containers.write(tmp_path / name, net.weights(), net.graph.spec, to)
-        assert containers.read(tmp_path / name).source.container == to
+        assert containers.read_weights(tmp_path / name).source.container == to
     assert (tmp_path / "x.H5.h5").read_text() == "keep"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["x.H5", "x.H5.h5", "y", "z.h5"]

@@ -78,7 +78,7 @@ def test_weights_that_do_not_determine_the_size(tmp_path: Path) -> None:
     loose = weights_only(path, str(error.value))
     for form in ("safetensors", "npz", "caffemodel"):
         loose.write(tmp_path / f"out.{form}", form)
-        again = containers.read(tmp_path / f"out.{form}")
+        again = containers.read_weights(tmp_path / f"out.{form}")
         assert {n: [b.shape for b in again[n]] for n in again.names} == {
             "conv": [(4, 3, 3, 3), (4,)]
         }
@@ -100,7 +100,7 @@ def test_reported_weights_without_a_net(path: Path, tmp_path: Path) -> None:
         convert(path)
     loose = weights_only(path, str(error.value))
     loose.write(tmp_path / "w.npz", "npz")
-    again = containers.read(tmp_path / "w.npz")
+    again = containers.read_weights(tmp_path / "w.npz")
     assert {layer.name for layer in again.layers} == {layer.name for layer in loose.weights.layers}
     assert again.count == loose.weights.count
     assert again.source.metadata["runs"].startswith("no: ")
@@ -112,7 +112,7 @@ def test_reported_weights_without_a_net(path: Path, tmp_path: Path) -> None:
 )
 def test_sizes_of_real_models_fit(path: Path) -> None:
     """What is derived makes a network that the weights fit, of the definition's channels."""
-    weights = containers.read(path)
+    weights = containers.read_weights(path)
     for prototxt in path.parent.glob("*.prototxt"):
         if "layer" not in prototxt.read_text() or prototxt.stem not in (
             path.stem,

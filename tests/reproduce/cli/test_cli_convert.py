@@ -22,7 +22,6 @@ from caffe_compat import Net, parse_net, read_weights, write_weights
 from caffe_compat.errors import CaffeCompatError
 from caffe_compat.files import atomic_write
 from caffe_compat.weights import containers
-from caffe_compat.weights.containers import read as read_containers
 from reproduce.cli import convert, models
 from reproduce.predict.predictor import Predictor
 from tests.nets import TEXT, model_file, same_blobs, small
@@ -281,7 +280,7 @@ def test_strict(to: str, tmp_path: Path) -> None:
     assert "filled as the definition says: 'new'" in made.stdout
     if to == "onnx":
         return
-    again = read_containers(filled)
+    again = read_weights(filled)
     assert again["new"][0].shape == (2, 5)
     assert np.any(again["new"][0].data)
 
@@ -304,10 +303,10 @@ def test_a_definition_that_was_given_is_used_or_refused(tmp_path: Path) -> None:
     loose = tmp_path / "loose.caffemodel"
     write_weights(loose, Net(spec).weights(), parse_net(text % ""))
     assert _run(loose, "-o", tmp_path / "b.npz").exit_code == 0
-    assert containers.read(tmp_path / "b.npz").source.metadata["runs"].startswith("no: ")
+    assert containers.read_weights(tmp_path / "b.npz").source.metadata["runs"].startswith("no: ")
     shape = ["--input-shape", "data:1,3,9,9"]
     assert _run(tmp_path / "b.npz", *shape, "-o", tmp_path / "c.npz").exit_code == 0
-    assert "runs" not in containers.read(tmp_path / "c.npz").source.metadata
+    assert "runs" not in containers.read_weights(tmp_path / "c.npz").source.metadata
 
 
 def test_a_training_net_without_a_test_phase(tmp_path: Path) -> None:
@@ -327,7 +326,9 @@ def test_a_training_net_without_a_test_phase(tmp_path: Path) -> None:
     done = _run(*command, "-o", tmp_path / "a.npz", "--input-shape", "data:1,4,7,7")
     assert done.exit_code == 0, done.output
     assert "training net, made a deploy net" in done.output
-    assert same_blobs(containers.read(tmp_path / "a.npz"), read_weights(tmp_path / "m.caffemodel"))
+    assert same_blobs(
+        containers.read_weights(tmp_path / "a.npz"), read_weights(tmp_path / "m.caffemodel")
+    )
     unknown = _run(*command, "-o", tmp_path / "b.npz")
     assert unknown.exit_code == 0, unknown.output  # the InnerProduct tells the size
     (tmp_path / "train.prototxt").write_text(data + body.replace('bottom: "c"', 'bottom: "x"'))

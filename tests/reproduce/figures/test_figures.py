@@ -172,6 +172,22 @@ def _linked(folder: Path, *names: str) -> None:
 
 
 @needs_data
+def test_a_method_whose_file_is_called_otherwise_is_named(tmp_path: Path) -> None:
+    _linked(tmp_path, "lsp", "release")
+    people = joint_files.read(DATA / "release" / "LSP_prediction_model_LSP_6s.mat")
+    for folder, name in (("Mine", "mine.mat"), ("Ours", "pred_keypoints_lsp_pc.mat")):
+        (tmp_path / "predictions" / folder).mkdir(parents=True)
+        joint_files.write_mat(tmp_path / "predictions" / folder / name, people)
+    command = ["fig9", "--data", str(tmp_path), "-o", str(tmp_path / "out")]
+    made = CliRunner().invoke(reproduce.main, command)
+    assert made.exit_code == 0, made.output
+    assert "note: left out: predictions/Mine: no pred_keypoints_lsp_pc.mat" in made.stderr
+    drawn = (tmp_path / "out" / "fig09.csv").read_text()
+    assert "Ours" in drawn
+    assert "Mine" not in drawn
+
+
+@needs_data
 def test_a_damaged_file_costs_its_own_check(tmp_path: Path) -> None:
     _linked(tmp_path, "lsp", "flic", "mpii")
     (tmp_path / "release").mkdir()

@@ -261,7 +261,10 @@ def test_annotations_are_not_overwritten_by_what_is_made_of_them(tmp_path: Path)
 
 
 def test_coco_in(tmp_path: Path) -> None:
-    (tmp_path / "c.json").write_text(json.dumps(_coco()))
+    content = _coco()
+    # a crowd is nobody
+    content["annotations"].append({**content["annotations"][0], "id": 9, "iscrowd": 1})
+    (tmp_path / "c.json").write_text(json.dumps(content))
     people = coco_files.read(tmp_path / "c.json")
     assert len(people) == 2
     first = people[0]
@@ -294,6 +297,36 @@ def test_people_of_a_coco_file_without_their_image(tmp_path: Path) -> None:
     result = CliRunner().invoke(export.main, [*command, "--skip-missing"])
     assert "2 people written to" in result.stdout
     assert "o.json, 1 left out: image not there" in result.stdout
+
+
+def test_pictures_of_a_coco_file_in_a_folder_of_their_own(tmp_path: Path) -> None:
+    """As COCO itself has it: annotations/x.json beside train2017/."""
+    content = _coco()
+    del content["images"][0]["width"]
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "annotations" / "c.json").write_text(json.dumps(content))
+    (tmp_path / "train").mkdir()
+    cv2.imwrite(str(tmp_path / "train" / "a.jpg"), np.zeros((150, 100, 3), np.uint8))
+    command = ["json", "coco", "--data", str(tmp_path / "annotations" / "c.json")]
+    command += ["-o", str(tmp_path / "o.json")]
+    refused = CliRunner().invoke(export.main, command)
+    assert refused.exit_code == 2
+    assert "annotations/a.jpg: no such image (--images names the folder" in refused.stderr
+    emptied = CliRunner().invoke(export.main, [*command, "--skip-missing"])
+    assert emptied.exit_code == 2
+    assert "none of the images of its 2 people is in" in emptied.stderr
+    assert "annotations; --images names another folder" in emptied.stderr
+    assert not (tmp_path / "o.json").exists()
+    for more in ([], ["--skip-missing"]):
+        made = CliRunner().invoke(
+            export.main, [*command, *more, "--images", str(tmp_path / "train")]
+        )
+        assert made.exit_code == 0, made.output
+        assert "2 people written" in made.output
+    other = ["json", "leeds", "--data", str(tmp_path), "-o", str(tmp_path / "p.json")]
+    refused = CliRunner().invoke(export.main, [*other, "--images", str(tmp_path)])
+    assert refused.exit_code == 2
+    assert "--images goes with coco" in refused.stderr
 
 
 def test_own_key_points_are_of_coco_files_alone(tmp_path: Path) -> None:

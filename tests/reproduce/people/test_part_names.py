@@ -15,7 +15,7 @@ from caffe_compat.errors import CaffeCompatError
 from reproduce.cli import convert as command
 from reproduce.cli import export
 from reproduce.network import netgen
-from reproduce.people import part_names
+from reproduce.people import part_names, skeletons
 from reproduce.people.skeletons import PARTS_14, SKELETON_14, skeleton
 
 _NAMES = ("nose", "left hand", "right hand", "Schwanz-Ende", "尾")
@@ -157,6 +157,53 @@ def test_prototxts_are_written_with_the_names(tmp_path: Path) -> None:
         tmp_path, "--part-names", names, "--parts", 5
     )
     assert "'left_hand' has no partner" in _proto(tmp_path, "--part-names", "nose,left_hand")
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        "left_hand,right_hand",
+        "hand_l,hand_r",
+        "LHand,RHand",
+        "HandLeft,HandRight",
+        "leftHand,rightHand",
+        "lhand,rhand",
+        "handL,handR",
+        "hand l,hand r",
+    ],
+)
+def test_sides_in_every_usual_spelling(tmp_path: Path, names: str) -> None:
+    left, right = names.split(",")
+    made = skeletons.named(("nose", left, "lip", "ear", right, "root"))
+    assert made.flip == ((4, 1),)
+    said = skeletons.mirror_text(made)
+    assert said == f"mirror images exchange {right} and {left}; in the middle: nose, lip, ear, root"
+    arguments = ["proto", "-o", str(tmp_path), "--part-names", f"nose,{names}"]
+    assert said.partition(";")[0] in CliRunner().invoke(export.main, arguments).output
+
+
+@pytest.mark.parametrize("name", ["lhand", "handL", "leg", "root", "l", "R", "polar"])
+def test_a_letter_alone_tells_no_side(name: str) -> None:
+    made = skeletons.named(("nose", name, "tail"))
+    assert made.flip == ()
+    assert skeletons.mirror_text(made) == (
+        "mirror images exchange no parts: no names tell two sides"
+    )
+
+
+def test_parts_without_another_side_are_trained_without_mirror_images(tmp_path: Path) -> None:
+    names = ("--part-names", "nose,left_hand,tail")
+    refused = _proto(tmp_path / "a", *names)
+    assert "'left_hand' has no partner" in refused
+    assert "correct the name, or give --no-mirror" in refused
+    assert not _proto(tmp_path / "b", *names, "--no-mirror")
+    (layer,) = (
+        layer
+        for layer in read_net(tmp_path / "b" / "pose_train_test.prototxt").layers
+        if layer.type == "CPMData"
+    )
+    assert layer.message.transform_param.flip_prob == 0
+    assert layer.message.transform_param.HasField("flip_prob")
 
 
 def test_limbs_of_cocos_category_count_from_1() -> None:
