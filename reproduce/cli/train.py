@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -293,9 +294,9 @@ def _make_solver(
     except WeightError as error:
         if weights is None:
             raise
-        hint = (
-            "layers that are to start anew are named with --fresh, for example --fresh conv7_stage1"
-        )
+        named = re.match("layer '([^']+)'", error.problems[0]) if error.problems else None
+        example = f", for example --fresh {named[1]}" if named else ""
+        hint = f"layers that are to start anew are named with --fresh{example}"
         raise WeightError(
             f"{weights}: the weights do not fit the network; {hint}", error.problems
         ) from None
