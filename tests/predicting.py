@@ -21,10 +21,10 @@ def write_model(path: Path, seed: int) -> Path:
     return path
 
 
-def run_predict(*args: object) -> Result:
-    """``cpm-predict`` with these words, on the CPU."""
-    words = [*args, "--device", "cpu", "--workers", "0"]
-    return CliRunner().invoke(predict.main, [str(word) for word in words])
+def run_predict(*args: object, errors: bool = False) -> Result:
+    """``cpm-predict`` with these words, on the CPU; ``errors``: those of a test come out."""
+    words = [str(word) for word in (*args, "--device", "cpu", "--workers", "0")]
+    return CliRunner().invoke(predict.main, words, catch_exceptions=not errors)
 
 
 def write_picture(path: Path, seed: int = 0) -> Path:

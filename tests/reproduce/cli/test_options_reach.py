@@ -18,6 +18,8 @@ from reproduce.cli import convert, export, models, train
 from reproduce.network import netgen
 from reproduce.people import annotation
 from reproduce.predict import videos
+from reproduce.predict.person_finder import PersonFinder
+from reproduce.predict.predictor import Predictor
 from reproduce.records import store
 from reproduce.records.opening import open_store
 from reproduce.train import run
@@ -210,6 +212,38 @@ def test_a_definition_for_weights_without_one(tmp_path: Path) -> None:
     assert run_predict(*common).exit_code == 2
     done = run_predict(*common, "--prototxt", tmp_path / "m.prototxt")
     assert done.exit_code == 0, done.output
+
+
+class _Loads(Exception):
+    """What a network would be loaded with."""
+
+
+def _loads(*_: object, **given: object) -> None:
+    raise _Loads(given)
+
+
+def test_predict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_model(tmp_path / "m.caffemodel", 1)
+    picture = write_picture(tmp_path / "a.png")
+    words = ["--model", tmp_path / "m.caffemodel", "--amp", "bf16", "--engine", "direct"]
+    monkeypatch.setattr(Predictor, "load", _loads)
+    with pytest.raises(_Loads) as raised:
+        run_predict(picture, *words, errors=True)
+    (given,) = raised.value.args
+    assert (given["amp"], given["engine"]) == ("bf16", "direct")
+
+
+def test_predict_with_a_person_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_model(tmp_path / "m.caffemodel", 1)
+    picture = write_picture(tmp_path / "a.png")
+    words = ["--model", tmp_path / "m.caffemodel", "--person-model", tmp_path / "m.caffemodel"]
+    words += ["--person-threshold", 0.25, "--person-scales", "0.6,1.1", "--detect", "person"]
+    monkeypatch.setattr(PersonFinder, "load", _loads)
+    with pytest.raises(_Loads) as raised:
+        run_predict(picture, *words, errors=True)
+    (given,) = raised.value.args
+    assert given["threshold"] == 0.25
+    assert tuple(given["search"]) == (0.6, 1.1)
 
 
 def test_all_that_is_not_done_is_listed(tmp_path: Path) -> None:
