@@ -14,12 +14,12 @@ from caffe_compat.conversion.onnx_steps import LayerStep, NoForm, converts, fixe
 
 @converts("Concat")
 def _concat(step: LayerStep) -> Iterable[str]:
-    yield step.graph.op("Concat", *step.bottoms, axis=step.layer._axis(step.rank))
+    yield step.graph.op("Concat", *step.bottoms, axis=step.layer.chosen_axis(step.rank))
 
 
 @converts("Slice")
 def _slice(step: LayerStep) -> Iterable[str]:
-    axis = step.layer._axis(step.rank)
+    axis = step.layer.chosen_axis(step.rank)
     sizes = [fixed(top[axis]) for top in step.tops]
     known = [size for size in sizes if size is not None]
     if len(known) != len(sizes):
@@ -46,7 +46,7 @@ def _tile(step: LayerStep) -> Iterable[str]:
 def _crop(step: LayerStep) -> Iterable[str]:
     graph = step.graph
     start = step.layer.axis(step.options.axis, step.rank)
-    begin = step.layer._begin([tuple(dim[0] for dim in shape) for shape in step.shapes])[start:]
+    begin = step.layer.begin([tuple(dim[0] for dim in shape) for shape in step.shapes])[start:]
     axes = range(start, step.rank)
     if start == step.rank:
         yield graph.op("Identity", step.bottoms[0])

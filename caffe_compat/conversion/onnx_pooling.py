@@ -178,7 +178,7 @@ def _spp(step: LayerStep) -> Iterable[str]:
     plain = tuple(dim[0] for dim in step.shapes[0])
     parts = [
         _pool(step, step.bottoms[0], layer.method, kernel, kernel, pad)[0]
-        for kernel, pad, _ in layer._levels(plain)
+        for kernel, pad, _ in layer.levels(plain)
     ]
     if len(parts) == 1:
         return parts

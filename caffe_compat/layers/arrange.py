@@ -38,16 +38,17 @@ class Concat(Layer):
             raise self.error("give axis or the old concat_dim, not both", "concat_dim")
 
     def separable(self, bottoms: Sequence[Shape]) -> bool:
-        return self._axis(len(bottoms[0])) > 0
+        return self.chosen_axis(len(bottoms[0])) > 0
 
-    def _axis(self, axes: int) -> int:
+    def chosen_axis(self, axes: int) -> int:
+        """The axis along which bottoms of so many axes are joined."""
         if self.has("concat_dim"):
             return self.axis(self.options.concat_dim, axes, "concat_dim")
         return self.axis(self.options.axis, axes)
 
     def output_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
         first = bottoms[0]
-        axis = self._axis(len(first))
+        axis = self.chosen_axis(len(first))
         for name, other in zip(self.spec.bottoms[1:], bottoms[1:], strict=True):
             if (
                 len(other) != len(first)
@@ -62,7 +63,9 @@ class Concat(Layer):
 
     def forward(self, params: Sequence[Tensor], *bottoms: Tensor) -> tuple[Tensor, ...]:
         return (
-            torch.cat(bottoms, self._axis(bottoms[0].dim())) if len(bottoms) > 1 else bottoms[0],
+            torch.cat(bottoms, self.chosen_axis(bottoms[0].dim()))
+            if len(bottoms) > 1
+            else bottoms[0],
         )
 
 
@@ -98,15 +101,16 @@ class Slice(Layer):
                 raise self.error(f"points must rise from above 0, found {points}", "slice_point")
 
     def separable(self, bottoms: Sequence[Shape]) -> bool:
-        return self._axis(len(bottoms[0])) > 0
+        return self.chosen_axis(len(bottoms[0])) > 0
 
-    def _axis(self, axes: int) -> int:
+    def chosen_axis(self, axes: int) -> int:
+        """The axis along which a bottom of so many axes is cut."""
         if self.has("slice_dim"):
             return self.axis(self.options.slice_dim, axes, "slice_dim")
         return self.axis(self.options.axis, axes)
 
     def _sizes(self, bottom: Shape) -> list[int]:
-        total = bottom[self._axis(len(bottom))]
+        total = bottom[self.chosen_axis(len(bottom))]
         points, tops = list(self.options.slice_point), len(self.spec.tops)
         if not points:
             if total % tops:
@@ -123,14 +127,14 @@ class Slice(Layer):
         return [b - a for a, b in zip([0, *points], [*points, total], strict=True)]
 
     def output_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
-        axis = self._axis(len(bottoms[0]))
+        axis = self.chosen_axis(len(bottoms[0]))
         return [
             (*bottoms[0][:axis], size, *bottoms[0][axis + 1 :]) for size in self._sizes(bottoms[0])
         ]
 
     def forward(self, params: Sequence[Tensor], *bottoms: Tensor) -> tuple[Tensor, ...]:
         shape = tuple(bottoms[0].shape)
-        return tuple(torch.split(bottoms[0], self._sizes(shape), self._axis(len(shape))))
+        return tuple(torch.split(bottoms[0], self._sizes(shape), self.chosen_axis(len(shape))))
 
 
 @register("Split")
@@ -310,7 +314,8 @@ class Crop(Layer):
     bottoms = (2, 2)
     reads = ()
 
-    def _begin(self, bottoms: Sequence[Shape]) -> list[int]:
+    def begin(self, bottoms: Sequence[Shape]) -> list[int]:
+        """Where the part that is kept begins in the first bottom, for each axis."""
         first, other = bottoms
         start = self.axis(self.options.axis, len(first))
         offsets = list(self.options.offset)
@@ -336,7 +341,7 @@ class Crop(Layer):
         return begin
 
     def output_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
-        self._begin(bottoms)
+        self.begin(bottoms)
         start = self.axis(self.options.axis, len(bottoms[0]))
         return [(*bottoms[0][:start], *bottoms[1][start : len(bottoms[0])])]
 
@@ -345,7 +350,7 @@ class Crop(Layer):
 
     def forward(self, params: Sequence[Tensor], *bottoms: Tensor) -> tuple[Tensor, ...]:
         shapes = [tuple(b.shape) for b in bottoms]
-        begin, out = self._begin(shapes), self.output_shapes(shapes)[0]
+        begin, out = self.begin(shapes), self.output_shapes(shapes)[0]
         cut = bottoms[0][tuple(slice(b, b + s) for b, s in zip(begin, out, strict=True))]
         # in place, Caffe clears the bottom's gradient, and with it the top's, before it copies that
         return (cut.detach() if self.works_in_place else cut,)

@@ -224,7 +224,8 @@ class SPP(Layer):
         if not self.options.HasField("pyramid_height") or self.options.pyramid_height < 1:
             raise self.error("must be at least 1", "pyramid_height")
 
-    def _levels(self, bottom: Shape) -> list[tuple[Pair, Pair, Pair]]:
+    def levels(self, bottom: Shape) -> list[tuple[Pair, Pair, Pair]]:
+        """Kernel, padding and output size of each level's pooling."""
         if len(bottom) != 4 or min(bottom[2:]) < 1:
             raise self.error("the bottom must be N×C×H×W with H and W above 0", "bottom")
         levels = []
@@ -246,14 +247,14 @@ class SPP(Layer):
 
     def output_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
         bottom = bottoms[0]
-        outs = [out for *_, out in self._levels(bottom)]
+        outs = [out for *_, out in self.levels(bottom)]
         if len(outs) == 1:
             return [(*bottom[:2], *outs[0])]
         return [(bottom[0], sum(bottom[1] * h * w for h, w in outs))]
 
     def forward(self, params: Sequence[Tensor], *bottoms: Tensor) -> tuple[Tensor, ...]:
         x = bottoms[0]
-        levels = self._levels(tuple(x.shape))
+        levels = self.levels(tuple(x.shape))
         parts = [
             max_pool(x, k, k, p, out)[0] if self.method == "MAX" else ave_pool(x, k, k, p, out)
             for k, p, out in levels

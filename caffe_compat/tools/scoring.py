@@ -35,6 +35,8 @@ def test(
     """
     import torch
 
+    from caffe_compat.training.averages import add_share
+
     net, feed = open_test_net(definition, weights, level, stages, "test on (a deploy net?)")
     total: dict[str, float] = {}
     mean_loss = 0.0
@@ -45,12 +47,8 @@ def test(
             found = net(blobs=names, **feed.batch(number, "cpu"))
             if net.losses:
                 mean_loss += float(net.loss(found)) / iterations
-            for name in net.graph.outputs:
-                if name in found:
-                    values = found[name].reshape(-1).tolist()
-                    for i, value in enumerate(values):
-                        key = name if len(values) == 1 else f"{name}[{i}]"
-                        total[key] = total.get(key, 0.0) + value / iterations
+            shown = {name: found[name] for name in net.graph.outputs if name in found}
+            add_share(total, shown, iterations)
     if as_json:
         click.echo(json.dumps({"batches": iterations, "loss": mean_loss, "outputs": total}))
         return

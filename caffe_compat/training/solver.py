@@ -26,6 +26,7 @@ from caffe_compat.layers.base import Shape
 from caffe_compat.network.graph import Node, build
 from caffe_compat.network.net import Net
 from caffe_compat.training import snapshots
+from caffe_compat.training.averages import add_share
 from caffe_compat.training.draws import Draws
 from caffe_compat.training.feed import DataFeed
 from caffe_compat.training.rules import RULES, check, learning_rate, next_step, unused
@@ -333,11 +334,7 @@ class Solver:
                     if stop():
                         return results
                     found = self._tested_blobs(net, self._batch(net, feed))
-                    for name, value in found.items():
-                        flat = value.reshape(-1).tolist()
-                        for i, one in enumerate(flat):
-                            key = name if len(flat) == 1 else f"{name}[{i}]"
-                            total[key] = total.get(key, 0.0) + one / batches
+                    add_share(total, found, batches)
             results.append(total)
         return results
 
