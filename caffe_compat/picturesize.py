@@ -98,7 +98,9 @@ def jpeg_segments(data: bytes) -> tuple[tuple[int, int] | None, int]:
 
 
 def _bmp_size(data: bytes) -> tuple[int, int]:
-    width, height = struct.unpack_from("<ii", data, 18)
+    (head,) = struct.unpack_from("<I", data, 14)
+    # OS/2's head of 12 bytes has 16-bit sizes
+    width, height = struct.unpack_from("<HH" if head == 12 else "<ii", data, 18)
     return abs(width), abs(height)
 
 
@@ -107,15 +109,27 @@ def _jp2_size(data: bytes) -> tuple[int, int]:
     return width, height
 
 
+def _whole(data: bytes, start: int, stop: int) -> bytes:
+    """Bytes of a head, all of them.
+
+    Raises
+    ------
+    IndexError : the head is cut short.
+    """
+    if len(data) < stop:
+        raise IndexError(stop)
+    return data[start:stop]
+
+
 def _webp_size(data: bytes) -> tuple[int, int] | None:
     if data[8:12] != b"WEBP":
         return None
     kind = data[12:16]
     if kind == b"VP8X":
-        packed = int.from_bytes(data[24:30], "little")
+        packed = int.from_bytes(_whole(data, 24, 30), "little")
         return (packed & 0xFFFFFF) + 1, (packed >> 24) + 1
     if kind == b"VP8L":
-        bits = int.from_bytes(data[21:25], "little")
+        bits = int.from_bytes(_whole(data, 21, 25), "little")
         return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
     if kind == b"VP8 ":
         width, height = struct.unpack_from("<HH", data, 26)

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from caffe_compat.errors import CaffeCompatError, DataError
+from caffe_compat.files import ending
 from reproduce.benchmarks import measures
 from reproduce.benchmarks.measures import EvalResult, Stick
 from reproduce.benchmarks.published import source_of
@@ -501,13 +502,24 @@ class Benchmark(ABC):
             )
 
 
+# what other methods' files are called: person-centric and observer-centric on LSP, on FLIC, and
+# those of MODEC, which are of a form of their own
+LSP_FILE, LSP_OC_FILE = "pred_keypoints_lsp_pc.mat", "pred_keypoints_lsp_oc.mat"
+FLIC_FILE, MODEC_FILE = "pred_keypoints_flic_oc.mat", "MODEC/results.mat"
+_PREDICTIONS = (".mat", ".npz", ".npy", ".h5", ".hdf5", ".json")
+
+
 def unread_methods(root: Path) -> list[str]:
     """Folders ``predictions/METHOD`` with predictions of which none has a name that is read."""
-    return sorted(
+    folders = [path for path in sorted((root / "predictions").glob("*")) if path.is_dir()]
+    known = [root / "predictions" / MODEC_FILE]
+    known += [folder / name for folder in folders for name in (LSP_FILE, LSP_OC_FILE, FLIC_FILE)]
+    read = {path.parent for path in known if path.exists()}
+    return [
         folder.name
-        for folder in (root / "predictions").glob("*/")
-        if any(folder.glob("*.mat")) and not any(folder.glob("pred_keypoints_*.mat"))
-    )
+        for folder in folders
+        if folder not in read and any(ending(path) in _PREDICTIONS for path in folder.iterdir())
+    ]
 
 
 def competitors(root: Path, pattern: str, taken: Iterable[str]) -> dict[str, Path]:

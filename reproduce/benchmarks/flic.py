@@ -15,7 +15,15 @@ from typing import Any, ClassVar
 import numpy as np
 
 from caffe_compat.foreign import Unfit, reading, stay_inside
-from reproduce.benchmarks.benchmark import TORSO, Benchmark, Floats, Norm, competitors
+from reproduce.benchmarks.benchmark import (
+    FLIC_FILE,
+    MODEC_FILE,
+    TORSO,
+    Benchmark,
+    Floats,
+    Norm,
+    competitors,
+)
 from reproduce.benchmarks.measures import Stick
 from reproduce.people import flic_files, matfile
 from reproduce.people.matlab_pixels import from_matlab
@@ -127,12 +135,12 @@ class Flic(Benchmark):
         return np.asarray(np.linalg.norm(size, axis=1), np.float64)
 
     def methods(self) -> dict[str, Floats]:
-        others = competitors(self.root, "pred_keypoints_flic_oc.mat", [*self.released, _MODEC])
+        others = competitors(self.root, FLIC_FILE, [*self.released, _MODEC])
         found = {
             **super().methods(),
             **{label: self.read(path) for label, path in others.items()},
         }
-        modec = self.root / "predictions" / "MODEC" / "results.mat"
+        modec = self.root / "predictions" / MODEC_FILE
         if modec.exists():
             (points,) = matfile.load(modec, "pred_coords")
             with reading(modec, "file of predicted joints"):

@@ -11,7 +11,7 @@ from typing import ClassVar
 import numpy as np
 
 from caffe_compat.foreign import reading
-from reproduce.benchmarks.benchmark import TORSO, Benchmark, Floats, Norm, competitors
+from reproduce.benchmarks.benchmark import LSP_FILE, TORSO, Benchmark, Floats, Norm, competitors
 from reproduce.people import lsp_files, matfile
 from reproduce.people.matlab_pixels import from_matlab
 from reproduce.people.skeletons import LSP_JOINTS, SKELETON_14
@@ -67,7 +67,7 @@ class Lsp(Benchmark):
         return self._person_centric[0], self.joints
 
     def methods(self) -> dict[str, Floats]:
-        others = competitors(self.root, "pred_keypoints_lsp_pc.mat", self.released)
+        others = competitors(self.root, LSP_FILE, self.released)
         return {
             **super().methods(),
             **{label: self.read(path) for label, path in others.items()},

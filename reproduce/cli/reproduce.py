@@ -210,7 +210,7 @@ def _command(name: str, module: str) -> None:
     @out_option("Folder for the results.", default="figures")
     def figure(data: str, out: str) -> None:
         from caffe_compat.files import write_json
-        from reproduce.benchmarks.benchmark import unread_methods
+        from reproduce.benchmarks.benchmark import FLIC_FILE, LSP_FILE, unread_methods
         from reproduce.benchmarks.check import run
         from reproduce.benchmarks.published import source_of
 
@@ -224,8 +224,8 @@ def _command(name: str, module: str) -> None:
             click.echo(f"{what}: {alone}", err=True)
         if name in _COMPARING and (unread := unread_methods(Path(data))):
             click.echo(
-                f"note: left out: predictions/{', predictions/'.join(unread)}: no "
-                "pred_keypoints_lsp_pc.mat or pred_keypoints_flic_oc.mat in there",
+                f"note: left out: predictions/{', predictions/'.join(unread)}: no {LSP_FILE} or "
+                f"{FLIC_FILE} in there",
                 err=True,
             )
         for path in paths:

@@ -224,12 +224,16 @@ def _sides(names: Sequence[str]) -> list[tuple[str, str, bool]]:
     """What :func:`_side` says of each part; lhand and rhand, handL and handR are sides where both
     are there."""
     sides = [_side(name) for name in names]
+    there = {(letter, rest) for letter, rest, _ in sides}
     for i, name in enumerate(names):
-        for before, letter, after in (("", name[0], name[1:]), (name[:-1], name[-1], "")):
-            other = _OTHER_LETTER.get(letter, "")
-            rest = before + after
-            if not sides[i][0] and other and rest and f"{before}{other}{after}" in names:
-                sides[i] = letter.lower(), rest.lower(), False
+        letter, rest, certain = sides[i]
+        # the L of LegL looks like a side, too: what has its partner comes first
+        if certain or (letter and (_OTHER_SIDE[letter], rest) in there):
+            continue
+        for before, mark, after in (("", name[0], name[1:]), (name[:-1], name[-1], "")):
+            other = _OTHER_LETTER.get(mark, "")
+            if other and before + after and f"{before}{other}{after}" in names:
+                sides[i] = mark.lower(), (before + after).lower(), False
     return sides
 
 

@@ -17,7 +17,7 @@ from click.testing import CliRunner
 
 from caffe_compat.errors import DataError
 from reproduce.benchmarks import check
-from reproduce.benchmarks.benchmark import competitors
+from reproduce.benchmarks.benchmark import competitors, unread_methods
 from reproduce.benchmarks.measures import EvalResult
 from reproduce.benchmarks.published import published
 from reproduce.cli import reproduce
@@ -175,13 +175,19 @@ def _linked(folder: Path, *names: str) -> None:
 def test_a_method_whose_file_is_called_otherwise_is_named(tmp_path: Path) -> None:
     _linked(tmp_path, "lsp", "release")
     people = joint_files.read(DATA / "release" / "LSP_prediction_model_LSP_6s.mat")
-    for folder, name in (("Mine", "mine.mat"), ("Ours", "pred_keypoints_lsp_pc.mat")):
+    assert not unread_methods(DATA)
+    for folder, name in (("Mine", "pred_keypoints_lsp.mat"), ("Ours", "pred_keypoints_lsp_pc.mat")):
         (tmp_path / "predictions" / folder).mkdir(parents=True)
         joint_files.write_mat(tmp_path / "predictions" / folder / name, people)
+    (tmp_path / "predictions" / "Empty").mkdir()
+    (tmp_path / "predictions" / "Npz").mkdir()
+    (tmp_path / "predictions" / "Npz" / "predictions.npz").touch()
     command = ["fig9", "--data", str(tmp_path), "-o", str(tmp_path / "out")]
     made = CliRunner().invoke(reproduce.main, command)
     assert made.exit_code == 0, made.output
-    assert "note: left out: predictions/Mine: no pred_keypoints_lsp_pc.mat" in made.stderr
+    assert (
+        "left out: predictions/Mine, predictions/Npz: no pred_keypoints_lsp_pc.mat" in made.stderr
+    )
     drawn = (tmp_path / "out" / "fig09.csv").read_text()
     assert "Ours" in drawn
     assert "Mine" not in drawn

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import random
+import struct
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -154,11 +155,32 @@ def test_the_whole_leeds_set() -> None:
 def test_size_from_the_header(tmp_path: Path, ending: str) -> None:
     cv2.imwrite(str(tmp_path / f"a.{ending}"), np.zeros((37, 91, 3), np.uint8))
     assert image_size(tmp_path / f"a.{ending}") == (91, 37)
-    (tmp_path / f"b.{ending}").write_bytes((tmp_path / f"a.{ending}").read_bytes()[:6])
+    cut = 6 if ending == "ppm" else 20  # a PPM's head is shorter
+    (tmp_path / f"b.{ending}").write_bytes((tmp_path / f"a.{ending}").read_bytes()[:cut])
     with pytest.raises(DataError, match="whole header"):
         image_size(tmp_path / f"b.{ending}")
     with pytest.raises(DataError, match="cannot be read"):
         image_size(tmp_path / "none.png")
+
+
+def test_sizes_of_rarer_heads(tmp_path: Path) -> None:
+    """Lossless and extended WebP, whole and cut short, and OS/2's bitmaps."""
+    lossless = [cv2.IMWRITE_WEBP_QUALITY, 101]
+    cv2.imwrite(str(tmp_path / "a.webp"), np.zeros((37, 91, 3), np.uint8), lossless)
+    simple = (tmp_path / "a.webp").read_bytes()
+    assert simple[12:16] == b"VP8L"
+    extended = simple[:12] + b"VP8X" + struct.pack("<II", 10, 0) + b"\x5a\0\0\x24\0\0"
+    rows = 37 * (-(-91 * 3 // 4) * 4)
+    bitmap = struct.pack("<2sIHHI", b"BM", 26 + rows, 0, 0, 26)
+    bitmap += struct.pack("<IHHHH", 12, 91, 37, 1, 24) + bytes(rows)
+    for name, content in (("l.webp", simple), ("x.webp", extended), ("o.bmp", bitmap)):
+        (tmp_path / name).write_bytes(content)
+        assert image_size(tmp_path / name) == (91, 37), name
+    assert cv2.imread(str(tmp_path / "o.bmp")).shape == (37, 91, 3)  # type: ignore[union-attr]
+    for content, cut in ((simple, 20), (extended, 20), (extended, 26), (extended, 29)):
+        (tmp_path / "cut.webp").write_bytes(content[:cut])
+        with pytest.raises(DataError, match="whole header"):
+            image_size(tmp_path / "cut.webp")
 
 
 @needs_data

@@ -170,6 +170,10 @@ def test_prototxts_are_written_with_the_names(tmp_path: Path) -> None:
         "lhand,rhand",
         "handL,handR",
         "hand l,hand r",
+        "LegL,LegR",
+        "RearLowerL,RearLowerR",
+        "RL,RR",
+        "FL,FR",
     ],
 )
 def test_sides_in_every_usual_spelling(tmp_path: Path, names: str) -> None:
