@@ -153,12 +153,19 @@ def silenced(graph: Graph) -> list[str]:
     Caffe counts them among no net's outputs, but scripts read them: the results of colorization
     nets end so.
     """
-    quiet = [node for node in graph.nodes if node.layer.type == "Silence"]
-    others = [node for node in graph.nodes if node.layer.type != "Silence"]
-    read = {name for node in others for name in node.bottoms}
-    made = {name for node in others if not node.layer.data for name in node.tops}
-    ends = dict.fromkeys(name for node in quiet for name in node.bottoms)
-    return [name for name in ends if name in made - read]
+    ends: dict[str, None] = {}
+    made: set[str] = set()
+    for node in graph.nodes:
+        if node.layer.type == "Silence":
+            ends.update(dict.fromkeys(name for name in node.bottoms if name in made))
+            continue
+        # what a layer reads does not end in Silence; what it writes anew may
+        for name in (*node.bottoms, *node.tops):
+            ends.pop(name, None)
+        made.difference_update(node.bottoms)
+        if not node.layer.data:
+            made.update(node.tops)
+    return list(ends)
 
 
 def _translated(

@@ -148,7 +148,8 @@ def _graph(net: Any, phase: int | None, rates: bool) -> tuple[list[_Box], list[_
         lines = get_layer_label(layer.message, rates)
         inside = bool(layer.bottoms) and layer.tops == layer.bottoms and layer.tops[0] in makers
         if inside:
-            makers[layer.tops[0]].lines.append(" ".join(lines[:2]))
+            learned = [line for line in lines[2:] if line.startswith("lr_mult")]
+            makers[layer.tops[0]].lines.append(" ".join([*lines[:2], *learned]))
             continue
         box = _Box(lines, choose_color_by_layertype(layer.type))
         boxes.append(box)

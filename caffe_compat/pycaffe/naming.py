@@ -26,7 +26,12 @@ class LayerView:
         own = {"type": kind, "blobs": blobs, "_made": made}
         self.__dict__.update(own)
 
+    def __repr__(self) -> str:
+        return f"<layer of type {self.type}, {len(self.blobs)} blob(s)>"
+
     def __getattr__(self, name: str) -> Any:
+        if name in ("type", "blobs", "_made") or name.startswith("__"):
+            raise AttributeError(name)  # of one that is being copied
         made = self.__dict__.get("_made")
         if made is None:
             raise AttributeError(f"a layer of type {self.type} has no '{name}'")

@@ -467,13 +467,15 @@ class Net(Named):
             if name not in known:
                 raise CaffeCompatError(f"'{name}' is none of {', '.join(known) or 'no blobs'}")
             target, given = getattr(self.blobs[name], what), np.asarray(value, np.float32)
+            whole = np.empty_like(target)
             # Caffe asks for the same number of items; the rest is repeated where numpy can do that
             fits = given.shape[:1] == target.shape[:1]
             try:
-                whole = np.broadcast_to(given, target.shape) if fits else None
+                if fits:
+                    whole[...] = given
             except ValueError:
-                whole = None
-            if whole is None:
+                fits = False
+            if not fits:
                 raise CaffeCompatError(
                     f"blob '{name}' is {target.shape}, {given.shape} was given; reshape the "
                     "blob first"

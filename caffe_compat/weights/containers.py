@@ -52,7 +52,8 @@ def _arrays(
                 key, number = f"{wanted}#{number}", number + 1
             keys.append(key)
             arrays[key] = np.asarray(blob.data, order="C")
-        order.append([entry.name, entry.type, keys])
+        old = [key for key, blob in zip(keys, entry.blobs, strict=True) if blob.legacy]
+        order.append([entry.name, entry.type, keys, *([old] if old else [])])
     return arrays, order
 
 
@@ -179,8 +180,10 @@ def _assemble(arrays: Mapping[str, Array], about: Any, name: str, kind: str) -> 
     with reading(name, "converted model", WeightError, "convert it again"):
         net = parse_net(str(about["prototxt"]), name)
         layers = tuple(
-            LayerBlobs(str(layer), str(type_), tuple(_blob(arrays[key], key) for key in keys))
-            for layer, type_, keys in parse_json(about["layers"])
+            LayerBlobs(
+                str(layer), str(type_), tuple(_blob(arrays[key], key, key in old) for key in keys)
+            )
+            for layer, type_, keys, old in map(_entry, parse_json(about["layers"]))
         )
     extra = {str(k): str(v) for k, v in about.items() if k not in ("format", "layers", "prototxt")}
     source = Source(
@@ -194,10 +197,16 @@ def _assemble(arrays: Mapping[str, Array], about: Any, name: str, kind: str) -> 
     return Weights(layers, net, source)
 
 
-def _blob(array: Array, key: str) -> Blob:
+def _entry(stored: Sequence[Any]) -> tuple[Any, Any, Any, Any]:
+    """A layer's name, type, arrays, and those of them that had old fields for a shape."""
+    layer, type_, keys, *old = stored
+    return layer, type_, keys, old[0] if old else ()
+
+
+def _blob(array: Array, key: str, legacy: bool) -> Blob:
     if array.dtype not in (np.float32, np.float64):
         raise Unfit(f"array '{key}' is of {array.dtype}, expected float32 or float64")
-    return Blob(array)
+    return Blob(array, legacy=legacy)
 
 
 def _read_safetensors(name: str) -> Weights:

@@ -293,7 +293,8 @@ def encode_bytes(number: int, size: int) -> bytes:
 
 def encode_blob(blob: Blob) -> list[bytes | memoryview]:
     """A ``BlobProto`` as chunks, as Caffe writes it: packed data, then the shape; nothing large is
-    copied."""
+    copied. One of old fields (num, channels, height, width) keeps them: it may stand for a shape of
+    fewer axes."""
     dims = b"".join(encode_varint(d) for d in blob.shape)
     kind, number = ("<f8", 8) if blob.data.dtype == np.float64 else ("<f4", 5)
     data = np.ascontiguousarray(blob.data, dtype=kind).reshape(-1)
@@ -303,6 +304,9 @@ def encode_blob(blob: Blob) -> list[bytes | memoryview]:
     body: list[bytes | memoryview] = []
     if data.size:
         body = [encode_bytes(number, data.nbytes), data.view(np.uint8).data]
+    if blob.legacy and len(blob.shape) == 4:
+        old = [encode_varint(n << 3) + encode_varint(d) for n, d in enumerate(blob.shape, 1)]
+        return [b"".join(old), *body]
     # fields in number order: data (5), shape (7), double_data (8)
     return [*body, tail] if number == 5 else [tail, *body]
 

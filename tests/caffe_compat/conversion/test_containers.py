@@ -12,10 +12,11 @@ import torch
 
 import caffe_compat.pycaffe as caffe
 from caffe_compat import Net, WeightError, parse_net, read_weights, write_weights
-from caffe_compat.conversion.convert import convert
+from caffe_compat.conversion.convert import convert, weights_only
 from caffe_compat.errors import UnknownInput
 from caffe_compat.network.graph import build
 from caffe_compat.network.match import match
+from caffe_compat.pycaffe.proto import caffe_pb2
 from caffe_compat.weights import containers
 from caffe_compat.weights.model import ELSEWHERE, LayerBlobs, Weights
 from caffe_compat.weights.wire import Blob
@@ -62,6 +63,30 @@ def test_what_was_converted_is_read_from_python(tmp_path: Path, to: str) -> None
             plain = Net.from_files(definition)
             plain.load_state_dict(torch.load(target)["state_dict"])
             assert torch.equal(plain(x)["prob"], expected)
+
+
+@pytest.mark.parametrize("to", ["caffemodel", "safetensors", "pth", "npz"])
+def test_old_blobs_stay_old(tmp_path: Path, to: str) -> None:
+    """A bias of 1x1x1xN stands for one of N where it has the old fields alone."""
+    path, net, _ = model_file(tmp_path)
+    model = caffe_pb2.NetParameter()
+    model.ParseFromString(path.read_bytes())
+    for layer in model.layer:
+        for blob in layer.blobs:
+            sizes = [1] * (4 - len(blob.shape.dim)) + list(blob.shape.dim)
+            blob.ClearField("shape")
+            blob.num, blob.channels, blob.height, blob.width = sizes
+    (tmp_path / "old.caffemodel").write_bytes(model.SerializeToString())
+    (tmp_path / "small.prototxt").write_text(TEXT)
+    old = read_weights(tmp_path / "old.caffemodel")
+    assert all(blob.legacy for layer in old.layers for blob in layer.blobs)
+    weights_only(tmp_path / "old.caffemodel", "to see").write(tmp_path / f"new.{to}", to)
+    again = read_weights(tmp_path / f"new.{to}")
+    assert all(blob.legacy for layer in again.layers for blob in layer.blobs)
+    x = torch.randn(1, 3, 9, 12)
+    with torch.no_grad():
+        made = Net.from_files(tmp_path / "small.prototxt", tmp_path / f"new.{to}")
+        assert torch.equal(made(x)["prob"], net(x)["prob"])
 
 
 _TRAINED = """

@@ -323,6 +323,12 @@ def test_what_ends_in_silence_is_an_output(tmp_path: Path) -> None:
     assert "note        blob 'ab' is read by Silence alone, so it is an output" in done.output
     session = ort.InferenceSession(str(tmp_path / "c.onnx"), providers=["CPUExecutionProvider"])
     assert [value.name for value in session.get_outputs()] == ["ab"]
+    relu = 'layer { name: "r" type: "ReLU" bottom: "ab" top: "ab" } layer { name: "quiet"'
+    inside = Net(parse_net(text.replace('layer { name: "quiet"', relu)), seed=2)
+    assert silenced(inside.graph) == ["ab"]
+    _check(inside.graph, inside.weights(), [{"data": x}])
+    read = text + 'layer { name: "s" type: "Sigmoid" bottom: "ab" top: "s" }'
+    assert silenced(build(parse_net(read))) == []
     only = build(parse_net('input: "x" input_shape { dim: 1 }'))
     with pytest.raises(OnnxError, match="computes no blob"):
         to_onnx(only, Weights(()))

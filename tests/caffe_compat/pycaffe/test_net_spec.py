@@ -247,6 +247,8 @@ def test_pictures(tmp_path: Path) -> None:
     assert text.count("->") == 5
     assert "6 × 5×5" in text
     assert "lr_mult" not in text
+    net.layer[3].param.add().lr_mult = 0
+    assert "relu (ReLU) lr_mult 0" in caffe.draw.draw_net(net, ext="dot", display_lrm=True).decode()
     assert "lr_mult 1, 2" in caffe.draw.draw_net(net, "TB", "dot", display_lrm=True).decode()
     with pytest.raises(CaffeCompatError, match="'UP': expected one of LR, TB, RL, BT"):
         caffe.draw.draw_net(net, "UP")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import logging
 import os
@@ -741,6 +742,9 @@ def test_a_script_hands_data_to_its_python_layer(tmp_path: Path) -> None:
         net.layers[1].rows = []
     with pytest.raises(AttributeError, match="'type' of a layer of type Python cannot be set"):
         net.layers[0].type = "another"
+    assert repr(net.layers[1]) == "<layer of type ReLU, 0 blob(s)>"
+    assert copy.copy(net.layers[1]).type == "ReLU"
+    assert copy.copy(net.layers[0]).rows == [4, 5, 6]
 
 
 def test_a_solver_trains_on_what_its_python_layer_was_given(tmp_path: Path) -> None:
@@ -765,12 +769,13 @@ def test_inputs_are_repeated_as_numpy_does(tmp_path: Path) -> None:
     text += 'layer { name: "r" type: "ReLU" bottom: "cont" top: "r" }'
     net = caffe.Net(_write(tmp_path, "net.prototxt", text), caffe.TEST)
     np.testing.assert_array_equal(net.forward(cont=[[1], [2]])["r"], [[1] * 3, [2] * 3])
-    for shape in ((1, 3), (3,), (), (2, 2), (2, 3, 1)):
+    for shape in ((1, 3), (3,), (), (2, 2), (2, 3, 1), (1, 2, 3)):
         with pytest.raises(CaffeCompatError, match=r"'cont' is \(2, 3\), .* was given"):
             net.forward(cont=np.zeros(shape))
     np.testing.assert_array_equal(net.blobs["cont"].data, [[1] * 3, [2] * 3])
     net.blobs["cont"].reshape(1, 1)
     np.testing.assert_array_equal(net.forward(cont=np.array([7]))["r"], [[7]])
+    np.testing.assert_array_equal(net.forward(cont=np.full((1, 1, 1), 8))["r"], [[8]])
 
 
 @pytest.mark.long
