@@ -502,6 +502,13 @@ def test_steps_test_and_write_snapshots(
         "model_iter_6.solverstate",
     ]
     assert [m.split(": loss ")[0] for m in caplog.messages] == ["test net 0"] * 3
+    caplog.clear()
+    _write(tmp_path, "solver.prototxt", text + " test_initialization: false")
+    quiet = caffe.SGDSolver("solver.prototxt")
+    quiet.step(3)
+    assert not caplog.messages  # the first test is that of iteration 3
+    quiet.step(1)
+    assert len(caplog.messages) == 1
 
 
 def test_passes_and_steps_take_turns_in_the_data(tmp_path: Path, solver: caffe.SGDSolver) -> None:
