@@ -109,27 +109,16 @@ def _jp2_size(data: bytes) -> tuple[int, int]:
     return width, height
 
 
-def _whole(data: bytes, start: int, stop: int) -> bytes:
-    """Bytes of a head, all of them.
-
-    Raises
-    ------
-    IndexError : the head is cut short.
-    """
-    if len(data) < stop:
-        raise IndexError(stop)
-    return data[start:stop]
-
-
 def _webp_size(data: bytes) -> tuple[int, int] | None:
     if data[8:12] != b"WEBP":
         return None
     kind = data[12:16]
     if kind == b"VP8X":
-        packed = int.from_bytes(_whole(data, 24, 30), "little")
-        return (packed & 0xFFFFFF) + 1, (packed >> 24) + 1
+        # two numbers of 24 bits
+        low, high = struct.unpack_from("<IH", data, 24)
+        return (low & 0xFFFFFF) + 1, (low >> 24 | high << 8) + 1
     if kind == b"VP8L":
-        bits = int.from_bytes(_whole(data, 21, 25), "little")
+        (bits,) = struct.unpack_from("<I", data, 21)
         return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
     if kind == b"VP8 ":
         width, height = struct.unpack_from("<HH", data, 26)

@@ -62,11 +62,9 @@ class Concat(Layer):
         return [(*first[:axis], sum(b[axis] for b in bottoms), *first[axis + 1 :])]
 
     def forward(self, params: Sequence[Tensor], *bottoms: Tensor) -> tuple[Tensor, ...]:
-        return (
-            torch.cat(bottoms, self.chosen_axis(bottoms[0].dim()))
-            if len(bottoms) > 1
-            else bottoms[0],
-        )
+        if len(bottoms) == 1:
+            return bottoms
+        return (torch.cat(bottoms, self.chosen_axis(bottoms[0].dim())),)
 
 
 @register("Slice")

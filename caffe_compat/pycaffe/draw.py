@@ -25,7 +25,7 @@ from caffe_compat.errors import CaffeCompatError
 from caffe_compat.files import atomic_write
 
 FORMATS = ("png", "svg", "pdf", "dot")
-DIRECTIONS = ("LR", "TB", "RL", "BT")
+_DIRECTIONS = ("LR", "TB", "RL", "BT")
 _FONT = 9.0  # points
 _LINE = 12.0  # height of a line of text, in points
 _GAP, _WAY = 18.0, 46.0  # between boxes side by side, and between one row of boxes and the next
@@ -99,9 +99,15 @@ def get_layer_label(layer: Any, display_lrm: bool = False) -> list[str]:
         lines.append(f"{layer.inner_product_param.num_output} outputs")
     elif layer.type == "Eltwise":
         lines.append(schema.enum_name(layer.eltwise_param, "operation"))
-    if display_lrm and layer.param:
-        lines.append("lr_mult " + ", ".join(f"{param.lr_mult:g}" for param in layer.param))
+    if display_lrm:
+        lines.append(_rates(layer))
     return [line for line in lines if line]
+
+
+def _rates(layer: Any) -> str:
+    """The ``lr_mult`` of a layer's parameters; empty where the definition gives none."""
+    rates = ", ".join(f"{param.lr_mult:g}" for param in layer.param)
+    return rates and f"lr_mult {rates}"
 
 
 def _size(options: Any, name: str, stem: str, default: str) -> str:
@@ -148,8 +154,8 @@ def _graph(net: Any, phase: int | None, rates: bool) -> tuple[list[_Box], list[_
         lines = get_layer_label(layer.message, rates)
         inside = bool(layer.bottoms) and layer.tops == layer.bottoms and layer.tops[0] in makers
         if inside:
-            learned = [line for line in lines[2:] if line.startswith("lr_mult")]
-            makers[layer.tops[0]].lines.append(" ".join([*lines[:2], *learned]))
+            said = [*lines[:2], _rates(layer.message) if rates else ""]
+            makers[layer.tops[0]].lines.append(" ".join(said).rstrip())
             continue
         box = _Box(lines, choose_color_by_layertype(layer.type))
         boxes.append(box)
@@ -372,8 +378,8 @@ def draw_net(
     ------
     CaffeCompatError : another direction or format.
     """
-    if rankdir not in DIRECTIONS:
-        raise CaffeCompatError(f"direction '{rankdir}': expected one of {', '.join(DIRECTIONS)}")
+    if rankdir not in _DIRECTIONS:
+        raise CaffeCompatError(f"direction '{rankdir}': expected one of {', '.join(_DIRECTIONS)}")
     kind = ext.removeprefix(".").lower()
     if kind not in FORMATS:
         raise CaffeCompatError(f"format '{ext}': expected one of {', '.join(FORMATS)}")

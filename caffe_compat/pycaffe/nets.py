@@ -467,12 +467,11 @@ class Net(Named):
             if name not in known:
                 raise CaffeCompatError(f"'{name}' is none of {', '.join(known) or 'no blobs'}")
             target, given = getattr(self.blobs[name], what), np.asarray(value, np.float32)
-            whole = np.empty_like(target)
             # Caffe asks for the same number of items; the rest is repeated where numpy can do that
             fits = given.shape[:1] == target.shape[:1]
             try:
                 if fits:
-                    whole[...] = given
+                    target[...] = given
             except ValueError:
                 fits = False
             if not fits:
@@ -480,7 +479,6 @@ class Net(Named):
                     f"blob '{name}' is {target.shape}, {given.shape} was given; reshape the "
                     "blob first"
                 )
-            target[...] = whole
 
     def _take_params(self) -> None:
         """What a script wrote into parameters counts from now on."""

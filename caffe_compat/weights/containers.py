@@ -53,7 +53,9 @@ def _arrays(
             keys.append(key)
             arrays[key] = np.asarray(blob.data, order="C")
         old = [key for key, blob in zip(keys, entry.blobs, strict=True) if blob.legacy]
-        order.append([entry.name, entry.type, keys, *([old] if old else [])])
+        order.append([entry.name, entry.type, keys])
+        if old:  # a fourth entry, which files of other blobs do without
+            order[-1].append(old)
     return arrays, order
 
 
