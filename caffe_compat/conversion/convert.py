@@ -82,7 +82,10 @@ def _about(weights: Weights) -> dict[str, str]:
 
 
 def _upstream_of(net: NetSpec, names: set[str]) -> set[str]:
-    """Names of the layers that the named layers depend on, themselves included."""
+    """Names of the layers that the named layers depend on in some phase, themselves included.
+
+    A definition of all phases may make a blob twice; unlike in ``wiring.upstream`` both count.
+    """
     needed: set[str] = set()
     found: set[str] = set()
     for layer in reversed(net.layers):

@@ -30,6 +30,7 @@ from caffe_compat.files import atomic_write
 from caffe_compat.layers.base import Shape
 from caffe_compat.network.graph import Graph, build
 from caffe_compat.network.match import match, require
+from caffe_compat.network.wiring import upstream
 from caffe_compat.weights.model import Weights
 from caffe_compat.weights.wire import Blob
 
@@ -115,7 +116,8 @@ def to_onnx(
     wanted = [*(name for name in graph.outputs if name in written), *silenced(graph)]
     if not wanted:
         raise OnnxError("the network computes no blob that nobody else reads: no output is left")
-    places = _needed(graph, wanted)
+    layers, _ = upstream(graph.nodes, wanted, lambda node: node.layer.effect)
+    places = [place for place in layers if not graph.nodes[place].layer.data]
     _refuse_overwritten(graph, places, wanted)
     complete = all(graph.nodes[place].layer.type in CONVERTERS for place in places)
     probes = _probes(graph, dynamic_batch and complete, dynamic_size and complete)
@@ -255,19 +257,6 @@ def _axis_name(graph: Graph, blob: str, axis: int) -> str | None:
         return None
     plain = ("batch", "channels", "height", "width")[axis] if axis < 4 else str(axis)
     return plain if blob == graph.inputs[0] else f"{blob}_{plain}"
-
-
-def _needed(graph: Graph, wanted: Sequence[str]) -> list[int]:
-    """Places of the layers that the wanted blobs depend on, in order."""
-    need = set(wanted)
-    found = []
-    for place in range(len(graph.nodes) - 1, -1, -1):
-        node = graph.nodes[place]
-        if not node.layer.data and (need.intersection(node.tops) or node.layer.effect):
-            found.append(place)
-            need.difference_update(t for t in node.tops if t not in node.bottoms)
-            need.update(node.bottoms)
-    return found[::-1]
 
 
 def _named(made: OnnxGraph, value: str, name: str, begin: int) -> str:

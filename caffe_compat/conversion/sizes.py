@@ -14,6 +14,7 @@ from caffe_compat.definition.spec import TEST, LayerSpec, NetSpec
 from caffe_compat.errors import CaffeCompatError
 from caffe_compat.layers.base import Shape, count
 from caffe_compat.network.graph import build
+from caffe_compat.network.wiring import upstream
 from caffe_compat.weights.model import Weights
 
 _MOST = 1024  # longest side that is tried
@@ -91,14 +92,9 @@ def _above(layers: Sequence[LayerSpec], blob: str) -> tuple[LayerSpec, ...] | No
     last = next((i for i, layer in enumerate(layers) if layer.type == "InnerProduct"), None)
     if last is None:
         return None
-    needed = set(layers[last].bottoms)
-    kept = [layers[last]]
-    for layer in reversed(layers[:last]):
-        if needed.intersection(layer.tops):
-            kept.append(layer)
-            needed.difference_update(name for name in layer.tops if name not in layer.bottoms)
-            needed.update(layer.bottoms)
-    return tuple(reversed(kept)) if needed == {blob} else None
+    reader = layers[last]
+    places, given = upstream(layers[:last], reader.bottoms)
+    return (*(layers[place] for place in places), reader) if given == {blob} else None
 
 
 def _fitting(net: NetSpec, blob: str, channels: int, wanted: int) -> Iterator[int]:

@@ -252,36 +252,73 @@ def build(
     UnsupportedLayer : a layer type that is not known here.
     """
     kept = spec.filter(phase, level, stages)
-    overrides = dict(input_shapes or {})
     # types before wiring: "unknown type" is the better message where both are wrong
     layers = [make(layer, phase) for layer in kept.layers]
     wiring = wire(kept)
-    shapes: dict[str, Shape] = {}
-    inputs: list[str] = []
-    steps: list[Node] = []
-    sharing = _Sharing()
+    assembly = _Assembly(dict(input_shapes or {}))
+    last = max((i for i, layer in enumerate(layers) if _leaves_out_top(layer)), default=-1)
+    for index, layer in enumerate(layers):
+        tops = list(layer.spec.tops)
+        if _leaves_out_top(layer):
+            tops.append(AUTOMATIC if index == last else f"{AUTOMATIC} {layer.name}")
+        given = () if index in wiring.moved else layer.spec.loss_weights
+        assembly.add(layer, index, wiring.bottoms[index], tops, _loss_weights(layer, given, tops))
+        for split in wiring.splits.get(index, ()):
+            copies = split.spec.tops
+            weights = (split.loss_weight, *[0.0] * (len(copies) - 1))
+            assembly.add(make(split.spec, phase), -1, split.spec.bottoms, copies, weights)
+    unknown = [name for name in assembly.overrides if name not in assembly.inputs]
+    if unknown:
+        raise _no_input(kept, unknown, assembly.inputs)
+    steps = _with_gradients(assembly.settled(), kept.force_backward)
+    nodes = [
+        replace(step, bottoms=step.layer.spec.bottoms, loss_weights=_own_weights(step))
+        for step in steps
+        if step.index >= 0
+    ]
+    blobs = {name: shape for name, shape in assembly.shapes.items() if name not in wiring.copies}
+    return Graph(
+        kept,
+        phase,
+        tuple(nodes),
+        blobs,
+        tuple(assembly.inputs),
+        _outputs(steps),
+        wiring.copies,
+        tuple(steps),
+        Memory.of(steps),
+    )
+
+
+class _Assembly:
+    """The layers in the order in which they run, Splits among them, as they are added.
+
+    Attributes
+    ----------
+    overrides : shapes of data tops that the caller gave.
+    shapes : of all blobs and split copies so far.
+    inputs : names of the data tops so far.
+    """
+
+    def __init__(self, overrides: Mapping[str, Shape]) -> None:
+        self.overrides = overrides
+        self.shapes: dict[str, Shape] = {}
+        self.inputs: list[str] = []
+        self._steps: list[Node] = []
+        self._sharing = _Sharing()
 
     def add(
+        self,
         layer: Layer,
         index: int,
         reads: Sequence[str],
         tops: Sequence[str],
         weights: Sequence[float],
     ) -> None:
-        bottoms = tuple(shapes[name] for name in reads)
-        outs = list(layer.output_shapes(bottoms))
-        if layer.data:
-            outs = _data_shapes(layer, tops, outs, overrides)
-            inputs.extend(tops)
-        for name, shape in zip(tops, outs, strict=True):
-            check_blob(shape, layer)
-            if name in reads and count(shape) != count(shapes[name]):
-                raise layer.error(
-                    f"works in place on '{name}', but makes {shape} of {shapes[name]}: in Caffe it "
-                    "would overwrite what it still reads; give the top another name",
-                    "top",
-                )
-        params = sharing.add(layer, index, layer.param_shapes(bottoms))
+        """The next layer: its blobs, its parameters, and what it asks of them is checked."""
+        bottoms = tuple(self.shapes[name] for name in reads)
+        made = self._tops(layer, reads, tops)
+        params = self._sharing.add(layer, index, layer.param_shapes(bottoms))
         for param, filler in zip(params, layer.fillers(), strict=True):
             check_filler(filler, param.shape, layer)
         down = layer.spec.propagate_down
@@ -290,43 +327,31 @@ def build(
                 f"give none, or one for each of {len(bottoms)} bottom(s), found {len(down)}",
                 "propagate_down",
             )
-        shapes.update(zip(tops, outs, strict=True))
+        self.shapes.update(zip(tops, made, strict=True))
         names, loss = (tuple(reads), tuple(tops)), tuple(weights)
-        steps.append(Node(index, layer, *names, params, loss, (), bottoms, tuple(outs)))
+        self._steps.append(Node(index, layer, *names, params, loss, (), bottoms, tuple(made)))
 
-    last = max((i for i, layer in enumerate(layers) if _leaves_out_top(layer)), default=-1)
-    for index, layer in enumerate(layers):
-        tops = list(layer.spec.tops)
-        if _leaves_out_top(layer):
-            tops.append(AUTOMATIC if index == last else f"{AUTOMATIC} {layer.name}")
-        given = () if index in wiring.moved else layer.spec.loss_weights
-        add(layer, index, wiring.bottoms[index], tops, _loss_weights(layer, given, tops))
-        for split in wiring.splits.get(index, ()):
-            copies = split.spec.tops
-            weights = (split.loss_weight, *[0.0] * (len(copies) - 1))
-            add(make(split.spec, phase), -1, split.spec.bottoms, copies, weights)
-    unknown = [name for name in overrides if name not in inputs]
-    if unknown:
-        raise _no_input(kept, unknown, inputs)
-    steps = [replace(s, params=tuple(map(sharing.settled, s.params))) for s in steps]
-    steps = _with_gradients(steps, kept.force_backward)
-    nodes = [
-        replace(step, bottoms=step.layer.spec.bottoms, loss_weights=_own_weights(step))
-        for step in steps
-        if step.index >= 0
-    ]
-    blobs = {name: shape for name, shape in shapes.items() if name not in wiring.copies}
-    return Graph(
-        kept,
-        phase,
-        tuple(nodes),
-        blobs,
-        tuple(inputs),
-        _outputs(steps),
-        wiring.copies,
-        tuple(steps),
-        Memory.of(steps),
-    )
+    def settled(self) -> list[Node]:
+        """All layers, with parameters as all that share them say."""
+        sharing = self._sharing
+        return [replace(s, params=tuple(map(sharing.settled, s.params))) for s in self._steps]
+
+    def _tops(self, layer: Layer, reads: Sequence[str], tops: Sequence[str]) -> list[Shape]:
+        """Shapes of a layer's tops."""
+        shapes = self.shapes
+        made = list(layer.output_shapes(tuple(shapes[name] for name in reads)))
+        if layer.data:
+            made = _data_shapes(layer, tops, made, self.overrides)
+            self.inputs.extend(tops)
+        for name, shape in zip(tops, made, strict=True):
+            check_blob(shape, layer)
+            if name in reads and count(shape) != count(shapes[name]):
+                raise layer.error(
+                    f"works in place on '{name}', but makes {shape} of {shapes[name]}: in Caffe it "
+                    "would overwrite what it still reads; give the top another name",
+                    "top",
+                )
+        return made
 
 
 def _leaves_out_top(layer: Layer) -> bool:

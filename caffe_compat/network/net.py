@@ -28,6 +28,7 @@ from caffe_compat.network.parameters import first_values
 from caffe_compat.network.passes import Pass, Whole, without_backward
 from caffe_compat.network.patches import Background, Patch, Rect, cut, start
 from caffe_compat.network.patches import step as run_patch
+from caffe_compat.network.wiring import upstream
 from caffe_compat.weights.containers import read_weights
 from caffe_compat.weights.model import LayerBlobs, Weights
 from caffe_compat.weights.wire import Blob
@@ -397,20 +398,15 @@ class Net(nn.Module):
             raise CaffeCompatError(
                 f"no blob is called {', '.join(unknown)}; blobs: {', '.join(graph.blobs)}"
             )
-        need = set(wanted)
-        plan: list[Node] = []
-        for node in reversed(graph.nodes):
-            if node.layer.data:
-                missing = [t for t in node.tops if t in need and t not in given]
-                if missing:
-                    raise CaffeCompatError(
-                        f"input '{missing[0]}' of layer '{node.layer.name}' was not given"
-                    )
-            elif any(top in need for top in node.tops) or (whole and node.layer.leaves_a_trace):
-                plan.append(node)
-                need.difference_update(t for t in node.tops if t not in node.bottoms)
-                need.update(node.bottoms)
-        return plan[::-1]
+        nodes = [node for node in graph.nodes if not node.layer.data]
+        places, needed = upstream(nodes, wanted, lambda node: whole and node.layer.leaves_a_trace)
+        for node in graph.nodes:
+            missing = [name for name in node.tops if name in needed and name not in given]
+            if node.layer.data and missing:
+                raise CaffeCompatError(
+                    f"input '{missing[0]}' of layer '{node.layer.name}' was not given"
+                )
+        return [nodes[place] for place in places]
 
     def _run(
         self,

@@ -1,12 +1,14 @@
-"""Who reads which blob: the copies that Caffe's Split layers make, and where gradients go.
+"""Who reads which blob: the copies that Caffe's Split layers make, where gradients go, and what
+a blob depends on.
 
 Source: ``InsertSplits`` and ``Net::Init`` of BVLC Caffe.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol, TypeVar
 
 from caffe_compat.definition import schema
 from caffe_compat.definition.spec import LayerSpec, NetSpec
@@ -108,6 +110,48 @@ def _uses(spec: NetSpec) -> dict[tuple[int, int], list[tuple[int, int]]]:
             if j < len(weights) and weights[j]:
                 uses.setdefault((i, j), []).append((-1, -1))
     return uses
+
+
+class Wired(Protocol):
+    """What names the blobs that it reads and makes: a layer of a definition, or of a graph."""
+
+    @property
+    def bottoms(self) -> Sequence[str]: ...
+
+    @property
+    def tops(self) -> Sequence[str]: ...
+
+
+W = TypeVar("W", bound=Wired)
+
+
+def upstream(
+    layers: Sequence[W],
+    wanted: Collection[str],
+    also: Callable[[W], bool] = lambda layer: False,
+) -> tuple[list[int], set[str]]:
+    """What the wanted blobs depend on.
+
+    Parameters
+    ----------
+    layers : in the order in which they run.
+    wanted : names of blobs, as they are behind the last layer.
+    also : layers that run for another reason; what they read is wanted, too.
+
+    Returns
+    -------
+    places : of the layers that must run, in order.
+    given : names of the blobs that those layers read and none of them makes.
+    """
+    needed = set(wanted)
+    places = []
+    for place in reversed(range(len(layers))):
+        layer = layers[place]
+        if needed.intersection(layer.tops) or also(layer):
+            places.append(place)
+            needed.difference_update(layer.tops)
+            needed.update(layer.bottoms)
+    return places[::-1], needed
 
 
 @dataclass
