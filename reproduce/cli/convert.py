@@ -237,10 +237,7 @@ def main(
     """
     from caffe_compat.conversion.convert import convert, weights_only
     from caffe_compat.conversion.merge import merge_batch_norm
-    from caffe_compat.conversion.onnx import silenced
     from caffe_compat.errors import UnknownInput, UnsupportedLayer
-    from reproduce.network.identify import identify
-    from reproduce.people import part_names
 
     if dump is None and tolerance is not None:
         raise CaffeCompatError("--tolerance goes with --verify")
@@ -269,26 +266,46 @@ def main(
         raise SystemExit(0 if report.first is None else FAILED_CHECK)
     if merge:
         made = merge_batch_norm(made)
-    identity = identify(made.graph, made.weights.source.metadata.get("source_file") or model)
     target = _output(model, prototxt, out, chosen)
-    metadata = {"model": identity.text}
-    if parts := part_names.of_model(made):
-        metadata["parts"] = ",".join(parts)
     sizes = {}
     if chosen == "onnx":
         sizes = {"dynamic_batch": not fixed_batch, "dynamic_size": dynamic_size}
-    part_names.kept(made).write(target, chosen, metadata=metadata, **sizes)
-    facts = _report(made, identity, target)
-    if chosen == "onnx":
-        facts["notes"] += [
-            f"blob '{name}' is read by Silence alone, so it is an output of the ONNX model"
-            for name in silenced(made.graph)
-        ]
+    name = made.weights.source.metadata.get("source_file") or model
+    facts = _write(made, target, chosen, name, sizes)
     if as_json:
         emit_json(facts)
     else:
         _print(facts)
         say_line(f"written     {target} ({Path(target).stat().st_size / 1e6:.1f} MB)")
+
+
+def _write(
+    made: Conversion, target: str, chosen: str, name: str, sizes: dict[str, bool]
+) -> dict[str, Any]:
+    """Write the network; what is to be reported of it.
+
+    Parameters
+    ----------
+    chosen : the format.
+    name : file name of the model, from which its kind is told where the network is not enough.
+    sizes : for ONNX, which sizes may change.
+    """
+    from caffe_compat.conversion.onnx import silenced
+    from reproduce.network.identify import identify
+    from reproduce.people import part_names
+
+    identity = identify(made.graph, name)
+    metadata = {"model": identity.text}
+    if parts := part_names.of_model(made):
+        metadata["parts"] = ",".join(parts)
+    part_names.kept(made).write(target, chosen, metadata=metadata, **sizes)
+    facts = _report(made, identity, target)
+    if chosen == "onnx":
+        facts["notes"] += [
+            f"blob '{blob}' is read by Silence alone, so it is an output of the ONNX model"
+            for blob in silenced(made.graph)
+        ]
+    return facts
 
 
 def _check_beside_verify(out: str | None, to: str | None, merge: bool) -> None:

@@ -7,7 +7,7 @@ import contextlib
 import itertools
 import math
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +49,6 @@ def video(run: Run, task: Task) -> Done:
     ------
     CaffeCompatError : what is wrong with the file or with a frame.
     """
-    import cv2
-
     path, prefix = task.target.path, task.target.prefix
     if not path.exists():
         raise DataError(f"{path}: no such file")
@@ -66,21 +64,12 @@ def video(run: Run, task: Task) -> Done:
             run.say(f"{path}: {len(journal.aside)} frames of an earlier run are made again ({why})")
         if run.resume:
             _take_frames(journal, task.target.result)
-        rate = float(capture.get(cv2.CAP_PROP_FPS))
-        if not _SLOWEST <= rate < math.inf:
-            rate = _USUAL_RATE
-        promised = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+        rate, promised = _rate_and_length(capture)
         total = min(promised, run.limit) if run.limit else promised
         start = _unbroken(journal)
         if start and task.boxes:
             left_out.update(dict.fromkeys(_left_out(run, path, task.boxes)))
-        for _ in range(start):
-            capture.grab()
-        rest = None if run.limit is None else max(0, run.limit - start)
-        jobs = (
-            run.job(f"{path}, frame {start + i}", frame, task.boxes)[0]
-            for i, frame in enumerate(frames_of(capture, rest))
-        )
+        jobs = _jobs(run, capture, path, task.boxes, start)
         with run.bar(max(0, total - start) or None, "frames") as bar:
             for number, job in enumerate(prefetch(prepare, jobs, run.workers), start):
                 journal.add(number, _frame_people(run, job))
@@ -110,6 +99,27 @@ def video(run: Run, task: Task) -> Done:
     Journal.remove(prefix)
     run.say(f"{path}: {read} frames, {sum(len(f['people']) for f in frames)} people")
     return done
+
+
+def _rate_and_length(capture: Any) -> tuple[float, int]:
+    """Frames a second, and how many frames the file promises."""
+    import cv2
+
+    rate = float(capture.get(cv2.CAP_PROP_FPS))
+    if not _SLOWEST <= rate < math.inf:
+        rate = _USUAL_RATE
+    return rate, int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+
+
+def _jobs(
+    run: Run, capture: Any, path: Path, boxes: Sequence[Person] | None, start: int
+) -> Iterator[Job]:
+    """The frames from ``start`` on, as they are read."""
+    for _ in range(start):
+        capture.grab()
+    rest = None if run.limit is None else max(0, run.limit - start)
+    for number, frame in enumerate(frames_of(capture, rest), start):
+        yield run.job(f"{path}, frame {number}", frame, boxes)[0]
 
 
 def _unbroken(journal: Journal) -> int:
