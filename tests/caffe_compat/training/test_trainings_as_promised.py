@@ -6,6 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import cv2
 import h5py
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ import caffe_compat.pycaffe as caffe
 from caffe_compat import Net, parse_net
 from caffe_compat.definition.prototxt import parse_solver
 from caffe_compat.training import snapshots
+from caffe_compat.training.draws import Draws, Twister
 from caffe_compat.training.feed import DataFeed
 from caffe_compat.training.solver import Solver
 
@@ -175,3 +177,31 @@ def test_histories_of_many_layers_keep_their_order(here: Path, form: str) -> Non
     assert len({one.flatten()[0].item() for one in ours}) == 12
     for one, other in zip(ours, theirs, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def test_mirrors_of_a_test_net_are_those_of_the_solvers_seed(here: Path) -> None:
+    """Caffe seeds the only layer with dice twice, so the second number of the solver's generator
+    counts; a picture is mirrored where its own number is odd."""
+    pictures = 8
+    picture = np.zeros((1, 2, 3), np.uint8)
+    picture[:, 1] = 1
+    cv2.imwrite("right.png", picture)
+    Path("list.txt").write_text("right.png 0\n" * pictures)
+    Path("test.prototxt").write_text(
+        'layer { name: "d" type: "ImageData" top: "x" top: "label" transform_param { mirror: true }'
+        f' image_data_param {{ source: "list.txt" batch_size: {pictures} }} }}'
+    )
+    found = set()
+    for seed in (3, 4, 5):
+        tests = f'test_net: "test.prototxt" test_iter: 1 test_interval: 1 random_seed: {seed}'
+        (means,) = _solver(
+            _CONSTANT + _NET.replace("num_output: 1", "num_output: 10"), tests
+        ).test()
+        values = [means[f"x[{i}]"] for i in range(pictures * 3 * 2)]
+        mirrored = tuple(value == 1 for value in values[::6])
+        draws = Draws(seed)
+        draws.draw()
+        dice = Twister(draws.draw()).take(pictures)
+        assert mirrored == tuple(number % 2 == 1 for number in dice)
+        found.add(mirrored)
+    assert len(found) == 3
