@@ -27,6 +27,7 @@ from reproduce.cli.proto import proto
 
 if TYPE_CHECKING:
     from reproduce.people.annotation import Annotation
+    from reproduce.records.store import Store
     from reproduce.samples.augment import Settings
 
 
@@ -234,16 +235,20 @@ def lmdb(
     help="Joints per person in an LMDB (default: as many as its records show).",
 )
 def hdf5(source: str, out: str, joints: int | None) -> None:
-    """Convert records from LMDB to HDF5, or back, without loss."""
+    """Convert records from LMDB to HDF5, or back, without loss.
+
+    A conversion that is interrupted leaves nothing under its name; the same command begins anew.
+    """
     from reproduce.records import hdf5 as records
-    from reproduce.records.store import LMDBStore, write_values
+    from reproduce.records.store import LMDBStore
     from reproduce.runtime.progress import progress
 
     if records.holds_hdf5(source):
         if joints is not None:
             raise DataError("--joints goes with an LMDB: an HDF5 file says how many there are")
         store = records.HDF5Store(source)
-        write_values(records.to_lmdb_values(store), out)
+        with progress(len(store), "records") as bar:
+            records.to_lmdb(store, out, lambda done, total: bar.update(done - bar.n) and None)
         click.echo(f"{len(store)} records written to {out}")
         return
     check_target(out)
@@ -271,21 +276,25 @@ def hdf5(source: str, out: str, joints: int | None) -> None:
 @click.option("-o", "--out", type=FILE, help="Also draw the record into this PNG or JPEG.")
 @pixels_option
 def show(file: str, key: str | None, joints: int | None, out: str | None) -> None:
-    """Print a record's annotation (default: the first) and draw it."""
+    """Print a record's annotation (default: the first) and draw it.
+
+    KEY is the record's key, as messages name it: 7 or 0000007.
+    """
     from reproduce.drawing.pictures import check_picture_target
     from reproduce.people.annotation import counted_from_1
     from reproduce.people.skeletons import joint_names
     from reproduce.records.opening import open_store
+    from reproduce.records.store import key_text
     from reproduce.samples.preview import draw_record
 
     if out:
         check_picture_target(out)
     store = open_store(file, joints)
-    index = _index(store, key)
+    index = _index(store, file, key)
     record = store.record(index)
     a = counted_from_1(record.annotation)  # as the record has it
     say_line(
-        f"record {index} of {len(store)}: {a.dataset}, image "
+        f"record {key_text(store.keys[index])} ({index + 1} of {len(store)}): {a.dataset}, image "
         f"{record.image.shape[1]}×{record.image.shape[0]}"
     )
     click.echo(
@@ -305,12 +314,20 @@ def show(file: str, key: str | None, joints: int | None, out: str | None) -> Non
         click.echo(f"drawn in {out}{blue}")
 
 
-def _index(store: Any, key: str | None) -> int:
+def _index(store: Store, file: str, key: str | None) -> int:
+    """The place of a record; its key may be given without the zeros in front."""
+    from reproduce.records.store import key_text
+
     if key is None:
         return 0
-    if not key.isdigit() or int(key) >= len(store):
-        raise DataError(f"no record '{key}': give a number from 0 to {len(store) - 1}")
-    return int(key)
+    for name in (key, f"{int(key):07d}" if key.isdecimal() else ""):
+        if name.encode() in store.keys:
+            return store.keys.index(name.encode())
+    first, last = key_text(store.keys[0]), key_text(store.keys[-1])
+    raise DataError(
+        f"{file}: has no record {key}; the keys of its {len(store)} records run from {first} to "
+        f"{last}, and those of records that --skip-bad left out are not there"
+    )
 
 
 @main.command(

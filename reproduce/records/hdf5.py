@@ -11,8 +11,10 @@ file itself.
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,11 +22,21 @@ import numpy as np
 from caffe_compat.errors import DataError
 from caffe_compat.files import ending, write_hdf5
 from caffe_compat.foreign import Unfit, open_hdf5, reading, take
+from caffe_compat.training.datum import Datum
 from reproduce.people.annotation import Annotation, Other, counted_from_0, counted_from_1
 from reproduce.records import layout
 from reproduce.records.joints import OneNumber, last_marked
 from reproduce.records.layout import Record
-from reproduce.records.store import LMDBStore, Progress, check_number
+from reproduce.records.store import (
+    RECORD_BYTES,
+    LMDBStore,
+    Progress,
+    check_number,
+    check_space,
+    raw_bytes,
+    where_of,
+    write_values,
+)
 
 FORMAT = "cpm records 1"
 ENDINGS = (".h5", ".hdf5")
@@ -60,6 +72,7 @@ _PERSON = ("objpos", "scale", "joints")
 # types of numbers in the tables, where they are not 4-byte integers
 _KINDS = {"objpos": "f4", "scale": "f4", "joints": "f4", "validation": "u1"}
 _WHAT = "file of CPM records"
+_LOOKED_AT = 100  # records whose pictures tell how large the file will be
 # bytes that a text column has at least: the authors' keys and names need no more
 _TEXT_BYTES = {"key": 7, "dataset": 16}
 
@@ -121,7 +134,8 @@ class HDF5Store:
                     f"{self.path}: is no {_WHAT} (its attribute format is not '{FORMAT}')"
                 )
             self._columns = _columns(file)
-            self._count = len(self._columns["key"])
+            self.keys: Sequence[bytes] = self._columns["key"].tolist()
+            self._count = len(self.keys)
             self.joints = self.joints_shown = self._columns["joints"].shape[1]
             self._check_joints()
             images = file["images"]
@@ -141,7 +155,7 @@ class HDF5Store:
             seen[name] = max(count, seen.get(name, 0))
         one_number = OneNumber(seen)
         for i, (name, count) in enumerate(zip(names, shown, strict=True)):
-            one_number.check(name, count, f"{self.path}: record {i}")
+            one_number.check(name, count, self._where(i))
 
     def _open(self) -> Any:
         """This process's handle; the file was checked when the store was made."""
@@ -203,28 +217,27 @@ class HDF5Store:
         raw = self.raw(index)
         height, width = (int(v) for v in self._columns["size"][index])
         if self.encoded:
-            with reading(f"{self.path}: record {index}", "picture"):
+            with reading(self._where(index), "picture"):
                 image = layout.decode_image(raw, height, width)
         else:
             if len(raw) != 3 * height * width:
                 raise DataError(
-                    f"{self.path}: record {index} has {len(raw)} bytes, expected 3×{height}×{width}"
+                    f"{self._where(index)} has {len(raw)} bytes, expected 3×{height}×{width}"
                 )
             planes = np.frombuffer(raw, np.uint8).reshape(3, height, width)
             image = np.ascontiguousarray(planes.transpose(1, 2, 0))
         number = int(self._columns["write_number"][index])
         annotation = self.annotation(index)
-        layout.check_person(annotation, f"{self.path}: record {index}")
+        layout.check_person(annotation, self._where(index))
         return Record(image, annotation, number, self.total)
 
     def raw(self, index: int) -> bytes:
         """The bytes of the i-th image as stored."""
-        with reading(f"{self.path}: record {index}", "picture"):
+        with reading(self._where(index), "picture"):
             return np.asarray(self._open()["images"][index], np.uint8).tobytes()
 
-    def key(self, index: int) -> bytes:
-        """The i-th record's key in the LMDB."""
-        return bytes(self._columns["key"][index])
+    def _where(self, index: int) -> str:
+        return where_of(self.path, self.keys[index])
 
 
 def from_lmdb(
@@ -245,6 +258,7 @@ def from_lmdb(
     import h5py
 
     count = len(store)
+    check_space(Path(out), count * _mean_bytes(store))
     rows: dict[str, list[Any]] = {name: [] for name in _COLUMNS if name != "others_start"}
     starts = [0]
     encoded, total = False, 0
@@ -262,7 +276,7 @@ def from_lmdb(
             encoded = datum.encoded
             record = store.record(i)
             total = record.total
-            stored = layout.image_bytes(datum) if encoded else datum.data[:3].tobytes()
+            stored = _picture_bytes(datum)
             images[i] = np.frombuffer(stored, np.uint8)
             rows["key"].append(store.reader.keys[i])
             rows["size"].append((datum.height, datum.width))
@@ -275,6 +289,20 @@ def from_lmdb(
         file.attrs.update(
             {**_ABOUT, "encoded": int(encoded), "total": total, "joints_per_person": store.joints}
         )
+
+
+def _picture_bytes(datum: Datum) -> bytes:
+    """A record's picture as HDF5 holds it: the image file's bytes, or three planes."""
+    return layout.image_bytes(datum) if datum.encoded else datum.data[:3].tobytes()
+
+
+def _mean_bytes(store: LMDBStore) -> float:
+    """Bytes of a picture, from a sample; damaged records are met when they are read."""
+    sizes = []
+    for i in range(0, len(store), max(1, len(store) // _LOOKED_AT)):
+        with contextlib.suppress(DataError, IndexError, ValueError):
+            sizes.append(len(_picture_bytes(store.reader[i])))
+    return float(np.mean(sizes)) if sizes else 0.0
 
 
 def _add_people(rows: dict[str, list[Any]], person: Annotation) -> None:
@@ -300,6 +328,31 @@ def _write_columns(file: Any, rows: dict[str, list[Any]], joints: int) -> None:
         file.create_dataset(name, data=array)
 
 
+def to_lmdb(
+    store: HDF5Store, out: str | os.PathLike[str], progress: Progress = lambda done, total: None
+) -> None:
+    """Write the content of an HDF5 file as an LMDB, whole or not at all: byte for byte the one that
+    it came from.
+
+    Parameters
+    ----------
+    out : the folder to write.
+    progress : called with how many records are done, and how many there are.
+
+    Raises
+    ------
+    DataError : a damaged record; a target that exists or cannot be written.
+    """
+    count = len(store)
+    if store.encoded:
+        need = os.path.getsize(store.path) + count * RECORD_BYTES
+    else:
+        sizes = store._columns["size"].tolist()
+        need = sum(raw_bytes(width, height) for height, width in sizes)
+    values = to_lmdb_values(store)
+    write_values(values, out, need=need, progress=lambda done: progress(done, count))
+
+
 def to_lmdb_values(store: HDF5Store) -> Iterable[tuple[bytes, bytes | bytearray]]:
     """(key, value) of every record, byte for byte as the LMDB had them."""
     for i in range(len(store)):
@@ -307,11 +360,11 @@ def to_lmdb_values(store: HDF5Store) -> Iterable[tuple[bytes, bytes | bytearray]
         if store.encoded:
             height, width = (int(v) for v in store._columns["size"][i])
             yield (
-                store.key(i),
+                store.keys[i],
                 layout.encode_stored(
                     annotation, store.raw(i), (height, width), record_number, store.total
                 ),
             )
             continue
         image = store.record(i).image
-        yield store.key(i), layout.encode(annotation, image, record_number, store.total)
+        yield store.keys[i], layout.encode(annotation, image, record_number, store.total)

@@ -31,10 +31,12 @@ from reproduce.records.layout import Record
 from reproduce.runtime.locks import hold
 
 COMMIT_EVERY = 1000
+RECORD_BYTES = 4096  # that a record takes beside its picture, at most
 _LOOKED_AT = 100  # records whose joints are counted
 _TRANSACTION = 32  # records whose dirty pages still fit into the cache
 # the plan of an export, written first, and how far it came
 _PLAN, _NOTE = "plan.json", "export.json"
+_CONVERSION = {"from": "values"}  # the plan of what is written from other records
 _OURS = {"data.mdb", "lock.mdb", _PLAN, _NOTE}
 _TEMPORARY = r"\.(plan|export)\.[0-9a-f]{8}\.json"
 Progress = Callable[[int, int], None]
@@ -47,10 +49,12 @@ class Store(Protocol):
     ----------
     joints : joints per person, as they are read.
     joints_shown : joints per person that the records show to have; 0 where they do not tell.
+    keys : of all records, in order.
     """
 
     joints: int
     joints_shown: int
+    keys: Sequence[bytes]
 
     def __len__(self) -> int: ...
 
@@ -83,6 +87,7 @@ class LMDBStore:
 
     def __init__(self, path: str | os.PathLike[str], joints: int | None = None) -> None:
         self.reader = LMDBReader(path)
+        self.keys: Sequence[bytes] = self.reader.keys
         if not len(self.reader):
             raise DataError(f"{os.fspath(path)}: holds no records")
         sample = self._sample()
@@ -111,9 +116,7 @@ class LMDBStore:
         return found
 
     def _where(self, index: int) -> str:
-        """What a message calls a record."""
-        key = self.reader.keys[index].decode("ascii", "backslashreplace")
-        return f"{self.reader.path}: record {key}"
+        return where_of(self.reader.path, self.keys[index])
 
     def __len__(self) -> int:
         return len(self.reader)
@@ -142,6 +145,16 @@ class LMDBStore:
         except DataError as error:
             text = str(error)
             raise DataError(text if text.startswith(where) else f"{where}: {text}") from None
+
+
+def where_of(path: str | os.PathLike[str], key: bytes) -> str:
+    """What a message calls a record."""
+    return f"{os.fspath(path)}: record {key_text(key)}"
+
+
+def key_text(key: bytes) -> str:
+    """A record's key in plain text."""
+    return key.decode("ascii", "backslashreplace")
 
 
 def check_number(path: str | os.PathLike[str], index: int, count: int) -> None:
@@ -512,9 +525,25 @@ def _check_space(made: Plan, paths: Sequence[Path], target: Path, jpeg: bool, do
     need = 0
     for path, a in list(zip(paths, made.annotations, strict=True))[done:]:
         if jpeg:
-            need += path.stat().st_size + 4096 if path.exists() else 0
+            need += path.stat().st_size + RECORD_BYTES if path.exists() else 0
         else:
-            need += 4 * max(a.size[0], layout.MIN_WIDTH) * a.size[1] + 4096
+            need += raw_bytes(*a.size)
+    check_space(target, need)
+    return need
+
+
+def raw_bytes(width: int, height: int) -> int:
+    """Bytes in a database of a record with a raw picture, at most."""
+    return 4 * max(width, layout.MIN_WIDTH) * height + RECORD_BYTES
+
+
+def check_space(target: Path, need: float) -> None:
+    """Refuse when the disk cannot hold so many bytes more, with 5 % to spare.
+
+    Raises
+    ------
+    DataError : says how many there are.
+    """
     folder = target.absolute().parent
     folder.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(folder).free
@@ -522,7 +551,6 @@ def _check_space(made: Plan, paths: Sequence[Path], target: Path, jpeg: bool, do
         raise DataError(
             f"{target}: needs {need / 1e6:,.1f} MB, {folder} has {free / 1e6:,.1f} MB free"
         )
-    return need
 
 
 def _map_size(need: int, partial: Path) -> int:
@@ -534,13 +562,23 @@ def _map_size(need: int, partial: Path) -> int:
 
 
 def write_values(
-    values: Iterable[tuple[bytes, bytes | bytearray]], out: str | os.PathLike[str]
+    values: Iterable[tuple[bytes, bytes | bytearray]],
+    out: str | os.PathLike[str],
+    *,
+    need: int = 0,
+    progress: Callable[[int], None] = lambda done: None,
 ) -> None:
-    """Write (key, value) pairs, rising by key, as an LMDB that appears whole or not at all.
+    """Write (key, value) pairs, rising by key, as an LMDB that appears whole or not at all. What an
+    interrupted call left is written anew.
+
+    Parameters
+    ----------
+    need : bytes that the disk must have free.
+    progress : called with how many are done.
 
     Raises
     ------
-    DataError : ``out`` exists, or cannot be written.
+    DataError : ``out`` exists, or cannot be written; an interrupted export is kept there.
     """
     import lmdb
 
@@ -548,16 +586,35 @@ def write_values(
     with hold(out):
         if os.path.lexists(target):
             raise DataError(f"{target}: exists already; remove it or choose another name with -o")
+        check_space(target, need)
+        _refuse_export(partial)
+        done = 0
         try:
             _clear(partial)
-            _note(partial / _PLAN, {"from": "values"})
+            _note(partial / _PLAN, _CONVERSION)
             with lmdb.open(str(partial), map_size=1 << 40, sync=False, metasync=False) as env:
                 left = iter(values)
                 while some := tuple(islice(left, _TRANSACTION)):
                     with env.begin(write=True) as transaction:
                         for key, value in some:
                             _append(transaction, key, value)
+                    done += len(some)
+                    progress(done)
                 env.sync(True)
         except (lmdb.Error, OSError) as error:
             raise DataError(f"{partial}: cannot be written: {error}") from None
         _finish(partial, target)
+
+
+def _refuse_export(partial: Path) -> None:
+    """Keep the records of an interrupted export.
+
+    Raises
+    ------
+    DataError : there are some.
+    """
+    if (partial / _PLAN).is_file() and read_json(partial / _PLAN) != _CONVERSION:
+        raise DataError(
+            f"{partial}: an interrupted 'cpm-export lmdb' is kept there; go on with its command, "
+            "remove that folder, or choose another name with -o"
+        )

@@ -62,7 +62,7 @@ def test_lmdb(tmp_path: Path) -> None:
             assert raw is jpeg
             opened.close()
     shown = _done(export.main, "show", tmp_path / "outFalseFalse", "2")
-    assert "record 2 of 8" in shown
+    assert "record 0000002 (3 of 8)" in shown
     key = open_store(tmp_path / "outFalseFalse").record(2).annotation
     assert f"scale {key.scale:.4f}" in shown
 

@@ -217,7 +217,7 @@ def test_long_keys_and_names_come_back_from_hdf5(tmp_path: Path) -> None:
             write.put(keys[-1], value)
     hdf5.from_lmdb(store.LMDBStore(tmp_path / "long"), tmp_path / "out.h5")
     opened = hdf5.HDF5Store(tmp_path / "out.h5")
-    assert [opened.key(i) for i in range(2)] == keys
+    assert opened.keys == keys
 
 
 def test_a_number_that_no_record_has(tmp_path: Path) -> None:
@@ -227,6 +227,74 @@ def test_a_number_that_no_record_has(tmp_path: Path) -> None:
     for opened in (records, hdf5.HDF5Store(tmp_path / "out.h5")):
         with pytest.raises(DataError, match="has no record 99; its 2 records count from 0"):
             opened.record(99)
+
+
+def test_a_record_is_shown_by_its_key(tmp_path: Path) -> None:
+    """As messages name it, whatever --skip-bad left out before it; no place is taken for a key."""
+    people = dataset(tmp_path, 4)
+    plan = store.plan(people, seed=0)
+    (tmp_path / "MPI" / "images" / plan.annotations[1].image).unlink()
+    store.export_lmdb(plan, tmp_path, tmp_path / "l", skip_bad=True)
+    hdf5.from_lmdb(store.LMDBStore(tmp_path / "l"), tmp_path / "l.h5")
+    for file in ("l", "l.h5"):
+        for key in ("2", "0000002"):
+            result = CliRunner().invoke(export.main, ["show", str(tmp_path / file), key])
+            assert "record 0000002 (2 of 3)" in result.output, result.output
+            assert f"scale {plan.annotations[2].scale:.4f}" in result.output
+        missing = CliRunner().invoke(export.main, ["show", str(tmp_path / file), "1"])
+        assert missing.exit_code == 2
+        assert "has no record 1; the keys of its 3 records run from 0000000 to 0000003" in (
+            missing.stderr
+        )
+
+
+def test_a_conversion_keeps_an_interrupted_export(tmp_path: Path) -> None:
+    people = dataset(tmp_path, 4)
+    store.export_lmdb(store.plan(people, seed=0), tmp_path, tmp_path / "good")
+    hdf5.from_lmdb(store.LMDBStore(tmp_path / "good"), tmp_path / "good.h5")
+    plan = store.plan(people, seed=1)
+    (tmp_path / "MPI" / "images" / plan.annotations[3].image).unlink()
+    with pytest.raises(DataError, match="the 3 records before it stay"):
+        store.export_lmdb(plan, tmp_path, tmp_path / "out")
+    words = ["hdf5", str(tmp_path / "good.h5"), "-o", str(tmp_path / "out")]
+    result = CliRunner().invoke(export.main, words)
+    assert result.exit_code == 2
+    assert "out.partial: an interrupted 'cpm-export lmdb' is kept there" in result.stderr
+    assert (tmp_path / "out.partial" / "data.mdb").exists()
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_interrupted_conversion_begins_anew(tmp_path: Path) -> None:
+    store.export_lmdb(store.plan(dataset(tmp_path, 4), seed=0), tmp_path, tmp_path / "good")
+    hdf5.from_lmdb(store.LMDBStore(tmp_path / "good"), tmp_path / "good.h5")
+    opened = hdf5.HDF5Store(tmp_path / "good.h5")
+
+    def stop(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        hdf5.to_lmdb(opened, tmp_path / "out", stop)
+    assert not (tmp_path / "out").exists()
+    told: list[tuple[int, int]] = []
+    hdf5.to_lmdb(opened, tmp_path / "out", lambda done, total: told.append((done, total)))
+    assert told == [(4, 4)]
+    assert _values(tmp_path / "out") == _values(tmp_path / "good")
+
+
+@pytest.mark.parametrize("jpeg", [False, True])
+def test_conversions_look_at_the_disk_first(
+    jpeg: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = store.plan(dataset(tmp_path, 3), seed=0)
+    store.export_lmdb(plan, tmp_path, tmp_path / "l", jpeg=jpeg)
+    opened = store.LMDBStore(tmp_path / "l")
+    hdf5.from_lmdb(opened, tmp_path / "l.h5")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1000})())
+    with pytest.raises(DataError, match=r"again.h5: needs .* MB, .* has 0.0 MB free"):
+        hdf5.from_lmdb(opened, tmp_path / "again.h5")
+    with pytest.raises(DataError, match=r"again: needs .* MB, .* has 0.0 MB free"):
+        hdf5.to_lmdb(hdf5.HDF5Store(tmp_path / "l.h5"), tmp_path / "again")
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith("again")]
 
 
 def test_existing_target_and_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -426,7 +494,7 @@ def test_mixed_records_in_hdf5_are_refused(tmp_path: Path, monkeypatch: pytest.M
     with monkeypatch.context() as patched:
         patched.setattr(joints.OneNumber, "check", lambda *_: None)
         hdf5.from_lmdb(store.LMDBStore(path), tmp_path / "m.h5")
-    with pytest.raises(DataError, match=r"m\.h5: record 0: has 16 joints per person, but"):
+    with pytest.raises(DataError, match=r"m\.h5: record 0000000: has 16 joints per person, but"):
         open_store(tmp_path / "m.h5")
 
 
