@@ -255,6 +255,7 @@ def rows(results: Mapping[str, Result]) -> list[tuple[str, ...]]:
         about = dict(result.provenance)
         if result.machine is None:
             about["numbers"] = about.get("amp") or "float32"
+        about["commit"] = f"commit {about.get('commit') or 'not kept'}"
         told = [
             about[k]
             for k in ("machine", "device", "numbers", "date", "version", "commit")

@@ -197,6 +197,12 @@ def _from_predictions(data: Path, out: Path, say: Say) -> list[Section]:
     return found
 
 
+def _seeds(stored: Mapping[str, Result], *, fields: bool) -> int:
+    """How often networks were trained: those of Figure 4, or the others."""
+    mine = (r.seed for name, r in stored.items() if name.startswith("field-") == fields)
+    return max(mine, default=1)
+
+
 def _trained(
     data: Path, out: Path, results: Path, profile: str, stages: int, say: Say
 ) -> tuple[list[Section], list[Claim]]:
@@ -225,13 +231,17 @@ def _trained(
             "PCK on LSP's test images, person-centric.",
         ),
     ):
+        options = f" --profile {profile}"
         found_claims = module.claims(stored, stages)
         if profile == "smoke":  # a few iterations prove that it runs, nothing else
             found_claims = [
                 absent(c.figure, c.text, c.published, "smoke profile") for c in found_claims
             ]
-        compared = "" if module is fig04 else f" --stages {stages}"  # Figure 4's have one stage
-        again = f"cpm-reproduce fig{number} --profile {profile}{compared} --data DIR"
+        if module is not fig04:  # whose networks have one stage
+            options += f" --stages {stages}"
+        if (seeds := _seeds(stored, fields=module is fig04)) > 1:
+            options += f" --seeds {seeds}"
+        again = f"cpm-reproduce fig{number}{options} --data DIR"
         claims += [
             dataclasses.replace(c, source=f"trainings of profile '{profile}'", again=again)
             for c in found_claims

@@ -800,7 +800,8 @@ def test_stored_results_and_their_report(tmp_path: Path) -> None:
     for name, result in stored.items():
         assert name in plan
         assert result.people == plans.PROFILES["cpu"].tested
-        assert {"version", "torch", "data", "date", "device"} <= set(result.provenance)
+        about = {"command", "commit", "version", "torch", "data", "date", "device"}
+        assert about <= set(result.provenance)
         if plan[name].kind == "network":
             assert result.iterations == plan[name].iterations
             assert result.config == plan[name].config
@@ -810,3 +811,20 @@ def test_stored_results_and_their_report(tmp_path: Path) -> None:
     text = (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
     assert all(name in text for name in stored)
     assert "Equal to the original programs" in text
+    # trained from an installed package, which does not know its commit
+    assert text.count("commit not kept") == sum(not r.provenance["commit"] for r in stored.values())
+    assert "cpm-reproduce fig6 --profile cpu --stages 3 --seeds 2 --data DIR" in text
+    assert "cpm-reproduce fig4 --profile cpu --data DIR" in text
+
+
+def test_stored_commands_are_understood(tmp_path: Path) -> None:
+    """Whoever wants a stored result again can give the command that it names."""
+    commands = {
+        result.provenance["command"] for result in read_results(stored_folder("cpu")).values()
+    }
+    assert len(commands) > 1
+    for command in commands:
+        program, *words = command.split()
+        assert program == "cpm-reproduce"
+        plan = _run(*words, "--dry-run", "--work", tmp_path / "w")
+        assert plan.exit_code == 0, plan.output
