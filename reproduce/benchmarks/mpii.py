@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from caffe_compat.errors import DataError
 from caffe_compat.files import atomic_write
 from caffe_compat.foreign import Unfit, open_hdf5, reading, stay_inside, take
 from reproduce.benchmarks import measures
@@ -91,13 +92,23 @@ class MpiiValidation(Benchmark):
         return self._valid["normalize"].astype(np.float64)
 
     def methods(self) -> dict[str, Floats]:
+        """Predictions of the methods that there are: of others, and what ``cpm-predict`` wrote."""
         self.need(VALID)
-        files = sorted((self.root / "mpii").glob("*.h5"))
-        return {
-            LABELS.get(path.stem, path.stem): self.read(path)
-            for path in files
-            if path.name != Path(VALID).name
-        }
+        folder = self.root / self.folder
+        ours = f"{MpiiValidation.stem}_prediction_model_"
+        found: dict[str, Floats] = {}
+        for path in (*sorted(folder.glob("*.h5")), *sorted(folder.glob(f"{ours}*.mat"))):
+            if path.name == Path(VALID).name:
+                continue
+            name = path.stem.removeprefix(ours)
+            label = LABELS.get(name, name)
+            if label in found:
+                raise DataError(
+                    f"{path}: is called '{label}', as another file of predictions in {folder} is; "
+                    "give each method a name of its own"
+                )
+            found[label] = self.read(path)
+        return found
 
 
 class Mpii(MpiiValidation):

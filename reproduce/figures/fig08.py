@@ -11,7 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from reproduce.benchmarks.benchmark import Missing
-from reproduce.benchmarks.mpii import Mpii
+from reproduce.benchmarks.mpii import LABELS, Mpii, MpiiValidation
 from reproduce.benchmarks.published import published
 from reproduce.figures.method_curves import draw_methods, score_methods
 from reproduce.runtime.provenance import provenance
@@ -30,7 +30,10 @@ def make(data: Path, out: Path) -> list[Path]:
     results = score_methods(benchmark)
     if not results:
         folder = data / benchmark.folder
-        raise Missing(f"no prediction files in {folder} (preds in an .h5 file)")
+        raise Missing(
+            f"no prediction files in {folder} (preds in an .h5 file, or "
+            f"{MpiiValidation.stem}_prediction_model_NAME.mat)"
+        )
     test = published()["mpii_test"]
     about = {
         **provenance("cpm-reproduce fig8", str(data)),
@@ -39,8 +42,10 @@ def make(data: Path, out: Path) -> list[Path]:
     title = (
         "PCKh on MPII, Tompson's validation split: not the paper's figure, which is on the test set"
         f"\n(published there: {test['total']:g}, with LSP {test['total_with_lsp']:g}, with VGG's "
-        f"front end {test['total_vgg']:g}); no curve of a CPM: none was published on this split"
+        f"front end {test['total_vgg']:g})"
     )
+    if set(results) <= set(LABELS.values()):
+        title += "; no curve of a CPM: none was published on this split"
     return draw_methods(
         benchmark, results, out / "fig08", about, title, xlabel="distance / head size"
     )

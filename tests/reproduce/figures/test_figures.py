@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import math
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
+import h5py
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -19,11 +21,12 @@ from caffe_compat.errors import DataError
 from reproduce.benchmarks import check
 from reproduce.benchmarks.benchmark import competitors, unread_methods
 from reproduce.benchmarks.measures import EvalResult
+from reproduce.benchmarks.mpii import MpiiValidation
 from reproduce.benchmarks.published import published
 from reproduce.cli import reproduce
 from reproduce.drawing.curves import Mark
 from reproduce.experiments.results import read_results, stored_folder
-from reproduce.figures import claims, fig04, fig05, fig06, fig12
+from reproduce.figures import claims, fig04, fig05, fig06, fig08, fig12
 from reproduce.figures.method_curves import best_first
 from reproduce.figures.verdicts import Claim, absent
 from reproduce.predict import joint_files
@@ -341,3 +344,32 @@ def test_pictures_are_chosen_from_all() -> None:
 def test_every_file_of_a_figure_is_listed(figure: ModuleType, tmp_path: Path) -> None:
     listed = figure.make(read_results(stored_folder("cpu")), tmp_path, {})
     assert sorted(listed) == sorted(tmp_path.iterdir())
+
+
+def test_own_methods_in_figure_8(tmp_path: Path) -> None:
+    """What cpm-predict writes on the validation split is a curve, and the title says no more that
+    there is none; two files of one name are refused."""
+    folder = tmp_path / "mpii"
+    folder.mkdir()
+    dice = np.random.default_rng(8)
+    part = dice.uniform(10, 200, (5, 16, 2))
+    with h5py.File(folder / "valid.h5", "w") as file:
+        file["imgname"] = np.array([b"a.jpg"] * 5)
+        file["center"], file["scale"] = part.mean(1), np.ones(5)
+        file["part"], file["normalize"] = part, np.full(5, 20.0)
+    with h5py.File(folder / "newell.h5", "w") as file:
+        file["preds"] = part + 100
+    benchmark = MpiiValidation(tmp_path)
+    texts = []
+    for figure in ("before", "after"):
+        (tmp_path / figure).mkdir()
+        fig08.make(tmp_path, tmp_path / figure)
+        texts.append((tmp_path / figure / "fig08.svg").read_text(encoding="utf-8"))
+        benchmark.write(folder / "MPI_valid_prediction_model_mine.mat", benchmark.truth(16)[0])
+    assert list(benchmark.methods()) == ["Newell et al., ECCV'16", "mine"]
+    assert ["no curve of a CPM" in text for text in texts] == [True, False]
+    curves = json.loads((tmp_path / "after" / "fig08.json").read_text())["panels"]["total"]
+    assert curves["mine"]["y"][-1] == 100
+    shutil.copy(folder / "newell.h5", folder / "mine.h5")
+    with pytest.raises(DataError, match=r"mine\.mat: is called 'mine', as another file"):
+        benchmark.methods()
