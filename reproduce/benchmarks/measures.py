@@ -55,11 +55,23 @@ class EvalResult:
         ------
         CaffeCompatError : a single threshold, which makes no curve.
         """
+        return self._area(self.total)
+
+    def auc_of(self, joints: Sequence[str]) -> float:
+        """Area under the :meth:`curve` of some joints, in percent of the largest possible.
+
+        Raises
+        ------
+        CaffeCompatError : a single threshold, which makes no curve.
+        """
+        return self._area(self.curve(joints))
+
+    def _area(self, curve: Floats) -> float:
         span = self.thresholds[-1] - self.thresholds[0]
         if not span:
             raise CaffeCompatError("one threshold has no area under its curve: score at several")
         # numpy's own function is called trapz before numpy 2
-        middles = (self.total[1:] + self.total[:-1]) / 2
+        middles = (curve[1:] + curve[:-1]) / 2
         return float((np.diff(self.thresholds) * middles).sum() / span)
 
     def at(self, threshold: float) -> int:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     _Against = Callable[[str], EvalResult]
 
+_AREA = "auc"  # name of the column, and with a part behind it of the part's
 _EPILOG = """
 \b
 Examples:
@@ -194,7 +195,7 @@ def _evaluate(
         if len(benchmark.annotations) > 1:
             against = partial(scored, predicted, path, None)
             _warn_other_annotation(path, called, kind, benchmark.annotations, against)
-        rows += _rows(path, of_table, groups, thresholds, result.auc)
+        rows += _rows(path, of_table, groups, thresholds, _areas(result, groups))
     if len({tuple(row) for row in rows}) > 1:
         raise CaffeCompatError(
             "the files hold different joints and do not fit into one table; score them one by one"
@@ -202,8 +203,7 @@ def _evaluate(
     if as_json:
         emit_json(rows)
     else:
-        click.echo(f"{called}{f'@{thresholds[0]:g}' if len(thresholds) == 1 else ''}, %")
-        click.echo(table([[str(value) for value in row.values()] for row in rows], list(rows[0])))
+        _print_tables(rows, f"{called}{f'@{thresholds[0]:g}' if len(thresholds) == 1 else ''}, %")
     if out:
         _write(
             curves,
@@ -237,7 +237,7 @@ def _rows(
     result: EvalResult,
     groups: Mapping[str, tuple[str, ...]],
     thresholds: Floats,
-    auc: float,
+    areas: Mapping[str, float],
 ) -> list[dict[str, object]]:
     """The table's rows of a file of predictions: one for each threshold."""
     rows: list[dict[str, object]] = []
@@ -246,9 +246,26 @@ def _rows(
         if len(thresholds) > 1:
             row["threshold"] = threshold
         row |= _scores(result, groups, threshold)
-        row["auc"] = round(auc, 2)
-        rows.append(row)
+        rows.append({**row, **areas})
     return rows
+
+
+def _areas(result: EvalResult, groups: Mapping[str, tuple[str, ...]]) -> dict[str, float]:
+    """Per cent under the curves: in total, and of each group of joints that was predicted."""
+    parts = {f"{_AREA} {name}": result.auc_of(of) for name, of in groups.items() if result.has(of)}
+    return {name: round(area, 2) for name, area in {_AREA: result.auc, **parts}.items()}
+
+
+def _print_tables(rows: list[dict[str, object]], first: str) -> None:
+    """The scores, then the areas under the curves of the parts, which hang on no threshold."""
+    parts = [name for name in rows[0] if name.startswith(f"{_AREA} ")]
+    scores = [name for name in rows[0] if name not in parts]
+    areas = {row["predictions"]: [row["predictions"], *(row[n] for n in parts)] for row in rows}
+    click.echo(first)
+    click.echo(table([[str(row[name]) for name in scores] for row in rows], scores))
+    click.echo("area under the curve, %")
+    head = ["predictions", *(name.removeprefix(f"{_AREA} ") for name in parts)]
+    click.echo(table([list(map(str, row)) for row in areas.values()], head))
 
 
 def _grid_of_curves(grid: Floats, thresholds: Floats) -> Floats:

@@ -141,6 +141,11 @@ def test_a_fourth_benchmark_is_one_file(fourth: Path, tmp_path: Path) -> None:
     scored = ("--dataset", "gymnasts", "--data", fourth, "--json")
     row = json.loads(_run(evaluate.main, theirs, *scored).stdout)[0]
     assert (row["face"], row["limbs"], row["total"]) == (100, 100, 100)
+    assert [name for name in row if name.startswith("auc")] == ["auc", "auc face", "auc limbs"]
+    printed = _run(evaluate.main, theirs, *scored[:-1]).stdout.splitlines()
+    assert printed[4:6] == ["area under the curve, %", printed[5]]
+    assert printed[5].split() == ["predictions", "face", "limbs"]
+    assert printed[7].split() == [str(theirs), str(row["auc face"]), str(row["auc limbs"])]
     row = json.loads(_run(evaluate.main, theirs, *scored, "--measure", "pcp").stdout)[0]
     assert row["body"] == 100
     wrong = _run(evaluate.main, theirs, *scored, "--norm", "torso")

@@ -610,3 +610,14 @@ def test_joints_without_a_place_are_counted(tmp_path: Path) -> None:
     ours[:, mpii.joints.index("head")] = np.nan
     known = int(np.isfinite(whole[:, mpii.joints.index("head")].sum(1)).sum())
     assert mpii.score(ours).placeless == known < len(whole)
+
+
+def test_areas_by_hand() -> None:
+    """Errors of 0.05 and 0.25 at thresholds 0, 0.1 and 0.3."""
+    truth = np.array([[[10.0, 10.0], [50.0, 90.0]]])
+    found = truth + np.array([[[3.0, 4.0], [0.0, 25.0]]])
+    grid = np.array([0, 0.1, 0.3])
+    result = measures.pck(found, truth, np.array([100.0]), ["head", "ankle"], grid)
+    assert result.auc_of(["head"]) == pytest.approx((0.1 * 50 + 0.2 * 100) / 0.3)
+    assert result.auc_of(["ankle"]) == pytest.approx(0.2 * 50 / 0.3)
+    assert result.auc_of(["head", "ankle"]) == pytest.approx(result.auc)
