@@ -522,6 +522,7 @@ message PoolingParameter
   11 PoolingParameter.Engine engine = DEFAULT
   12 bool global_pooling = false
   13 PoolingParameter.RoundMode round_mode = CEIL @upstream
+  20013 bool ceil_mode = true @text
 message PowerParameter
   1 float power = 1
   2 float scale = 1

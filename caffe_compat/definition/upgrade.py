@@ -15,6 +15,8 @@ from typing import Any
 from caffe_compat.definition import schema
 from caffe_compat.errors import PrototxtError
 
+ROUND_CEIL, ROUND_FLOOR = 0, 1  # PoolingParameter.RoundMode
+
 # V1 enum name -> type string of today
 V1_TYPES = {
     "ABSVAL": "AbsVal",
@@ -336,6 +338,25 @@ def _input_layer(net: Any, file: str) -> Any:
     return layer
 
 
+def _ceil_mode(layer: Any, file: str) -> None:
+    """Turn NVCaffe's ``ceil_mode`` into upstream's ``round_mode``: false means FLOOR."""
+    if not layer.HasField("pooling_param") or not layer.pooling_param.HasField("ceil_mode"):
+        return
+    options = layer.pooling_param
+    wanted = ROUND_CEIL if options.ceil_mode else ROUND_FLOOR
+    if options.HasField("round_mode") and options.round_mode != wanted:
+        raise PrototxtError(
+            "contradicts round_mode; give one of them",
+            file=file,
+            layer=layer.name,
+            field="ceil_mode",
+        )
+    options.ClearField("ceil_mode")
+    options.ClearField("round_mode")
+    if wanted == ROUND_FLOOR:
+        options.round_mode = wanted
+
+
 def upgrade_net(net: Any, file: str = "") -> int:
     """Bring a merged ``NetParameter`` to the current format, in place.
 
@@ -358,6 +379,7 @@ def upgrade_net(net: Any, file: str = "") -> int:
     _v1_to_v2(net, file)
     added = int(bool(net.input) and _inputs(net, file))
     for layer in net.layer:
+        _ceil_mode(layer, file)
         # old batch norm definitions spelled out three lr_mult: 0
         if layer.type == "BatchNorm" and len(layer.param) == 3:
             if any(param.name for param in layer.param):  # layers share their statistics

@@ -19,7 +19,7 @@ from caffe_compat.definition import schema
 from caffe_compat.definition.prototxt import net_from_message
 from caffe_compat.definition.schema import DIALECTS, Dialect
 from caffe_compat.definition.spec import NetSpec
-from caffe_compat.definition.upgrade import type_of_today
+from caffe_compat.definition.upgrade import ROUND_CEIL, ROUND_FLOOR, type_of_today
 from caffe_compat.errors import PrototxtError, SchemaError, WeightError
 from caffe_compat.foreign import Unfit, check_file, kind_of, open_hdf5, room, take
 from caffe_compat.weights.model import ELSEWHERE, HDF5_NAME, LayerBlobs, Source, Weights
@@ -285,6 +285,7 @@ def parse_weights(
             f"damaged: the network definition inside cannot be decoded ({error})"
         ) from None
     layers = _layer_blobs(view, load or memory_loader(view), entries, raw)
+    notes += _rounding(entries, any(_is_raw(view, *place) for one in raw for place in one.blobs))
     try:
         net: NetSpec | None = net_from_message(merged, file=path)
     except PrototxtError as error:
@@ -317,6 +318,37 @@ def _layer_blobs(
         if blobs:
             made.append(LayerBlobs(name, type_, blobs))
     return tuple(made)
+
+
+def _is_raw(view: memoryview, start: int, stop: int) -> bool:
+    """Does a blob hold NVCaffe's ``raw_data``?"""
+    return any(field.number == 12 for field in walk(view, start, stop))
+
+
+def _rounding(layers: Iterable[Any], nvcaffe: bool) -> list[str]:
+    """Read field 13 of ``pooling_param`` as its writer meant it.
+
+    It is ``round_mode`` in BVLC's Caffe (0 CEIL, 1 FLOOR) and ``ceil_mode`` in NVCaffe (0 round
+    down, 1 round up). The bytes do not tell which; raw blobs do, which only NVCaffe writes.
+
+    Returns
+    -------
+    Notes about layers where it stays a guess that matters.
+    """
+    notes = []
+    for layer in layers:
+        options = layer.pooling_param
+        if not layer.HasField("pooling_param") or not options.HasField("round_mode"):
+            continue
+        if nvcaffe:
+            options.round_mode = ROUND_FLOOR if options.round_mode == ROUND_CEIL else ROUND_CEIL
+        elif options.round_mode == ROUND_CEIL:
+            notes.append(
+                f"layer '{layer.name}': pooling_param says 0 in field 13: round_mode CEIL, and "
+                "so it is read; if NVCaffe wrote the model, it is ceil_mode false (round down): "
+                "give the definition with --prototxt"
+            )
+    return notes
 
 
 def _decode(raw: bytes, message_class: Any, target: Any) -> bool:

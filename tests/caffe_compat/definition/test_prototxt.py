@@ -11,7 +11,8 @@ from caffe_compat import PrototxtError, parse_net, read_net, read_solver
 from caffe_compat.definition.prototxt import parse_solver
 from caffe_compat.definition.schema import known_fields
 from caffe_compat.errors import UnsupportedLayer
-from tests.paths import GOLDEN
+from caffe_compat.network.graph import build
+from tests.paths import GOLDEN, reported
 
 _SHARED = GOLDEN.parent
 
@@ -349,3 +350,31 @@ def test_a_long_list_says_how_many_it_leaves_out() -> None:
         parse_solver("base_rl: 1")
     with pytest.raises(PrototxtError, match=rf"Known: train_net, .* and {count - 20} others$"):
         parse_solver("xyzzy: 1")
+
+
+_POOL = """
+input: "x" input_shape { dim: 1 dim: 1 dim: 8 dim: 8 }
+layer { name: "p" type: "Pooling" bottom: "x" top: "p"
+        pooling_param { kernel_size: 3 stride: 2 %s } }
+"""
+
+
+@pytest.mark.parametrize(
+    ("option", "size"),
+    [("", 4), ("ceil_mode: true", 4), ("ceil_mode: false", 3), ("round_mode: FLOOR", 3)],
+)
+def test_ceil_mode_is_a_round_mode(option: str, size: int) -> None:
+    net = parse_net(_POOL % option)
+    assert build(net).blobs["p"] == (1, 1, size, size)
+    assert "ceil_mode" not in net.to_text()
+
+
+def test_ceil_mode_against_round_mode() -> None:
+    with pytest.raises(PrototxtError, match="contradicts round_mode"):
+        parse_net(_POOL % "ceil_mode: true round_mode: FLOOR")
+
+
+@pytest.mark.parametrize("path", reported("unknown_field", "*.prototxt"))
+def test_reported_definitions_with_ceil_mode(path: Path) -> None:
+    graph = build(read_net(path))
+    assert graph.blobs["pool"] == (1, 2, 2, 2)

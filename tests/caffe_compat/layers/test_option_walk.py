@@ -50,6 +50,7 @@ _OF_A_TYPE = {
     ("InfogainLoss", "source"): "the third bottom stands in for it; refused where there is none",
     ("ConvolutionDepthwise", "group"): "the fork's layer has one group for each channel, always",
     ("ConvolutionDepthwise", "axis"): "the fork's layer takes N×C×H×W, always",
+    ("Pooling", "ceil_mode"): "is round_mode, once a definition is read",
     ("DetectionOutput", "visualize"): "shows pictures in a window; the top is the same",
     ("DetectionOutput", "visualize_threshold"): "of visualize",
     ("DetectionOutput", "save_file"): "a film of what visualize shows",

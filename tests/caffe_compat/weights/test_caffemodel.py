@@ -508,3 +508,20 @@ def test_links_of_hdf5_that_lead_astray(tmp_path: Path) -> None:
             below = group
         file["data/all"] = below
     refused("more than 100,000 names")
+
+
+def _pooling_model(blob: bytes, rounding: int) -> bytes:
+    """A model with a layer that has this blob and a Pooling layer with this field 13."""
+    pool = b"\x0a\x01p\x12\x07Pooling" + b"\xca\x07" + bytes([2, 13 << 3, rounding])
+    return _layer(blob) + b"\xa2\x06" + bytes([len(pool)]) + pool
+
+
+@pytest.mark.parametrize(("raw", "stored", "floor"), [(0, 0, 0), (0, 1, 1), (1, 0, 1), (1, 1, 0)])
+def test_rounding_of_nvcaffe_models(raw: int, stored: int, floor: int) -> None:
+    """Raw blobs tell that field 13 is ceil_mode, where 0 means round down; else it is
+    round_mode."""
+    data = _len(5, FLOATS) if not raw else bytes([0x50, 1]) + _len(12, FLOATS)
+    weights = parse_weights(_pooling_model(data + _len(7, b"\x0a\x01\x03"), stored))
+    assert weights.net is not None
+    assert weights.net.layers[1].message.pooling_param.round_mode == floor
+    assert bool(weights.source.notes) == (not raw and not stored)
