@@ -302,6 +302,7 @@ def test_the_plan_of_the_released_network() -> None:
         plan.Engine("fast")  # type: ignore[arg-type]
 
 
+@pytest.mark.long
 @settings(max_examples=25, deadline=None)
 @given(st.data())
 def test_only_what_differs_from_the_background(data: st.DataObject) -> None:

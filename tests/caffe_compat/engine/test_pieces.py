@@ -119,6 +119,7 @@ def test_nothing_is_in_pieces_where_operations_are_whole(cores: int) -> None:
     assert threads.sharing()
 
 
+@pytest.mark.long
 @_several
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
 @pytest.mark.filterwarnings("ignore:.*torch.jit.trace:DeprecationWarning")

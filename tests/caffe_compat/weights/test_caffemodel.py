@@ -485,6 +485,7 @@ def test_linked_blobs_of_hdf5_are_each_layers(link: str, tmp_path: Path) -> None
         np.testing.assert_array_equal(weights[name][0].data, values)
 
 
+@pytest.mark.long
 def test_links_of_hdf5_that_lead_astray(tmp_path: Path) -> None:
     import h5py
 

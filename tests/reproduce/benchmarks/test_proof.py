@@ -38,6 +38,7 @@ def test_another_network_fails_with_a_table() -> None:
     assert len(found["photographs"]) == len(_PEOPLE)
 
 
+@pytest.mark.long
 @needs_data
 @pytest.mark.parametrize("moved", [0.0, 1.0, 2.0])
 def test_what_was_published_is_met(moved: float, tmp_path: Path) -> None:

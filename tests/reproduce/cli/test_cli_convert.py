@@ -211,6 +211,7 @@ def test_bad_input(tmp_path: Path, case: str) -> None:
     assert sorted(os.listdir(tmp_path)) == before
 
 
+@pytest.mark.long
 def test_full_disk(tmp_path: Path) -> None:
     """A write that fails in the middle leaves nothing behind."""
     path, _, _ = model_file(tmp_path)

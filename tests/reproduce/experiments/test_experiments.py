@@ -261,6 +261,7 @@ def test_two_jobs_share_a_plan(tmp_path: Path) -> None:
     assert empty.output.count("Leeds Sports Pose download") == 1
 
 
+@pytest.mark.long
 def test_pose_machine_learns() -> None:
     """A dot of a colour of its own for each part: three stages of trees find them, and later stages
     do not lose them."""

@@ -174,6 +174,7 @@ def _linked(folder: Path, *names: str) -> None:
         (folder / name).symlink_to(DATA / name)
 
 
+@pytest.mark.long
 @needs_data
 def test_a_method_whose_file_is_called_otherwise_is_named(tmp_path: Path) -> None:
     _linked(tmp_path, "lsp", "release")
@@ -340,6 +341,7 @@ def test_pictures_are_chosen_from_all() -> None:
     assert _spread([1, 2], 3) == [1, 2]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("figure", [fig04, fig05, fig06])
 def test_every_file_of_a_figure_is_listed(figure: ModuleType, tmp_path: Path) -> None:
     listed = figure.make(read_results(stored_folder("cpu")), tmp_path, {})

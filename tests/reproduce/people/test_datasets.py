@@ -140,6 +140,7 @@ def test_the_whole_flic_file() -> None:
     assert all(np.isfinite(a.joints).all() for a in people)
 
 
+@pytest.mark.long
 @needs_data
 def test_the_whole_leeds_set() -> None:
     left_out: list[str] = []

@@ -149,6 +149,7 @@ def test_the_embedded_network_finds_heads(tmp_path: Path) -> None:
     assert finder.search(np.zeros((64, 64, 3), np.uint8)).people == ()
 
 
+@pytest.mark.long
 def test_the_command_looks_for_heads_first(tmp_path: Path) -> None:
     """``--detect`` takes the heads and necks where the network has them, and says so; OpenCV's
     detector when it is named. A photograph of nobody is taken whole."""

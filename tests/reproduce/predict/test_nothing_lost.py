@@ -790,6 +790,7 @@ def test_nobody_in_any_picture(tmp_path: Path) -> None:
     assert loadmat(tmp_path / "p.mat")["prediction_all"].size == 0
 
 
+@pytest.mark.long
 def test_people_are_not_held_in_memory(tmp_path: Path) -> None:
     """Fifteen times the images take hardly more memory; what grows is the list of names for .mat."""
     import tracemalloc

@@ -28,6 +28,7 @@ print("left:", *(name for name in names if "gloo" in name))
 """
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="threads are counted in /proc")
 def test_no_thread_outlives_the_group(tmp_path: Path) -> None:
     """A thread of gloo that still runs while Python ends may abort the process."""
