@@ -239,7 +239,7 @@ def _command(name: str, module: str) -> None:
 
     files = "numbers as JSON and CSV, picture as PNG and PDF"
     if name == "fig10":
-        files = "who is shown as JSON, picture as PNG"
+        files = "who is shown as JSON and CSV, picture as PNG and PDF"
     figure.help = f"Regenerate Figure {name.removeprefix('fig')} ({files})."
 
 

@@ -6,6 +6,8 @@ says which they are.
 
 from __future__ import annotations
 
+import csv
+import io
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 from caffe_compat.errors import DataError
-from caffe_compat.files import write_json
+from caffe_compat.files import atomic_write, csv_cell, write_json
 from reproduce.benchmarks.benchmark import Benchmark, Missing
 from reproduce.benchmarks.flic import Flic
 from reproduce.benchmarks.lsp import Lsp
+from reproduce.drawing.curves import save
 from reproduce.drawing.pictures import draw_skeleton, save_png
 from reproduce.people.skeletons import Skeleton
 from reproduce.records.images import read_image
@@ -25,6 +28,7 @@ from reproduce.runtime.provenance import provenance
 CHECKED: tuple[str, ...] = ()  # no published number belongs to it
 ROWS: dict[type[Benchmark], int] = {Lsp: 2, Flic: 1}  # of people of each benchmark
 COLUMNS, TILE = 8, (150, 200)  # width, height
+_PIXELS_AN_INCH = 150  # on the PDF page
 HEAD = 28  # pixels for the name above a benchmark's rows
 _Image = npt.NDArray[np.uint8]
 # A person's name for the JSON, the image, the parts (P, 2) in 0-based pixels, the skeleton.
@@ -136,4 +140,29 @@ def make(data: Path, out: Path) -> list[Path]:
     save_png(sheet, path.with_suffix(".png"))
     about = provenance("cpm-reproduce fig10", str(data))
     write_json(path.with_suffix(".json"), {"provenance": about, "people": shown})
-    return [path.with_suffix(e) for e in (".json", ".png")]
+    _save_page(sheet, path)
+    _write_csv(shown, path.with_suffix(".csv"))
+    return [path.with_suffix(e) for e in (".json", ".csv", ".png", ".pdf")]
+
+
+def _save_page(sheet: _Image, path: Path) -> None:
+    """The picture as a PDF page of its own size."""
+    import matplotlib.pyplot as plt
+
+    height, width = sheet.shape[:2]
+    page = plt.figure(figsize=(width / _PIXELS_AN_INCH, height / _PIXELS_AN_INCH))
+    axis = page.add_axes((0, 0, 1, 1))
+    axis.axis("off")
+    axis.imshow(sheet[:, :, ::-1], interpolation="none")
+    save(page, path, ("pdf",))
+
+
+def _write_csv(shown: list[dict[str, str]], path: Path) -> None:
+    """Who is shown, and why somebody is not, as a table."""
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(["person", "left out"])
+    for one in shown:
+        writer.writerow([csv_cell(one["person"]), csv_cell(one.get("left out", ""))])
+    with atomic_write(path) as stream:
+        stream.write(text.getvalue().encode())

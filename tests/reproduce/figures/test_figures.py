@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 import re
@@ -263,7 +264,15 @@ def test_montage_of_predictions(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     people = json.loads((tmp_path / "fig10.json").read_text())["people"]
     assert {p["person"].split()[0] for p in people} == {"LSP", "FLIC"}
-    assert read_picture(tmp_path / "fig10.png").shape[1] > 1000
+    height, width = read_picture(tmp_path / "fig10.png").shape[:2]
+    assert width > 1000
+    with open(tmp_path / "fig10.csv", newline="") as file:
+        rows = list(csv.reader(file))
+    assert rows == [["person", "left out"], *([p["person"], ""] for p in people)]
+    page = (tmp_path / "fig10.pdf").read_bytes()
+    box = re.search(rb"/MediaBox \[\s*0 0 ([\d.]+) ([\d.]+)", page)
+    assert box is not None
+    assert float(box[1]) / float(box[2]) == pytest.approx(width / height, rel=1e-3)
 
 
 def test_the_choice_of_pictures_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
