@@ -23,7 +23,7 @@ else:
 Windows = tuple[Shape, Shape, Shape, Shape]  # kernel, stride, pad, dilation by spatial axis
 
 
-def _reached(x: Tensor, windows: Windows) -> Tensor:
+def reached(x: Tensor, windows: Windows) -> Tensor:
     """The input, with zeros behind it where a window that is larger than the padded input reaches
     beyond it.
 
@@ -38,7 +38,7 @@ def _reached(x: Tensor, windows: Windows) -> Tensor:
 
 def unfolded(x: Tensor, windows: Windows) -> Tensor:
     """All windows of N×C×spatial: N×C×kernel×places, with any number of spatial axes."""
-    wide = _reached(x, windows)
+    wide = reached(x, windows)
     kernel, stride, pad, dilation = windows
     wide = F.pad(wide, [p for size in reversed(pad) for p in (size, size)]) if any(pad) else wide
     for axis, (k, t, d) in enumerate(zip(kernel, stride, dilation, strict=True), 2):
@@ -218,7 +218,7 @@ class Convolution(_Filters):
             if len(windows[0]) > 3:  # more axes than torch convolves
                 top = self._multiplied(folded, params[0], bias, windows)
             else:
-                wide, (_, stride, pad, dilation) = _reached(folded, windows), windows
+                wide, (_, stride, pad, dilation) = reached(folded, windows), windows
                 top = plan.convolve(
                     wide, params[0], bias, stride, pad, dilation, self.options.group
                 )

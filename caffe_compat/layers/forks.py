@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from caffe_compat.definition import schema
 from caffe_compat.definition.spec import TRAIN
 from caffe_compat.layers.base import Layer, Shape, Weighted, count, register
-from caffe_compat.layers.convolution import Windowed
+from caffe_compat.layers.convolution import Windowed, reached
 from caffe_compat.lazy import lazy_import
 
 if TYPE_CHECKING:
@@ -64,8 +64,9 @@ class ConvolutionDepthwise(Weighted, Windowed):
         return [(*bottom[:2], *spatial)]
 
     def forward(self, params: Sequence[Tensor], *bottoms: Tensor) -> tuple[Tensor, ...]:
-        x = bottoms[0]
-        _, stride, pad, dilation = self.windows(tuple(x.shape))
+        windows = self.windows(tuple(bottoms[0].shape))
+        _, stride, pad, dilation = windows
+        x = reached(bottoms[0], windows)
         bias = params[1] if len(params) > 1 else None
         return (plan.convolve(x, params[0], bias, stride, pad, dilation, x.shape[1]),)
 
@@ -287,7 +288,8 @@ class Interp(Layer):
     """Bilinear resizing whose corners stay corners, after cropping by negative ``pad_beg`` and
     ``pad_end``.
 
-    The size comes from ``shrink_factor`` and ``zoom_factor``, or from ``height`` and ``width``.
+    The size comes from ``shrink_factor`` or ``zoom_factor``, from ``height`` and ``width``, or from
+    both factors: the first of these that is given.
 
     Source: ``interp_layer.cpp`` of DeepLab's and PSPNet's Caffe.
     """
@@ -300,11 +302,11 @@ class Interp(Layer):
         if o.pad_beg > 0 or o.pad_end > 0:
             raise self.error("only cropping is possible: 0 or a negative number", "pad_beg")
         factors = [name for name in ("shrink_factor", "zoom_factor") if o.HasField(name)]
-        for name in factors:
+        # the fork looks at one factor before it looks at height and width, and at both after it
+        self.sized = o.HasField("height") and o.HasField("width") and len(factors) != 1
+        for name in () if self.sized else factors:
             if getattr(o, name) < 1:
                 raise self.error("must be at least 1", name)
-        # the fork looks at a factor before it looks at height and width
-        self.sized = o.HasField("height") and o.HasField("width") and not factors
         if not factors and not self.sized:
             raise self.error("give zoom_factor, shrink_factor, or height and width", "zoom_factor")
 

@@ -360,6 +360,35 @@ def test_bn_hands_on_the_statistics_of_the_batch(
     np.testing.assert_allclose(found["t"].detach().reshape(2, 2), wanted, atol=1e-6)
 
 
+def test_a_depthwise_window_larger_than_its_bottom() -> None:
+    """Sizes round towards zero, so that a stride of 2 leaves one window, over 1 2 / 3 4 and zeros."""
+    net = net_of(
+        f"ConvolutionDepthwise {_DEPTH} stride: 2 bias_term: false }}", x=np.ones((1, 1, 2, 2))
+    )
+    node = net.graph.nodes[-1]
+    with torch.no_grad():
+        net.param(node.params[0]).copy_(torch.arange(1.0, 10.0).reshape(1, 1, 3, 3))
+    found = _run(net, x=np.array([[[[1, 2], [3, 4]]]], np.float32))
+    assert found.tolist() == [[[[1 * 1 + 2 * 2 + 3 * 4 + 4 * 5]]]]
+
+
+@pytest.mark.parametrize(
+    ("options", "size"),
+    [
+        ("shrink_factor: 2", (2, 2)),
+        ("shrink_factor: 2 height: 5 width: 7", (2, 2)),
+        ("zoom_factor: 2 height: 5 width: 7", (5, 5)),
+        ("shrink_factor: 2 zoom_factor: 2 height: 5 width: 7", (5, 7)),
+        ("shrink_factor: 0 zoom_factor: 2 height: 5 width: 7", (5, 7)),
+        ("shrink_factor: 2 zoom_factor: 2 height: 5", (3, 3)),
+    ],
+)
+def test_which_size_interp_takes(options: str, size: tuple[int, int]) -> None:
+    """One factor comes before height and width, both come after them."""
+    net = net_of(f"Interp interp_param {{ {options} }}", x=np.zeros((1, 1, 3, 3), np.float32))
+    assert net.graph.blobs[net.graph.outputs[0]] == (1, 1, *size)
+
+
 @pytest.mark.parametrize(
     ("layer", "said"),
     [
