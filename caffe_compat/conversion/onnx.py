@@ -11,6 +11,7 @@ Source: the operator definitions of ONNX, opset 18.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -34,25 +35,30 @@ from caffe_compat.network.wiring import upstream
 from caffe_compat.weights.model import Weights
 from caffe_compat.weights.wire import Blob
 
+_LARGE = 1024  # pixels
+
 
 def _probes(graph: Graph, batch: bool, size: bool) -> list[Graph]:
-    """The network for other inputs: twice the batch, twice the height, twice the width."""
-    shapes = {name: graph.blobs[name] for name in graph.inputs}
-    changes = [0] if batch else []
-    changes += [2, 3] if size else []
+    """The network for other inputs: twice the batch, twice and many times the height and width.
+
+    Rounding in strides may make a small size and its double equal further on, and what is equal
+    everywhere counts as fixed. A size of a thousand tells them apart.
+    """
     found = [graph]
-    level = graph.spec.state.level
-    for axis in changes:
-        other = {name: _doubled(shape, axis) for name, shape in shapes.items()}
+    for axis in ([0] if batch else []) + ([2, 3] if size else []):
         try:
-            found.append(build(graph.spec, phase=graph.phase, level=level, input_shapes=other))
+            found.append(_enlarged(graph, axis, 2))
         except CaffeCompatError as error:
             what = "batch" if axis == 0 else "size"
             raise OnnxError(
                 f"the definition does not allow another {what} ({error}): export it with a fixed "
                 f"{what}"
             ) from None
-        for node, changed in zip(graph.nodes, found[-1].nodes, strict=True):
+        if axis:
+            with contextlib.suppress(CaffeCompatError):  # a blob may become too large
+                found.append(_enlarged(graph, axis, _many(graph, axis)))
+    for other in found[1:]:
+        for node, changed in zip(graph.nodes, other.nodes, strict=True):
             if [p.shape for p in node.params] != [p.shape for p in changed.params]:
                 raise OnnxError(
                     f"layer '{node.layer.name}' has parameters for one size of the input only: "
@@ -61,11 +67,24 @@ def _probes(graph: Graph, batch: bool, size: bool) -> list[Graph]:
     return found
 
 
-def _doubled(shape: Shape, axis: int) -> Shape:
-    """An input's shape with twice the batch, or of one N×C×H×W with twice the height or width."""
-    if axis > 0 and len(shape) != 4:
-        return shape
-    return tuple(2 * size if place == axis else size for place, size in enumerate(shape))
+def _enlarged(graph: Graph, axis: int, times: int) -> Graph:
+    """The network with so many times the batch, or the height or width of inputs N×C×H×W."""
+    shapes = {}
+    for name in graph.inputs:
+        shape = graph.blobs[name]
+        grows = axis == 0 or len(shape) == 4
+        shapes[name] = tuple(
+            times * size if grows and place == axis else size for place, size in enumerate(shape)
+        )
+    level = graph.spec.state.level
+    return build(graph.spec, phase=graph.phase, level=level, input_shapes=shapes)
+
+
+def _many(graph: Graph, axis: int) -> int:
+    """How many times the height or width make the smallest input large; those of 1 count only
+    where there are no others."""
+    sizes = [shape[axis] for name in graph.inputs if len(shape := graph.blobs[name]) == 4]
+    return max(3, _LARGE // min([size for size in sizes if size > 1], default=1))
 
 
 def _merged(shapes: Sequence[Shape]) -> Dims:

@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
+
 from caffe_compat.conversion.onnx_steps import LayerStep, NoForm, converts, fixed
 from caffe_compat.layers.base import LOWEST
 from caffe_compat.layers.pooling import pooled_size
@@ -39,11 +41,10 @@ def _pool(
     options: dict[str, Any] = {"kernel_shape": list(kernel), "strides": list(stride)}
     if method == "AVE":
         tops = [graph.op("AveragePool", wide, **options)]
-        extra = [b - p for b, p in zip(behind, pad, strict=True)]
-        if any(extra):
+        if any(b > p for b, p in zip(behind, pad, strict=True)):
             area = graph.constant(float(kernel[0] * kernel[1]))
             total = graph.op("Mul", tops[0], area)
-            tops = [graph.op("Div", total, _covered(step, value, pad, extra, area, options))]
+            tops = [graph.op("Div", total, _divisors(step, value, tops[0], kernel, stride, pad))]
     else:
         tops = graph.ops("MaxPool", 2 if mask else 1, wide, **options)
     if mask:
@@ -61,47 +62,28 @@ def _pool(
     return tops
 
 
-def _covered(
+def _divisors(
     step: LayerStep,
     value: str,
+    top: str,
+    kernel: Sequence[int],
+    stride: Sequence[int],
     pad: Sequence[int],
-    extra: Sequence[int],
-    area: str,
-    options: dict[str, Any],
 ) -> str:
-    """How many places of each window lie inside image plus padding.
-
-    Parameters
-    ----------
-    extra : rows and columns behind image plus padding.
-    area : the constant of a window's places.
-    options : of the pooling operator.
-    """
+    """What Caffe divides the sum of each window by: its length inside image plus padding, along
+    both axes. The length is negative where a window begins farther behind; its sum is 0."""
     graph = step.graph
-    inside = graph.op(
-        "Pad",
-        graph.op("ConstantOfShape", _with_ones(step, value), value=_one()),
-        graph.integers(0, 0, *pad, 0, 0, *pad),
-        graph.constant(1.0),
-    )
-    zeros_behind = graph.integers(0, 0, 0, 0, 0, 0, *extra)
-    inside = graph.op("Pad", inside, zeros_behind, graph.constant(0.0))
-    share = graph.op("AveragePool", inside, **options)
-    # whole numbers again: a mean of zeros and ones is not exact
-    return graph.op("Round", graph.op("Mul", share, area))
-
-
-def _one() -> Any:
-    """The tensor that fills a map of ones."""
-    from onnx import TensorProto, helper
-
-    return helper.make_tensor("one", TensorProto.FLOAT, [1], [1.0])
-
-
-def _with_ones(step: LayerStep, value: str) -> str:
-    """The shape 1×1×H×W of a value."""
-    graph = step.graph
-    return graph.op("Concat", graph.integers(1, 1), graph.sizes(value, 2, 3), axis=0)
+    zero, one = graph.constant(0, np.int64), graph.constant(1, np.int64)
+    lengths = []
+    for axis, k, s, p in zip((2, 3), kernel, stride, pad, strict=True):
+        count = graph.op("Squeeze", graph.sizes(top, axis))
+        numbers = graph.op("Range", zero, count, one)
+        begin = graph.op("Sub", graph.op("Mul", numbers, graph.integers(s)), graph.integers(p))
+        far = graph.op("Add", graph.sizes(value, axis), graph.integers(p))
+        end = graph.op("Min", graph.op("Add", begin, graph.integers(k)), far)
+        lengths.append(graph.op("Sub", end, begin))
+    rows = graph.op("Unsqueeze", lengths[0], graph.integers(1))
+    return graph.op("Cast", graph.op("Mul", rows, lengths[1]), to=1)
 
 
 def _cut(

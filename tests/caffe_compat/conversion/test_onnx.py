@@ -219,6 +219,56 @@ def test_pooling_windows_at_any_size(options: str, dynamic: bool) -> None:
     _check(net.graph, net.weights(), runs, dynamic_size=dynamic)
 
 
+@pytest.mark.parametrize("dynamic", [False, True])
+@pytest.mark.parametrize("pool", ["MAX", "AVE"])
+def test_windows_far_behind_the_image(pool: str, dynamic: bool) -> None:
+    """The last windows begin one, two or more places behind it: 0 divided by less than nothing."""
+    text = f"""
+    input: "x" input_shape {{ dim: 1 dim: 2 dim: 2 dim: 2 }}
+    layer {{ name: "p" type: "Pooling" bottom: "x" top: "p"
+            pooling_param {{ pool: {pool} kernel_size: 1 stride: 4 }} }}
+    """
+    net = Net(parse_net(text))
+    rng = np.random.default_rng(3)
+    sizes = [(2, 2)] if not dynamic else [(2, 2), (3, 6), (7, 2), (10, 11)]
+    if pool == "MAX":  # whose windows must hold something
+        sizes = [size for size in sizes if set(size) == {2}]
+    runs = [{"x": rng.standard_normal((1, 2, *size), dtype=np.float32)} for size in sizes]
+    _check(net.graph, net.weights(), runs, dynamic_size=dynamic)
+
+
+_ROUNDED = {
+    "shrunk": ('type: "Interp" interp_param { shrink_factor: 16 }', 4),
+    "pooled": ('type: "Pooling" pooling_param { kernel_size: 2 stride: 2 }', 1),
+}
+
+
+@pytest.mark.parametrize("first", list(_ROUNDED))
+@pytest.mark.parametrize(
+    "second",
+    [
+        'type: "Interp" interp_param { zoom_factor: 2 }',
+        'type: "Flatten" flatten_param { axis: 2 }',
+        'type: "ReLU"',
+    ],
+)
+def test_a_size_that_rounding_hides(first: str, second: str) -> None:
+    """A small input and its double are equal behind the first layer, larger ones are not."""
+    layer, size = _ROUNDED[first]
+    text = f"""
+    input: "x" input_shape {{ dim: 1 dim: 1 dim: {size} dim: {size} }}
+    layer {{ name: "a" bottom: "x" top: "a" {layer} }}
+    layer {{ name: "b" bottom: "a" top: "b" {second} }}
+    """
+    net = Net(parse_net(text))
+    rng = np.random.default_rng(4)
+    runs = [
+        {"x": rng.standard_normal((1, 1, *sides), dtype=np.float32)}
+        for sides in ((size, size), (16, 40), (41, 23))
+    ]
+    _check(net.graph, net.weights(), runs, dynamic_size=True)
+
+
 def test_a_second_top_of_pooling_in_a_larger_padding() -> None:
     text = """
     input: "x" input_shape { dim: 2 dim: 3 dim: 7 dim: 9 }

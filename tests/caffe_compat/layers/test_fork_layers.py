@@ -362,13 +362,12 @@ def test_bn_hands_on_the_statistics_of_the_batch(
 
 def test_a_depthwise_window_larger_than_its_bottom() -> None:
     """Sizes round towards zero, so that a stride of 2 leaves one window, over 1 2 / 3 4 and zeros."""
-    net = net_of(
-        f"ConvolutionDepthwise {_DEPTH} stride: 2 bias_term: false }}", x=np.ones((1, 1, 2, 2))
-    )
+    bottom = np.array([[[[1, 2], [3, 4]]]], np.float32)
+    net = net_of(f"ConvolutionDepthwise {_DEPTH} stride: 2 bias_term: false }}", x=bottom)
     node = net.graph.nodes[-1]
     with torch.no_grad():
         net.param(node.params[0]).copy_(torch.arange(1.0, 10.0).reshape(1, 1, 3, 3))
-    found = _run(net, x=np.array([[[[1, 2], [3, 4]]]], np.float32))
+    found = _run(net, x=bottom)
     assert found.tolist() == [[[[1 * 1 + 2 * 2 + 3 * 4 + 4 * 5]]]]
 
 
