@@ -16,13 +16,20 @@ import numpy as np
 from google.protobuf.message import DecodeError
 
 from caffe_compat.definition import schema
-from caffe_compat.definition.prototxt import net_from_message
+from caffe_compat.definition.prototxt import net_from_message, parse_net
 from caffe_compat.definition.schema import DIALECTS, Dialect
 from caffe_compat.definition.spec import NetSpec
 from caffe_compat.definition.upgrade import ROUND_CEIL, ROUND_FLOOR, type_of_today
 from caffe_compat.errors import PrototxtError, SchemaError, WeightError
 from caffe_compat.foreign import Unfit, check_file, kind_of, open_hdf5, room, take
-from caffe_compat.weights.model import ELSEWHERE, HDF5_NAME, LayerBlobs, Source, Weights
+from caffe_compat.weights.model import (
+    ELSEWHERE,
+    HDF5_DEFINITION,
+    HDF5_NAME,
+    LayerBlobs,
+    Source,
+    Weights,
+)
 from caffe_compat.weights.wire import (
     BYTES,
     VARINT,
@@ -424,10 +431,26 @@ def _read_h5(path: str) -> Weights:
             ordered = (blobs.get(i, ELSEWHERE) for i in range(max(blobs) + 1))
             layers.append(LayerBlobs(name, "", tuple(ordered)))
         network = file.attrs.get(HDF5_NAME, "")
+        net, notes = _h5_definition(file, path)
     source = Source(
-        path, os.path.getsize(path), "h5", network=network if isinstance(network, str) else ""
+        path,
+        os.path.getsize(path),
+        "h5",
+        notes=notes,
+        network=network if isinstance(network, str) else "",
     )
-    return Weights(tuple(layers), None, source)
+    return Weights(tuple(layers), net, source)
+
+
+def _h5_definition(file: Any, path: str) -> tuple[NetSpec | None, tuple[str, ...]]:
+    """The definition that this toolkit keeps in an HDF5 model, and a note where it is damaged."""
+    if HDF5_DEFINITION not in file:
+        return None, ()
+    try:
+        text = take(file, HDF5_DEFINITION, kinds="S", axes=0).item().decode()
+        return parse_net(text, path), ()
+    except (Unfit, UnicodeDecodeError, PrototxtError) as error:
+        return None, (f"the embedded definition is unusable: {error}",)
 
 
 def _h5_blobs(data: Any, limit: int) -> dict[str, dict[int, Blob]]:

@@ -18,7 +18,7 @@ from caffe_compat.definition.schema import Dialect
 from caffe_compat.definition.spec import LayerSpec, NetSpec
 from caffe_compat.errors import SchemaError, WeightError
 from caffe_compat.files import atomic_write, ending, write_hdf5
-from caffe_compat.weights.model import ELSEWHERE, HDF5_NAME, LayerBlobs, Weights
+from caffe_compat.weights.model import ELSEWHERE, HDF5_DEFINITION, HDF5_NAME, LayerBlobs, Weights
 from caffe_compat.weights.wire import Blob, bytes_in, encode_blob, encode_bytes
 
 
@@ -142,6 +142,7 @@ def write_weights(
     *,
     dialect: Dialect | None = None,
     hdf5: bool | None = None,
+    definition: bool = False,
 ) -> None:
     """Write a ``.caffemodel`` or an HDF5 model that Caffe loads.
 
@@ -149,10 +150,11 @@ def write_weights(
     ----------
     path : target; written under a temporary name and renamed, so that nothing half-written remains.
     weights : blobs by layer name.
-    net : the definition to embed, one layer after the other (binary only; HDF5 files hold blobs
-        alone).
+    net : the definition to embed, one layer after the other (binary only; Caffe's HDF5 files hold
+        blobs alone).
     dialect : schema of the binary file; default: :func:`dialect_for`.
     hdf5 : write an HDF5 model; default: where the name ends in ``.h5``.
+    definition : keep the definition in an HDF5 model, too, as text that Caffe does not look at.
 
     Raises
     ------
@@ -161,7 +163,7 @@ def write_weights(
     """
     name = os.fspath(path)
     if names_hdf5(name) if hdf5 is None else hdf5:
-        _write_h5(name, weights, net)
+        _write_h5(name, weights, net, definition)
         return
     chosen = dialect or dialect_for(net)
     with atomic_write(name) as stream:
@@ -221,13 +223,15 @@ def _hdf5_obstacle(name: str, names: Collection[str]) -> str:
     return ""
 
 
-def _write_h5(name: str, weights: Weights, net: NetSpec) -> None:
+def _write_h5(name: str, weights: Weights, net: NetSpec, definition: bool) -> None:
     stored = [entry.name for entry in _placed(weights, net).values()]
     check_hdf5_names(stored)
     doubles = _doubles(weights, net)
     with write_hdf5(name) as file:
         if net.name:
             file.attrs[HDF5_NAME] = net.name
+        if definition:
+            file[HDF5_DEFINITION] = np.bytes_(net.to_text().encode())
         data = file.create_group("data")
         for layer in net.layers:
             if not _hdf5_obstacle(layer.name, stored):

@@ -28,9 +28,7 @@ def test_there_and_back(tmp_path: Path, to: str) -> None:
     path, net, _ = model_file(tmp_path)
     target = tmp_path / (f"m.{to}" if to != "h5" else "m.caffemodel.h5")
     convert(path).write(target, to, metadata={"model": "small"})
-    (tmp_path / "small.prototxt").write_text(TEXT)
-    prototxt = tmp_path / "small.prototxt" if to == "h5" else None
-    again = convert(target, prototxt=prototxt)
+    again = convert(target)
     again.write(tmp_path / "again.caffemodel", "caffemodel")
     assert same_blobs(read_weights(tmp_path / "again.caffemodel"), read_weights(path))
     assert again.net.to_message().layer == net.graph.spec.to_message().layer
@@ -39,6 +37,26 @@ def test_there_and_back(tmp_path: Path, to: str) -> None:
     x = torch.randn(1, 3, 9, 12)
     with torch.no_grad():
         assert torch.equal(Net(again.graph, again.weights)(x)["prob"], net(x)["prob"])
+
+
+def test_the_definition_of_an_hdf5_model(tmp_path: Path) -> None:
+    """A damaged one is noted, and the parameters are read; Caffe's own files have none."""
+    path, net, _ = model_file(tmp_path)
+    target = tmp_path / "m.h5"
+    convert(path).write(target, "h5")
+    for text in (b"layer {", b"\xff"):
+        with h5py.File(target, "r+") as file:
+            del file["prototxt"]
+            file["prototxt"] = np.bytes_(text)
+        found = read_weights(target)
+        assert found.net is None
+        assert "the embedded definition is unusable" in found.source.notes[0]
+        assert same_blobs(found, read_weights(path))
+        with pytest.raises(WeightError, match=r"definition is unusable.*give it with --prototxt"):
+            convert(target)
+    write_weights(target, read_weights(path), net.graph.spec)
+    with h5py.File(target) as file:
+        assert list(file) == ["data"]
 
 
 @pytest.mark.parametrize("to", ["safetensors", "pth", "npz"])

@@ -112,17 +112,8 @@ def test_json_report(tmp_path: Path) -> None:
 @pytest.mark.parametrize("to", ["safetensors", "pth", "npz", "h5", "caffemodel"])
 def test_formats(tmp_path: Path, to: str) -> None:
     path, _, _ = model_file(tmp_path)
-    (tmp_path / "small.prototxt").write_text(TEXT)
     made = json.loads(_run(path, "--to", to, "--json").stdout)["output"]
-    back = _run(
-        made,
-        "--to",
-        "caffemodel",
-        "-o",
-        tmp_path / "back.caffemodel",
-        "--prototxt",
-        tmp_path / "small.prototxt",
-    )
+    back = _run(made, "--to", "caffemodel", "-o", tmp_path / "back.caffemodel")
     assert back.exit_code == 0, back.output
     assert same_blobs(read_weights(tmp_path / "back.caffemodel"), read_weights(path))
 
