@@ -62,8 +62,9 @@ Examples:
 @click.option(
     "--snapshot",
     type=FILE,
-    help="Go on from a .solverstate, or from the 'latest' of the snapshot prefix; without it a "
-    "training begins anew.",
+    help="Go on from a .solverstate, or from the 'latest' of the snapshot prefix, with the batches "
+    "that would have come next (Caffe begins with the first record again); without it a training "
+    "begins anew.",
 )
 @click.option("--data", type=FILE, help="Record file (LMDB or HDF5) instead of the definition's.")
 @device_option
