@@ -421,6 +421,23 @@ def test_without_intermediate_supervision(tmp_path: Path) -> None:
     assert set(log[0]["losses"]) == {"loss_stage2"}
 
 
+@pytest.mark.long
+def test_two_hundred_iterations_of_the_data_layer_learn(tmp_path: Path) -> None:
+    """Records, random scales, crops and turns, a solver: the mean loss of the last forty iterations
+    of a tiny machine is well below that of the first (51.4 and 40.3 when this was written)."""
+    solver = _prepare(
+        tmp_path, max_iter=200, snapshot=0, average_loss=40, type="Adam", base_lr=1e-3
+    )
+    words = [str(solver), "--shuffle", "--workers", "0", "--device", "cpu"]
+    result = CliRunner().invoke(train.main, words)
+    assert result.exit_code == 0, result.output
+    log = (tmp_path / "snap2" / "pose_log.jsonl").read_text().splitlines()
+    losses = np.array([json.loads(line)["loss"] for line in log])
+    assert len(losses) == 200
+    assert np.isfinite(losses).all()
+    assert losses[199] < 0.85 * losses[39]
+
+
 def test_the_log_has_the_losses_of_the_net_whatever_they_are_called(tmp_path: Path) -> None:
     data = "shape { dim: 2 dim: 3 } data_filler { type: 'gaussian' }"
     (tmp_path / "net.prototxt").write_text(
