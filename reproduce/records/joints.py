@@ -89,6 +89,29 @@ def last_marked(marks: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
     return np.asarray((marks * numbers).max(1, initial=0), np.int64)
 
 
+def usual_joints(shown: int) -> int:
+    """How many joints MPII's people have where so many show: their 16 may end with two that are
+    never labelled. Another number is left as it is."""
+    whole = len(MPII_JOINTS)
+    return whole if whole - 2 <= shown <= whole or not shown else shown
+
+
+def usual_number(seen: Mapping[str, int]) -> int:
+    """How many joints the people of a file have where nobody says it: as many as show, but all of
+    MPII's in the authors' data sets that have these.
+
+    Parameters
+    ----------
+    seen : the most joints that a sample of the records shows, by data set.
+    """
+    whole = len(MPII_JOINTS)
+    numbers = [
+        usual_joints(shown) if _AUTHORS.get(name) == whole else shown
+        for name, shown in seen.items()
+    ]
+    return max(numbers, default=0) or whole
+
+
 class OneNumber:
     """Finds records that do not belong among the others of their file.
 

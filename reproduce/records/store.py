@@ -26,7 +26,7 @@ from reproduce.people.annotation import Annotation, Other, counted_from_1
 from reproduce.records import layout
 from reproduce.records.encoding import Encoded, encode_all, image_path
 from reproduce.records.images import read_image as read_image
-from reproduce.records.joints import OneNumber, joints_of, joints_shown
+from reproduce.records.joints import OneNumber, joints_of, joints_shown, usual_number
 from reproduce.records.layout import Record
 from reproduce.runtime.locks import hold
 
@@ -78,7 +78,7 @@ class LMDBStore:
     Parameters
     ----------
     joints : joints per person in the records (``np_in_lmdb``); None: as many as they show to have
-        (records do not tell it).
+        (records do not tell it), or 16 where they can be the authors' MPI or LEEDS.
 
     Raises
     ------
@@ -100,7 +100,7 @@ class LMDBStore:
                 f"{os.fspath(path)}: its records have {self.joints_shown} joints per person, more "
                 f"than {joints} (--joints, or np_in_lmdb of the definition): some would be dropped"
             )
-        self.joints = joints if joints is not None else usual_joints(self.joints_shown)
+        self.joints = joints if joints is not None else usual_number(seen)
         self._one_number = OneNumber(seen)
         for index, dataset, shown in sample:
             self._one_number.check(dataset, shown, self._where(index))
@@ -168,11 +168,6 @@ def check_number(path: str | os.PathLike[str], index: int, count: int) -> None:
         raise DataError(
             f"{os.fspath(path)}: has no record {index}; its {count} records count from 0"
         )
-
-
-def usual_joints(shown: int) -> int:
-    """Joints per person where so many show: MPII's 16 may end with some that are never labelled."""
-    return 16 if 14 <= shown <= 16 or not shown else shown
 
 
 @dataclass(frozen=True)

@@ -29,8 +29,9 @@ from caffe_compat.errors import DataError
 from caffe_compat.picturesize import pixel_limit
 from reproduce.people.annotation import Annotation
 from reproduce.people.skeletons import Skeleton, known, named, skeleton
+from reproduce.records.joints import usual_joints
 from reproduce.records.opening import open_store
-from reproduce.records.store import Store, usual_joints
+from reproduce.records.store import Store
 from reproduce.runtime.plain_opencv import resize_cv, use_plain_opencv
 from reproduce.samples import labels
 from reproduce.samples.dice import Dice

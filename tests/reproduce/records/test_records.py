@@ -488,6 +488,23 @@ def test_other_data_may_borrow_a_name(tmp_path: Path) -> None:
         assert [len(opened.record(i).annotation.joints) for i in range(6)] == [count] * 6
 
 
+@pytest.mark.parametrize("count", [14, 15])
+def test_own_people_have_the_joints_that_they_show(count: int, tmp_path: Path) -> None:
+    """Only those of the authors' data sets have joints behind the last one that is labelled."""
+    own = _mixed(tmp_path / "own", (count, count), ("COCO", "COCO"))
+    result = CliRunner().invoke(export.main, ["show", str(own)])
+    assert result.exit_code == 0, result.output
+    assert f"joint {count - 1} " in result.output
+    assert f"joint {count} " not in result.output
+    converted = tmp_path / "own.h5"
+    result = CliRunner().invoke(export.main, ["hdf5", str(own), "-o", str(converted)])
+    assert result.exit_code == 0, result.output
+    assert open_store(converted, count).joints == count
+
+    for names in (("MPI", "MPI"), ("LEEDS", "LEEDS"), ("MPI", "COCO")):
+        assert open_store(_mixed(tmp_path / "-".join(names), (count, count), names)).joints == 16
+
+
 def test_mixed_records_in_hdf5_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file that an earlier version made of such an LMDB."""
     path = _mixed(tmp_path, (16, 9), ("MPI", "FLIC"))
