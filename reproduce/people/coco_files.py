@@ -255,6 +255,11 @@ def _box_around(points: Floats) -> tuple[float, float, float, float]:
     return float(x), float(y), float(right - x), float(bottom - y)
 
 
+def _picture(info: dict[str, Any], folder: Path) -> Path:
+    """Where an image of the file is; its name cannot lead out of the folder."""
+    return folder / foreign.stay_inside(str(info["file_name"]))
+
+
 def _size(info: dict[str, Any], folder: Path) -> tuple[int, int]:
     """(width, height) of an image, from the picture itself where the file does not tell."""
     width, height = info.get("width"), info.get("height")
@@ -262,7 +267,7 @@ def _size(info: dict[str, Any], folder: Path) -> tuple[int, int]:
         if not (0 < float(width) < _FAR and 0 < float(height) < _FAR):
             raise foreign.Unfit(f"its image has the size {width} × {height}")
         return int(width), int(height)
-    path = folder / str(info["file_name"])
+    path = _picture(info, folder)
     if not path.exists():
         raise DataError(
             f"{path}: no such image (--images names the folder of the pictures; --skip-missing "
@@ -295,7 +300,8 @@ def read(
 
     Raises
     ------
-    DataError : not a COCO keypoints file; names the annotation.
+    DataError : not a COCO keypoints file, or a picture that is needed lies outside the folder;
+        names the annotation.
     """
     name = os.fspath(path)
     content = _content(path)
@@ -322,7 +328,7 @@ def read(
                 raise foreign.Unfit(f"its image_id {image!r} is not among the images")
             if not isinstance(images[image].get("file_name"), str):
                 raise foreign.Unfit(f"its image {image!r} has no file_name")
-            if skip_missing and not (folder / images[image]["file_name"]).exists():
+            if skip_missing and not _picture(images[image], folder).exists():
                 if left_out is not None:
                     left_out.append(images[image]["file_name"])
                 continue

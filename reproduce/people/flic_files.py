@@ -125,7 +125,7 @@ def read_training(
     """
     examples = read_examples(mat)
     with foreign.reading(mat, _WHAT):
-        names = [matfile.text(example.filepath) for example in examples]
+        names = [foreign.stay_inside(matfile.text(example.filepath)) for example in examples]
         trained = [i for i, example in enumerate(examples) if _is_for_training(example)]
         by_image: dict[str, list[int]] = {}
         for i, name in enumerate(names):

@@ -151,7 +151,7 @@ def _read_release(
         if not training[number - 1]:
             continue
         people = [p for p in np.asarray(entry.annorect).reshape(-1) if hasattr(p, "_fieldnames")]
-        name = matfile.text(np.asarray(entry.image).reshape(-1)[0].name)
+        name = foreign.stay_inside(matfile.text(np.asarray(entry.image).reshape(-1)[0].name))
         try:
             made = [_other(person) for person in people]
         except foreign.Unfit as error:

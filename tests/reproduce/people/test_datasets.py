@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import random
+import re
 import struct
 from dataclasses import replace
 from pathlib import Path
@@ -55,7 +56,7 @@ def test_flic_equals_the_original() -> None:
     assert annotation.to_json(people) == (_JSON / "flic.json").read_text()
 
 
-def _flic_examples(folder: Path, rows: list[tuple[str, bool]]) -> Path:
+def _flic_examples(folder: Path, rows: list[tuple[str, bool]], called: str = "") -> Path:
     """A file of examples; each is given by its image and whether it is for testing."""
     kinds = [("filepath", object), ("coords", object), ("torsobox", object)]
     examples = np.zeros((1, len(rows)), [*kinds, ("istrain", object), ("istest", object)])
@@ -63,7 +64,7 @@ def _flic_examples(folder: Path, rows: list[tuple[str, bool]]) -> Path:
         cv2.imwrite(str(folder / name), np.zeros((40, 50, 3), np.uint8))
         coords = np.arange(22.0).reshape(2, 11) + i
         box = np.array([1.0, 2, 20, 30])
-        examples[0, i] = (name, coords, box, not test, test)
+        examples[0, i] = (called or name, coords, box, not test, test)
     scipy.io.savemat(folder / "examples.mat", {"examples": examples})
     return folder / "examples.mat"
 
@@ -352,6 +353,27 @@ def test_pictures_of_a_coco_file_in_a_folder_of_their_own(tmp_path: Path) -> Non
     assert "--images goes with coco" in refused.stderr
 
 
+@pytest.mark.parametrize("skip_missing", [False, True])
+def test_names_of_pictures_do_not_leave_their_folder(skip_missing: bool, tmp_path: Path) -> None:
+    """Neither the size of a picture elsewhere nor whether it is there is told."""
+    folder = tmp_path / "download"
+    folder.mkdir()
+    cv2.imwrite(str(tmp_path / "secret.png"), np.zeros((40, 50, 3), np.uint8))
+    for name in ("../secret.png", str(tmp_path / "secret.png")):
+        content = _coco()
+        content["images"] = [{"id": 7, "file_name": name}]
+        (folder / "c.json").write_text(json.dumps(content))
+        flic = _flic_examples(folder, [("a.png", False)], called=name)
+        mpii = _mpii_release(folder, [], called=name)
+        says = f"the file name {re.escape(name)} leads out of its folder"
+        with pytest.raises(DataError, match=rf"c\.json: annotation 1: .*{says}"):
+            coco_files.read(folder / "c.json", skip_missing=skip_missing)
+        with pytest.raises(DataError, match=rf"examples\.mat: .*{says}"):
+            flic_files.read_training(flic, folder, skip_missing=skip_missing)
+        with pytest.raises(DataError, match=rf"release\.mat: .*{says}"):
+            mpii_files.read(mpii, folder, set(), skip_missing=skip_missing)
+
+
 def test_own_key_points_are_of_coco_files_alone(tmp_path: Path) -> None:
     command = ["json", "flic", "--data", str(tmp_path), "-o", str(tmp_path / "o.json")]
     result = CliRunner().invoke(export.main, [*command, "--own-keypoints"])
@@ -507,14 +529,14 @@ def test_damaged_mat_files(tmp_path: Path) -> None:
                     flic_files.read_training(path, DATA / "flic" / "images")
 
 
-def _mpii_release(folder: Path, people: list[dict[str, Any]]) -> Path:
+def _mpii_release(folder: Path, people: list[dict[str, Any]], called: str = "a.png") -> Path:
     """MPII's annotation file with one image for training, and these people in it."""
     cv2.imwrite(str(folder / "a.png"), np.zeros((40, 50, 3), np.uint8))
     rows = np.zeros((1, len(people)), [(n, object) for n in ("annopoints", "objpos", "scale")])
     for i, person in enumerate(people):
         for name in ("annopoints", "objpos", "scale"):
             rows[name][0, i] = person.get(name, np.zeros((0, 0)))
-    image = {"image": {"name": "a.png"}, "annorect": rows}
+    image = {"image": {"name": called}, "annorect": rows}
     release = {"RELEASE": {"annolist": image, "img_train": 1.0}}
     scipy.io.savemat(folder / "release.mat", release)
     return folder / "release.mat"
