@@ -34,11 +34,16 @@ def is_made(path: Path) -> bool:
 
 
 def _is_marked(path: Path) -> bool:
-    with path.open("rb") as stream:
-        if path.suffix == ".png":
-            return _MARK in stream.read(_HEAD)
-        stream.seek(max(0, path.stat().st_size - len(_MARK)))
-        return stream.read() == _MARK
+    """Does a file hold the mark? One that cannot be read is nobody's: whoever needs the picture
+    says what is wrong with it."""
+    try:
+        with path.open("rb") as stream:
+            if path.suffix == ".png":
+                return _MARK in stream.read(_HEAD)
+            stream.seek(max(0, path.stat().st_size - len(_MARK)))
+            return stream.read() == _MARK
+    except OSError:
+        return False
 
 
 def _is_older(result: Path) -> bool:

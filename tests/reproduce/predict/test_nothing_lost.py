@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import http.server
 import json
 import os
@@ -431,6 +432,29 @@ def test_a_folder_that_another_run_writes_to(models: tuple[Path, Path], tmp_path
         assert f"process {os.getpid()} on" in line
         assert not list((tmp_path / "out").glob("a_*"))
     assert run_predict(*args).exit_code == 0
+
+
+def test_a_picture_that_cannot_be_read_costs_itself_alone(
+    models: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though its name is that of a result, whose mark is looked for in it."""
+    folder = tmp_path / "photos"
+    write_picture(folder / "a.png")
+    closed = folder / "mine_skeleton.png"
+    closed.write_bytes(b"")
+    open_path = Path.open
+
+    def open_or_refuse(path: Path, *args: Any, **options: Any) -> Any:
+        if path == closed:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return open_path(path, *args, **options)
+
+    monkeypatch.setattr(Path, "open", open_or_refuse)
+    out = tmp_path / "out"
+    result = run_predict(folder, "--model", models[0], "--scales", "1", "--out", out)
+    assert result.exit_code == 1, result.output
+    assert "mine_skeleton.png" in result.stderr
+    assert [path.name for path in out.glob("*_keypoints.json")] == ["a_keypoints.json"]
 
 
 def test_photographs_in_the_folder_of_their_results(
