@@ -33,6 +33,7 @@ from reproduce.cli.reproduce_trainings import Trainings, stages_option, training
 if TYPE_CHECKING:
     from reproduce.benchmarks.check import Outcome
     from reproduce.figures.verdicts import Claim
+    from reproduce.report.page import Made
 
 _COMPARING = ("fig9", "fig12")  # figures that show other methods' predictions, too
 _FIGURES = {"fig8": "fig08", "fig9": "fig09", "fig10": "fig10", "fig12": "fig12"}
@@ -102,21 +103,24 @@ def check(data: str, model: str | None, prototxt: str | None, device: str, as_js
         sys.exit(FAILED_CHECK)
 
 
-def _tell_empty(data: str, own_results: bool) -> None:
-    """A page without any data and without trainings of the user's own proves nothing: say so, and
-    end with the code of a failed check."""
-    from reproduce.benchmarks.registry import benchmarks
-
-    folders = {one.folder for one in benchmarks().values()} | {"release", "predictions"}
-    places = [Path(data) / folder for folder in folders]
-    if own_results or any(place.is_dir() and any(place.iterdir()) for place in places):
-        return
-    click.echo(
-        f"nothing was checked: {data} holds none of the data (--data); the page shows only what "
-        "comes with the package",
-        err=True,
-    )
-    sys.exit(FAILED_CHECK)
+def _tell_page(made: Made, data: str, own_results: bool) -> None:
+    """Name a page and say what it left out. Where it computed no published number again and shows
+    no trainings of the user's own it proves nothing: end with the code of a failed check."""
+    click.echo(str(made.page))
+    left_out = made.numbers - made.computed
+    if not made.computed and not own_results:
+        click.echo(
+            f"nothing was checked: {data} holds none of the data that the published numbers are "
+            "computed from (--data)",
+            err=True,
+        )
+        sys.exit(FAILED_CHECK)
+    if left_out:
+        click.echo(
+            f"{left_out} of {made.numbers} numbers left out: their data are not in {data} (--data) "
+            "or cannot be used; the page says which",
+            err=True,
+        )
 
 
 def _prove(model: str, prototxt: str | None, device: str, data: str, as_json: bool) -> None:
@@ -379,8 +383,7 @@ def report(data: str, profile: str | None, results: str | None, stages: int, out
         )
     with results_folder(out):
         page = made.make(Path(data), Path(out), folder, theirs, click.echo, stages)
-    click.echo(str(page))
-    _tell_empty(data, bool(results))
+    _tell_page(page, data, bool(results))
 
 
 @main.command(
@@ -422,8 +425,7 @@ def _report_trainings(trainings: Trainings, out: Path) -> None:
         results = stored_folder(trainings.profile)
         click.echo("the report shows the trainings' results that come with the package")
     page = made.make(Path(data), out, results, trainings.profile, click.echo, trainings.stages)
-    click.echo(str(page))
-    _tell_empty(data, trained)
+    _tell_page(page, data, trained)
 
 
 for _name, _module in _TRAINED.items():

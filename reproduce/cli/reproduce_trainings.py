@@ -4,14 +4,16 @@ process, by several side by side, or by those that torchrun starts."""
 from __future__ import annotations
 
 import fnmatch
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
+from caffe_compat.commands import INTERRUPTED
 from caffe_compat.errors import CaffeCompatError
 from reproduce.cli.common import FILE, WORKERS, data_option, device_option, silent, table
 
@@ -166,11 +168,12 @@ class Trainings:
 
         Returns
         -------
-        True where all is trained and this process is to draw it; False where the trainings were
-        interrupted, and in all but the first of torchrun's processes.
+        True where all is trained and this process is to draw it; False in all but the first of
+        torchrun's processes.
 
         Raises
         ------
+        SystemExit : the trainings were interrupted; the first process ends with exit code 130.
         CaffeCompatError : a training cannot be made; the message says which and why.
         """
         from reproduce.experiments.lab import Lab
@@ -181,7 +184,7 @@ class Trainings:
         places = Path(self.data), self._place, self.folder
         Lab(self.sizes, *places, silent).check_data(self.wanted)
         if jobs > 1 and not run_side_by_side(_MODULE, self._arguments(), jobs):
-            return _interrupted(click.echo)
+            _end_interrupted()
         with processes.group(choose(self.device)) as group:
             say = click.echo if group.first else silent
             lab = Lab(
@@ -193,9 +196,10 @@ class Trainings:
                 group=group,
                 command=self.record,
             )
-            if not lab.run(self.wanted):
-                return _interrupted(say)
-            return group.first
+            finished = lab.run(self.wanted)
+        if group.first and not finished:
+            _end_interrupted()
+        return group.first
 
     def _arguments(self) -> list[str]:
         """The command line of one of several processes that train side by side."""
@@ -246,9 +250,10 @@ class Trainings:
         )
 
 
-def _interrupted(say: Callable[[str], None]) -> bool:
-    say("interrupted; the same command goes on")
-    return False
+def _end_interrupted() -> NoReturn:
+    """Say how to go on, and end with the code that keeps a shell from its next command."""
+    click.echo("interrupted; the same command goes on", err=True)
+    sys.exit(INTERRUPTED)
 
 
 def _hours(seconds: float) -> str:

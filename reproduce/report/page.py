@@ -395,12 +395,17 @@ def _samples(data: Path, say: Say) -> Section:
     return Section(title, notes=[text], markup=Markup(viewer.viewer(pictures, skeletal)))
 
 
+def _computed(outcomes: Sequence[check.Outcome]) -> int:
+    """How many numbers could be computed again."""
+    return sum(outcome.ours is not None for outcome in outcomes)
+
+
 def _summary(claims: Sequence[Claim], outcomes: Sequence[check.Outcome]) -> list[str]:
     """The page in four lines."""
     verdicts = {v: sum(c.verdict == v for c in claims) for v in get_args(Verdict)}
     tested = ", ".join(f"{n} {v}" for v, n in verdicts.items() if n)
+    there = _computed(outcomes)
     equal = sum(o.verdict == "equal" for o in outcomes)
-    there = sum(o.ours is not None for o in outcomes)
     name, total, benchmark = embedded_score()
     lines = [
         f"Of {len(claims)} claims of the paper: {tested}.",
@@ -456,13 +461,24 @@ def _html(summary: Sequence[str], sections: Sequence[Section], about: Mapping[st
     )
 
 
-def make(data: Path, out: Path, results: Path, profile: str, say: Say, stages: int = 3) -> Path:
-    """Draw everything that the data allow and write ``index.html``.
+@dataclass(frozen=True)
+class Made:
+    """A page that was written.
 
-    Returns
-    -------
-    The page.
+    Attributes
+    ----------
+    page : its file.
+    numbers : how many numbers, published or stored, are to be computed again.
+    computed : how many of them could be, from the data that are there.
     """
+
+    page: Path
+    numbers: int
+    computed: int
+
+
+def make(data: Path, out: Path, results: Path, profile: str, say: Say, stages: int = 3) -> Made:
+    """Draw everything that the data allow and write ``index.html``."""
     out.mkdir(parents=True, exist_ok=True)
     trained, claims = _trained(data, out, results, profile, stages, say)
     outcomes = check.run(data)
@@ -484,4 +500,4 @@ def make(data: Path, out: Path, results: Path, profile: str, say: Say, stages: i
         "missing": {s.title: s.missing for s in sections if s.missing},
     }
     write_json(out / "report.json", summary)
-    return page
+    return Made(page, len(outcomes), _computed(outcomes))

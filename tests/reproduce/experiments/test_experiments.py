@@ -3,6 +3,7 @@ fields."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -32,6 +33,9 @@ from reproduce.network import netgen, receptive
 from reproduce.predict.protocol import DEMO
 from reproduce.records import store
 from reproduce.records.opening import open_store
+from reproduce.report import page as report_page
+from reproduce.report.page import Made
+from reproduce.runtime import side_by_side
 from reproduce.runtime.processes import Group
 from reproduce.samples.augment import Augmentation, Settings, augment
 from reproduce.samples.schedule import Order
@@ -337,6 +341,7 @@ def test_missing_data_are_said(tmp_path: Path) -> None:
     assert other.exit_code == 2
     assert "holds results of the cpu profile (--results), not of --profile paper" in other.output
     assert not (tmp_path / "r").exists()
+    (tmp_path / "lsp" / "readme.txt").write_text("no data either")
     page = _run("report", "--data", tmp_path, "--profile", "paper", "-o", tmp_path / "report")
     assert page.exit_code == 1, page.output  # a page about nothing
     said = json.loads((tmp_path / "report" / "report.json").read_text())["missing"]
@@ -412,6 +417,52 @@ def test_results_of_another_plan_are_refused(tmp_path: Path) -> None:
     begun = _run(*args, *only)
     assert begun.exit_code == 2
     assert "begun with other settings" in begun.output
+
+
+@pytest.mark.parametrize(
+    ("computed", "own_results", "code", "says"),
+    [
+        (20, False, 0, "index.html"),
+        (3, False, 0, "17 of 20 numbers left out: their data are not in"),
+        (0, False, 1, "nothing was checked: "),
+        (0, True, 0, "20 of 20 numbers left out: their data are not in"),
+    ],
+)
+def test_a_report_says_at_its_end_what_it_left_out(
+    computed: int,
+    own_results: bool,
+    code: int,
+    says: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made = Made(tmp_path / "index.html", 20, computed)
+    monkeypatch.setattr(report_page, "make", lambda *_: made)
+    results = ["--results", stored_folder("cpu")] if own_results else []
+    result = _run("report", "--data", tmp_path, "-o", tmp_path / "report", *results)
+    assert result.exit_code == code, result.output
+    assert says in result.output.splitlines()[-1]
+
+
+@pytest.mark.parametrize("command", ["fig4", "fig5", "fig6", "all"])
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_interrupted_trainings_keep_the_shell_from_going_on(
+    command: str, jobs: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lab.Lab, "check_data", lambda *_: None)
+    monkeypatch.setattr(lab.Lab, "run", lambda *_: False)
+    monkeypatch.setattr(side_by_side, "run_side_by_side", lambda *_: False)
+    words = [command, "--data", tmp_path, "--work", tmp_path / "w", "--jobs", jobs]
+    for more in (["--train-only"], ["-o", tmp_path / "out"]):
+        result = _run(*words, *more)
+        assert result.exit_code == 130, result.output
+        assert result.stderr == "interrupted; the same command goes on\n"
+    assert not (tmp_path / "out").exists()
+    # torchrun asks the first of its processes alone
+    second = contextlib.nullcontext(Group(1, 2, "cpu"))
+    monkeypatch.setattr("reproduce.runtime.processes.group", lambda _: second)
+    if jobs == 1:
+        assert _run(*words, "--train-only").exit_code == 0
 
 
 def test_all_draws_no_results_of_another_plan(
