@@ -13,8 +13,9 @@ import click
 
 from caffe_compat.commands import Command
 from caffe_compat.errors import DataError, PrototxtError
-from caffe_compat.files import make_folder, write_text
+from caffe_compat.files import write_text
 from reproduce.cli.common import FILE, POSITIVE, Real, check_input_size, examples
+from reproduce.runtime.locks import hold_folder
 
 if TYPE_CHECKING:
     from caffe_compat.definition.spec import NetSpec
@@ -261,11 +262,11 @@ def _config(
 
 def _write(folder: Path, texts: Mapping[str, str]) -> list[str]:
     """Write texts by file name; return other definitions that stand beside them."""
-    others = _other_definitions(folder, texts)
-    _check_overwritten(folder, texts, others)
-    make_folder(folder)
-    for file, text in texts.items():
-        write_text(folder / file, text)
+    with hold_folder(folder):
+        others = _other_definitions(folder, texts)
+        _check_overwritten(folder, texts, others)
+        for file, text in texts.items():
+            write_text(folder / file, text)
     return others
 
 

@@ -29,6 +29,7 @@ from reproduce.cli.common import (
     table,
 )
 from reproduce.cli.reproduce_trainings import Trainings, stages_option, training_options
+from reproduce.runtime.locks import hold_folder
 
 if TYPE_CHECKING:
     from reproduce.benchmarks.check import Outcome
@@ -220,25 +221,28 @@ def _command(name: str, module: str) -> None:
 
         made = importlib.import_module(f"reproduce.figures.{module}")
         folder = Path(out)
-        with results_folder(folder):
-            paths = made.make(Path(data), folder)
+        outcomes: list[Outcome] = []
+        with hold_folder(folder):
+            paths = list(made.make(Path(data), folder))
+            if made.CHECKED:
+                outcomes = run(data, made.CHECKED)
+                numbers = folder / f"{module}_published.json"
+                write_json(numbers, [dataclasses.asdict(o) for o in outcomes])
+                paths.append(numbers)
         if name in _COMPARING and not any(Path(data).glob("predictions/*/")):
             what = f"note: no other methods' predictions in {data} (predictions/METHOD/)"
             alone = f"the curves are the authors' alone{source_of('predictions/')}"
             click.echo(f"{what}: {alone}", err=True)
         if name in _COMPARING and (unread := unread_methods(Path(data))):
-            click.echo(
+            say_line(
                 f"note: left out: predictions/{', predictions/'.join(unread)}: no {LSP_FILE} or "
                 f"{FLIC_FILE} in there",
                 err=True,
             )
         for path in paths:
             click.echo(str(path))
-        if made.CHECKED:
-            outcomes = run(data, made.CHECKED)
-            published = [dataclasses.asdict(o) for o in outcomes]
-            write_json(folder / f"{module}_published.json", published)
-            click.echo(f"{folder / f'{module}_published.json'}\n")
+        if outcomes:
+            click.echo()
             click.echo(_comparison(outcomes))
 
     files = "numbers as JSON and CSV, picture as PNG and PDF"
@@ -319,9 +323,10 @@ def _draw_trainings(trainings: Trainings, module: str, stored: bool, out: Path) 
     folder = stored_folder(trainings.profile) if stored else trainings.folder
     found = read_results(folder)
     about = provenance(f"cpm-reproduce {trainings.record}", str(folder))
-    paths = figure.make(found, out, about, trainings.stages, Path(trainings.data))
-    if not paths:
-        raise CaffeCompatError(f"{folder}: holds no results for this figure yet")
+    with hold_folder(out):
+        paths = figure.make(found, out, about, trainings.stages, Path(trainings.data))
+        if not paths:
+            raise CaffeCompatError(f"{folder}: holds no results for this figure yet")
     for path in paths:
         click.echo(str(path))
     if trainings.profile == "smoke":
@@ -381,7 +386,7 @@ def report(data: str, profile: str | None, results: str | None, stages: int, out
             f"{folder}: holds results of the {theirs} profile (--results), not of --profile "
             f"{profile}"
         )
-    with results_folder(out):
+    with hold_folder(out):
         page = made.make(Path(data), Path(out), folder, theirs, click.echo, stages)
     _tell_page(page, data, bool(results))
 
@@ -424,7 +429,8 @@ def _report_trainings(trainings: Trainings, out: Path) -> None:
     if not trained:
         results = stored_folder(trainings.profile)
         click.echo("the report shows the trainings' results that come with the package")
-    page = made.make(Path(data), out, results, trainings.profile, click.echo, trainings.stages)
+    with hold_folder(out):
+        page = made.make(Path(data), out, results, trainings.profile, click.echo, trainings.stages)
     _tell_page(page, data, trained)
 
 

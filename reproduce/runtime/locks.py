@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from caffe_compat.errors import CaffeCompatError
-from caffe_compat.files import TargetError, atomic_write
+from caffe_compat.files import TargetError, atomic_write, results_folder
 
 
 class Taken(CaffeCompatError):
@@ -42,8 +42,8 @@ def hold(target: str | os.PathLike[str], called: str = "") -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise TargetError(f"{path.parent}: cannot be made: {error.strerror or error}") from None
-    holder = path.with_name(f".{path.name}.holder")
-    lock = FileLock(path.with_name(f".{path.name}.lock"))
+    lock_file, holder = _files(path)
+    lock = FileLock(lock_file)
     try:
         lock.acquire(blocking=False)
     except Timeout:
@@ -62,6 +62,31 @@ def hold(target: str | os.PathLike[str], called: str = "") -> Iterator[None]:
     finally:
         holder.unlink(missing_ok=True)
         lock.release()
+
+
+@contextlib.contextmanager
+def hold_folder(folder: str | os.PathLike[str]) -> Iterator[None]:
+    """Make a folder for results and keep other processes from writing there; where the work fails
+    before it wrote anything, the folder is left as it was.
+
+    Raises
+    ------
+    Taken : in one line who holds it.
+    TargetError : the folder cannot be made or written to.
+    """
+    target = Path(folder) / "results"
+    with results_folder(folder), hold(target, called=os.fspath(folder)):
+        try:
+            yield
+        except BaseException:
+            if set(Path(folder).iterdir()) <= set(_files(target)):
+                _files(target)[0].unlink(missing_ok=True)
+            raise
+
+
+def _files(target: Path) -> tuple[Path, Path]:
+    """The lock of a target, and the file that says who has it."""
+    return target.with_name(f".{target.name}.lock"), target.with_name(f".{target.name}.holder")
 
 
 def _who(holder: Path) -> str:

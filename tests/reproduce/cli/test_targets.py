@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import importlib
+import os
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from caffe_compat.training.rules import unused
 from reproduce.cli import export, train
 from reproduce.people.annotation import write_json
 from reproduce.records import store
+from reproduce.runtime.locks import hold_folder
 from tests.nets import model_file
 from tests.people import dataset
 
@@ -131,6 +133,31 @@ def test_a_folder_that_is_not_there_is_named(
     assert result.exit_code == 2
     assert "x.pth: cannot be written: the folder nodir does not exist" in result.stderr
     assert not list(tmp_path.iterdir())
+
+
+_INTO_A_FOLDER = [
+    name
+    for name, (module, _) in _WRITERS.items()
+    if name == "proto"
+    or (module == "reproduce" and name not in ("fig4", "all"))  # which train first
+]
+
+
+@pytest.mark.parametrize("name", _INTO_A_FOLDER)
+def test_one_command_at_a_time_writes_a_folder_of_results(
+    name: str, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second one says who is there, and touches nothing."""
+    monkeypatch.chdir(source)
+    module, words = _WRITERS[name]
+    before = set(source.iterdir())
+    with hold_folder(tmp_path / "out"):
+        result = _run(module, [*words, str(tmp_path / "out")])
+        assert {path.name[0] for path in (tmp_path / "out").iterdir()} == {"."}
+    assert result.exit_code == 2, result.output
+    assert f"{tmp_path / 'out'}: process {os.getpid()} on" in result.stderr
+    assert "is writing there" in result.stderr.splitlines()[-1]
+    assert set(source.iterdir()) == before
 
 
 def test_folders_of_results_may_hold_anything(tmp_path: Path) -> None:

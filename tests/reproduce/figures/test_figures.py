@@ -56,6 +56,7 @@ def test_missing_data_are_named(tmp_path: Path) -> None:
         )
         assert made.exit_code == 2
         assert "Traceback" not in made.output
+        assert not (tmp_path / "out").exists()
 
 
 @needs_data
@@ -185,14 +186,14 @@ def test_a_method_whose_file_is_called_otherwise_is_named(tmp_path: Path) -> Non
         (tmp_path / "predictions" / folder).mkdir(parents=True)
         joint_files.write_mat(tmp_path / "predictions" / folder / name, people)
     (tmp_path / "predictions" / "Empty").mkdir()
-    (tmp_path / "predictions" / "Npz").mkdir()
-    (tmp_path / "predictions" / "Npz" / "predictions.npz").touch()
+    clearing = tmp_path / "predictions" / "Npz\x1b[2J"
+    clearing.mkdir()
+    (clearing / "predictions.npz").touch()
     command = ["fig9", "--data", str(tmp_path), "-o", str(tmp_path / "out")]
     made = CliRunner().invoke(reproduce.main, command)
     assert made.exit_code == 0, made.output
-    assert (
-        "left out: predictions/Mine, predictions/Npz: no pred_keypoints_lsp_pc.mat" in made.stderr
-    )
+    unread = "predictions/Mine, predictions/Npz\\x1b[2J"
+    assert f"left out: {unread}: no pred_keypoints_lsp_pc.mat" in made.stderr
     drawn = (tmp_path / "out" / "fig09.csv").read_text()
     assert "Ours" in drawn
     assert "Mine" not in drawn
