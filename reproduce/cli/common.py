@@ -240,6 +240,26 @@ def out_option(what: str, default: str) -> Callable[[_F], _F]:
     return click.option("-o", "--out", default=default, show_default=True, type=FILE, help=what)
 
 
+def joints_option(function: _F) -> _F:
+    """``--joints``, how many joints the people of an LMDB have."""
+    return click.option(
+        "--joints",
+        type=click.IntRange(1, 255),
+        help="Joints per person in an LMDB (default: as many as its records show, 16 in the "
+        "authors' MPI and LEEDS).",
+    )(function)
+
+
+def prototxt_option(what: str) -> Callable[[_F], _F]:
+    """``--prototxt``, for weights that hold no definition; ``what`` kind of definition it is."""
+    return click.option("--prototxt", type=FILE, help=f"{what}, if the model holds none.")
+
+
+def json_option(function: _F) -> _F:
+    """``--json``, for a command that prints something else without it."""
+    return click.option("--json", "as_json", is_flag=True, help="As JSON.")(function)
+
+
 def pixels_option(function: _F) -> _F:
     """``--max-pixels``, how large a picture may be; it sets CPM_MAX_PIXELS for this command."""
 

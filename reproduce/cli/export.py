@@ -20,6 +20,7 @@ from reproduce.cli.common import (
     WORKERS,
     common,
     examples,
+    joints_option,
     pixels_option,
     say_line,
 )
@@ -229,11 +230,7 @@ def lmdb(
     type=FILE,
     help="HDF5 file to write; or an LMDB folder from an HDF5 file.",
 )
-@click.option(
-    "--joints",
-    type=click.IntRange(1, 255),
-    help="Joints per person in an LMDB (default: as many as its records show).",
-)
+@joints_option
 def hdf5(source: str, out: str, joints: int | None) -> None:
     """Convert records from LMDB to HDF5, or back, without loss.
 
@@ -268,11 +265,7 @@ def hdf5(source: str, out: str, joints: int | None) -> None:
 @main.command(epilog=examples("cpm-export show leeds.lmdb 7 -o record.png"))
 @click.argument("file", type=FILE)
 @click.argument("key", required=False)
-@click.option(
-    "--joints",
-    type=click.IntRange(1, 255),
-    help="Joints per person in an LMDB (default: as many as its records show).",
-)
+@joints_option
 @click.option("-o", "--out", type=FILE, help="Also draw the record into this PNG or JPEG.")
 @pixels_option
 def show(file: str, key: str | None, joints: int | None, out: str | None) -> None:
@@ -346,11 +339,7 @@ def _index(store: Store, file: str, key: str | None) -> int:
     help="How many samples.",
 )
 @click.option("--prototxt", type=FILE, help="train_test definition whose CPMData layer to use.")
-@click.option(
-    "--joints",
-    type=click.IntRange(1, 255),
-    help="Joints per person in an LMDB (default: as many as its records show).",
-)
+@joints_option
 @click.option("--seed", default=1, show_default=True, type=SEED)
 @click.option(
     "-o",

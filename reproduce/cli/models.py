@@ -19,6 +19,8 @@ from reproduce.cli.common import (
     emit_json,
     engine_option,
     examples,
+    json_option,
+    prototxt_option,
     say_line,
     table,
 )
@@ -44,7 +46,7 @@ def main() -> None:
 
 
 @main.command("list", epilog=examples("cpm-models list --json"))
-@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@json_option
 def list_(as_json: bool) -> None:
     """List all known networks."""
     from reproduce.network.identify import embedded_weights, how_to_get, released
@@ -163,11 +165,11 @@ def random(
     )
 )
 @click.argument("model", type=MODEL)
-@click.option("--prototxt", type=FILE, help="Definition, if the model holds none.")
+@prototxt_option("Definition")
 @click.option("--input", "size", help="HxW of the input (default: the definition's).")
 @engine_option
 @click.option("--calibrate", is_flag=True, help="Measure this machine's rates anew, and keep them.")
-@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@json_option
 def plan(
     model: str,
     prototxt: str | None,
@@ -238,8 +240,8 @@ def _plan_row(layer: str, conv: ConvolutionShape, choice: Choice) -> tuple[str, 
 
 @main.command(epilog=examples("cpm-models rf leeds-small"))
 @click.argument("model", type=MODEL)
-@click.option("--prototxt", type=FILE, help="Definition, if the model holds none.")
-@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@prototxt_option("Definition")
+@json_option
 def rf(model: str, prototxt: str | None, as_json: bool) -> None:
     """Tell what each layer of MODEL sees: of the image, and of the previous stage's belief maps."""
     from reproduce.network import receptive

@@ -25,6 +25,7 @@ from reproduce.cli.common import (
     device_option,
     engine_option,
     pixels_option,
+    prototxt_option,
     say_line,
     silent,
 )
@@ -77,7 +78,7 @@ _DETECTORS = ("auto", "heads", "hog", "person")
     help="Any weight file that cpm-convert reads or writes, or a name of 'cpm-models list' "
     "(default: the embedded network).",
 )
-@click.option("--prototxt", type=FILE, help="Deploy definition, if the model holds none.")
+@prototxt_option("Deploy definition")
 @click.option(
     "--box",
     callback=predict_values.box,

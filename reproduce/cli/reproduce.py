@@ -24,7 +24,9 @@ from reproduce.cli.common import (
     device_option,
     emit_json,
     examples,
+    json_option,
     out_option,
+    prototxt_option,
     say_line,
     table,
 )
@@ -68,9 +70,9 @@ def main() -> None:
     help="A weight file, or a name of 'cpm-models list', instead: does it predict LSP's test "
     "images 1630, 1640, 1658 as the authors published it?",
 )
-@click.option("--prototxt", type=FILE, help="Deploy definition, if the model holds none.")
+@prototxt_option("Deploy definition")
 @device_option
-@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@json_option
 def check(data: str, model: str | None, prototxt: str | None, device: str, as_json: bool) -> None:
     """Compare every published number whose data are present; exit 1 if one differs, 2 if data
     cannot be used.
