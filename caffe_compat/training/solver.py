@@ -26,7 +26,7 @@ from caffe_compat.layers.base import Shape
 from caffe_compat.network.graph import Node, build
 from caffe_compat.network.net import Net
 from caffe_compat.training import snapshots
-from caffe_compat.training.averages import add_share
+from caffe_compat.training.averages import add_share, shown
 from caffe_compat.training.draws import Draws
 from caffe_compat.training.feed import DataFeed
 from caffe_compat.training.rules import RULES, check, learning_rate, next_step, unused
@@ -59,7 +59,8 @@ class Step:
     loss : mean over ``iter_size`` batches.
     smoothed : mean over the last ``average_loss`` iterations.
     rate : the learning rate of the update.
-    outputs : the net's loss and output blobs of the last batch, as floats where they are scalars.
+    outputs : values of the net's loss and output blobs of the last batch, of blobs with up to 32:
+        ``name``, or ``name[i]`` of several.
     """
 
     iteration: int
@@ -443,7 +444,7 @@ class Solver:
             total,
             sum(self._recent) / len(self._recent),
             rate,
-            {name: float(t) for name, t in outputs.items() if t.numel() == 1},
+            shown(outputs),
         )
 
     def apply_update(self) -> float:

@@ -116,7 +116,8 @@ Examples:
     "--log",
     "log_path",
     type=FILE,
-    help="Append JSON lines here (default: beside the snapshots).",
+    help="Append JSON lines here, or rows of CSV where the name ends in .csv (default: JSON lines "
+    "beside the snapshots).",
 )
 @common
 def main(
@@ -154,7 +155,7 @@ def main(
     from reproduce.runtime import processes
     from reproduce.runtime.device import bf16_note, choose
     from reproduce.samples.schedule import Order
-    from reproduce.train import run
+    from reproduce.train import logs, run
     from reproduce.train.earlier import is_of
 
     _refuse_together(weights, fresh, snapshot)
@@ -163,6 +164,7 @@ def main(
     first, state = _where_to_begin(prefixes, snapshot)
     if log_path is not None:
         check_target(log_path)
+        _refuse_table_of_several(solvers, log_path)
     with processes.group(choose(device)) as group:
         say: Callable[[str], None] = say_line if group.first else silent
         if note := bf16_note(amp or "", group.device):
@@ -199,6 +201,8 @@ def main(
             began_from = (weights or own or None) if number == first else None
             _tell_beginning(made, began_from, group, say)
             run.check_length(made)
+            if log_path is not None and logs.is_table(log_path):
+                logs.check_table(log_path, run.log_columns(made))
             idle = run.nothing_left(made)
             if idle:
                 say(_nothing_left(made, solvers[number], max_iter))
@@ -221,6 +225,18 @@ def _refuse_together(weights: str | None, fresh: Sequence[str], snapshot: str | 
         )
     if fresh and weights is None:
         raise SolverError("--fresh goes with --weights")
+
+
+def _refuse_table_of_several(solvers: Sequence[str], log_path: str) -> None:
+    """Refuse one table for solvers whose losses differ."""
+    from caffe_compat.errors import SolverError
+    from reproduce.train.logs import is_table
+
+    if len(solvers) > 1 and is_table(log_path):
+        raise SolverError(
+            f"--log {log_path}: a table has the losses of one solver for columns, and there are "
+            f"{len(solvers)}; give a name that ends in .jsonl"
+        )
 
 
 def _tell_beginning(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fnmatch
-import json
+import math
 import os
 import re
 import signal
@@ -22,6 +22,7 @@ from caffe_compat.errors import CaffeCompatError, DataError, SolverError
 from caffe_compat.files import TargetError
 from caffe_compat.layers import make
 from caffe_compat.network.match import LayerMatch
+from caffe_compat.training.averages import SHOWN, value_names
 from caffe_compat.training.snapshots import learned_weights, read_state
 from caffe_compat.training.solver import Solver, Step, train_definition
 from caffe_compat.training.sources import BatchSource
@@ -31,6 +32,7 @@ from reproduce.people.skeletons import mirror_text
 from reproduce.runtime.processes import Group
 from reproduce.samples.augment import Settings
 from reproduce.samples.schedule import CPMSource, Order, source_for
+from reproduce.train import logs
 
 
 @dataclass(frozen=True)
@@ -330,7 +332,8 @@ class Progress:
     iteration : counted from 0.
     loss : mean over the last ``average_loss`` iterations.
     losses : of each stage, this iteration.
-    outputs : the net's other outputs of one value (an accuracy), this iteration.
+    outputs : the net's other outputs (an accuracy; of several values each, ``name[i]``), this
+        iteration.
     rate : learning rate.
     speed : samples per second since the last line.
     left : seconds to go at this speed.
@@ -370,7 +373,7 @@ def run(
 
     Parameters
     ----------
-    log : JSON lines are appended here.
+    log : grows by JSON lines, or by rows of a table where its name ends in .csv.
     say : gets lines for people.
     watch : gets each report.
     group : the processes that train together; the first writes the snapshots.
@@ -434,7 +437,7 @@ def _append(log: IO[str], report: Progress) -> None:
     TargetError : the disk is full, for example.
     """
     try:
-        log.write(json.dumps(report.__dict__) + "\n")
+        log.write(logs.text(log, report.__dict__))
         log.flush()
     except OSError as error:
         raise TargetError(f"{log.name}: cannot be written: {error.strerror or error}") from None
@@ -473,11 +476,30 @@ def _reports(
 def _report(solver: Solver, done: Step, group: Group, speed: float, left: float) -> Progress:
     """A line of the log; losses are means over all processes."""
     loss = group.mean(done.smoothed)
-    values = {name: group.mean(value) for name, value in done.outputs.items()}
-    losses = {name: value for name, value in values.items() if name in solver.net.losses}
-    others = {
-        name: value
-        for name, value in values.items()
-        if name not in losses and name in solver.net.graph.outputs
-    }
+    losses, others = (
+        {name: group.mean(done.outputs[name]) for name in names} for names in _names(solver)
+    )
     return Progress(done.iteration, loss, losses, done.rate, speed, left, others)
+
+
+def _names(solver: Solver) -> tuple[list[str], list[str]]:
+    """Names of the values that a report tells: of the losses, and of the net's other outputs."""
+    losses = solver.net.losses
+    others = [name for name in solver.net.graph.outputs if name not in losses]
+    return _values_of(solver, losses), _values_of(solver, others)
+
+
+def _values_of(solver: Solver, names: Sequence[str]) -> list[str]:
+    counts = {name: math.prod(solver.net.graph.blobs[name]) for name in names}
+    return [
+        value
+        for name, count in counts.items()
+        if count <= SHOWN
+        for value in value_names(name, count)
+    ]
+
+
+def log_columns(solver: Solver) -> list[str]:
+    """The columns of a CSV log of a training."""
+    losses, others = (dict.fromkeys(names, 0.0) for names in _names(solver))
+    return list(logs.row(Progress(0, 0.0, losses, 0.0, 0.0, 0.0, others).__dict__))

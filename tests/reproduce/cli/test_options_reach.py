@@ -3,6 +3,7 @@ options beside it, so that one that is dropped or exchanged shows."""
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -178,21 +179,57 @@ def test_train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (options.amp, options.compile) == ("bf16", True)
 
 
-def test_the_log_of_a_training_is_where_it_was_asked_for(tmp_path: Path) -> None:
-    (tmp_path / "net.prototxt").write_text(
+def _small_training(folder: Path) -> Path:
+    """A solver of two iterations."""
+    (folder / "net.prototxt").write_text(
         'layer { name: "d" type: "DummyData" top: "x" top: "y" dummy_data_param { shape { dim: 2 '
         'dim: 3 } } } layer { name: "ip" type: "InnerProduct" bottom: "x" top: "p" '
         'inner_product_param { num_output: 3 } } layer { name: "l" type: "EuclideanLoss" '
         'bottom: "p" bottom: "y" top: "l" }'
     )
-    (tmp_path / "s.prototxt").write_text(
+    (folder / "s.prototxt").write_text(
         'net: "net.prototxt" base_lr: 1 lr_policy: "fixed" max_iter: 2 display: 1 '
         'snapshot_prefix: "snap/s"'
     )
+    return folder / "s.prototxt"
+
+
+def test_the_log_of_a_training_is_where_it_was_asked_for(tmp_path: Path) -> None:
     log = tmp_path / "own.jsonl"
-    _done(train.main, tmp_path / "s.prototxt", "--log", log, "--device", "cpu", "--workers", 0)
+    _done(train.main, _small_training(tmp_path), "--log", log, "--device", "cpu", "--workers", 0)
     assert [json.loads(line)["iteration"] for line in log.read_text().splitlines()] == [0, 1]
     assert not (tmp_path / "snap" / "s_log.jsonl").exists()
+
+
+def test_the_log_of_a_training_is_a_table_where_its_name_says_so(tmp_path: Path) -> None:
+    """A training that goes on appends to it."""
+    words = [_small_training(tmp_path), "--log", tmp_path / "own.csv", "--device", "cpu"]
+    words += ["--workers", 0]
+    _done(train.main, *words)
+    _done(train.main, *words, "--snapshot", "latest", "--max-iter", 3)
+    with (tmp_path / "own.csv").open(newline="") as log:
+        rows = list(csv.DictReader(log))
+    assert list(rows[0]) == ["iteration", "loss", "losses.l", "rate", "speed", "left"]
+    assert [int(row["iteration"]) for row in rows] == [0, 1, 2]
+    assert all(float(row["losses.l"]) == float(row["loss"]) for row in rows)
+
+
+def test_a_table_of_another_training_is_refused(tmp_path: Path) -> None:
+    """Before an iteration is made; so is one table for solvers of different losses."""
+    solver, table = _small_training(tmp_path), tmp_path / "own.csv"
+    other = tmp_path / "other.prototxt"
+    other.write_text(solver.read_text().replace("snap/s", "snap/other"))
+    table.write_text("iteration,loss\n0,1\n")
+    for solvers, says in (
+        ([solver], "own.csv: its columns are not those of this training, whose losses and"),
+        ([solver, other], "own.csv: a table has the losses of one solver for columns"),
+    ):
+        words = [*solvers, "--log", table, "--device", "cpu", "--workers", 0]
+        result = CliRunner().invoke(train.main, [str(word) for word in words])
+        assert result.exit_code == 2, result.output
+        assert says in result.stderr
+        assert table.read_text() == "iteration,loss\n0,1\n"
+        assert not list((tmp_path / "snap").glob("*.caffemodel"))
 
 
 # ------------------------------------------------------------ predictions
