@@ -32,7 +32,7 @@ from caffe_compat.engine.fingerprint import Fingerprint, fingerprint, fingerprin
 from caffe_compat.engine.lines import LineKernel, LineTiling
 from caffe_compat.engine.minimal import Filtering, MinimalKernel
 from caffe_compat.engine.minimal import fits as fits_minimal
-from caffe_compat.engine.rates import Rates, current_rates
+from caffe_compat.engine.rates import Rates, rates_in_use
 from caffe_compat.engine.threads import bands, for_each, on_one_core, sharing, whole_operations
 from caffe_compat.engine.tiled import Kernel, Tiling, kernel_gradient
 from caffe_compat.errors import CaffeCompatError
@@ -164,7 +164,7 @@ class Engine:
         return Choice("direct", why, direct, direct)
 
     def _rates(self) -> Rates:
-        return self.rates or current_rates()
+        return self.rates or rates_in_use()[0]
 
     def convolve(
         self,

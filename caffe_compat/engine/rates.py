@@ -24,15 +24,17 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from caffe_compat.files import write_json
+from caffe_compat.files import TargetError, make_folder, write_json
+
+BUILT_IN_OF = "two cores of an AMD EPYC"
 
 
 @dataclass(frozen=True)
 class Rates:
     """Operations (two per multiply-add) or bytes per second.
 
-    The built-in numbers are of two cores of an AMD EPYC with AVX-512 and torch 2.13; ``products``
-    was not measured there and is taken to be what ``groups`` is.
+    The built-in numbers are those of ``BUILT_IN_OF`` with AVX-512 and torch 2.13; ``products`` was
+    not measured there and is taken to be what ``groups`` is.
 
     Attributes
     ----------
@@ -88,14 +90,23 @@ def _processor() -> str:
 
 
 @cache
-def current_rates() -> Rates:
+def rates_in_use() -> tuple[Rates, str]:
     """The stored rates of this machine, else measured ones, which are then stored.
 
     A cache folder that cannot be written is no error: the rates then hold for this process.
+
+    Returns
+    -------
+    The rates, and in words where they come from.
     """
     if os.environ.get("CPM_RATES") == "default":
-        return Rates()
-    return stored_rates() or calibrate()
+        return Rates(), f"built in, {BUILT_IN_OF}"
+    stored = stored_rates()
+    return (stored, _kept()) if stored else calibrate()
+
+
+def _kept() -> str:
+    return f"measured on this machine, kept in {rates_file()}"
 
 
 def stored_rates() -> Rates | None:
@@ -108,8 +119,13 @@ def stored_rates() -> Rates | None:
     return found if all(v > 0 for v in dataclasses.astuple(found)) else None
 
 
-def calibrate() -> Rates:
-    """Measure this machine's rates, in about a second, and store them."""
+def calibrate() -> tuple[Rates, str]:
+    """Measure this machine's rates, in about a second, and store them.
+
+    Returns
+    -------
+    The rates, and in words where they are kept, or why they are not.
+    """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -129,11 +145,11 @@ def calibrate() -> Rates:
     }
     path = rates_file()
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         write_json(path, content)
-    except (OSError, ValueError):
-        return found
-    return found
+    except TargetError as error:
+        return found, f"measured on this machine, not kept: {error}"
+    return found, _kept()
 
 
 def _best(work: Callable[[], object], seconds: float = 0.06) -> float:

@@ -28,6 +28,7 @@ from reproduce.cli.common import (
 if TYPE_CHECKING:
     from caffe_compat.engine.costs import ConvolutionShape
     from caffe_compat.engine.plan import Choice
+    from caffe_compat.engine.rates import Rates
     from caffe_compat.network.graph import Graph
     from reproduce.network.receptive import LayerField
 
@@ -179,32 +180,41 @@ def plan(
     as_json: bool,
 ) -> None:
     """Tell how each convolution of MODEL runs on the CPU, and why (a released name, a weight file
-    or a prototxt).
+    or a prototxt), and by which rates.
 
     The choice follows rates that are measured once per machine and kept in the user's cache folder;
     CPM_RATES=default ignores them and takes the built-in ones.
     """
+    from torch import get_num_threads
+
     from caffe_compat.engine import rates
     from caffe_compat.engine.plan import Engine
     from caffe_compat.network.planned import planned
 
-    if calibrate:
-        found = rates.calibrate()
-        click.echo(f"rates, in 1e9 a second, kept in {rates.rates_file()}:", err=True)
-        for name, value in dataclasses.asdict(found).items():
-            click.echo(f"  {name} {value / 1e9:.0f}", err=True)
-        rates.current_rates.cache_clear()
-    layers = planned(_graph(model, prototxt, size), Engine(engine))
+    found, source = rates.calibrate() if calibrate else rates.rates_in_use()
+    layers = planned(_graph(model, prototxt, size), Engine(engine, rates=found))
     if as_json:
+        if calibrate:
+            _say_rates(found, source, err=True)
         emit_json([_plan_facts(*layer) for layer in layers])
         return
     head = ("layer", "convolution", "input", "runs", "tile", "MB", "est. ms", "why")
     click.echo(table([_plan_row(*layer) for layer in layers], head))
     total = sum(choice.memory for _, _, choice in layers) / 1e6
+    built_in = found == rates.Rates()
+    cores = rates.BUILT_IN_OF if built_in else f"{get_num_threads()} thread(s) of this machine"
     click.echo(
         f"transformed kernels take {total:.0f} MB; times are the cost model's, of one image on "
-        "two cores of its machine"
+        f"{cores}"
     )
+    _say_rates(found, source)
+
+
+def _say_rates(rates: Rates, source: str, *, err: bool = False) -> None:
+    """Print the rates of the cost model and where they come from."""
+    say_line(f"rates, in 1e9 a second, {source}:", err=err)
+    for name, value in dataclasses.asdict(rates).items():
+        click.echo(f"  {name} {value / 1e9:.0f}", err=err)
 
 
 def _plan_facts(layer: str, conv: ConvolutionShape, choice: Choice) -> dict[str, Any]:

@@ -131,23 +131,58 @@ def test_rates_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     """Measured once, read again, shown; a damaged file is measured anew, the variable ignores it."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.delenv("CPM_RATES")
-    rates.current_rates.cache_clear()
+    rates.rates_in_use.cache_clear()
     try:
-        first = rates.current_rates()
+        first = rates.rates_in_use()[0]
         assert rates.stored_rates() == first
         content = json.loads(rates.rates_file().read_text())
         assert set(content["rates"]) == set(rates.Rates.__dataclass_fields__)
         content["rates"]["direct"] = 1e9
         rates.rates_file().write_text(json.dumps(content))
-        rates.current_rates.cache_clear()
-        assert rates.current_rates().direct == 1e9
+        rates.rates_in_use.cache_clear()
+        assert rates.rates_in_use()[0].direct == 1e9
         rates.rates_file().write_text("{")
         assert rates.stored_rates() is None
         monkeypatch.setenv("CPM_RATES", "default")
-        rates.current_rates.cache_clear()
-        assert rates.current_rates() == rates.Rates()
+        rates.rates_in_use.cache_clear()
+        assert rates.rates_in_use()[0] == rates.Rates()
     finally:
-        rates.current_rates.cache_clear()
+        rates.rates_in_use.cache_clear()
+
+
+@pytest.mark.parametrize("in_the_way", ["", "convolutional-pose-machines"])
+def test_a_cache_that_cannot_be_written_stops_nothing(
+    in_the_way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file stands where the folder should be; the rates then hold for this process."""
+    cache = tmp_path / "cache"
+    if in_the_way:
+        cache.mkdir()
+    (cache / in_the_way).write_text("no folder")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+    monkeypatch.delenv("CPM_RATES")
+    monkeypatch.setattr(rates, "_measure", rates.Rates)
+    rates.rates_in_use.cache_clear()
+    try:
+        found, source = rates.rates_in_use()
+    finally:
+        rates.rates_in_use.cache_clear()
+    assert found.direct == torch.get_num_threads() * rates.Rates().direct
+    assert source.startswith("measured on this machine, not kept: ")
+    assert str(cache) in source
+
+
+def test_a_folder_that_takes_no_file_stops_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The folder is there, but the rates' own name is taken by a folder."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(rates, "_measure", rates.Rates)
+    rates.rates_file().mkdir(parents=True)
+    _, source = rates.calibrate()
+    assert source.endswith(
+        f"not kept: {rates.rates_file()}: is a directory, expected a file name to write to"
+    )
 
 
 def test_a_busy_machines_rates_are_cut_back() -> None:
@@ -176,7 +211,7 @@ def test_rates_are_those_of_one_thread_whatever_else_runs(
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        found = rates.calibrate()
+        found, _ = rates.calibrate()
         assert seen == [1]
         assert torch.get_num_threads() == 2
     finally:

@@ -16,9 +16,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner, Result
 
 from caffe_compat import Net, parse_net, read_weights, write_weights
+from caffe_compat.engine import rates
 from caffe_compat.errors import CaffeCompatError
 from caffe_compat.files import atomic_write
 from caffe_compat.weights import containers
@@ -570,6 +572,30 @@ def test_plan(tmp_path: Path) -> None:
     )
     assert {row["kind"] for row in direct} == {"direct"}
     assert CliRunner().invoke(models.main, ["plan", str(out), "--input", "184"]).exit_code == 2
+
+
+def test_plan_says_by_which_rates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The built-in ones, measured ones that are kept, and measured ones that cannot be."""
+    monkeypatch.setattr(rates, "_measure", lambda: rates.Rates(direct=300e9))
+    plan = ["plan", "leeds-small"]
+
+    built_in = CliRunner().invoke(models.main, plan).stdout
+    assert "rates, in 1e9 a second, built in, two cores of an AMD EPYC:\n  direct 230\n" in built_in
+    assert "of one image on two cores of an AMD EPYC\n" in built_in
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    threads = torch.get_num_threads()
+    kept = CliRunner().invoke(models.main, [*plan, "--calibrate"]).stdout
+    assert f"of one image on {threads} thread(s) of this machine\n" in kept
+    assert f"measured on this machine, kept in {rates.rates_file()}:\n" in kept
+    assert f"\n  direct {300 * threads}\n" in kept
+    assert rates.rates_file().exists()
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(rates.rates_file()))
+    unkept = CliRunner().invoke(models.main, [*plan, "--calibrate", "--json"])
+    assert "measured on this machine, not kept: " in unkept.stderr
+    assert "kept in" not in unkept.stderr
+    assert json.loads(unkept.stdout)
 
 
 @pytest.mark.parametrize("path", reported("weights_only", "*.caffemodel"))
