@@ -227,17 +227,27 @@ def write_json(path: str | os.PathLike[str], value: Any, *, indent: int | None =
     ------
     TargetError : as :func:`atomic_write`.
     """
-    write_text(path, json.dumps(finite(value), indent=indent, allow_nan=False))
+    write_text(path, json_text(value, indent=indent))
 
 
-def finite(value: Any) -> Any:
+def json_text(value: Any, *, indent: int | None = None) -> str:
+    """A value as JSON; what is no finite number becomes null.
+
+    Parameters
+    ----------
+    indent : spaces for each level; None puts everything on one line.
+    """
+    return json.dumps(_finite(value), indent=indent, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
     """What JSON can hold: numbers that are not finite become null."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {key: finite(one) for key, one in value.items()}
+        return {key: _finite(one) for key, one in value.items()}
     if isinstance(value, list | tuple):
-        return [finite(one) for one in value]
+        return [_finite(one) for one in value]
     return value
 
 

@@ -10,6 +10,7 @@ from caffe_compat.definition.spec import TEST, TRAIN
 from caffe_compat.definition.textformat import dump
 from caffe_compat.errors import CaffeCompatError, printable
 from caffe_compat.files import write_text
+from caffe_compat.foreign import check_file
 from caffe_compat.tools.opening import FILE, PHASE
 
 
@@ -23,6 +24,7 @@ def upgrade_net(source: str, target: str) -> None:
     python -m caffe_compat.tools upgrade-net old.prototxt new.prototxt
     python -m caffe_compat.tools upgrade-net old.caffemodel new.caffemodel
     """
+    check_file(source)
     with open(source, "rb") as file:
         binary = b"\0" in file.read(4096)
     if not binary:

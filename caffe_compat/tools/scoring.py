@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
-
 import click
 
 from caffe_compat.commands import Command
 from caffe_compat.errors import printable
+from caffe_compat.files import json_text
 from caffe_compat.tools.opening import FILE, open_test_net
 
 
@@ -50,7 +49,7 @@ def test(
             shown = {name: found[name] for name in net.graph.outputs if name in found}
             add_share(total, shown, iterations)
     if as_json:
-        click.echo(json.dumps({"batches": iterations, "loss": mean_loss, "outputs": total}))
+        click.echo(json_text({"batches": iterations, "loss": mean_loss, "outputs": total}))
         return
     if net.losses:
         click.echo(f"loss: {mean_loss:.6g}")

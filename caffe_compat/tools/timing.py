@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time as clock
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ import click
 
 from caffe_compat.commands import Command
 from caffe_compat.errors import CaffeCompatError, printable
+from caffe_compat.files import json_text
 from caffe_compat.tools.opening import FILE, PHASE, open_net
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def time(
     if as_json:
         keys = ("layer", "type", "forward_ms", "backward_ms")
         layers = [dict(zip(keys, row, strict=True)) for row in rows]
-        click.echo(json.dumps({"layers": layers, "network_forward_ms": total * 1e3}, indent=1))
+        click.echo(json_text({"layers": layers, "network_forward_ms": total * 1e3}, indent=1))
         return
     for name, kind, ahead, back in rows:
         said = f"{printable(name):<24} {kind:<16} forward {ahead:9.3f} ms"

@@ -14,6 +14,7 @@ import click
 from caffe_compat.commands import Command
 from caffe_compat.errors import CaffeCompatError, DataError
 from caffe_compat.files import make_folder, write_text
+from caffe_compat.foreign import check_file
 from caffe_compat.tools.opening import FILE
 
 _STAMP = re.compile(r"[IWEF]\d+ (\d+):(\d+):(\d+(?:\.\d+)?)")
@@ -83,6 +84,7 @@ def parse_log_command(log: str, folder: str, delimiter: str) -> None:
     \b
     python -m caffe_compat.tools parse-log train.log tables
     """
+    check_file(log)
     with open(log, encoding="utf-8", errors="replace") as lines:
         train, tested = parse_log(iter(lines))
     if not train and not tested:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -12,7 +11,7 @@ import click
 
 from caffe_compat import __version__
 from caffe_compat.errors import CaffeCompatError, printable
-from caffe_compat.files import finite
+from caffe_compat.files import json_text
 from caffe_compat.picturesize import LIMIT_VARIABLE, MAX_PIXELS
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -208,7 +207,7 @@ def table(rows: Sequence[Sequence[str]], head: Sequence[str]) -> str:
 
 def emit_json(value: Any) -> None:
     """Machine-readable output on stdout; what is no finite number becomes null."""
-    click.echo(json.dumps(finite(value), indent=1, allow_nan=False))
+    click.echo(json_text(value, indent=1))
 
 
 def parse_shapes(

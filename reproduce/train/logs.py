@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import IO, Any
 
 from caffe_compat.errors import DataError
-from caffe_compat.files import csv_cell, ending
+from caffe_compat.files import csv_cell, ending, json_text
 from caffe_compat.foreign import reading
 
 
@@ -39,7 +38,7 @@ def text(log: IO[str], report: Mapping[str, Any]) -> str:
     report : numbers by name; those of the losses and of other outputs each in a mapping.
     """
     if not is_table(log.name):
-        return json.dumps(report) + "\n"
+        return json_text(report) + "\n"
     cells = row(report)
     values = _line(cells.values())
     return values if log.tell() else _head(cells) + values

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -127,6 +128,18 @@ def test_test(net: Path, tmp_path: Path) -> None:
     )
     assert result.exit_code == 2
     assert "no data layer in phase TEST" in result.output
+
+
+def test_what_is_not_finite_is_null_in_json(tmp_path: Path) -> None:
+    """JSON has no NaN: other programs would refuse it."""
+    (tmp_path / "net.prototxt").write_text(
+        _NET + 'layer { name: "log" type: "Log" bottom: "mean" top: "odd" log_param { scale: 0 } }'
+    )
+    weights = tmp_path / "w.caffemodel"
+    caffe.Net(str(tmp_path / "net.prototxt"), caffe.TEST).save(str(weights))
+    result = _run("test", tmp_path / "net.prototxt", "--weights", weights, "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.output)["outputs"] == {"odd": None}
 
 
 def test_levels_and_stages_of_a_test(tmp_path: Path) -> None:
@@ -355,6 +368,21 @@ def _lmdb(folder: Path, pictures: np.ndarray) -> None:
         for number, picture in enumerate(pictures):
             datum = caffe.io.array_to_datum(picture, number)
             transaction.put(b"%08d" % number, datum.SerializeToString())
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+@pytest.mark.parametrize("command", ["parse-log", "upgrade-net"])
+def test_a_pipe_is_not_waited_for(command: str, tmp_path: Path) -> None:
+    """Nobody may ever write into it."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    program = [sys.executable, "-m", "caffe_compat.tools", command]
+    done = subprocess.run(
+        [*program, str(pipe), str(tmp_path / "out")], capture_output=True, text=True, timeout=100
+    )
+    assert done.returncode == 2
+    assert done.stderr == f"error: {pipe}: is a pipe or a device, expected an ordinary file\n"
+    assert not (tmp_path / "out").exists()
 
 
 def test_means(tmp_path: Path) -> None:

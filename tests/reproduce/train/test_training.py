@@ -506,6 +506,15 @@ def test_a_report_in_one_line() -> None:
     )
 
 
+def test_a_report_that_is_not_finite_is_null_in_the_log() -> None:
+    """An output may be nan while the loss is none; JSON has no word for that."""
+    log = io.StringIO()
+    report = training.Progress(2, 1.5, {}, 1e-4, float("inf"), 0.0, {"accuracy": float("nan")})
+    training._append(log, report)
+    entry = json.loads(log.getvalue())
+    assert (entry["speed"], entry["outputs"]) == (None, {"accuracy": None})
+
+
 def test_reports_for_tensorboard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where tensorboard is installed its writer gets every report; without it nothing is written
     and nothing fails."""
