@@ -28,7 +28,8 @@ Made by `tools/make_docs.py` from the registry. Any other type is an error that 
 real **Caffe** (blobs and gradients; the SSD fork's for its layers), the outputs of **OpenCV** and a
 naive reference of our own, **our reference** alone, or **nothing** where its use is refused. *ONNX*
 says whether `cpm-convert --to onnx` can write the layer; a recurrent layer is unrolled and begins
-with zeros, layers that look at the size of their input need a fixed one.
+with zeros, layers that look at the size of their input need a fixed one (`--fixed-batch`, and no
+`--dynamic-size`).
 
 | type | what it computes | held against | ONNX | Caffe source |
 |---|---|---|---|---|

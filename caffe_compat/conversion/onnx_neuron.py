@@ -61,8 +61,12 @@ def _swish(step: LayerStep) -> Iterable[str]:
 
 @converts("Clip")
 def _clip(step: LayerStep) -> Iterable[str]:
-    low, high = step.graph.constant(step.options.min), step.graph.constant(step.options.max)
-    yield step.graph.op("Clip", step.bottoms[0], low, high)
+    graph, o = step.graph, step.options
+    low, high = graph.constant(o.min), graph.constant(o.max)
+    if o.min <= o.max:
+        yield graph.op("Clip", step.bottoms[0], low, high)
+    else:  # Caffe then gives min everywhere, ONNX's Clip max
+        yield graph.op("Max", graph.op("Min", step.bottoms[0], high), low)
 
 
 def _affine(step: LayerStep, value: str, scale: float, shift: float) -> str:

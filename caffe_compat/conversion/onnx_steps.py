@@ -156,7 +156,9 @@ class LayerStep:
         """
         size = fixed(self.shapes[0][axis])
         if size is None:
-            raise NoForm(f"the size of axis {axis} must be fixed")
+            raise NoForm(
+                f"the size of axis {axis} must be fixed: give --fixed-batch (and no --dynamic-size)"
+            )
         return size
 
 

@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from caffe_compat import Net, parse_net, read_net, write_weights
 from caffe_compat.conversion.convert import convert
 from caffe_compat.conversion.onnx import forms, silenced, to_onnx
-from caffe_compat.conversion.onnx_steps import OnnxError
+from caffe_compat.conversion.onnx_steps import CONVERTERS, OnnxError
 from caffe_compat.errors import CaffeCompatError
 from caffe_compat.layers import registry
 from caffe_compat.network.graph import Graph, build
@@ -57,7 +57,7 @@ def _check(
             ours = net(blobs=[*graph.outputs, *silenced(graph)], **tensors)
         theirs = session.run(outputs, {name: inputs[name] for name in read})
         for name, other in zip(outputs, theirs, strict=True):
-            mine = ours[name if name in ours else name.removesuffix("_out")].numpy()
+            mine = ours[name if name in ours else name.removesuffix("_out")].detach().numpy()
             assert mine.shape == other.shape, name
             scale = np.nanmax(np.abs(mine), initial=1e-6)
             np.testing.assert_allclose(mine, other, rtol=0, atol=limit * scale, err_msg=name)
@@ -106,6 +106,29 @@ def test_layers_of_the_forks(layer: str, inputs: Arrays) -> None:
     if "r" not in inputs:
         runs.append({n: np.concatenate([v, v, v]) for n, v in inputs.items()})
     _check(net.graph, net.weights(), runs)
+
+
+_X = np.random.default_rng(4).standard_normal((2, 3, 4, 5), dtype=np.float32)
+# types that no recorded net has
+_OWN: list[tuple[str, Arrays]] = [
+    ("Clip clip_param { min: -0.5 max: 0.75 }", {"x": _X}),
+    ("Clip clip_param { min: 0.75 max: -0.5 }", {"x": _X}),
+    ("Swish", {"x": _X}),
+    ("Swish swish_param { beta: 2.5 }", {"x": _X}),
+    ('Split top: "u"', {"x": _X}),
+    ("Parameter parameter_param { shape { dim: 2 dim: 3 } }", {}),
+    (
+        "PriorBox prior_box_param { min_size: 4 max_size: 9 aspect_ratio: 2 }",
+        {"x": _X, "image": np.zeros((2, 3, 16, 20), np.float32)},
+    ),
+]
+
+
+@pytest.mark.parametrize(("layer", "inputs"), _OWN, ids=[layer for layer, _ in _OWN])
+def test_layers_that_are_not_recorded(layer: str, inputs: Arrays) -> None:
+    net = net_of(layer, **inputs)
+    double = {name: np.concatenate([value, value]) for name, value in inputs.items()}
+    _check(net.graph, net.weights(), [inputs, double])
 
 
 _RECURRENT = {"LSTM", "LSTMUnit", "RNN"}
@@ -333,6 +356,27 @@ def test_every_type_is_said_to_have_a_form_or_not() -> None:
     data = {name for name, cls in registry().items() if cls.data}
     known = forms(set(registry()) - data)
     assert {name for name, has in known.items() if not has} == NO_FORM
+
+
+@pytest.mark.skipif(not _LAYERS, reason=f"no recorded outputs at {GOLDEN} (set CPM_GOLDEN)")
+def test_every_type_with_a_form_is_run() -> None:
+    recorded = [GOLDEN / "layers" / f"{case['name']}.prototxt" for case in _LAYERS]
+    nets = [read_net(path) for path in recorded]
+    nets += [read_net(path.with_suffix(".prototxt")) for path in _SEQUENCES]
+    run = {layer.type for net in nets for layer in net.layers}
+    run |= {layer.split()[0] for layer, *_ in FORK_CASES}
+    run |= {layer.split()[0] for layer, _ in _OWN}
+    assert set(CONVERTERS) <= run
+
+
+@pytest.mark.parametrize("kind", ["LSTM", "RNN"])
+def test_a_recurrent_layer_says_how_it_is_exported(kind: str) -> None:
+    options = "recurrent_param { num_output: 2 weight_filler { type: 'xavier' } }"
+    inputs = {"x": _X[:, :, :, 0], "cont": np.ones((2, 3), np.float32)}
+    net = net_of(f"{kind} {options}", **inputs)
+    with pytest.raises(OnnxError, match=r"axis 0 must be fixed: give --fixed-batch \(and no --dyn"):
+        to_onnx(net.graph, net.weights())
+    _check(net.graph, net.weights(), [inputs], dynamic_batch=False)
 
 
 def test_command(tmp_path: Path) -> None:
