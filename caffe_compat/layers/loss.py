@@ -105,8 +105,7 @@ class EuclideanLoss(_Loss):
 
 @register("SoftmaxWithLoss")
 class SoftmaxWithLoss(_Loss):
-    """Cross-entropy of the softmax along ``softmax_param.axis``; a second top gives the
-    probabilities.
+    """Cross-entropy of the softmax along ``softmax_param.axis``.
 
     Divided by ``normalization``: VALID (labels not ignored, the default), FULL, BATCH_SIZE, NONE.
 
@@ -114,13 +113,15 @@ class SoftmaxWithLoss(_Loss):
     """
 
     option = "loss_param"
-    tops = (1, 2)
+    tops = (1, None)  # more than one is refused by name
     reads = ()
 
     def setup(self) -> None:
-        if len(self.spec.loss_weights) > 1:
+        if len(self.spec.tops) > 1:
             raise self.error(
-                "takes one loss_weight (Caffe gives it to the Softmax inside, too)", "loss_weight"
+                "a second top is refused, as by Caffe; put a Softmax layer beside it for the "
+                "probabilities",
+                "top",
             )
 
     def output_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
@@ -134,7 +135,7 @@ class SoftmaxWithLoss(_Loss):
                 f"{count(bottoms[1])}",
                 "bottom",
             )
-        return [(), bottoms[0]][: max(1, len(self.spec.tops))]
+        return [()]
 
     def forward(self, params: Sequence[Tensor], *bottoms: Tensor) -> tuple[Tensor, ...]:
         x = bottoms[0]
@@ -150,9 +151,7 @@ class SoftmaxWithLoss(_Loss):
         )
         total = -torch.where(valid, picked, 0.0).sum()
         batch = count(tuple(x.shape[:axis]))
-        loss = self.divided(total, valid, batch, self.normalization("VALID"))
-        tops = (loss, torch.softmax(x, axis).detach())
-        return tops[: max(1, len(self.spec.tops))]
+        return (self.divided(total, valid, batch, self.normalization("VALID")),)
 
 
 @register("MultinomialLogisticLoss")

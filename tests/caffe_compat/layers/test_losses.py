@@ -97,6 +97,17 @@ def test_infogain_axis_out_of_range() -> None:
         _run(INFOGAIN % "infogain_loss_param { axis: 7 }", x=X, label=LABEL, h=MATRIX[None, None])
 
 
+@pytest.mark.parametrize("weights", ["", "loss_weight: 1", "loss_weight: 1 loss_weight: 0"])
+def test_a_second_top_of_the_softmax_loss_is_refused(weights: str) -> None:
+    """Whatever loss_weight says, and with the way to the probabilities."""
+    text = (
+        'layer { name: "l" type: "SoftmaxWithLoss" bottom: "x" bottom: "label" top: "loss" '
+        f'top: "p" {weights} }}'
+    )
+    with pytest.raises(PrototxtError, match="second top is refused, as by Caffe; put a Softmax"):
+        _run(text, x=X, label=np.zeros_like(LABEL))
+
+
 @pytest.mark.parametrize("norm", ["L1", "L2"])
 def test_hinge_of_nan(norm: str) -> None:
     """Caffe's margin is the larger of 0 and nan, in that order: 0."""
