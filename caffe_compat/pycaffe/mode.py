@@ -14,6 +14,7 @@ _device = "cpu"
 _number = 0
 _draws = Draws()
 _LOG = logging.getLogger("caffe")
+_SEVERAL = "a script trains in one process, cpm-train under torchrun in several"
 
 
 def set_mode_cpu() -> None:
@@ -109,6 +110,39 @@ def solver_count() -> int:
 def solver_rank() -> int:
     """Which of the solvers that train together this process is: the first."""
     return 0
+
+
+def set_solver_count(count: int) -> None:
+    """How many solvers train together: one.
+
+    Raises
+    ------
+    CaffeCompatError : more, or fewer.
+    """
+    if count != solver_count():
+        raise CaffeCompatError(f"set_solver_count({count}): expected 1; {_SEVERAL}")
+
+
+def set_solver_rank(rank: int) -> None:
+    """Which of the solvers that train together this process is: the first.
+
+    Raises
+    ------
+    CaffeCompatError : another one.
+    """
+    if rank != solver_rank():
+        raise CaffeCompatError(f"set_solver_rank({rank}): expected 0; {_SEVERAL}")
+
+
+def set_multiprocess(several: bool) -> None:
+    """Do several processes train together? No.
+
+    Raises
+    ------
+    CaffeCompatError : they should.
+    """
+    if several:
+        raise CaffeCompatError(f"set_multiprocess({several}): expected False; {_SEVERAL}")
 
 
 class Timer:

@@ -529,16 +529,17 @@ class Net(Named):
 
         Parameters
         ----------
-        write_diff : not supported; gradients are not stored.
-
-        Raises
-        ------
-        CaffeCompatError : ``write_diff`` is given.
+        write_diff : store the parameters' gradients, too, as group ``diff`` beside ``data``.
         """
-        if write_diff:
-            raise CaffeCompatError("save_hdf5: gradients cannot be stored, leave out write_diff")
         self._take_params()
-        write_weights(path, self._net.weights(), self._graph.spec.bare(), hdf5=True)
+        diffs = {name: [blob.diff for blob in blobs] for name, blobs in self.params.items()}
+        write_weights(
+            path,
+            self._net.weights(),
+            self._graph.spec.bare(),
+            hdf5=True,
+            diffs=diffs if write_diff else None,
+        )
 
     def share_with(self, other: Net) -> None:
         """Share the parameters of layers with the same names: what changes in one net changes in

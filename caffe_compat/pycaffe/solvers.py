@@ -35,6 +35,7 @@ class SGDSolver:
     ------
     CaffeCompatError : the definition is of another type than this class; :func:`get_solver` takes
         any.
+    MissingFile : the definition, or a net or weights that it names, are not there.
     """
 
     type: ClassVar[str] = "SGD"
@@ -46,6 +47,7 @@ class SGDSolver:
             raise CaffeCompatError(
                 f"{os.fspath(path)}: is a solver of type {kind}, not {self.type}: use get_solver"
             )
+        _check_files(spec.message)
         self._solver = _Solver(spec, root=Path("."), device=current_device())
         self.net = Net._of(self._solver.net, self._solver.feed)
         self._tests = [Net._of(net, feed) for net, feed, _ in self._solver._tests]
@@ -186,8 +188,9 @@ class SGDSolver:
 
     def restore(self, path: str | os.PathLike[str]) -> None:
         """Go on from a ``.solverstate``."""
+        state = existing(path, "state")
         self.net._finish_all()
-        self._solver.restore(path)
+        self._solver.restore(state)
         self.net._give_params()
 
     def _keep(self, blobs: dict[str, Tensor]) -> None:
@@ -200,6 +203,15 @@ class SGDSolver:
             self.net.params[node.layer.name][node.params.index(param)]._set_diff(
                 gradient.float().cpu().numpy()
             )
+
+
+def _check_files(settings: Any) -> None:
+    """See that the nets and weights which a solver names are there."""
+    for net in filter(None, (settings.net, settings.train_net, *settings.test_net)):
+        existing(net, "net")
+    for names in settings.weights:
+        for name in filter(None, map(str.strip, names.split(","))):
+            existing(name, "weights")
 
 
 class NesterovSolver(SGDSolver):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -19,7 +19,7 @@ from caffe_compat.definition.spec import LayerSpec, NetSpec
 from caffe_compat.errors import SchemaError, WeightError
 from caffe_compat.files import atomic_write, ending, write_hdf5
 from caffe_compat.weights.model import ELSEWHERE, HDF5_DEFINITION, HDF5_NAME, LayerBlobs, Weights
-from caffe_compat.weights.wire import Blob, bytes_in, encode_blob, encode_bytes
+from caffe_compat.weights.wire import Array, Blob, bytes_in, encode_blob, encode_bytes
 
 
 def _chunks(weights: Weights, net: NetSpec, dialect: Dialect) -> Iterator[bytes | memoryview]:
@@ -143,6 +143,7 @@ def write_weights(
     dialect: Dialect | None = None,
     hdf5: bool | None = None,
     definition: bool = False,
+    diffs: Mapping[str, Sequence[Array]] | None = None,
 ) -> None:
     """Write a ``.caffemodel`` or an HDF5 model that Caffe loads.
 
@@ -155,6 +156,8 @@ def write_weights(
     dialect : schema of the binary file; default: :func:`dialect_for`.
     hdf5 : write an HDF5 model; default: where the name ends in ``.h5``.
     definition : keep the definition in an HDF5 model, too, as text that Caffe does not look at.
+    diffs : gradients of the blobs by layer name, which HDF5 models may hold, too; shared ones with
+        every layer, as in Caffe.
 
     Raises
     ------
@@ -163,7 +166,7 @@ def write_weights(
     """
     name = os.fspath(path)
     if names_hdf5(name) if hdf5 is None else hdf5:
-        _write_h5(name, weights, net, definition)
+        _write_h5(name, weights, net, definition, diffs)
         return
     chosen = dialect or dialect_for(net)
     with atomic_write(name) as stream:
@@ -223,7 +226,13 @@ def _hdf5_obstacle(name: str, names: Collection[str]) -> str:
     return ""
 
 
-def _write_h5(name: str, weights: Weights, net: NetSpec, definition: bool) -> None:
+def _write_h5(
+    name: str,
+    weights: Weights,
+    net: NetSpec,
+    definition: bool,
+    diffs: Mapping[str, Sequence[Array]] | None,
+) -> None:
     stored = [entry.name for entry in _placed(weights, net).values()]
     check_hdf5_names(stored)
     doubles = _doubles(weights, net)
@@ -233,13 +242,18 @@ def _write_h5(name: str, weights: Weights, net: NetSpec, definition: bool) -> No
         if definition:
             file[HDF5_DEFINITION] = np.bytes_(net.to_text().encode())
         data = file.create_group("data")
+        groups = [data] if diffs is None else [data, file.create_group("diff")]
         for layer in net.layers:
             if not _hdf5_obstacle(layer.name, stored):
-                data.require_group(layer.name)
+                for group in groups:
+                    group.require_group(layer.name)
         for entry in weights.layers:
             for index, blob in enumerate(entry.blobs):
                 if not blob.is_elsewhere and (entry.name, index) not in doubles:
                     data.create_dataset(f"{entry.name}/{index}", data=blob.data)
+        for layer_name, arrays in (diffs or {}).items():
+            for index, array in enumerate(arrays):
+                file.create_dataset(f"diff/{layer_name}/{index}", data=array)
 
 
 def _doubles(weights: Weights, net: NetSpec) -> set[tuple[str, int]]:

@@ -9,8 +9,10 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 from google.protobuf import text_format
@@ -118,8 +120,56 @@ def test_models_in_both_formats(net: caffe.Net, tmp_path: Path) -> None:
         "net.prototxt",
         "oddname",
     ]
-    with pytest.raises(CaffeCompatError, match="write_diff"):
-        net.save_hdf5("x.h5", write_diff=True)
+
+
+def test_gradients_in_an_hdf5_model(net: caffe.Net, tmp_path: Path) -> None:
+    """Beside the values, under the same names; a model without them has no such group."""
+    net.forward()
+    net.backward()
+    net.save_hdf5(str(tmp_path / "a.h5"), write_diff=True)
+    with h5py.File(tmp_path / "a.h5") as file:
+        assert set(file) == {"data", "diff"}
+        assert set(file["diff"]) == set(file["data"])
+        for layer, blobs in net.params.items():
+            assert any(blob.diff.any() for blob in blobs)
+            for index, blob in enumerate(blobs):
+                np.testing.assert_array_equal(file[f"data/{layer}/{index}"], blob.data)
+                np.testing.assert_array_equal(file[f"diff/{layer}/{index}"], blob.diff)
+    other = caffe.Net(str(tmp_path / "net.prototxt"), str(tmp_path / "a.h5"), caffe.TEST)
+    np.testing.assert_array_equal(other.params["ip"][0].data, net.params["ip"][0].data)
+    net.save_hdf5(str(tmp_path / "plain.h5"))
+    with h5py.File(tmp_path / "plain.h5") as file:
+        assert set(file) == {"data"}
+
+
+def test_gradients_of_a_shared_parameter(tmp_path: Path) -> None:
+    """Caffe writes its values with the first layer alone, its gradient with both."""
+    text = """
+    input: "x" input_shape { dim: 2 dim: 3 } force_backward: true
+    layer { name: "a" type: "InnerProduct" bottom: "x" top: "a" param { name: "w" }
+      inner_product_param { num_output: 3 bias_term: false weight_filler { type: "xavier" } } }
+    layer { name: "b" type: "InnerProduct" bottom: "a" top: "b" param { name: "w" }
+      inner_product_param { num_output: 3 bias_term: false } }"""
+    net = caffe.Net(_write(tmp_path, "net.prototxt", text), caffe.TRAIN)
+    net.forward(x=np.ones((2, 3)))
+    net.backward(b=np.ones((2, 3)))
+    net.save_hdf5(str(tmp_path / "a.h5"), write_diff=True)
+    with h5py.File(tmp_path / "a.h5") as file:
+        assert (list(file["data/a"]), list(file["data/b"])) == (["0"], [])
+        assert file["diff/a/0"][()].any()
+        np.testing.assert_array_equal(file["diff/a/0"], file["diff/b/0"])
+
+
+def test_a_script_trains_in_one_process() -> None:
+    caffe.set_solver_count(1)
+    caffe.set_solver_rank(0)
+    caffe.set_multiprocess(False)
+    with pytest.raises(CaffeCompatError, match=r"set_solver_count\(2\): expected 1; .*torchrun"):
+        caffe.set_solver_count(2)
+    with pytest.raises(CaffeCompatError, match=r"set_solver_rank\(1\): expected 0; .*torchrun"):
+        caffe.set_solver_rank(1)
+    with pytest.raises(CaffeCompatError, match=r"set_multiprocess\(True\): expected False; "):
+        caffe.set_multiprocess(True)
 
 
 def test_missing_files_are_runtime_errors(tmp_path: Path, deploy: caffe.Net) -> None:
@@ -136,6 +186,34 @@ def test_missing_files_are_runtime_errors(tmp_path: Path, deploy: caffe.Net) -> 
     ):
         with pytest.raises(RuntimeError, match="there is no such file"):
             run()
+
+
+def test_missing_files_of_solvers_are_runtime_errors(tmp_path: Path, net: caffe.Net) -> None:
+    """States, and the nets and weights that a definition names."""
+    there = tmp_path / "net.prototxt"
+    more = "lr_policy: 'fixed' base_lr: 0.1 max_iter: 1"
+    solver = caffe.SGDSolver(_write(tmp_path, "good.prototxt", f"net: '{there}' {more}"))
+    tests = "test_iter: 1 test_interval: 1"
+    bad = [
+        _write(tmp_path, f"bad{number}.prototxt", f"{named} {more}")
+        for number, named in enumerate(
+            (
+                "net: 'none.prototxt'",
+                "train_net: 'none.prototxt'",
+                f"net: '{there}' test_net: 'none.prototxt' {tests}",
+                f"net: '{there}' weights: 'none.caffemodel'",
+            )
+        )
+    ]
+    for run in (
+        lambda: solver.restore("none.solverstate"),
+        lambda: solver.solve("none.solverstate"),
+        *(partial(caffe.SGDSolver, path) for path in bad),
+        *(partial(caffe.get_solver, path) for path in bad),
+    ):
+        with pytest.raises(RuntimeError, match="there is no such file"):
+            run()
+    assert solver.iter == 0
 
 
 def test_states_of_nets(tmp_path: Path) -> None:
