@@ -55,7 +55,7 @@ class DataFeed:
     Attributes
     ----------
     unfilled : tops of Input layers, which have no source: layer name by blob name.
-    notes : options of the data layers that have no effect, one line each.
+    notes : options of data layers and losses that have no effect, one line each.
     position : number of the batch that :meth:`next` gives.
     """
 
@@ -77,13 +77,13 @@ class DataFeed:
         self.notes: list[str] = []
         self.position = 0
         for layer in spec.filter(phase, level, stages).layers:
+            self.notes += ignored(layer)
             cls = registry().get(layer.type)
             if cls is None or not cls.data:
                 continue
             if layer.type == "Input":
                 self.unfilled.update(dict.fromkeys(layer.tops, layer.name))
                 continue
-            self.notes += ignored(layer)
             source = (given or {}).get(layer.name)
             if source is None:
                 source = open_source(make(layer, phase), root, draws)

@@ -94,11 +94,17 @@ _IGNORED = {
         "cpmdata_param.force_encoded_color",
         "cpmdata_param.lbl_source",
     ),
+    "ContrastiveLoss": ("loss_param",),
+    "EuclideanLoss": ("loss_param",),
+    "HingeLoss": ("loss_param",),
+    "MultinomialLogisticLoss": ("loss_param",),
+    "SmoothL1Loss": ("loss_param",),
 }
 
 
 def ignored(spec: LayerSpec) -> list[str]:
-    """One line for each option of a data layer that was given and has no effect, here as in Caffe.
+    """One line for each option of a data layer or loss that was given and has no effect, here as in
+    Caffe.
 
     A reader of the definition would think that it has one.
     """

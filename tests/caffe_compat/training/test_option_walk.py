@@ -159,9 +159,12 @@ def test_a_note_says_where_an_option_without_effect_stands(root: Path) -> None:
     (root / "net.prototxt").write_text(
         'layer { name: "d" type: "Data" top: "a" top: "b"\n'
         '  data_param { source: "records" batch_size: 2 backend: LMDB\n    rand_skip: 3 } }\n'
-        'layer { name: "s" type: "Scale" bottom: "a" top: "y" loss_weight: 1 }'
+        'layer { name: "s" type: "Scale" bottom: "a" top: "y" loss_weight: 1 }\n'
+        'layer { name: "l" type: "EuclideanLoss" bottom: "a" bottom: "y" top: "l"\n'
+        "  loss_param { ignore_label: 3 } }"
     )
     text = 'net: "net.prototxt" base_lr: 0.1 lr_policy: "fixed" test_iter: 1 test_interval: 1'
     notes = Solver(parse_solver(text), root=root).warnings
-    assert len(notes) == 1
+    assert len(notes) == 2
     assert "net.prototxt:3: layer 'd': data_param.rand_skip has no effect" in notes[0]
+    assert "net.prototxt:6: layer 'l': loss_param has no effect in a EuclideanLoss" in notes[1]
