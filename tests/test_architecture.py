@@ -331,3 +331,15 @@ def test_the_map_names_rooms_and_files() -> None:
         assert any(f"/{file}".endswith(f"/{name}") for file in files), name
     for folder in re.findall(r"`((?:caffe_compat|reproduce)/\w+)`", text):
         assert (ROOT / "tests" / folder).is_dir(), folder
+
+
+def test_every_folder_of_tests_has_its_row() -> None:
+    """docs/architecture.md says of each folder below tests/ what it proves, and of no other."""
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    table = text.partition("## What the tests prove")[2]
+    first_cells = re.findall(r"^\| (`[^|]*) \|", table, re.M)
+    named = re.findall(r"`([\w/]+)`", " ".join(first_cells))
+    tests = ROOT / "tests"
+    there = {path.parent.relative_to(tests).as_posix() for path in tests.rglob("__init__.py")}
+    there -= {".", *LEVELS}  # they hold the other folders
+    assert sorted(named) == sorted(there)
