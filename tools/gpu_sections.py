@@ -131,7 +131,6 @@ def peak(run: Run) -> None:
 
 def forward(run: Run) -> None:
     """Every network, batch, precision and way; the quick ones first."""
-    limits = run.before.get("peak", {})
     ways: tuple[tuple[str, Any], ...] = (
         ("eager", _eager),
         ("channels_last", _channels_last),
@@ -161,16 +160,24 @@ def forward(run: Run) -> None:
                         run.found[name] = {"failed": first_line(problem)}
                         run.say(f"  {name}: failed: {first_line(problem)}")
                         continue
-                    speed = batch * operations / seconds
                     run.found[name] = {
                         "seconds": seconds,
                         "images_per_s": batch / seconds,
-                        "operations_per_s": speed,
-                        "of_peak": speed / limits[precision] if precision in limits else None,
+                        **_speed(run, precision, batch * operations / seconds),
                         "difference_of_largest": error,
                     }
                     run.say(f"  {name}: {seconds * 1e3:.2f} ms, {batch / seconds:.1f} images/s")
             del net
+
+
+def _speed(run: Run, precision: str, speed: float) -> dict[str, float | None]:
+    """Operations per second, and what part of the measured peak of this precision they are; None
+    where no peak was measured."""
+    peak_speed = run.before.get("peak", {}).get(precision)
+    return {
+        "operations_per_s": speed,
+        "of_peak": None if peak_speed is None else speed / peak_speed,
+    }
 
 
 def _timed(run: Run, call: Callable[[], torch.Tensor], exact: torch.Tensor) -> tuple[float, float]:
@@ -275,7 +282,12 @@ def protocol(run: Run) -> None:
 
 
 def training_step(run: Run) -> None:
-    """A step of Caffe's solver, forward, backward and update."""
+    """A step of Caffe's solver, forward, backward and update.
+
+    Its operations are taken to be three times those of the forward pass: the gradients of inputs
+    and of weights are as many each. (The first layers need no gradient of their input: the real
+    number is a little smaller.)
+    """
     config = netgen.CPMConfig(filler="msra", dropout=0, **run.sizes.step)
     batch, size = run.sizes.step_batch, config.input_size
     rng = np.random.default_rng(0)
@@ -298,7 +310,12 @@ def training_step(run: Run) -> None:
         if run.device == "cuda":
             torch.cuda.reset_peak_memory_stats()
         seconds = run.seconds(solver.step, run.sizes.repeat)
-        one: dict[str, Any] = {"seconds": seconds, "samples_per_s": batch / seconds}
+        operations = 3 * plans.operations_of(solver.net.graph) * batch
+        one: dict[str, Any] = {
+            "seconds": seconds,
+            "samples_per_s": batch / seconds,
+            **_speed(run, precision, operations / seconds),
+        }
         if run.device == "cuda":
             one["peak_gigabytes"] = torch.cuda.max_memory_allocated() / 1e9
         run.found[precision] = one

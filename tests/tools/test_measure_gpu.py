@@ -17,7 +17,10 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
+from caffe_compat import Net
 from caffe_compat.errors import CaffeCompatError, DataError
+from reproduce.experiments import plans
+from reproduce.network import netgen
 from reproduce.people import lsp_files
 from reproduce.people.annotation import Annotation
 from reproduce.records.store import LMDBStore
@@ -205,6 +208,22 @@ def test_a_program_is_interrupted_when_the_time_is_over(tmp_path: Path) -> None:
     assert "kept" in (tmp_path / "log").read_text()
 
 
+def test_a_step_counts_three_forward_passes(tmp_path: Path) -> None:
+    """Forward, gradients of inputs and gradients of weights, beside the peak where there is one."""
+    gpu = tool("measure_gpu")
+    run = _run(gpu, tmp_path, [])
+    run.until = time.monotonic() + 60
+    run.before["peak"] = {"fp32": 2e9}
+    tool("gpu_sections").training_step(run)
+    config = netgen.CPMConfig(**run.sizes.step)
+    forward_pass = plans.operations_of(Net(netgen.deploy(config)).graph)
+    step = 3 * forward_pass * run.sizes.step_batch
+    for found in run.found.values():
+        assert found["operations_per_s"] * found["seconds"] == pytest.approx(step)
+    assert run.found["fp32"]["of_peak"] == run.found["fp32"]["operations_per_s"] / 2e9
+    assert run.found["bf16"]["of_peak"] is None
+
+
 @pytest.mark.slow
 @pytest.mark.golden
 def test_everything_at_its_smallest(tmp_path: Path) -> None:
@@ -232,6 +251,8 @@ def test_everything_at_its_smallest(tmp_path: Path) -> None:
     for name, one in sections["forward"]["found"].items():
         assert "failed" not in one, (name, one)
         assert one["difference_of_largest"] < (0.1 if "bf16" in name else 1e-5), name
+        assert one["of_peak"] > 0
+    for one in sections["training_step"]["found"].values():
         assert one["of_peak"] > 0
     assert sections["bf16_cost"]["found"]["people"] == 2
     assert sections["first_iterations"]["found"]["ended"] == "exit code 0"
