@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from scipy.io import savemat
 
 from reproduce.cli import models
 from tests import nets
@@ -26,6 +27,7 @@ ENTRIES = [
     "caffe_compat.training.solver.Solver",
     "reproduce.predict.predictor.Predictor",
     "reproduce.benchmarks.measures.pck",
+    "reproduce.benchmarks.scoring.evaluate",
 ]
 SOLVER = """
 net_param {
@@ -53,6 +55,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     result = CliRunner().invoke(models.main, args)
     assert result.exit_code == 0, result.output
     cv2.imwrite(str(made / "photo.png"), np.full((60, 50, 3), 90, np.uint8))
+    (made / "data" / "lsp").mkdir(parents=True)
+    people = np.random.default_rng(0).uniform(100, 400, (3, 14, 2000))
+    savemat(made / "data" / "lsp" / "joints.mat", {"joints": people})
     return made
 
 

@@ -30,6 +30,11 @@ def evaluate(
 ) -> EvalResult:
     """Score predictions as the papers do; what ``cpm-evaluate`` prints.
 
+    >>> found = np.zeros((1000, 14, 2))  # every joint of LSP's test people in the picture's corner
+    >>> result = evaluate(found, "lsp", "data", thresholds=[0.1, 0.2])
+    >>> result.total.tolist(), int(result.counted.sum())
+    ([0.0, 0.0], 14000)
+
     Parameters
     ----------
     predictions : a file (.mat, .h5, .npz, .json), or (N, J, 2) in 0-based pixels; people and joints
