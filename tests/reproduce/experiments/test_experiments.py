@@ -23,6 +23,7 @@ from caffe_compat.errors import CaffeCompatError, DataError
 from caffe_compat.network.graph import build
 from caffe_compat.weights.model import LayerBlobs, Weights
 from caffe_compat.weights.wire import Blob
+from reproduce.benchmarks.published import published
 from reproduce.cli import models, reproduce
 from reproduce.cli.reproduce_trainings import Trainings
 from reproduce.experiments import lab, plans
@@ -711,7 +712,17 @@ def test_people_without_their_image_are_counted(
     laboratory = replace(_lab(tmp_path), data=tmp_path)
     assert len(laboratory._people) == 2
     said = capsys.readouterr().out
-    assert said.startswith("10998 of 11000 training people are left out: image not there (lspet/")
+    trained, _ = published()["training"]["lsp"]
+    left = f"{trained - 2} of {trained} training people are left out: image not there (lspet/"
+    assert said.startswith(left)
+
+
+def test_the_paper_profile_reaches_the_published_loss() -> None:
+    """It trains, with as many people, at least as long as the training whose loss is known."""
+    training = published()["training"]
+    profile = plans.PROFILES["paper"]
+    assert profile.iterations >= training["final_loss_iteration"]
+    assert profile.baseline.images == training["lsp"][0]
 
 
 def test_the_weights_of_an_earlier_experiment_are_its_last_trainings(tmp_path: Path) -> None:

@@ -18,6 +18,8 @@ import scipy.io
 from click.testing import CliRunner
 
 from caffe_compat.errors import CaffeCompatError, DataError
+from reproduce.benchmarks.lsp import Lsp
+from reproduce.benchmarks.published import published
 from reproduce.cli import export
 from reproduce.people import annotation, coco_files, flic_files, lsp_files, matfile, mpii_files
 from reproduce.people.imagesize import image_size
@@ -134,10 +136,11 @@ def test_the_whole_flic_file() -> None:
     left_out: list[str] = []
     people = flic_files.read_folder(DATA / "flic", skip_missing=True, left_out=left_out)
     examples = flic_files.read_examples(DATA / "flic" / "examples.mat")
-    assert len(examples) == 5003
-    assert sum(bool(matfile.number(e.istrain)) for e in examples) == 3987
+    trained, tested = published()["training"]["flic"]
+    assert len(examples) == trained + tested
+    assert sum(bool(matfile.number(e.istrain)) for e in examples) == trained
     assert people
-    assert len(people) + len(left_out) == 3987
+    assert len(people) + len(left_out) == trained
     assert all(np.isfinite(a.joints).all() for a in people)
 
 
@@ -146,7 +149,9 @@ def test_the_whole_flic_file() -> None:
 def test_the_whole_leeds_set() -> None:
     left_out: list[str] = []
     people = lsp_files.read_training(DATA, skip_missing=True, left_out=left_out)
-    assert len(people) + len(left_out) == 11000
+    trained, tested = published()["training"]["lsp"]
+    assert len(people) + len(left_out) == trained
+    assert len(Lsp(DATA).people()) == tested
     assert sum(a.image.startswith("lsp/") for a in people) == 1000
     assert not any(a.image >= "lsp/images/im1001.jpg" for a in people if a.image.startswith("lsp/"))
     with pytest.raises(DataError, match="im0"):
