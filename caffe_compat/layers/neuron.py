@@ -158,7 +158,7 @@ class Swish(_Neuron):
     Source: ``swish_layer.cpp`` of BVLC Caffe.
     """
 
-    truth = "our reference"
+    truth = "OpenCV"
     option = "swish_param"
     reads = ("top",)
 

@@ -1,5 +1,5 @@
-"""Naive numpy references of the forks' layers, from their published definitions: one value at a
-time."""
+"""Naive numpy references of the forks' layers, and of those that BVLC's Caffe got later, from their
+published definitions: one value at a time."""
 
 from __future__ import annotations
 
@@ -56,6 +56,22 @@ def axpy(factor: Array, x: Array, y: Array) -> Array:
     out = np.zeros_like(x)
     for i, c, a, b in np.ndindex(*x.shape):
         out[i, c, a, b] = factor[i, c].item() * x[i, c, a, b] + y[i, c, a, b]
+    return out
+
+
+def swish(x: Array, beta: float) -> Array:
+    """Each value by the logistic function of beta times itself."""
+    out = np.zeros(x.shape)
+    for place, value in np.ndenumerate(x):
+        out[place] = value / (1 + math.exp(-beta * value))
+    return out
+
+
+def clip(x: Array, least: float, most: float) -> Array:
+    """Each value, or the limit that it is beyond."""
+    out = np.zeros(x.shape)
+    for place, value in np.ndenumerate(x):
+        out[place] = least if value < least else most if value > most else value
     return out
 
 

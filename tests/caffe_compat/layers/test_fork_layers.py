@@ -1,4 +1,5 @@
-"""The forks' layers against naive references and, where it has the layer, OpenCV."""
+"""The forks' layers, and those that BVLC's Caffe got later, against naive references and, where it
+has the layer, OpenCV."""
 
 from __future__ import annotations
 
@@ -107,6 +108,16 @@ CASES: list[tuple[str, dict[str, Array], Callable[..., Any], bool]] = [
         lambda p, x: oracle.normalize(x, p[0], True, 0.3),
         True,
     ),
+    ("Swish", {"x": _X}, lambda p, x: oracle.swish(x, 1), True),
+    # OpenCV knows no beta
+    ("Swish swish_param { beta: 2.5 }", {"x": _X}, lambda p, x: oracle.swish(x, 2.5), False),
+    (
+        "Clip clip_param { min: -0.5 max: 0.75 }",
+        {"x": _X},
+        lambda p, x: oracle.clip(x, -0.5, 0.75),
+        False,
+    ),
+    # OpenCV 4.14 exchanges the two maps: its top is a · y + x
     ("Axpy", {"a": _A, "x": _X, "y": _Y}, lambda p, a, x, y: oracle.axpy(a, x, y), False),
     (
         "ShuffleChannel shuffle_channel_param { group: 4 }",
