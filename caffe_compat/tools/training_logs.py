@@ -17,9 +17,10 @@ from caffe_compat.files import make_folder, write_text
 from caffe_compat.foreign import check_file
 from caffe_compat.tools.opening import FILE
 
-_STAMP = re.compile(r"[IWEF]\d+ (\d+):(\d+):(\d+(?:\.\d+)?)")
-_ITERATION = re.compile(r"Iteration (\d+)")
-_RATE = re.compile(r"lr = ([-+.\deE]+)")
+_STAMP = re.compile(r"[IWEF]\d+ (\d{1,2}):(\d{1,2}):(\d{1,2}(?:\.\d+)?)")
+_ITERATION = re.compile(r"Iteration (\d{1,18})(?!\d)")
+# a whole number with nothing behind it: the last line of a killed training may be cut short
+_RATE = re.compile(r"lr = ([-+]?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?)(?!\S)")
 _OUTPUT = re.compile(r"(Train|Test) net output #(\d+): (\S+) = (\S+)")
 
 

@@ -260,6 +260,7 @@ _BY_ENDING: dict[str, tuple[Callable[[bytes, Dice], bytes], ...]] = {
     ".prototxt": (words, words, words, binary),
     ".csv": (words, binary),
     ".txt": (words, binary),
+    ".log": (words, words, binary),
     ".json": (tree, tree, tree, binary),
     ".jsonl": (lines, lines, binary),
     ".npz": (archive, archive, binary),

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -122,6 +123,39 @@ def _hdf5_data(path: Path) -> None:
     )
     layer = make(parse_net(text).layers[0], "TRAIN")
     open_source(layer, path.parent, Draws(1)).batch(0)
+
+
+def _image_data(path: Path) -> None:
+    """A list of pictures, as ImageData reads it; the sound one names a.png."""
+    import cv2
+
+    import caffe_compat.training.pictures  # noqa: F401  (it registers the source)
+    from caffe_compat import parse_net
+    from caffe_compat.layers import make
+    from caffe_compat.training.draws import Draws
+    from caffe_compat.training.sources import open_source
+
+    cv2.imwrite(str(path.with_name("a.png")), np.zeros((9, 7, 3), np.uint8))
+    text = (
+        'layer { name: "d" type: "ImageData" top: "data" top: "label" image_data_param { '
+        f'source: "{path.name}" batch_size: 2 shuffle: true }} }}'
+    )
+    layer = make(parse_net(text).layers[0], "TRAIN")
+    open_source(layer, path.parent, Draws(1)).batch(0)
+
+
+def _mean(path: Path) -> None:
+    from caffe_compat.training.transformer import read_mean
+
+    read_mean(path)
+
+
+def _training_log(path: Path) -> None:
+    """A log of ``caffe train``, as ``parse-log`` reads it."""
+    from caffe_compat.tools.training_logs import parse_log_command
+
+    assert parse_log_command.callback is not None
+    parse_log_command.callback(str(path), str(path.parent / "tables"), ",")
 
 
 def _store(store: Any) -> None:
@@ -298,6 +332,17 @@ def _keypoints(path: Path) -> None:
     write_all(path.with_name("all"), [read_result(path, 14)], skeleton(14))
 
 
+def _page_part(path: Path) -> None:
+    """What ``cpm-predict`` kept of a picture, and its page made of that."""
+    from reproduce.people.skeletons import skeleton
+    from reproduce.predict import photographs
+
+    target = SimpleNamespace(page_part=path)
+    predictor = SimpleNamespace(outputs=("stage1",), skeleton=skeleton(14))
+    run: Any = SimpleNamespace(out=path.parent, predictor=predictor, say=lambda text: None)
+    photographs._write_page(run, [target])  # type: ignore[list-item]
+
+
 def _result(path: Path) -> None:
     """A training's result, and what figures and the report make of it."""
     from reproduce.experiments import results
@@ -344,6 +389,9 @@ READERS: dict[str, Reader] = {
     "solverstate": Reader(_state, (".solverstate", ".solverstate.h5")),
     "dump": Reader(_dump, (".npz",)),
     "hdf5-data": Reader(_hdf5_data, (".h5", ".txt")),
+    "image-data": Reader(_image_data, (".txt",)),
+    "mean": Reader(_mean, (".binaryproto",)),
+    "training-log": Reader(_training_log, (".log",)),
     "records": Reader(_records, (".h5",)),
     "datum": Reader(lambda path: _store(_OneRecord(path)), (".datum",)),
     "lmdb": Reader(_lmdb, (".mdb",)),
@@ -359,6 +407,7 @@ READERS: dict[str, Reader] = {
     "lsp": Reader(_lsp, (".mat",)),
     "valid": Reader(_valid, (".h5",)),
     "keypoints": Reader(_keypoints, (".json",)),
+    "page-part": Reader(_page_part, (".json",)),
     "result": Reader(_result, (".json",)),
     "journal": Reader(_journal, (".jsonl",)),
     "note": Reader(_note, (".json",)),

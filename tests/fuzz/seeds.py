@@ -12,8 +12,10 @@ import numpy as np
 from scipy.io import savemat
 
 from caffe_compat import Net, parse_net
+from caffe_compat.definition import schema
 from caffe_compat.training import snapshots
 from caffe_compat.weights import containers
+from reproduce.drawing.viewer import ViewedPerson, ViewedPicture, picture_data
 from reproduce.people import annotation
 from reproduce.people.coco_files import KEYPOINTS
 from reproduce.records import hdf5, store
@@ -46,6 +48,15 @@ layer { name: "e" type: "Eltwise" bottom: "s1" bottom: "s2" top: "e"
   eltwise_param { operation: SUM coeff: 1 coeff: -1 } }
 layer { name: "r" type: "Reshape" bottom: "e" top: "r" reshape_param { shape { dim: 0 dim: -1 } } }
 layer { name: "x" type: "Softmax" bottom: "r" top: "x" include { phase: TEST } }
+"""
+_LOG = """I0725 23:59:58.100000 7 solver.cpp:218] Iteration 0, loss = 2.5
+I0725 23:59:58.200000 7 solver.cpp:330] Iteration 0, Testing net (#0)
+I0725 23:59:58.300000 7 solver.cpp:397]     Test net output #0: accuracy = 0.25
+I0725 23:59:58.400000 7 solver.cpp:237]     Train net output #0: loss = 2.5 (* 1 = 2.5 loss)
+I0725 23:59:58.500000 7 sgd_solver.cpp:105] Iteration 0, lr = 1e-05
+I0726 00:00:03.500000 7 solver.cpp:218] Iteration 100 (20 iter/s), loss = nan
+I0726 00:00:03.600000 7 solver.cpp:237]     Train net output #0: loss = nan (* 1 = nan loss)
+I0726 00:00:03.700000 7 sgd_solver.cpp:105] Iteration 100, lr = 0.005
 """
 
 
@@ -85,6 +96,18 @@ def _records(folder: Path) -> None:
         (folder / f"records{int(jpeg)}.mdb").write_bytes((out / "data.mdb").read_bytes())
     note = {"done": 1, "skipped": []}
     (folder / "note.json").write_text(json.dumps(note))
+
+
+def _training(folder: Path) -> None:
+    """What trainings read and write beside records: lists of pictures, means, logs."""
+    (folder / "pictures.txt").write_text("a.png 0\na.png 2\n\na.png -1\n")
+    (folder / "train.log").write_text(_LOG)
+    mean = schema.new("BlobProto", num=1, channels=3, height=2, width=2)
+    mean.data.extend([0.5] * 12)
+    (folder / "old.binaryproto").write_bytes(mean.SerializeToString())
+    mean = schema.new("BlobProto", double_data=[0.25] * 12)
+    mean.shape.dim.extend((1, 3, 2, 2))
+    (folder / "new.binaryproto").write_bytes(mean.SerializeToString())
 
 
 def _structs(rows: list[dict[str, Any]]) -> Any:
@@ -172,6 +195,10 @@ def _json(folder: Path) -> None:
     }
     for name, content in files.items():
         (folder / name).write_text(json.dumps(content))
+    joints, maps = np.full((14, 2), 20.5), np.full((2, 15, 4, 5), 0.25, np.float32)
+    viewed = ViewedPerson(joints, np.full(14, 0.5), maps)
+    picture = ViewedPicture("a.jpg", np.zeros((60, 40, 3), np.uint8), (viewed,))
+    (folder / "page.json").write_text(json.dumps(picture_data(picture)))
     thresholds = [0.0, 0.1, 0.2]
     result = {
         "experiment": "stages-1",
@@ -215,7 +242,7 @@ def _pictures(folder: Path) -> None:
 def make_seeds(folder: Path) -> dict[str, list[Path]]:
     """Sound files for each reader of the table."""
     folder.mkdir(parents=True, exist_ok=True)
-    for make in (_models, _records, _matlab, _json, _pictures):
+    for make in (_models, _records, _training, _matlab, _json, _pictures):
         make(folder)
     for i, text in enumerate((TEXT, _LOSSES, _MANY)):
         (folder / f"net{i}.prototxt").write_text(text)
@@ -229,6 +256,9 @@ def make_seeds(folder: Path) -> dict[str, list[Path]]:
         "solverstate": "*.solverstate*",
         "dump": "dump*.npz",
         "hdf5-data": "data.h5",
+        "image-data": "pictures.txt",
+        "mean": "*.binaryproto",
+        "training-log": "train.log",
         "records": "records*.h5",
         "datum": "*.datum",
         "lmdb": "records*.mdb",
@@ -244,6 +274,7 @@ def make_seeds(folder: Path) -> dict[str, list[Path]]:
         "lsp": "lsp.mat",
         "valid": "valid.h5",
         "keypoints": "keypoints.json",
+        "page-part": "page.json",
         "journal": "run.jsonl",
         "note": "note.json",
     }

@@ -361,6 +361,15 @@ def test_tables_of_a_log(tmp_path: Path) -> None:
     assert list(rows["test"][0]) == ["NumIters", "Seconds", "LearningRate", "accuracy", "loss"]
 
 
+@pytest.mark.parametrize("rate", ["-nan", "1e-", "0.0058.2", "-"])
+def test_a_rate_that_is_no_number_is_not_taken(rate: str, tmp_path: Path) -> None:
+    """A log may be cut short, and a training may have gone wrong: the other lines are read."""
+    (tmp_path / "cut.log").write_text(f"{_LOG}\nIteration 200, lr = {rate}")
+    assert _run("parse-log", tmp_path / "cut.log", tmp_path).exit_code == 0
+    with open(tmp_path / "cut.log.train", newline="") as file:
+        assert [row["LearningRate"] for row in csv.DictReader(file)] == ["0.01", "0.00992565"]
+
+
 def _lmdb(folder: Path, pictures: np.ndarray) -> None:
     import lmdb
 
