@@ -1,7 +1,7 @@
 """How fast this machine does the steps of a convolution: the rates of the cost model.
 
 They are measured once per machine and kept in the user's cache folder. Only their ratios matter,
-and only for which way a convolution runs: results agree to 1e-6 of the largest value in any way.
+and only for which way a convolution runs: results agree to 1e-5 of the largest value in any way.
 They are measured on one thread in processor time. What else the machine does at that moment then
 counts little, whereas wall time on a busy machine says that many small steps cost ten times as much
 as one large one, and such rates would stay in the file.

@@ -19,6 +19,7 @@ from caffe_compat.definition.prototxt import parse_net
 from caffe_compat.engine import minimal, plan, rates
 from caffe_compat.engine.costs import ConvolutionShape
 from caffe_compat.engine.minimal import Filtering
+from caffe_compat.network.planned import planned
 from reproduce.network import netgen
 from tests.nets import ENGINE_MACHINE
 
@@ -125,6 +126,36 @@ def test_the_plan_chooses_by_kernel() -> None:
         .kind
         == "direct"
     )
+
+
+_SLOW = {"direct": 1e9, "direct_narrow": 1e9}
+_NOT_MINIMAL = {"thin": 1e7, "groups": 1e7, "products": 1e7}
+
+
+@pytest.mark.parametrize("cores", [1, 2], indirect=True)
+@pytest.mark.parametrize(
+    ("chosen", "kinds"),
+    [
+        (rates.Rates(), {"direct"}),
+        (rates.Rates(**_SLOW), {"direct", "tiled", "minimal"}),
+        (rates.Rates(**_SLOW, **_NOT_MINIMAL), {"direct", "tiled"}),
+        (rates.Rates(**_SLOW, columns=1e7), {"direct", "lines", "minimal"}),
+        (rates.Rates(**_SLOW, groups=1e15), {"direct", "tiled", "minimal"}),
+    ],
+    ids=["built-in", "several", "tiles", "lines", "grouped"],
+)
+def test_results_hardly_hang_on_rates(chosen: rates.Rates, kinds: set[str], cores: int) -> None:
+    """Plans that other rates choose, and other threads: 1e-5, as docs/engine.md says."""
+    definition = netgen.deploy(ENGINE_MACHINE)
+    direct = Net(definition, engine=plan.Engine("direct"), seed=1)
+    net = Net(direct.graph, direct.weights(), engine=plan.Engine(rates=chosen))
+    assert {choice.kind for _, _, choice in planned(net.graph, net.engine)} == kinds
+    x = torch.randn(1, 4, 64, 64)
+    with torch.no_grad():
+        found = net(x)
+        torch.set_num_threads(1)
+        for name, blob in direct(x).items():
+            assert float((found[name] - blob).abs().max()) <= 1e-5 * float(blob.abs().max()), name
 
 
 def test_rates_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

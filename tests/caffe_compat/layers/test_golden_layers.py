@@ -27,8 +27,8 @@ _LARGE_KERNELS = [c for c in _CASES if {"Convolution", "Deconvolution"} & set(c[
 
 
 @pytest.mark.parametrize("case", listed((c, c["name"]) for c in _LARGE_KERNELS))
-@pytest.mark.parametrize("engine", ["tiled", "lines", "minimal", "minimal, grouped"])
-def test_layer_with_every_convolution_on_tiles(case: dict[str, Any], engine: str) -> None:
+@pytest.mark.parametrize("engine", ["direct", "tiled", "lines", "minimal", "minimal, grouped"])
+def test_layer_with_every_convolution_in_one_way(case: dict[str, Any], engine: str) -> None:
     grouped = Engine("minimal", rates=Rates(groups=1e15))
     forced = grouped if engine == "minimal, grouped" else cast(Mode, engine)
     test_layer(case, engine=forced)

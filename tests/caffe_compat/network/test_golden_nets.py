@@ -60,7 +60,7 @@ def test_deploy_on_the_device(path: Path) -> None:
 @pytest.mark.parametrize(
     "ending", [".caffemodel", ".caffemodel.h5", "_v1.caffemodel", "_double.caffemodel"]
 )
-@pytest.mark.parametrize("engine", ["auto", "tiled"])
+@pytest.mark.parametrize("engine", MODES)
 def test_tiny(path: Path, ending: str, engine: Mode) -> None:
     """The same weights in four containers; every blob, Caffe's split copies included."""
     with np.load(path) as file:
