@@ -27,16 +27,8 @@ from reproduce.people.annotation import Annotation, Other, counted_from_0, count
 from reproduce.records import layout
 from reproduce.records.joints import OneNumber, last_marked
 from reproduce.records.layout import Record
-from reproduce.records.store import (
-    RECORD_BYTES,
-    LMDBStore,
-    Progress,
-    check_number,
-    check_space,
-    raw_bytes,
-    where_of,
-    write_values,
-)
+from reproduce.records.space import RECORD_BYTES, check_space, raw_bytes
+from reproduce.records.store import LMDBStore, Progress, check_number, where_of, write_values
 
 FORMAT = "cpm records 1"
 ENDINGS = (".h5", ".hdf5")

@@ -8,7 +8,6 @@ import hashlib
 import json
 import os
 import re
-import shutil
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -28,10 +27,10 @@ from reproduce.records.encoding import Encoded, encode_all, image_path
 from reproduce.records.images import read_image as read_image
 from reproduce.records.joints import OneNumber, joints_of, joints_shown, usual_number
 from reproduce.records.layout import Record
+from reproduce.records.space import RECORD_BYTES, check_space, raw_bytes
 from reproduce.runtime.locks import hold
 
 COMMIT_EVERY = 1000
-RECORD_BYTES = 4096  # that a record takes beside its picture, at most
 _LOOKED_AT = 100  # records whose joints are counted
 _TRANSACTION = 32  # records whose dirty pages still fit into the cache
 # the plan of an export, written first, and how far it came
@@ -525,27 +524,6 @@ def _check_space(made: Plan, paths: Sequence[Path], target: Path, jpeg: bool, do
             need += raw_bytes(*a.size)
     check_space(target, need)
     return need
-
-
-def raw_bytes(width: int, height: int) -> int:
-    """Bytes in a database of a record with a raw picture, at most."""
-    return 4 * max(width, layout.MIN_WIDTH) * height + RECORD_BYTES
-
-
-def check_space(target: Path, need: float) -> None:
-    """Refuse when the disk cannot hold so many bytes more, with 5 % to spare.
-
-    Raises
-    ------
-    DataError : says how many there are.
-    """
-    folder = target.absolute().parent
-    folder.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(folder).free
-    if need * 1.05 > free:
-        raise DataError(
-            f"{target}: needs {need / 1e6:,.1f} MB, {folder} has {free / 1e6:,.1f} MB free"
-        )
 
 
 def _map_size(need: int, partial: Path) -> int:

@@ -205,12 +205,13 @@ def test_missing_files_of_solvers_are_runtime_errors(tmp_path: Path, net: caffe.
             )
         )
     ]
-    for run in (
+    runs: list[Callable[[], object]] = [
         lambda: solver.restore("none.solverstate"),
         lambda: solver.solve("none.solverstate"),
         *(partial(caffe.SGDSolver, path) for path in bad),
         *(partial(caffe.get_solver, path) for path in bad),
-    ):
+    ]
+    for run in runs:
         with pytest.raises(RuntimeError, match="there is no such file"):
             run()
     assert solver.iter == 0
