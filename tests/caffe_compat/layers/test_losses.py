@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import ast
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
 from caffe_compat import Net, PrototxtError, parse_net
+from tests.paths import REPORTED, ROOT
 
 _RANDOM = np.random.default_rng(5)
 X = _RANDOM.standard_normal((2, 3, 4, 5)).astype(np.float32)
@@ -121,3 +130,62 @@ def test_hinge_of_nan(norm: str) -> None:
     assert found["loss"] == (margins if norm == "L1" else margins**2).sum() / 2
     slope = np.sign(margins) if norm == "L1" else 2 * margins
     np.testing.assert_array_equal(gradient, slope / 2)
+
+
+def _reported(name: str) -> Path:
+    path = REPORTED / "bugs" / "losses" / name
+    if not path.exists():
+        pytest.skip(f"no reported inputs at {REPORTED} (set CPM_REPORTED)")
+    return path
+
+
+def _script(path: Path, folder: Path) -> str:
+    """What a reported script prints, run in a copy of its folder."""
+    place = shutil.copytree(path.parent, folder / "scripts")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, path.name]
+    done = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def _numbers(text: str) -> list[float]:
+    return [float(number) for number in text.split()]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("name", "values"), [("t.py", 17), ("more.py", 19)], ids=["losses", "layers"]
+)
+def test_reported_values(name: str, values: int, tmp_path: Path) -> None:
+    """The scripts print ours beside numpy's; a single 0 there says that they have none."""
+    said = _script(_reported(name), tmp_path)
+    pairs = re.findall(r"got \[(.*)\] want \[(.*)\]", said)
+    known = [pair for pair in pairs if pair[1] != "0"]
+    assert len(known) == values
+    for ours, theirs in known:
+        np.testing.assert_allclose(_numbers(ours), _numbers(theirs), rtol=1e-5, atol=1e-6)
+    refused = [line for line in said.splitlines() if line.startswith("EXC")]
+    assert all("STOCHASTIC pooling is not supported" in line for line in refused)
+
+
+@pytest.mark.long
+def test_reported_infogain(tmp_path: Path) -> None:
+    """Scores in, softmax inside, as BVLC's Caffe has it."""
+    said = _script(_reported("infogain.py"), tmp_path)
+    wanted = re.search(r"should be (\S+)", said)
+    ours = re.search(r"scores in: (\S+)", said)
+    assert wanted and ours
+    assert float(ours[1]) == pytest.approx(float(wanted[1]), rel=1e-5)
+
+
+@pytest.mark.long
+def test_reported_propagate_down(tmp_path: Path) -> None:
+    """``false`` leaves what is below without a gradient, and nothing else."""
+    lines = _script(_reported("prop.py"), tmp_path).splitlines()
+    for line in lines:
+        option, _, gradients = line.partition(" {")
+        found = ast.literal_eval("{" + gradients)
+        without = {name for name, size in found.items() if size is None}
+        assert without == ({"a.weight", "a.bias"} if "false" in option else set())
+    assert len(lines) == 3

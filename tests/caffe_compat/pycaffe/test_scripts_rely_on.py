@@ -6,6 +6,7 @@ import copy
 import gc
 import logging
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,13 +16,14 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+import torch
 from google.protobuf import text_format
 
 import caffe_compat.pycaffe as caffe
 from caffe_compat.engine import plan
 from caffe_compat.errors import CaffeCompatError, UnsupportedLayer
 from caffe_compat.pycaffe.proto import caffe_pb2
-from tests.paths import GOLDEN, REPORTED
+from tests.paths import GOLDEN, REPORTED, ROOT, reported
 
 _NET = """
 name: "test" force_backward: true
@@ -935,3 +937,27 @@ def test_the_reported_python_layer(monkeypatch: pytest.MonkeyPatch) -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ}
     )
     assert done.stdout.strip() == "3.0", done.stderr
+
+
+# what pycaffe refuses, too: a net without its phase, and a GPU where there is none
+_REFUSED = {"Net(str(path), 1) numeric phase and old 2-arg Net(proto, weights)": "give the phase"}
+if not torch.cuda.is_available():
+    _REFUSED["set_mode_gpu without gpu"] = "torch finds no GPU here"
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("path", reported("pycaffe", "t.py"))
+def test_reported_idioms(path: Path, tmp_path: Path) -> None:
+    """The script tries one idiom after the other, in a folder of its own."""
+    shutil.copytree(path.parent, tmp_path / "cases" / "pycaffe")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "cases/pycaffe/t.py"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert sum(line.startswith("PASS") for line in lines) >= 38
+    assert not [line for line in lines if line.startswith("FAIL")]
+    refused = dict(line[5:].split(" -> ") for line in lines if line.startswith("EXC"))
+    assert refused.keys() == _REFUSED.keys()
+    for idiom, why in _REFUSED.items():
+        assert why in refused[idiom]
