@@ -6,6 +6,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from scipy.io import savemat
 
 from reproduce.people.annotation import Annotation, Other, counted_from_0
 
@@ -62,3 +63,21 @@ def dataset(folder: Path, count: int, seed: int = 0) -> list[Annotation]:
         cv2.imwrite(str(images / name), noise)
         found.append(annotation(rng, name, width, height, i % 3, i + 1))
     return found
+
+
+def leeds(folder: Path, trained: int = 12, tested: int = 2) -> Path:
+    """A folder like that of LSP and LSPET with made-up people, few of whom have a picture."""
+    rng = np.random.default_rng(0)
+    joints = np.empty((14, 3, 2000))
+    joints[:, :2] = rng.uniform(10, 100, (14, 2, 2000))
+    joints[:, 2] = 1
+    for name, people in (("lsp", joints.transpose(1, 0, 2)), ("lspet", joints[:, :, :trained])):
+        (folder / name / "images").mkdir(parents=True)
+        savemat(folder / name / "joints.mat", {"joints": people})
+    numbers = [f"lsp/images/im{1001 + i:04d}" for i in range(tested)]
+    numbers += [f"lspet/images/im{1 + i:05d}" for i in range(trained)]
+    for number in numbers:
+        noise = rng.integers(0, 256, (12, 10, 3), np.uint8)
+        picture = cv2.resize(noise, (110, 130), interpolation=cv2.INTER_CUBIC)
+        cv2.imwrite(str(folder / f"{number}.jpg"), picture)
+    return folder

@@ -27,12 +27,13 @@ from caffe_compat import Net, write_weights
 from caffe_compat.definition.textformat import dump
 from caffe_compat.training.datum import LMDBReader
 from caffe_compat.training.snapshots import read_state
-from reproduce.cli import convert, export, predict, train
+from reproduce.cli import convert, export, predict, reproduce, train
+from reproduce.experiments.results import read_result
 from reproduce.network import netgen
 from reproduce.people import annotation
 from reproduce.records import store
 from tests.nets import TINY_MACHINE
-from tests.people import dataset
+from tests.people import dataset, leeds
 
 SIGNALS = (signal.SIGKILL, signal.SIGINT, signal.SIGTERM)
 _LONGEST = 120  # seconds of a command
@@ -62,6 +63,7 @@ def prepare(folder: Path) -> None:
     store.export_lmdb(store.plan(people[:10], seed=1), folder, folder / "records", jpeg=True)
     net = Net(netgen.deploy(replace(TINY_MACHINE, input_size=96)), seed=2)
     write_weights(folder / "small.caffemodel", net.weights(), net.graph.spec)
+    leeds(folder / "leeds", tested=10)
     rng = np.random.default_rng(0)
     (folder / "pictures").mkdir()
     for i in range(6):
@@ -113,11 +115,14 @@ def _trained(out: Path) -> Any:
     return (out / "snap" / "pose_iter_8.caffemodel").read_bytes(), state.iteration, history
 
 
-def _predict(source: Path, out: Path, again: bool) -> list[str]:
-    model = ["--model", str(source / "small.caffemodel"), "--out", str(out / "found")]
-    few = ["--scales", "1", "--device", "cpu", "--workers", "0"]
-    inputs = [str(source / "pictures"), str(source / "walk.avi")]
-    return [*inputs, *model, *few, *(["--resume"] if again else [])]
+def _predict(workers: int) -> Callable[[Path, Path, bool], list[str]]:
+    def start(source: Path, out: Path, again: bool) -> list[str]:
+        model = ["--model", str(source / "small.caffemodel"), "--out", str(out / "found")]
+        few = ["--scales", "1", "--device", "cpu", "--workers", str(workers)]
+        inputs = [str(source / "pictures"), str(source / "walk.avi")]
+        return [*inputs, *model, *few, *(["--resume"] if again else [])]
+
+    return start
 
 
 def _predicted(out: Path) -> Any:
@@ -125,6 +130,23 @@ def _predicted(out: Path) -> Any:
     video = json.loads((folder / "walk_keypoints.json").read_text())["frames"]
     with np.load(folder / "predictions.npz") as found:
         return found["joints"].tolist(), found["image"].tolist(), video
+
+
+_EXPERIMENT = "joint-3"
+
+
+def _reproduce(source: Path, out: Path, again: bool) -> list[str]:
+    which = ["fig6", "--profile", "smoke", "--only", _EXPERIMENT, "--train-only"]
+    where = ["--data", str(source / "leeds"), "--work", str(out / "work")]
+    return [*which, *where, "--device", "cpu", "--workers", "0"]
+
+
+def _reproduced(out: Path) -> Any:
+    """The last weights, and their scores."""
+    folder = out / "work" / "smoke"
+    found = read_result(folder / "results" / f"{_EXPERIMENT}.json")
+    (weights,) = (folder / _EXPERIMENT / "snap").glob(f"*_iter_{found.iterations}.caffemodel")
+    return weights.read_bytes(), found.total
 
 
 def _convert(source: Path, out: Path, again: bool) -> list[str]:
@@ -140,7 +162,9 @@ WORKS: dict[str, Work] = {
     "export": Work(export.main, _export, _exported),
     "train": Work(train.main, _train(0), _trained),
     "train with 2 workers": Work(train.main, _train(2), _trained),
-    "predict": Work(predict.main, _predict, _predicted),
+    "predict": Work(predict.main, _predict(0), _predicted),
+    "predict with 2 workers": Work(predict.main, _predict(2), _predicted),
+    "reproduce": Work(reproduce.main, _reproduce, _reproduced),
     "convert": Work(convert.main, _convert, _converted),
 }
 

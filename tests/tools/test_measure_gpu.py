@@ -12,10 +12,8 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-import cv2
 import numpy as np
 import pytest
-from scipy.io import savemat
 
 from caffe_compat import Net
 from caffe_compat.errors import CaffeCompatError, DataError
@@ -25,25 +23,8 @@ from reproduce.people import lsp_files
 from reproduce.people.annotation import Annotation
 from reproduce.records.store import LMDBStore
 from tests.paths import GOLDEN, ROOT
+from tests.people import leeds
 from tests.tools.loaded import tool
-
-
-def _leeds(folder: Path, trained: int = 12, tested: int = 2) -> Path:
-    """A folder like that of LSP and LSPET with made-up people, few of whom have a picture."""
-    rng = np.random.default_rng(0)
-    joints = np.empty((14, 3, 2000))
-    joints[:, :2] = rng.uniform(10, 100, (14, 2, 2000))
-    joints[:, 2] = 1
-    for name, people in (("lsp", joints.transpose(1, 0, 2)), ("lspet", joints[:, :, :trained])):
-        (folder / name / "images").mkdir(parents=True)
-        savemat(folder / name / "joints.mat", {"joints": people})
-    numbers = [f"lsp/images/im{1001 + i:04d}" for i in range(tested)]
-    numbers += [f"lspet/images/im{1 + i:05d}" for i in range(trained)]
-    for number in numbers:
-        noise = rng.integers(0, 256, (12, 10, 3), np.uint8)
-        picture = cv2.resize(noise, (110, 130), interpolation=cv2.INTER_CUBIC)
-        cv2.imwrite(str(folder / f"{number}.jpg"), picture)
-    return folder
 
 
 def _person(scale: float) -> Annotation:
@@ -79,7 +60,7 @@ def test_a_picture_is_never_enlarged(scale: float) -> None:
 
 def test_packed_data_come_back(tmp_path: Path) -> None:
     data = tool("gpu_data")
-    folder = _leeds(tmp_path / "data")
+    folder = leeds(tmp_path / "data")
     made = data.pack(folder, tmp_path / "leeds.tar.gz")
     assert made == {"bytes": (tmp_path / "leeds.tar.gz").stat().st_size, "trained": 12, "tested": 2}
     packed = data.unpack(tmp_path / "leeds.tar.gz", tmp_path / "out")
@@ -231,7 +212,7 @@ def test_everything_at_its_smallest(tmp_path: Path) -> None:
     script = str(ROOT / "tools" / "measure_gpu.py")
     packed = tmp_path / "leeds.tar.gz"
     pack = [sys.executable, script, "--pack", str(packed), "--data"]
-    pack.append(str(_leeds(tmp_path / "data", tested=10)))
+    pack.append(str(leeds(tmp_path / "data", tested=10)))
     subprocess.run(pack, check=True, cwd=ROOT)
     out = tmp_path / "out"
     command = [sys.executable, script, "--smoke", "--out", str(out), "--data", str(packed)]
