@@ -337,10 +337,10 @@ def _page_part(path: Path) -> None:
     from reproduce.people.skeletons import skeleton
     from reproduce.predict import photographs
 
-    target = SimpleNamespace(page_part=path)
+    target: Any = SimpleNamespace(page_part=path)
     predictor = SimpleNamespace(outputs=("stage1",), skeleton=skeleton(14))
     run: Any = SimpleNamespace(out=path.parent, predictor=predictor, say=lambda text: None)
-    photographs._write_page(run, [target])  # type: ignore[list-item]
+    photographs._write_page(run, [target])
 
 
 def _result(path: Path) -> None:

@@ -140,8 +140,7 @@ def test_wrong_files_are_named_for_what_they_are(path: Path) -> None:
 def test_people_of_an_lmdb_come_back(path: Path, tmp_path: Path) -> None:
     """From the authors' JSON and from COCO's; and a database that was cut short at any place is
     refused with its sizes, without a signal from the system."""
-    read = annotation.read_json if path.name == "a.json" else coco_files.read
-    people = read(path)
+    people = annotation.read_json(path) if path.name == "a.json" else coco_files.read(path)
     imported()
     store.export_lmdb(store.plan(people, seed=0), path.parent, tmp_path / "out")
     opened = store.LMDBStore(tmp_path / "out")
