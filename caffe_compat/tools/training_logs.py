@@ -19,8 +19,7 @@ from caffe_compat.tools.opening import FILE
 
 _STAMP = re.compile(r"[IWEF]\d+ (\d{1,2}):(\d{1,2}):(\d{1,2}(?:\.\d+)?)")
 _ITERATION = re.compile(r"Iteration (\d{1,18})(?!\d)")
-# a whole number with nothing behind it: the last line of a killed training may be cut short
-_RATE = re.compile(r"lr = ([-+]?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?)(?!\S)")
+_RATE = re.compile(r"lr = ([-+]?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?)(?=[,\s]|$)")
 _OUTPUT = re.compile(r"(Train|Test) net output #(\d+): (\S+) = (\S+)")
 
 
@@ -87,7 +86,8 @@ def parse_log_command(log: str, folder: str, delimiter: str) -> None:
     """
     check_file(log)
     with open(log, encoding="utf-8", errors="replace") as lines:
-        train, tested = parse_log(iter(lines))
+        # the last line of a killed training may be cut short, in the midst of a number
+        train, tested = parse_log(line for line in lines if line.endswith("\n"))
     if not train and not tested:
         raise DataError(f"{log}: no line with a net's output; expected a log of 'caffe train'")
     if len(delimiter) != 1:

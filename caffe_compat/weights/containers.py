@@ -86,7 +86,7 @@ def write(
     name = os.fspath(path)
     if to in ("caffemodel", "h5"):
         hdf5 = to == "h5"
-        whole = "runs" not in (metadata or {})  # else the definition is bare names of layers
+        whole = any(layer.bottoms for layer in net.layers)  # more than bare names of layers
         write_weights(name, weights, net, dialect=dialect, hdf5=hdf5, definition=hdf5 and whole)
         return
     if to not in FORMATS:

@@ -169,6 +169,8 @@ def main(
         say: Callable[[str], None] = say_line if group.first else silent
         if note := bf16_note(amp or "", group.device):
             say(note)
+        if log_path and snapshot is None and os.path.isfile(log_path) and os.path.getsize(log_path):
+            say(f"{log_path} has reports of an earlier training; those of this one follow them")
         options = run.Options(
             data=data,
             workers=workers,

@@ -11,6 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from reproduce.benchmarks.benchmark import Missing
+from reproduce.benchmarks.measures import EvalResult
 from reproduce.benchmarks.mpii import LABELS, Mpii, MpiiValidation
 from reproduce.benchmarks.published import published
 from reproduce.figures.method_curves import draw_methods, score_methods
@@ -46,6 +47,14 @@ def make(data: Path, out: Path) -> list[Path]:
     )
     if set(results) <= set(LABELS.values()):
         title += "; no curve of a CPM: none was published on this split"
+    shown = {_label(name, result): result for name, result in results.items()}
     return draw_methods(
-        benchmark, results, out / "fig08", about, title, xlabel="distance / head size"
+        benchmark, shown, out / "fig08", about, title, xlabel="distance / head size"
     )
+
+
+def _label(name: str, result: EvalResult) -> str:
+    """What a curve is called; joints that were not predicted are counted as missed, and said."""
+    if not result.placeless:
+        return name
+    return f"{name} ({result.placeless} of {result.counted.sum()} joints not predicted)"

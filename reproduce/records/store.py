@@ -559,11 +559,15 @@ def write_values(
     with hold(out):
         if os.path.lexists(target):
             raise DataError(f"{target}: exists already; remove it or choose another name with -o")
-        check_space(target, need)
         _refuse_export(partial)
         done = 0
+        _clear(partial)  # what is thrown away makes room
         try:
-            _clear(partial)
+            check_space(target, need)
+        except DataError:
+            _remove_empty(partial, done)
+            raise
+        try:
             _note(partial / _PLAN, _CONVERSION)
             with lmdb.open(str(partial), map_size=1 << 40, sync=False, metasync=False) as env:
                 left = iter(values)

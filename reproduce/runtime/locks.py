@@ -74,13 +74,15 @@ def hold_folder(folder: str | os.PathLike[str]) -> Iterator[None]:
     Taken : in one line who holds it.
     TargetError : the folder cannot be made or written to.
     """
-    target = Path(folder) / "results"
+    place, target = Path(folder), Path(folder) / "results"
+    before = set(place.iterdir()) if place.is_dir() else set()
     with results_folder(folder), hold(target, called=os.fspath(folder)):
         try:
             yield
         except BaseException:
-            if set(Path(folder).iterdir()) <= set(_files(target)):
-                _files(target)[0].unlink(missing_ok=True)
+            lock, holder = _files(target)
+            if lock not in before and set(place.iterdir()) == before | {lock, holder}:
+                lock.unlink()
             raise
 
 

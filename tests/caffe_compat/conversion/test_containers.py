@@ -59,6 +59,17 @@ def test_the_definition_of_an_hdf5_model(tmp_path: Path) -> None:
         assert list(file) == ["data"]
 
 
+@pytest.mark.parametrize("to", ["safetensors", "h5"])
+def test_a_definition_that_cannot_be_run_is_kept(to: str, tmp_path: Path) -> None:
+    path, net, _ = model_file(tmp_path)
+    path.write_bytes(path.read_bytes().replace(b"Softmax", b"Xxxxxxx"))
+    weights_only(path, "Xxxxxxx").write(tmp_path / f"m.{to}", to)
+    found = read_weights(tmp_path / f"m.{to}").net
+    assert found is not None
+    assert [layer.name for layer in found.layers] == [one.name for one in net.graph.spec.layers]
+    assert found.layers[-1].type == "Xxxxxxx"
+
+
 @pytest.mark.parametrize("to", ["safetensors", "pth", "npz"])
 def test_what_was_converted_is_read_from_python(tmp_path: Path, to: str) -> None:
     """By everything that takes weights, and by torch alone."""

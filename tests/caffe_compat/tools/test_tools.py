@@ -361,12 +361,23 @@ def test_tables_of_a_log(tmp_path: Path) -> None:
     assert list(rows["test"][0]) == ["NumIters", "Seconds", "LearningRate", "accuracy", "loss"]
 
 
-@pytest.mark.parametrize("rate", ["-nan", "1e-", "0.0058.2", "-"])
+@pytest.mark.parametrize("rate", ["-nan\n", "1e-\n", "0.0058.2\n", "-\n", "1e-0", "0.0", "0.00985"])
 def test_a_rate_that_is_no_number_is_not_taken(rate: str, tmp_path: Path) -> None:
-    """A log may be cut short, and a training may have gone wrong: the other lines are read."""
+    """A training may have gone wrong, and a log may be cut short, in the midst of a number: the
+    other lines are read."""
     (tmp_path / "cut.log").write_text(f"{_LOG}\nIteration 200, lr = {rate}")
     assert _run("parse-log", tmp_path / "cut.log", tmp_path).exit_code == 0
     with open(tmp_path / "cut.log.train", newline="") as file:
+        assert [row["LearningRate"] for row in csv.DictReader(file)] == ["0.01", "0.00992565"]
+
+
+def test_the_rate_of_nvcaffes_log(tmp_path: Path) -> None:
+    """There it is followed by a comma."""
+    text = _LOG.replace("lr = 0.00992565", "lr = 0.00992565, m = 0.9, wd = 0.0005, gs = 1")
+    assert text != _LOG
+    (tmp_path / "nv.log").write_text(f"{text}\n")
+    assert _run("parse-log", tmp_path / "nv.log", tmp_path).exit_code == 0
+    with open(tmp_path / "nv.log.train", newline="") as file:
         assert [row["LearningRate"] for row in csv.DictReader(file)] == ["0.01", "0.00992565"]
 
 

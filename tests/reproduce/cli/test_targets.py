@@ -138,7 +138,7 @@ def test_a_folder_that_is_not_there_is_named(
 _INTO_A_FOLDER = [
     name
     for name, (module, _) in _WRITERS.items()
-    if name == "proto"
+    if name in ("proto", "evaluate")
     or (module == "reproduce" and name not in ("fig4", "all"))  # which train first
 ]
 
@@ -158,6 +158,15 @@ def test_one_command_at_a_time_writes_a_folder_of_results(
     assert f"{tmp_path / 'out'}: process {os.getpid()} on" in result.stderr
     assert "is writing there" in result.stderr.splitlines()[-1]
     assert set(source.iterdir()) == before
+
+
+def test_a_refused_command_leaves_a_folder_as_it_was(tmp_path: Path) -> None:
+    (tmp_path / "pose_deploy.prototxt").write_text("mine")
+    for _ in range(2):
+        result = _run("export", ["proto", "-o", str(tmp_path)])
+        assert result.exit_code == 2
+        assert "exists already with another text" in result.stderr
+        assert os.listdir(tmp_path) == ["pose_deploy.prototxt"]
 
 
 def test_folders_of_results_may_hold_anything(tmp_path: Path) -> None:

@@ -382,6 +382,12 @@ def test_own_methods_in_figure_8(tmp_path: Path) -> None:
     assert ["no curve of a CPM" in text for text in texts] == [True, False]
     curves = json.loads((tmp_path / "after" / "fig08.json").read_text())["panels"]["total"]
     assert curves["mine"]["y"][-1] == 100
+    half = benchmark.truth(16)[0]
+    half[:2] = np.nan
+    benchmark.write(folder / "MPI_valid_prediction_model_half.mat", half)
+    fig08.make(tmp_path, tmp_path / "after")
+    curves = json.loads((tmp_path / "after" / "fig08.json").read_text())["panels"]["total"]
+    assert curves["half (28 of 70 joints not predicted)"]["y"][-1] == 60
     shutil.copy(folder / "newell.h5", folder / "mine.h5")
     with pytest.raises(DataError, match=r"mine\.mat: is called 'mine', as another file"):
         benchmark.methods()

@@ -264,7 +264,9 @@ def test_a_conversion_keeps_an_interrupted_export(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def test_an_interrupted_conversion_begins_anew(tmp_path: Path) -> None:
+def test_an_interrupted_conversion_begins_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store.export_lmdb(store.plan(dataset(tmp_path, 4), seed=0), tmp_path, tmp_path / "good")
     hdf5.from_lmdb(store.LMDBStore(tmp_path / "good"), tmp_path / "good.h5")
     opened = hdf5.HDF5Store(tmp_path / "good.h5")
@@ -275,6 +277,13 @@ def test_an_interrupted_conversion_begins_anew(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         hdf5.to_lmdb(opened, tmp_path / "out", stop)
     assert not (tmp_path / "out").exists()
+
+    def free(_: object) -> object:
+        """A disk that the records fit on once."""
+        taken = sum(path.stat().st_size for path in tmp_path.glob("out.partial/data.mdb"))
+        return type("Usage", (), {"free": 1_000_000 - taken})()
+
+    monkeypatch.setattr(shutil, "disk_usage", free)
     told: list[tuple[int, int]] = []
     hdf5.to_lmdb(opened, tmp_path / "out", lambda done, total: told.append((done, total)))
     assert told == [(4, 4)]
