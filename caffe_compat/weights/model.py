@@ -15,7 +15,7 @@ from caffe_compat.weights.wire import Blob
 ELSEWHERE = Blob(np.zeros(0, np.float32))
 # attribute of an HDF5 model for the network's name, which Caffe has no place for and does not mind
 HDF5_NAME = "network"
-# data set for the definition as text in an HDF5 model that was converted; Caffe does not look at it
+# the same for the definition as text, in a model that was converted
 HDF5_DEFINITION = "prototxt"
 
 

@@ -444,12 +444,12 @@ def _read_h5(path: str) -> Weights:
 
 def _h5_definition(file: Any, path: str) -> tuple[NetSpec | None, tuple[str, ...]]:
     """The definition that this toolkit keeps in an HDF5 model, and a note where it is damaged."""
-    if HDF5_DEFINITION not in file:
-        return None, ()
+    text = file.attrs.get(HDF5_DEFINITION)
+    if not isinstance(text, str):
+        return None, () if text is None else ("the embedded definition is no text",)
     try:
-        text = take(file, HDF5_DEFINITION, kinds="S", axes=0).item().decode()
         return parse_net(text, path), ()
-    except (Unfit, UnicodeDecodeError, PrototxtError) as error:
+    except PrototxtError as error:
         return None, (f"the embedded definition is unusable: {error}",)
 
 

@@ -240,7 +240,7 @@ def _write_h5(
         if net.name:
             file.attrs[HDF5_NAME] = net.name
         if definition:
-            file[HDF5_DEFINITION] = np.bytes_(net.to_text().encode())
+            file.attrs[HDF5_DEFINITION] = net.to_text()
         data = file.create_group("data")
         groups = [data] if diffs is None else [data, file.create_group("diff")]
         for layer in net.layers:

@@ -143,9 +143,9 @@ def main(out: str | None, **options: Any) -> None:
     MPII is scored on Tompson's validation split; the test set's truth is not public. A file with
     three axes is read as people x joints x 2 or in the reversed order, as MATLAB stores it.
     """
-    from reproduce.runtime.locks import hold_folder
+    from caffe_compat.files import results_folder
 
-    with hold_folder(out) if out else contextlib.nullcontext():
+    with results_folder(out) if out else contextlib.nullcontext():
         _evaluate(out=out, **options)
 
 

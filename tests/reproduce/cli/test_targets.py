@@ -138,7 +138,7 @@ def test_a_folder_that_is_not_there_is_named(
 _INTO_A_FOLDER = [
     name
     for name, (module, _) in _WRITERS.items()
-    if name in ("proto", "evaluate")
+    if name == "proto"
     or (module == "reproduce" and name not in ("fig4", "all"))  # which train first
 ]
 

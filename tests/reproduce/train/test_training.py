@@ -506,12 +506,12 @@ def test_a_report_in_one_line() -> None:
     )
 
 
-def test_a_report_that_is_not_finite_is_null_in_the_log() -> None:
+def test_a_report_that_is_not_finite_is_null_in_the_log(tmp_path: Path) -> None:
     """An output may be nan while the loss is none; JSON has no word for that."""
-    log = io.StringIO()
     report = training.Progress(2, 1.5, {}, 1e-4, float("inf"), 0.0, {"accuracy": float("nan")})
-    training._append(log, report)
-    entry = json.loads(log.getvalue())
+    with open(tmp_path / "log.jsonl", "w", encoding="utf-8") as log:
+        training._append(log, report)
+    entry = json.loads((tmp_path / "log.jsonl").read_text())
     assert (entry["speed"], entry["outputs"]) == (None, {"accuracy": None})
 
 
