@@ -164,6 +164,7 @@ def _allowed(source: str, target: str) -> bool:
     return level(target) < level(source)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("package", LEVELS)
 def test_imports_flow_one_way(package: str) -> None:
     wrong = [
@@ -175,6 +176,7 @@ def test_imports_flow_one_way(package: str) -> None:
     assert not wrong, "\n".join(wrong)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("package", LEVELS)
 def test_no_circle_of_modules(package: str) -> None:
     """Inside a room, too, no module imports one that leads back to it."""
@@ -196,6 +198,7 @@ def test_no_circle_of_modules(package: str) -> None:
     assert not needs, f"modules in a circle, or leading to one: {', '.join(sorted(needs))}"
 
 
+@pytest.mark.long
 def test_what_is_mended_leaves_the_list() -> None:
     present = {arrow for package in LEVELS for arrow in arrows(package)}
     assert not NOT_YET - present
@@ -209,6 +212,7 @@ def test_every_room_has_its_row() -> None:
         assert len(named) == len(set(named))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("package", LEVELS)
 def test_nothing_imports_tools_or_tests(package: str) -> None:
     outside = {"tools", "tests", "models", "docs"}
@@ -300,6 +304,7 @@ def _reachable(drawn: set[tuple[str, str]]) -> set[tuple[str, str]]:
         pairs |= more
 
 
+@pytest.mark.long
 def test_the_picture_shows_the_imports() -> None:
     """Every drawn arrow is an import, and every import follows the arrows."""
     thin, thick = _picture()

@@ -34,6 +34,7 @@ def test_made_tables_are_current() -> None:
         assert make_docs.with_table(path) == text, f"{path.name}: run 'make docs'"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("required", "ends"), [("", 0), ("1", 1)])
 def test_ci_does_not_pass_by_skipping(required: str, ends: int, tmp_path: Path) -> None:
     """Without recorded outputs a golden test skips; where they have to be there it fails."""

@@ -36,6 +36,7 @@ def test_sound_files_are_read(name: str, tmp_path: Path) -> None:
         assert try_reader(name, copy) == "read", path
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", READERS)
 def test_damaged_files_end_in_our_errors(name: str) -> None:
     outcome = fuzz(name, _seeds()[name], _FEW, seed=1)

@@ -77,6 +77,7 @@ def test_gradients() -> None:
         )
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning")  # torch's own
 @pytest.mark.parametrize("mode", ["tiled", "minimal", "lines"])
 def test_other_derivatives_are_torchs_own(mode: plan.Mode) -> None:

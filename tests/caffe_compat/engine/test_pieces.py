@@ -175,6 +175,7 @@ _SHAPES = [
 ]
 
 
+@pytest.mark.long
 @_several
 @pytest.mark.parametrize("mode", plan.MODES)
 @pytest.mark.parametrize("relu", [False, True])
@@ -199,6 +200,7 @@ def test_convolutions(
     _assert_near(found, expected)
 
 
+@pytest.mark.long
 @_several
 @pytest.mark.parametrize("mode", plan.MODES)
 @pytest.mark.parametrize("kernel", [2, 3])
@@ -244,6 +246,7 @@ def test_pooled_pieces_in_bfloat16(cores: int) -> None:
             torch.testing.assert_close(found, expected, rtol=2**-7, atol=0.02)
 
 
+@pytest.mark.long
 @_several
 @pytest.mark.parametrize("mode", plan.MODES)
 def test_a_network_whose_cores_change(mode: plan.Mode, cores: int) -> None:

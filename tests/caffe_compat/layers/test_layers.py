@@ -212,6 +212,7 @@ _SMOOTH = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", _SMOOTH)
 def test_gradcheck(kind: str) -> None:
     net = _net(

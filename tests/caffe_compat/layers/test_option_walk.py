@@ -294,6 +294,7 @@ def _excused(kind: str, path: str) -> bool:
     return name in _WITHOUT_EFFECT or (kind, name) in _OF_A_TYPE
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("kind", "path"), list(_walk()))
 def test_every_option_changes_something(
     kind: str, path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

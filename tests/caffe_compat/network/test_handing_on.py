@@ -75,6 +75,7 @@ def test_lines_of_the_definition_survive() -> None:
     assert (error.file, error.line) == ("pose.prototxt", 10)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize("text", [_POSE, None], ids=["pose", "small"])
 def test_torch_export(text: str | None, batch: int) -> None:

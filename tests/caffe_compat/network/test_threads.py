@@ -13,6 +13,7 @@ from reproduce.network import netgen
 from tests.nets import ENGINE_MACHINE
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("cores", [1, 2], indirect=True)
 @pytest.mark.parametrize("mode", MODES)
 def test_two_threads_call_one_network(mode: Mode, cores: int) -> None:

@@ -236,6 +236,7 @@ def test_crops_that_cannot_be() -> None:
 # ------------------------------------------------------------ drawing
 
 
+@pytest.mark.long
 def test_pictures(tmp_path: Path) -> None:
     net = _small().to_proto()
     for name, head in (("a.png", b"\x89PNG"), ("a.svg", b"<?xml"), ("a.pdf", b"%PDF")):

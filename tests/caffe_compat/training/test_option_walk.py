@@ -119,6 +119,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("kind", "path"), list(_walk()))
 def test_every_option_of_data_layers(kind: str, path: str, root: Path) -> None:
     effect, noted = False, True

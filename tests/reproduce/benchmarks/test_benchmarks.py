@@ -100,6 +100,7 @@ def _run(command: object, *args: object) -> Result:
     return CliRunner().invoke(command, [str(a) for a in args])  # type: ignore[arg-type]
 
 
+@pytest.mark.long
 def test_a_fourth_benchmark_is_one_file(fourth: Path, tmp_path: Path) -> None:
     """It is predicted on, scored, and drawn; the commands list it."""
     assert "gymnasts" in benchmarks()

@@ -531,6 +531,7 @@ def test_released_models_are_identified_by_structure() -> None:
     assert identify.identify(small().graph).stages == 0
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "name", ["convert", "models", "export", "train", "predict", "reproduce", "evaluate"]
 )

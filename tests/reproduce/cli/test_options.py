@@ -58,6 +58,7 @@ def _arguments(command: click.Command, folder: Path, without: str = "") -> list[
 _LONG = (("reproduce", ["all"]), ("reproduce", ["report"]))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("module", "words"),
     [

@@ -700,6 +700,7 @@ def test_a_pose_machine_is_tested_as_a_network_is(tmp_path: Path) -> None:
     assert result.counted.sum() == 14 * laboratory.profile.tested
 
 
+@pytest.mark.long
 @needs_data
 def test_people_without_their_image_are_counted(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -199,6 +199,7 @@ def test_a_method_whose_file_is_called_otherwise_is_named(tmp_path: Path) -> Non
     assert "Mine" not in drawn
 
 
+@pytest.mark.long
 @needs_data
 def test_a_damaged_file_costs_its_own_check(tmp_path: Path) -> None:
     _linked(tmp_path, "lsp", "flic", "mpii")

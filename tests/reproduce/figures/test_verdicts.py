@@ -269,6 +269,7 @@ def test_figure_4_of_the_paper_profile_has_one_box() -> None:
     assert [point.experiment for point in points] == [e.name for e in plan]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("values", "wanted"),
     [

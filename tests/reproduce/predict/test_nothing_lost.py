@@ -136,6 +136,7 @@ def _made_again(result: Result) -> str:
     return lines[0] if lines else ""
 
 
+@pytest.mark.long
 def test_resume_makes_again_what_differs(models: tuple[Path, Path], tmp_path: Path) -> None:
     """Another model, settings, boxes, or another file of the name: made again, said in one line."""
     pictures = [write_picture(tmp_path / f"{i}.png", i) for i in range(3)]

@@ -176,6 +176,7 @@ def test_keys_move_through_the_page(tmp_path: Path) -> None:
     assert "no person found" in seen[7]["said"]
 
 
+@pytest.mark.long
 @needs_browser
 def test_the_page_fits_a_desk_and_a_phone(tmp_path: Path) -> None:
     write_page(tmp_path / "page.html", "t", "a", _pictures(), SKELETON_14)
@@ -188,6 +189,7 @@ def _run(*args: object) -> Result:
     return CliRunner().invoke(predict.main, [str(a) for a in args])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("protocol", ["demo", "lsp"])
 def test_the_command_writes_the_page(protocol: str, tmp_path: Path) -> None:
     """The embedded network's three stages, with joints and scores of the JSON; --resume keeps what

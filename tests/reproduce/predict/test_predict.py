@@ -828,6 +828,7 @@ def test_lsp_benchmark(model: Path, tmp_path: Path) -> None:
     assert "cpm-predict --limit writes the score of its people" in compared.stderr
 
 
+@pytest.mark.long
 def test_scores_are_means_over_the_scales(model: Path) -> None:
     """A scale that is searched twice changes nothing, neither the scores nor the drawn maps."""
     image = np.random.default_rng(0).integers(0, 256, (120, 90, 3), np.uint8)

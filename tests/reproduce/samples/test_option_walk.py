@@ -63,6 +63,7 @@ def _walk() -> Iterator[Any]:
             yield pytest.param(f"{option}.{path}", id=f"{option}.{path}")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("path", list(_walk()))
 def test_every_option_of_cpm_data_layers(path: str, root: Path) -> None:
     effect, noted = False, True

@@ -119,6 +119,7 @@ def test_every_field_is_walked() -> None:
     assert _CHANGES.keys() | _REFUSED == set(schema.known_fields("SolverParameter"))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", list(_CHANGES))
 def test_every_solver_field_changes_a_training(name: str, tmp_path: Path) -> None:
     """Or has no meaning here, which a note says."""
