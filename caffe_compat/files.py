@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import io
 import json
 import math
 import os
 import secrets
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import IO, Any
 
 from caffe_compat.errors import CaffeCompatError
@@ -255,6 +256,18 @@ def csv_cell(text: str) -> str:
     """A name for a cell of a CSV file: spreadsheets take one that begins with = + - or @ for a
     formula, so that such a name gets an apostrophe in front."""
     return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
+
+
+def write_csv(path: str | os.PathLike[str], rows: Iterable[Iterable[Any]]) -> None:
+    """Write rows as CSV, whole or not at all; names among the cells are made by :func:`csv_cell`.
+
+    Raises
+    ------
+    TargetError : as :func:`atomic_write`.
+    """
+    text = io.StringIO()
+    csv.writer(text).writerows(rows)
+    write_text(path, text.getvalue())
 
 
 @contextlib.contextmanager

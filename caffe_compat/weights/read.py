@@ -292,7 +292,10 @@ def parse_weights(
             f"damaged: the network definition inside cannot be decoded ({error})"
         ) from None
     layers = _layer_blobs(view, load or memory_loader(view), entries, raw)
-    notes += _rounding(entries, any(_is_raw(view, *place) for one in raw for place in one.blobs))
+    rounded = [layer for layer in entries if _says_rounding(layer)]
+    if rounded:
+        places = (place for layer in raw for place in layer.blobs)
+        notes += _rounding(rounded, any(_is_raw(view, *place) for place in places))
     try:
         net: NetSpec | None = net_from_message(merged, file=path)
     except PrototxtError as error:
@@ -332,6 +335,11 @@ def _is_raw(view: memoryview, start: int, stop: int) -> bool:
     return any(field.number == 12 for field in walk(view, start, stop))
 
 
+def _says_rounding(layer: Any) -> bool:
+    """Does a layer's ``pooling_param`` hold field 13?"""
+    return bool(layer.HasField("pooling_param") and layer.pooling_param.HasField("round_mode"))
+
+
 def _rounding(layers: Iterable[Any], nvcaffe: bool) -> list[str]:
     """Read field 13 of ``pooling_param`` as its writer meant it.
 
@@ -345,8 +353,6 @@ def _rounding(layers: Iterable[Any], nvcaffe: bool) -> list[str]:
     notes = []
     for layer in layers:
         options = layer.pooling_param
-        if not layer.HasField("pooling_param") or not options.HasField("round_mode"):
-            continue
         if nvcaffe:
             options.round_mode = ROUND_FLOOR if options.round_mode == ROUND_CEIL else ROUND_CEIL
         elif options.round_mode == ROUND_CEIL:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import csv
-import io
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -312,7 +310,7 @@ def _write(
     title: str,
     rows: list[dict[str, object]],
 ) -> None:
-    from caffe_compat.files import atomic_write, csv_cell
+    from caffe_compat.files import csv_cell, write_csv
     from reproduce.drawing.curves import Curve, draw, write_numbers
     from reproduce.runtime.provenance import provenance
 
@@ -333,13 +331,8 @@ def _write(
         at=at,
         title=title,
     )
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]))
-    writer.writeheader()
-    for row in rows:
-        writer.writerow({k: csv_cell(v) if isinstance(v, str) else v for k, v in row.items()})
-    with atomic_write(out / f"{dataset}_table.csv") as stream:
-        stream.write(text.getvalue().encode())
+    cells = [[csv_cell(v) if isinstance(v, str) else v for v in row.values()] for row in rows]
+    write_csv(out / f"{dataset}_table.csv", [list(rows[0]), *cells])
     click.echo(f"curves and numbers written to {out}")
 
 

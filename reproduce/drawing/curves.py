@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from caffe_compat.files import atomic_write, csv_cell, write_json
+from caffe_compat.files import atomic_write, csv_cell, write_csv, write_json
 
 Floats = npt.NDArray[np.float64]
 
@@ -384,14 +383,10 @@ def write_numbers(
         },
     }
     write_json(path.with_suffix(".json"), content)
-    text = io.StringIO()
-    writer = csv.writer(text)
-    writer.writerow(["panel", "method", "threshold", "percent"])
-    for name, curves in panels.items():
-        for c in curves:
-            writer.writerows(
-                [csv_cell(name), csv_cell(c.label), f"{x:g}", f"{y:.4f}"]
-                for x, y in zip(c.x, c.y, strict=True)
-            )
-    with atomic_write(path.with_suffix(".csv")) as stream:
-        stream.write(text.getvalue().encode())
+    rows = [
+        (csv_cell(name), csv_cell(c.label), f"{x:g}", f"{y:.4f}")
+        for name, curves in panels.items()
+        for c in curves
+        for x, y in zip(c.x, c.y, strict=True)
+    ]
+    write_csv(path.with_suffix(".csv"), [("panel", "method", "threshold", "percent"), *rows])

@@ -6,8 +6,6 @@ says which they are.
 
 from __future__ import annotations
 
-import csv
-import io
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from caffe_compat.errors import DataError
-from caffe_compat.files import atomic_write, csv_cell, write_json
+from caffe_compat.files import csv_cell, write_csv, write_json
 from reproduce.benchmarks.benchmark import Benchmark, Missing
 from reproduce.benchmarks.flic import Flic
 from reproduce.benchmarks.lsp import Lsp
@@ -141,7 +139,8 @@ def make(data: Path, out: Path) -> list[Path]:
     about = provenance("cpm-reproduce fig10", str(data))
     write_json(path.with_suffix(".json"), {"provenance": about, "people": shown})
     _save_page(sheet, path)
-    _write_csv(shown, path.with_suffix(".csv"))
+    rows_of_table = [[csv_cell(one["person"]), csv_cell(one.get("left out", ""))] for one in shown]
+    write_csv(path.with_suffix(".csv"), [("person", "left out"), *rows_of_table])
     return [path.with_suffix(e) for e in (".json", ".csv", ".png", ".pdf")]
 
 
@@ -155,14 +154,3 @@ def _save_page(sheet: _Image, path: Path) -> None:
     axis.axis("off")
     axis.imshow(sheet[:, :, ::-1], interpolation="none")
     save(page, path, ("pdf",))
-
-
-def _write_csv(shown: list[dict[str, str]], path: Path) -> None:
-    """Who is shown, and why somebody is not, as a table."""
-    text = io.StringIO()
-    writer = csv.writer(text)
-    writer.writerow(["person", "left out"])
-    for one in shown:
-        writer.writerow([csv_cell(one["person"]), csv_cell(one.get("left out", ""))])
-    with atomic_write(path) as stream:
-        stream.write(text.getvalue().encode())

@@ -28,7 +28,14 @@ from reproduce.records import layout
 from reproduce.records.joints import OneNumber, last_marked
 from reproduce.records.layout import Record
 from reproduce.records.space import RECORD_BYTES, check_space, raw_bytes
-from reproduce.records.store import LMDBStore, Progress, check_number, where_of, write_values
+from reproduce.records.store import (
+    LMDBStore,
+    Progress,
+    check_number,
+    sampled,
+    where_of,
+    write_values,
+)
 
 FORMAT = "cpm records 1"
 ENDINGS = (".h5", ".hdf5")
@@ -64,7 +71,6 @@ _PERSON = ("objpos", "scale", "joints")
 # types of numbers in the tables, where they are not 4-byte integers
 _KINDS = {"objpos": "f4", "scale": "f4", "joints": "f4", "validation": "u1"}
 _WHAT = "file of CPM records"
-_LOOKED_AT = 100  # records whose pictures tell how large the file will be
 # bytes that a text column has at least: the authors' keys and names need no more
 _TEXT_BYTES = {"key": 7, "dataset": 16}
 
@@ -291,7 +297,7 @@ def _picture_bytes(datum: Datum) -> bytes:
 def _mean_bytes(store: LMDBStore) -> float:
     """Bytes of a picture, from a sample; damaged records are met when they are read."""
     sizes = []
-    for i in range(0, len(store), max(1, len(store) // _LOOKED_AT)):
+    for i in sampled(len(store)):
         with contextlib.suppress(DataError, IndexError, ValueError):
             sizes.append(len(_picture_bytes(store.reader[i])))
     return float(np.mean(sizes)) if sizes else 0.0

@@ -30,3 +30,15 @@ def check_space(target: Path, need: float) -> None:
         raise DataError(
             f"{target}: needs {need / 1e6:,.1f} MB, {folder} has {free / 1e6:,.1f} MB free"
         )
+
+
+def map_size(need: int, partial: Path) -> int:
+    """How much address space a database may take: twice what it will hold, so that a limit on it
+    (``ulimit -v``) is met by large exports alone."""
+    return 2 * (need + written(partial)) + (64 << 20)
+
+
+def written(partial: Path) -> int:
+    """Bytes of the records that are there already."""
+    data = partial / "data.mdb"
+    return data.stat().st_size if data.exists() else 0

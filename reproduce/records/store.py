@@ -27,11 +27,11 @@ from reproduce.records.encoding import Encoded, encode_all, image_path
 from reproduce.records.images import read_image as read_image
 from reproduce.records.joints import OneNumber, joints_of, joints_shown, usual_number
 from reproduce.records.layout import Record
-from reproduce.records.space import RECORD_BYTES, check_space, raw_bytes
+from reproduce.records.space import RECORD_BYTES, check_space, map_size, raw_bytes, written
 from reproduce.runtime.locks import hold
 
 COMMIT_EVERY = 1000
-_LOOKED_AT = 100  # records whose joints are counted
+_LOOKED_AT = 100  # records of a sample, about
 _TRANSACTION = 32  # records whose dirty pages still fit into the cache
 # the plan of an export, written first, and how far it came
 _PLAN, _NOTE = "plan.json", "export.json"
@@ -107,9 +107,8 @@ class LMDBStore:
     def _sample(self) -> list[tuple[int, str, int]]:
         """Number, data set and joints of a sample of the records; damaged ones are met when they
         are read."""
-        step = max(1, len(self.reader) // _LOOKED_AT)
         found = []
-        for index in range(0, len(self.reader), step):
+        for index in sampled(len(self.reader)):
             with contextlib.suppress(DataError, IndexError, ValueError):
                 found.append((index, *layout.stored_of(self.reader[index])))
         return found
@@ -144,6 +143,11 @@ class LMDBStore:
         except DataError as error:
             text = str(error)
             raise DataError(text if text.startswith(where) else f"{where}: {text}") from None
+
+
+def sampled(count: int) -> range:
+    """Numbers of some of so many records, evenly spread over them."""
+    return range(0, count, max(1, count // _LOOKED_AT))
 
 
 def where_of(path: str | os.PathLike[str], key: bytes) -> str:
@@ -312,7 +316,7 @@ def _export(
     ]
     import lmdb
 
-    size = _map_size(need, partial)
+    size = map_size(need, partial)
     # a killed process loses nothing without sync; the disk is synced once, before the database gets
     # its name
     env = lmdb.open(str(partial), map_size=size, sync=False, metasync=False)
@@ -505,7 +509,7 @@ def _resume(
     # written again
     import lmdb
 
-    size = _map_size(0, partial)
+    size = map_size(0, partial)
     with lmdb.open(str(partial), map_size=size) as env, env.begin(write=True) as transaction:
         cursor = transaction.cursor()
         if cursor.set_range(b"%07d" % done):
@@ -524,14 +528,6 @@ def _check_space(made: Plan, paths: Sequence[Path], target: Path, jpeg: bool, do
             need += raw_bytes(*a.size)
     check_space(target, need)
     return need
-
-
-def _map_size(need: int, partial: Path) -> int:
-    """How much address space a database may take: twice what it will hold, so that a limit on it
-    (``ulimit -v``) is met by large exports alone."""
-    data = partial / "data.mdb"
-    there = data.stat().st_size if data.exists() else 0
-    return 2 * (need + there) + (64 << 20)
 
 
 def write_values(
@@ -560,14 +556,10 @@ def write_values(
         if os.path.lexists(target):
             raise DataError(f"{target}: exists already; remove it or choose another name with -o")
         _refuse_export(partial)
+        check_space(target, need - written(partial))  # what is thrown away makes room
         done = 0
-        _clear(partial)  # what is thrown away makes room
         try:
-            check_space(target, need)
-        except DataError:
-            _remove_empty(partial, done)
-            raise
-        try:
+            _clear(partial)
             _note(partial / _PLAN, _CONVERSION)
             with lmdb.open(str(partial), map_size=1 << 40, sync=False, metasync=False) as env:
                 left = iter(values)
