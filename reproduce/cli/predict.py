@@ -234,7 +234,6 @@ def main(
     --dataset the benchmark's protocol runs: seven scales, the release's .mat, the score. Under
     torchrun each process takes its share. Without --model the embedded network is used.
     """
-    from caffe_compat.files import make_folder
     from reproduce.benchmarks.registry import open_for_testing
     from reproduce.predict.predictor import Predictor
     from reproduce.predict.protocol import PROTOCOLS
@@ -280,7 +279,6 @@ def main(
         about.update(found_by)
         if test is not None:
             test.check_parts(predictor.skeleton)
-        make_folder(folder)
         _hold(folder, group, stack)
         run = Run(
             predictor=predictor,
@@ -307,7 +305,7 @@ def main(
         click.echo(f"{_speed(len(done.scores), seconds)}; results in {printable(out)}")
         if test is None:
             _tell_low(done.scores, bool(options.boxes), say)
-        _tell_bad(folder, [*(lost if group.first else []), *done.bad], group.rank)
+    _tell_bad(folder, [*(lost if group.first else []), *done.bad], group.rank)
 
 
 def _about(
@@ -334,16 +332,17 @@ def _about(
 
 
 def _hold(folder: Path, group: Group, stack: contextlib.ExitStack) -> None:
-    """Keep other runs out of a folder of results: they would overwrite these, and these theirs.
+    """Make a folder for results and keep other runs out of it: they would overwrite these, and
+    these theirs.
 
     The first process holds it for all of its run; where another run does, all of them end.
     """
-    from reproduce.runtime.locks import hold
+    from reproduce.runtime.locks import hold_folder
 
     refused: CaffeCompatError | None = None
     if group.first:
         try:
-            stack.enter_context(hold(folder / "results", called=str(folder)))
+            stack.enter_context(hold_folder(folder))
         except CaffeCompatError as error:
             refused = error
     if group.any(refused is not None):

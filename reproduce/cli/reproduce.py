@@ -407,6 +407,7 @@ def all_(jobs: int, train_only: bool, out: str, **options: Any) -> None:
     """All trainings that have no result yet, then the report. Without training images the report
     shows what is there."""
     from reproduce.experiments.lab import NoTrainingImages
+    from reproduce.runtime.processes import is_first
 
     trainings = Trainings("all", **options)
     if train_only:
@@ -417,6 +418,8 @@ def all_(jobs: int, train_only: bool, out: str, **options: Any) -> None:
             if not trainings.run(jobs):
                 return
         except NoTrainingImages as error:
+            if not is_first():  # of torchrun's processes one makes the page
+                return
             click.echo(f"trainings: left out: {error}", err=True)
         _report_trainings(trainings, Path(out))
 

@@ -116,13 +116,21 @@ class Lab:
         ------
         NoTrainingImages : they are not, and there are no records of them either.
         """
-        done = all(self.result(experiment).exists() for experiment in experiments)
-        if not done and not self._records.exists() and not self._people:
+        if self._records.exists() or all(self.result(e).exists() for e in experiments):
+            return
+        if not self._some_people():
             raise NoTrainingImages(
                 f"{self.data}: no training images of LSP or LSPET in it (lsp/images, lspet/images, "
                 "each beside its joints.mat). To be had: "
                 f"{'; '.join(published()['where'][k] for k in ('lsp', 'lspet'))}"
             )
+
+    def _some_people(self) -> bool:
+        """Is there anybody to train on?"""
+        try:
+            return bool(self._people)
+        except lsp_files.NotThere:
+            return False
 
     @property
     def _records(self) -> Path:

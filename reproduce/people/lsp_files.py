@@ -71,13 +71,17 @@ _LAYOUTS = {
 }
 
 
+class NotThere(DataError):
+    """No folder holds a Leeds data set's joints."""
+
+
 def _folder(root: str | os.PathLike[str], *names: str) -> Path:
     if not os.path.isdir(root):
         raise DataError(f"{os.fspath(root)}: no such folder (--data)")
     for name in names:
         if (Path(root) / name / "joints.mat").exists():
             return Path(root) / name
-    raise DataError(
+    raise NotThere(
         f"{os.fspath(root)}: no folder {' or '.join(names)} with a joints.mat (Leeds Sports "
         "Pose download)"
     )

@@ -173,7 +173,8 @@ class PersonFinder:
         if image.shape[0] * image.shape[1] * scale**2 > _MOST_PIXELS:
             raise DataError(
                 f"an image of {image.shape[1]}×{image.shape[0]} made "
-                f"{round(image.shape[0] * scale)} pixels high is too wide for the person network"
+                f"{round(image.shape[0] * scale)} pixels high is too wide for the person network: "
+                "cut it into pieces, or give smaller --person-scales"
             )
         scaled = resize_cv(image, scale)
         wide = enlarge(self.belief(padded(scaled))[None], STRIDE)[0]

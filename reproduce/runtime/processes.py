@@ -76,6 +76,11 @@ class Group:
         return float(tensor)
 
 
+def is_first() -> bool:
+    """Is this the first of torchrun's processes, or the only one? Nothing is joined to tell it."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
 @contextlib.contextmanager
 def group(device: str) -> Iterator[Group]:
     """Join the group that torchrun's environment describes (NCCL on GPUs, gloo on the CPU), and

@@ -466,6 +466,17 @@ def test_interrupted_trainings_keep_the_shell_from_going_on(
         assert _run(*words, "--train-only").exit_code == 0
 
 
+def test_of_torchruns_processes_one_makes_the_page_without_trainings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where there are no training images the processes part before they have joined a group."""
+    monkeypatch.setenv("RANK", "1")
+    page = tmp_path / "page"
+    result = _run("all", "--data", tmp_path, "--work", tmp_path / "w", "-o", page)
+    assert (result.exit_code, result.output) == (0, "")
+    assert not page.exists() or not list(page.iterdir())
+
+
 def test_all_draws_no_results_of_another_plan(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -581,9 +581,10 @@ def test_camera(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert result.exit_code == 0, result.output
     assert len(json.loads((tmp_path / "camera0_keypoints.json").read_text())["frames"]) == 4
     assert (tmp_path / "camera0_skeleton.mp4").stat().st_size > 0
-    result = _run("camera:1", "--model", model, "--out", tmp_path)
+    result = _run("camera:1", "--model", model, "--out", tmp_path / "new")
     assert result.exit_code == 2
     assert "camera 1 cannot be opened" in result.stderr
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_camera_that_fails_costs_itself_alone(
