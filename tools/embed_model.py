@@ -33,15 +33,9 @@ from caffe_compat.definition.textformat import dump
 from reproduce.network.identify import identify
 from reproduce.people.matlab_pixels import to_matlab
 from reproduce.predict import joint_files
+from reproduce.train.logs import read_log
 
 TRAINED_WITH = ("pose_train_test.prototxt", "pose_solver.prototxt")
-
-
-def read_log(path: Path) -> dict[int, dict[str, float]]:
-    """The losses of each iteration that a training logged; a resumed run repeats some: the last
-    counts."""
-    entries = [json.loads(line) for line in path.read_text().splitlines()]
-    return {entry["iteration"]: entry["losses"] for entry in entries}
 
 
 def loss_curve(logs: list[Path], out: Path, before: int) -> tuple[int, dict[str, float]]:
@@ -56,7 +50,8 @@ def loss_curve(logs: list[Path], out: Path, before: int) -> tuple[int, dict[str,
     highest = 0.0
     final: dict[str, float] = {}
     for log in logs:
-        losses = read_log(log)
+        # a resumed training repeats iterations: the last time counts
+        losses = {report["iteration"]: report["losses"] for report in read_log(log)}
         x = np.array(sorted(losses))
         width = max(1, len(x) // 60)
         for number, stage in enumerate(losses[int(x[-1])]):

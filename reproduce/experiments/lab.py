@@ -38,6 +38,7 @@ from reproduce.runtime.locks import Taken, hold
 from reproduce.runtime.processes import Group
 from reproduce.runtime.progress import progress
 from reproduce.runtime.provenance import provenance
+from reproduce.train import logs
 
 if TYPE_CHECKING:
     from caffe_compat.training.solver import Solver
@@ -118,19 +119,15 @@ class Lab:
         """
         if self._records.exists() or all(self.result(e).exists() for e in experiments):
             return
-        if not self._some_people():
+        people: list[Annotation] = []
+        with contextlib.suppress(lsp_files.NotThere):
+            people = self._people
+        if not people:
             raise NoTrainingImages(
                 f"{self.data}: no training images of LSP or LSPET in it (lsp/images, lspet/images, "
                 "each beside its joints.mat). To be had: "
                 f"{'; '.join(published()['where'][k] for k in ('lsp', 'lspet'))}"
             )
-
-    def _some_people(self) -> bool:
-        """Is there anybody to train on?"""
-        try:
-            return bool(self._people)
-        except lsp_files.NotThere:
-            return False
 
     @property
     def _records(self) -> Path:
@@ -418,15 +415,16 @@ class Lab:
     ) -> None:
         """Test the last snapshot and the one before it, and write the result."""
         model = folder / "snap" / _model(suffix, experiment.iterations)
-        logs = {path.name: _log(path) for path in sorted((folder / "snap").glob("pose*_log.jsonl"))}
-        last = logs[f"pose{suffix}_log.jsonl"]
+        files = sorted((folder / "snap").glob("pose*_log.jsonl"))
+        found = {path.name: logs.read_log(path) for path in files}
+        last = found[f"pose{suffix}_log.jsonl"]
         course = {one["iteration"]: round(one["loss"], 4) for one in last}
         more: dict[str, Any] = {
             "final_losses": last[-1]["losses"],
             "seconds": round(
                 sum(
-                    _seconds(log, self.profile.batch, experiment.iterations)
-                    for log in logs.values()
+                    logs.seconds(log, self.profile.batch, experiment.iterations)
+                    for log in found.values()
                 )
             ),
             "course": sorted(course.items())[:: max(1, len(course) // 40)],
@@ -554,34 +552,6 @@ def _json(content: Mapping[str, Any]) -> str:
             text = "{\n" + ",\n".join(inner) + "\n }"
         lines.append(f" {json.dumps(key)}: {text}")
     return "{\n" + ",\n".join(lines) + "\n}\n"
-
-
-def _log(path: Path) -> list[dict[str, Any]]:
-    """The lines of a training's log; one that a crash cut off is left out."""
-    found = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        with contextlib.suppress(ValueError, RecursionError):
-            entry = json.loads(line)
-            if isinstance(entry, dict):
-                found.append(entry)
-    return found
-
-
-def _seconds(log: Sequence[Mapping[str, Any]], samples: int, iterations: int) -> float:
-    """How long a training took, from the speeds in its log. A line's speed is taken for the
-    iterations since the line before it, the last one's also for those after it; of lines that
-    repeat an iteration the last one counts.
-
-    Parameters
-    ----------
-    samples : of an iteration.
-    iterations : of the training, from 0.
-    """
-    speeds = {line["iteration"]: line["speed"] for line in log}
-    lines = sorted(speeds)
-    ends = [*lines[:-1], iterations - 1]
-    counts = np.diff([-1, *ends])
-    return float(sum(n * samples / speeds[line] for n, line in zip(counts, lines, strict=True)))
 
 
 def _model(suffix: str, iteration: int) -> str:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
+import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import IO, Any
+
+import numpy as np
 
 from caffe_compat.errors import DataError
 from caffe_compat.files import csv_cell, ending, json_text
@@ -66,6 +71,34 @@ def check_table(path: str | os.PathLike[str], columns: Sequence[str]) -> None:
             f"outputs are {', '.join(name for name in columns if '.' in name)}; give --log another "
             "name"
         )
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """The reports of a log of JSON lines; one that a crash cut off is left out."""
+    found = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        with contextlib.suppress(ValueError, RecursionError):
+            report = json.loads(line)
+            if isinstance(report, dict):
+                found.append(report)
+    return found
+
+
+def seconds(log: Sequence[Mapping[str, Any]], samples: int, iterations: int) -> float:
+    """How long a training took, from the speeds in its log. A report's speed is taken for the
+    iterations since the report before it, the last one's also for those after it; of reports that
+    repeat an iteration the last one counts.
+
+    Parameters
+    ----------
+    samples : of an iteration.
+    iterations : of the training, from 0.
+    """
+    speeds = {report["iteration"]: report["speed"] for report in log}
+    reported = sorted(speeds)
+    ends = [*reported[:-1], iterations - 1]
+    counts = np.diff([-1, *ends])
+    return float(sum(n * samples / speeds[i] for n, i in zip(counts, reported, strict=True)))
 
 
 def _head(columns: Iterable[str]) -> str:

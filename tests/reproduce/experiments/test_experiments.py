@@ -40,7 +40,7 @@ from reproduce.runtime import side_by_side
 from reproduce.runtime.processes import Group
 from reproduce.samples.augment import Augmentation, Settings, augment
 from reproduce.samples.schedule import Order
-from reproduce.train import run
+from reproduce.train import logs, run
 from tests.paths import DATA, needs_data
 from tests.people import dataset
 
@@ -140,7 +140,7 @@ def test_seconds_of_a_training() -> None:
     log = [{"iteration": i, "speed": speed} for i, speed in speeds.items()]
     log.insert(3, {"iteration": 51, "speed": 20.0})
     # 1 iteration at 10 samples/s, 50 at 100, 1 at 20, 68 at 50
-    assert lab._seconds(log, 10, 120) == pytest.approx(1 + 5 + 0.5 + 13.6)
+    assert logs.seconds(log, 10, 120) == pytest.approx(1 + 5 + 0.5 + 13.6)
 
 
 @pytest.mark.slow
