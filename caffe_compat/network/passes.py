@@ -108,8 +108,9 @@ class Pass:
             elif other != name and other in self.values:
                 self.values[other] = value.reshape(self.values[other].shape)
         if piece in self._parameters and piece in self.values:
+            param = self._parameters[piece]
             with torch.no_grad():
-                self.net.param(self._parameters[piece]).copy_(self.values[piece])
+                self.net.param(param).copy_(self.values[piece].reshape(param.shape))
 
     def load(self, name: str, value: Tensor) -> None:
         """Give a blob that holds nothing yet its value."""
@@ -201,8 +202,11 @@ class Pass:
     def _gradients(self, step: Node) -> list[tuple[str, Tensor]]:
         """Gradients of a layer's bottoms; those of its parameters go to ``param_diffs``."""
         record = self._records[id(step)]
-        diffs = [self.diff(name) for name in step.tops]
         bottoms, tops = record.bottoms, record.tops
+        # a layer in place behind this one may have given the memory another shape
+        diffs = [
+            self.diff(name).reshape(top.shape) for name, top in zip(step.tops, tops, strict=True)
+        ]
         if self._overwritten(step, record):
             now = [
                 self.values[name].reshape(seen.shape)
@@ -210,7 +214,10 @@ class Pass:
             ]
             if step.layer.copies_first and step.layer.works_in_place:
                 now[0] = bottoms[0]
-            made = [self.values[name] for name in step.tops]
+            made = [
+                self.values[name].reshape(top.shape)
+                for name, top in zip(step.tops, tops, strict=True)
+            ]
             computed = step.layer.backward_overwritten(Overwritten(bottoms, now, made, diffs))
             if computed is not None:
                 both = zip(step.bottoms, computed, step.bottom_grad, strict=True)

@@ -132,6 +132,43 @@ def test_what_works_in_place_without_harm_is_plain(rest: str, plain: bool) -> No
     assert graph.memory.plain is plain
 
 
+_SHIFTED = "mvn_param { normalize_variance: false across_channels: true }"
+_BY_HAND = {
+    "ELU": ("", lambda x, now, diff: diff * np.where(x > 0, 1, 1 + now)),
+    "Power": ("power_param { power: 3 }", lambda x, now, diff: diff * 3 * now / x),
+    "Softmax": (
+        "softmax_param { axis: -1 }",
+        lambda x, now, diff: (diff - (diff * now).sum(1, keepdims=True)) * now,
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", _BY_HAND)
+def test_mvn_in_place_gives_two_axes_two_more(kind: str, tmp_path: Path) -> None:
+    """Its blob becomes 1×3×1×1; the layer before it counts its axes from its own 1×3, on what the
+    blob holds by then."""
+    options, by_hand = _BY_HAND[kind]
+    text = FORCE + X + layer(kind, "x", "y", options) + layer("MVN", "y", "y", _SHIFTED, "m")
+    net = face(tmp_path, text)
+    x = np.array([[0.5, -1, 2]], np.float32)
+    net.blobs["x"].data[...] = x
+    net.forward()
+    now = net.blobs["y"].data.reshape(1, 3).copy()
+    diff = np.array([[1, 2, 4]], np.float32)
+    net.blobs["y"].diff[...] = diff.reshape(1, 3, 1, 1)
+    net.backward()
+    wanted = by_hand(x, now, diff - diff.mean())
+    np.testing.assert_allclose(net.blobs["x"].diff, wanted, rtol=1e-5)
+
+
+def test_mvn_in_place_overwrites_a_parameter(tmp_path: Path) -> None:
+    text = layer("Parameter", "", "w", "parameter_param { shape { dim: 1 dim: 2 } }")
+    net = face(tmp_path, text + layer("MVN", "w", "w", _SHIFTED, "m"))
+    net.params["w"][0].data[...] = [[1, 5]]
+    net.forward()
+    assert net.params["w"][0].data.tolist() == [[-2, 2]]
+
+
 def test_changing_the_size_in_place_is_refused() -> None:
     with pytest.raises(PrototxtError, match="works in place on 'x'"):
         build(
