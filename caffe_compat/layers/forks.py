@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from caffe_compat.definition import schema
@@ -385,18 +386,19 @@ class Reorg(Layer):
 class BN(Layer):
     """Batch normalisation with scale and shift in one layer; two layouts under one name.
 
-    PSPNet's and happynear's (slope_filler, bias_filler, momentum, eps, frozen): blobs slope, bias,
-    mean and variance, 1×C×1×1 each; in TRAIN and not ``frozen`` the batch's statistics, of which
-    the stored ones take ``1 - momentum``. SegNet's and ENet's (scale_filler, shift_filler,
-    bn_mode): blobs scale and shift; LEARN takes the batch's statistics in both phases, INFERENCE
-    none, because they are in scale and shift; further tops give mean and variance.
+    PSPNet's (slope_filler, bias_filler, momentum, eps, frozen): blobs slope, bias, mean and
+    variance, 1×C×1×1 each; in TRAIN and not ``frozen`` the batch's statistics, of which the stored
+    ones take ``1 - momentum``; where not ``frozen``, gradients are those of the batch's statistics
+    in TEST, too. SegNet's and ENet's (scale_filler, shift_filler, bn_mode): blobs scale and shift;
+    LEARN takes the batch's statistics in both phases, INFERENCE none, because they are in scale and
+    shift; further tops give mean and variance. Weights of happynear's layer of this name (blobs
+    1×C, the last one of inverse deviations) do not fit.
 
-    Source: ``bn_layer.cpp`` of PSPNet's, happynear's and SegNet's Caffe.
+    Source: ``bn_layer.cpp`` of PSPNet's and SegNet's Caffe.
     """
 
     truth = "our reference"
     option = "bn_param"
-    changes_state = True
     tops = (1, 3)
 
     def setup(self) -> None:
@@ -411,6 +413,9 @@ class BN(Layer):
                 "bn_mode",
             )
         self.inference = self.folded and schema.enum_name(o, "bn_mode") == "INFERENCE"
+        self.stored = not self.folded and (self.phase != TRAIN or o.frozen)
+        self.changes_state = not self.folded and not self.stored
+        self.reads = ("bottom",) if self.inference else ()  # the normalised values are kept
         if len(self.spec.tops) > 1 and not self.folded:
             raise self.error("has one top", "top")
 
@@ -419,6 +424,9 @@ class BN(Layer):
 
     def learned(self, index: int) -> bool:
         return index < 2 and not (self.options.frozen and not self.folded)
+
+    def replaces_gradient(self, index: int, bottoms: Sequence[Shape]) -> bool:
+        return self.folded
 
     def param_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
         return [(1, bottoms[0][1], 1, 1)] * len(self.names())
@@ -443,15 +451,41 @@ class BN(Layer):
             no_statistics = x.new_zeros(1, x.shape[1], 1, 1)
             tops = (x * params[0] + params[1], no_statistics, no_statistics)
             return tops[: len(self.spec.tops)]
-        if not self.folded and (self.phase != TRAIN or o.frozen):
+        if self.stored:
             mean, variance = params[2], params[3]
         else:
             mean = x.mean((0, 2, 3), keepdim=True)
             variance = ((x - mean) ** 2).mean((0, 2, 3), keepdim=True)
-            if not self.folded:
-                with torch.no_grad():
-                    params[2].mul_(o.momentum).add_(mean, alpha=1 - o.momentum)
-                    params[3].mul_(o.momentum).add_(variance, alpha=1 - o.momentum)
-        eps = 1e-9 if self.folded else o.eps
-        top = (x - mean) / (variance + eps).sqrt() * params[0] + params[1]
-        return (top, mean, variance)[: len(self.spec.tops)]
+        if self.changes_state:
+            with torch.no_grad():
+                params[2].mul_(o.momentum).add_(mean, alpha=1 - o.momentum)
+                params[3].mul_(o.momentum).add_(variance, alpha=1 - o.momentum)
+        deviation = (variance + (1e-9 if self.folded else o.eps)).sqrt()
+        normalised = (x - mean) / deviation
+        if self.stored and not o.frozen and x.requires_grad:
+            normalised = _as_of_the_batch()(x, normalised.detach(), deviation.detach())
+        top = normalised * params[0] + params[1]
+        # Caffe looks at no gradient of the statistics
+        return (top, mean.detach(), variance.detach())[: len(self.spec.tops)]
+
+
+@cache
+def _as_of_the_batch() -> Callable[..., Tensor]:
+    """``(x, normalised, deviation)`` to ``normalised``, with the gradient that ``x`` has where both
+    come from the batch itself. Made at first use, because this module must not import torch."""
+
+    class AsOfTheBatch(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: Tensor, normalised: Tensor, deviation: Tensor) -> Tensor:
+            ctx.save_for_backward(normalised, deviation)
+            return normalised.clone()
+
+        @staticmethod
+        def backward(ctx: Any, diff: Tensor) -> tuple[Tensor, None, None]:
+            normalised, deviation = ctx.saved_tensors
+            axes = (0, 2, 3)
+            along = normalised * (normalised * diff).mean(axes, keepdim=True)
+            return (diff - along - diff.mean(axes, keepdim=True)) / deviation, None, None
+
+    apply: Callable[..., Tensor] = AsOfTheBatch.apply
+    return apply

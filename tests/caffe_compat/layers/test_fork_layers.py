@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pytest
 import torch
 
+import caffe_compat.pycaffe as caffe
 from caffe_compat import Net, PrototxtError, parse_net, write_weights
 from caffe_compat.layers.forks import Reorg
 from tests.oracle import forks as oracle
@@ -23,6 +24,7 @@ _RNG = np.random.default_rng(11)
 _X = _RNG.standard_normal(_SHAPE, dtype=np.float32)
 _Y = _RNG.standard_normal(_SHAPE, dtype=np.float32)
 _A = _RNG.standard_normal((2, 8, 1, 1), dtype=np.float32)
+_PSPNETS_BN = "BN bn_param { momentum: 0.9 }"
 _ROIS = np.array(
     [
         [0, 0, 0, 19, 11],
@@ -198,7 +200,7 @@ CASES: list[tuple[str, dict[str, Array], Callable[..., Any], bool]] = [
         False,
     ),
     (
-        "BN bn_param { momentum: 0.9 }",
+        _PSPNETS_BN,
         {"x": _X},
         lambda p, x: oracle.bn(x, p, 1e-5),
         False,
@@ -293,13 +295,15 @@ def _opencv(net: Net, folder: Path, **inputs: Array) -> Any:
     [
         (layer, inputs)
         for layer, inputs, _, _ in CASES
-        if layer.split()[0] not in ("Normalize", "ConvolutionDepthwise") and "w" not in inputs
+        if layer.split()[0] not in ("Normalize", "ConvolutionDepthwise")
+        and layer != _PSPNETS_BN
+        and "w" not in inputs
     ],
     ids=lambda value: value[:50] if isinstance(value, str) else "",
 )
 def test_gradients_are_the_derivatives(layer: str, inputs: dict[str, Array]) -> None:
-    """In float64, against differences. Normalize has the fork's gradient, the golden cases hold
-    it."""
+    """In float64, against differences. Normalize and PSPNet's BN have their forks' own gradients:
+    the golden cases and test_the_gradient_of_pspnets_bn_in_test hold them."""
     small = {
         name: torch.from_numpy(v[:, :4] if name in ("x", "y", "a", "m") else v).double()
         for name, v in inputs.items()
@@ -369,6 +373,79 @@ def test_bn_hands_on_the_statistics_of_the_batch(
     assert found["variance"].ravel().tolist() == variance
     wanted = [[-1, 1], [-1, 1]] if mode == "LEARN" else [[1, 3], [5, 15]]
     np.testing.assert_allclose(found["t"].detach().reshape(2, 2), wanted, atol=1e-6)
+
+
+_MODES = ["bn_mode: LEARN", "momentum: 0.75", "momentum: 0.75 frozen: true"]
+
+
+def _bn_net(folder: Path, phase: int, top: str, options: str, rest: str = "") -> caffe.Net:
+    """A BN layer behind a copy of the input, 2×1×1×3."""
+    filled = "slope_filler" if "momentum" in options else "scale_filler"
+    (folder / f"{top}.prototxt").write_text(f"""
+    force_backward: true
+    input: "x" input_shape {{ dim: 2 dim: 1 dim: 1 dim: 3 }}
+    layer {{ name: "c" type: "Power" bottom: "x" top: "c" }}
+    layer {{ name: "l" type: "BN" bottom: "c" top: "{top}"
+      bn_param {{ {options} {filled} {{ type: "constant" value: 1.5 }} }} }}
+    {rest}
+    """)
+    return caffe.Net(str(folder / f"{top}.prototxt"), phase)
+
+
+_SIX = np.array([1, 2, 4, 8, 3, 5], np.float32).reshape(2, 1, 1, 3)
+
+
+@pytest.mark.parametrize("options", _MODES)
+def test_bn_in_place_is_as_apart(options: str, tmp_path: Path) -> None:
+    """The normalised values are kept, so that what overwrites the blob changes nothing; a backward
+    pass leaves the statistics alone."""
+    found = []
+    for top in ("apart", "c"):
+        after = f'layer {{ name: "r" type: "ReLU" bottom: "{top}" top: "{top}" }}'
+        net = _bn_net(tmp_path, caffe.TRAIN, top, options, after)
+        net.forward(x=_SIX)
+        net.blobs[top].diff[...] = _SIX[::-1]
+        net.backward()
+        params = [array for blob in net.params["l"] for array in (blob.data, blob.diff)]
+        found.append([net.blobs["x"].diff, *params])
+    assert found[0][0].any()
+    for apart, in_place in zip(*found, strict=True):
+        np.testing.assert_array_equal(in_place, apart)
+
+
+def test_gradients_of_segnets_bn(tmp_path: Path) -> None:
+    """Each backward pass replaces those of scale and shift; none comes from the statistics."""
+    net = _bn_net(tmp_path, caffe.TRAIN, "t", "bn_mode: LEARN")
+    net.forward(x=_SIX)
+    net.blobs["t"].diff[...] = _SIX
+    for _ in range(2):
+        net.backward()
+        assert float(net.params["l"][1].diff.sum()) == _SIX.sum()
+    text = """
+    input: "x" input_shape { dim: 2 dim: 1 dim: 1 dim: 3 }
+    layer { name: "l" type: "BN" bottom: "x" top: "t" top: "mean" top: "variance"
+      bn_param { bn_mode: LEARN } }
+    """
+    found = Net(parse_net(text))(x=torch.from_numpy(_SIX).requires_grad_())
+    assert [found[name].requires_grad for name in ("t", "mean", "variance")] == [True, False, False]
+
+
+@pytest.mark.parametrize("options", ["momentum: 0.75", "momentum: 0.75 frozen: true"])
+def test_the_gradient_of_pspnets_bn_in_test(options: str, tmp_path: Path) -> None:
+    """By the formula of the batch's statistics on what the stored ones normalised; by the stored
+    ones alone where they are frozen."""
+    net = _bn_net(tmp_path, caffe.TEST, "t", options)
+    mean, variance = 1.0, 4 - 1e-5
+    net.params["l"][2].data[...], net.params["l"][3].data[...] = mean, variance
+    net.forward(x=_SIX)
+    net.blobs["t"].diff.flat[0] = 1
+    net.backward()
+    normalised = (_SIX.ravel() - mean) / 2
+    diff = np.array([1.5, 0, 0, 0, 0, 0])
+    wanted = diff / 2
+    if "frozen" not in options:
+        wanted = (diff - normalised * (normalised * diff).mean() - diff.mean()) / 2
+    np.testing.assert_allclose(net.blobs["x"].diff.ravel(), wanted, rtol=1e-6, atol=1e-7)
 
 
 def test_a_depthwise_window_larger_than_its_bottom() -> None:
