@@ -53,15 +53,6 @@ def read_text(path: str | os.PathLike[str]) -> str:
     return decode(data, strict=False)
 
 
-def _layer_lines(lines: Lines, field: str, shift: int) -> dict[int, dict[str, int]]:
-    found: dict[int, dict[str, int]] = {}
-    for path, line in lines.items():
-        if len(path) >= 2 and path[0] == field and isinstance(path[1], int):
-            name = ".".join(part for part in path[2:] if isinstance(part, str))
-            found.setdefault(path[1] + shift, {}).setdefault(name, line)
-    return found
-
-
 def _parsed(kind: str, text: str, file: str) -> tuple[Any, Lines]:
     """A definition's message and the lines of its fields.
 
@@ -85,10 +76,7 @@ def _parsed(kind: str, text: str, file: str) -> tuple[Any, Lines]:
 
 def net_from_message(message: Any, lines: Lines | None = None, file: str = "") -> NetSpec:
     """Upgrade a merged ``NetParameter`` (changed in place) and wrap it."""
-    field = "layers" if message.layers else "layer"
-    padded = any(item.layer.type == "padding" for item in message.layers)
-    added = upgrade_net(message, file)
-    by_layer = {} if padded else _layer_lines(lines or {}, field, added)
+    by_layer = upgrade_net(message, file, lines)
     return NetSpec.of(message, by_layer, file)
 
 

@@ -6,7 +6,7 @@ default is written anywhere but in the schema table.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -179,13 +179,12 @@ class NetSpec:
     file: str = ""
 
     @classmethod
-    def of(
-        cls, message: Any, lines: Mapping[int, Mapping[str, int]] | None = None, file: str = ""
-    ) -> NetSpec:
-        """Wrap an upgraded ``NetParameter``; ``lines`` by layer index."""
+    def of(cls, message: Any, lines: Sequence[Mapping[str, int]] = (), file: str = "") -> NetSpec:
+        """Wrap an upgraded ``NetParameter``; ``lines`` of each layer in turn, none of a binary
+        file."""
         layers = tuple(
-            LayerSpec.of(m, (lines or {}).get(i), file, message.name)
-            for i, m in enumerate(message.layer)
+            LayerSpec.of(layer, lines[index] if lines else None, file, message.name)
+            for index, layer in enumerate(message.layer)
         )
         state = NetState(
             schema.enum_name(message.state, "phase"),

@@ -13,7 +13,11 @@ from __future__ import annotations
 from typing import Any
 
 from caffe_compat.definition import schema
+from caffe_compat.definition.textformat import Lines
 from caffe_compat.errors import PrototxtError
+
+# line of each field of a layer, by dotted name; "" is the layer itself
+LayerLines = dict[str, int]
 
 ROUND_CEIL, ROUND_FLOOR = 0, 1  # PoolingParameter.RoundMode
 
@@ -177,25 +181,34 @@ def _set(target: Any, name: str, value: Any) -> None:
         setattr(target, name, value)
 
 
-def _v0_to_v1(net: Any, file: str) -> None:
+def _v0_to_v1(net: Any, file: str, by_layer: list[LayerLines]) -> list[LayerLines]:
     """Unfold the nested ``layer`` of every V0 connection and fold padding layers into their
-    readers."""
+    readers; the lines of the layers that are left."""
+    left = []
     old = [type(item).FromString(item.SerializeToString()) for item in net.layers]
     padding: dict[str, Any] = {}  # blobs whose last maker is a padding layer -> its connection
     del net.layers[:]
-    for item in old:
+    for item, lines in zip(old, by_layer, strict=True):
+        line = lines.get("", 0)
         if not item.HasField("layer"):
             raise PrototxtError(
-                "mixes V0 layers (nested 'layer') with V1 layers", file=file, layer=item.name
+                "mixes V0 layers (nested 'layer') with V1 layers",
+                file=file,
+                line=line,
+                layer=item.name,
             )
         v0 = item.layer
         if v0.type == "padding":
             if len(item.bottom) != 1 or len(item.top) != 1:
                 raise PrototxtError(
-                    "a padding layer needs one bottom and one top", file=file, layer=v0.name
+                    "a padding layer needs one bottom and one top",
+                    file=file,
+                    line=line,
+                    layer=v0.name,
                 )
             padding[item.top[0]] = item
             continue
+        left.append(lines)
         made = net.layers.add()
         made.top.extend(item.top)
         for bottom in item.bottom:
@@ -205,23 +218,30 @@ def _v0_to_v1(net: Any, file: str) -> None:
                 continue
             if v0.type not in ("conv", "pool"):
                 raise PrototxtError(
-                    "only a conv or pool layer can follow a padding layer", file=file, layer=v0.name
+                    "only a conv or pool layer can follow a padding layer",
+                    file=file,
+                    line=line,
+                    layer=v0.name,
                 )
             v0.pad = pad.layer.pad
             made.bottom.append(pad.bottom[0])
         for top in item.top:
             padding.pop(top, None)
-        _unfold(v0, made, file)
+        _unfold(v0, made, file, lines)
+    return left
 
 
-def _unfold(v0: Any, made: Any, file: str) -> None:
+def _unfold(v0: Any, made: Any, file: str, lines: LayerLines) -> None:
     """Bring the settings of a V0 layer to a V1 layer, each where it stands today."""
     made.name = v0.name
     if v0.HasField("type"):
         if v0.type not in _V0_TYPES:
             allowed = ", ".join(sorted(_V0_TYPES))
             raise PrototxtError(
-                f"unknown V0 layer type '{v0.type}'; known: {allowed}", file=file, layer=v0.name
+                f"unknown V0 layer type '{v0.type}'; known: {allowed}",
+                file=file,
+                line=lines.get("layer.type", 0),
+                layer=v0.name,
             )
         types = made.DESCRIPTOR.fields_by_name["type"].enum_type.values_by_name
         made.type = types[_V0_TYPES[v0.type]].number
@@ -236,6 +256,7 @@ def _unfold(v0: Any, made: Any, file: str) -> None:
             raise PrototxtError(
                 f"has no meaning for a V0 layer of type '{v0.type}'",
                 file=file,
+                line=lines.get(f"layer.{descriptor.name}", 0),
                 layer=v0.name,
                 field=descriptor.name,
             )
@@ -264,13 +285,9 @@ def _data_transformation(net: Any) -> None:
                 options.ClearField(name)
 
 
-def _v1_to_v2(net: Any, file: str) -> None:
+def _v1_to_v2(net: Any) -> None:
     for item in net.layers:
         made = net.layer.add()
-        if item.HasField("layer"):
-            raise PrototxtError(
-                "mixes V0 layers (nested 'layer') with V1 layers", file=file, layer=item.name
-            )
         if item.HasField("name"):
             made.name = item.name
         made.type = V1_TYPES[schema.enum_name(item, "type")]
@@ -298,34 +315,45 @@ def _v1_to_v2(net: Any, file: str) -> None:
     del net.layers[:]
 
 
-def _inputs(net: Any, file: str) -> bool:
-    """Turn ``input``, ``input_dim`` and ``input_shape`` into an ``Input`` layer at the front; True
-    if one was made.
+def _inputs(net: Any, file: str, lines: Lines) -> list[LayerLines]:
+    """Turn ``input``, ``input_dim`` and ``input_shape`` into an ``Input`` layer at the front; the
+    lines of each layer that was made, one or none.
 
     Inputs without any shape vanish, as in Caffe: the layer that reads one reports the unknown blob.
     """
     has_shapes = bool(net.input_shape or net.input_dim)
     if has_shapes:
         rest = [type(item).FromString(item.SerializeToString()) for item in net.layer]
-        first = _input_layer(net, file)
+        first = _input_layer(net, file, lines)
         del net.layer[:]
         for item in [first, *rest]:
             net.layer.add().CopyFrom(item)
     del net.input[:], net.input_dim[:], net.input_shape[:]
-    return has_shapes
+    return [_input_lines(lines)] if has_shapes else []
 
 
-def _input_layer(net: Any, file: str) -> Any:
+def _input_lines(lines: Lines) -> LayerLines:
+    """The lines of the ``Input`` layer that is made: what a field is made of tells its line."""
+    shape = "input_shape" if ("input_shape",) in lines else "input_dim"
+    sources = {"": "input", "top": "input", "input_param.shape": shape}
+    return {name: lines[source,] for name, source in sources.items() if (source,) in lines}
+
+
+def _input_layer(net: Any, file: str, lines: Lines) -> Any:
     """An ``Input`` layer with a network's ``input``, whose shapes stand in ``input_shape`` or, four
     numbers each, in ``input_dim``."""
     count = len(net.input)
     if net.input_shape and len(net.input_shape) < count:
         raise PrototxtError(
-            f"{count} inputs need {count} input_shape, found {len(net.input_shape)}", file=file
+            f"{count} inputs need {count} input_shape, found {len(net.input_shape)}",
+            file=file,
+            line=lines.get(("input_shape",), 0),
         )
     if not net.input_shape and len(net.input_dim) < 4 * count:
         raise PrototxtError(
-            f"{count} inputs need {4 * count} input_dim, found {len(net.input_dim)}", file=file
+            f"{count} inputs need {4 * count} input_dim, found {len(net.input_dim)}",
+            file=file,
+            line=lines.get(("input_dim",), 0),
         )
     layer = schema.new("LayerParameter", name="input", type="Input")
     layer.top.extend(net.input)
@@ -338,7 +366,7 @@ def _input_layer(net: Any, file: str) -> Any:
     return layer
 
 
-def _ceil_mode(layer: Any, file: str) -> None:
+def _ceil_mode(layer: Any, file: str, lines: LayerLines) -> None:
     """Turn NVCaffe's ``ceil_mode`` into upstream's ``round_mode``: false means FLOOR."""
     if not layer.HasField("pooling_param") or not layer.pooling_param.HasField("ceil_mode"):
         return
@@ -348,6 +376,7 @@ def _ceil_mode(layer: Any, file: str) -> None:
         raise PrototxtError(
             "contradicts round_mode; give one of them",
             file=file,
+            line=lines.get("pooling_param.ceil_mode", 0),
             layer=layer.name,
             field="ceil_mode",
         )
@@ -357,12 +386,28 @@ def _ceil_mode(layer: Any, file: str) -> None:
         options.round_mode = wanted
 
 
-def upgrade_net(net: Any, file: str = "") -> int:
+def _lines_by_layer(lines: Lines, field: str, count: int) -> list[LayerLines]:
+    found: list[LayerLines] = [{} for _ in range(count)]
+    for path, line in lines.items():
+        if len(path) >= 2 and path[0] == field and isinstance(path[1], int):
+            name = ".".join(part for part in path[2:] if isinstance(part, str))
+            found[path[1]].setdefault(name, line)
+    return found
+
+
+def upgrade_net(net: Any, file: str = "", lines: Lines | None = None) -> list[LayerLines]:
     """Bring a merged ``NetParameter`` to the current format, in place.
+
+    Parameters
+    ----------
+    net : the message.
+    file : where it came from, for errors.
+    lines : the line of every field, as :func:`~caffe_compat.definition.textformat.parse` returns
+        them; None where there are none, as in a binary model.
 
     Returns
     -------
-    How many layers were put in front (0 or 1), so that line numbers can follow.
+    The lines of every layer that ``net`` has now, in their order.
 
     Raises
     ------
@@ -373,13 +418,17 @@ def upgrade_net(net: Any, file: str = "") -> int:
             "has both 'layer' (type: \"Name\") and 'layers' (type: NAME) entries; use 'layer' only",
             file=file,
         )
+    lines = lines or {}
+    field = "layers" if net.layers else "layer"
+    by_layer = _lines_by_layer(lines, field, len(getattr(net, field)))
     if any(item.HasField("layer") for item in net.layers):
-        _v0_to_v1(net, file)
+        by_layer = _v0_to_v1(net, file, by_layer)
     _data_transformation(net)
-    _v1_to_v2(net, file)
-    added = int(bool(net.input) and _inputs(net, file))
-    for layer in net.layer:
-        _ceil_mode(layer, file)
+    _v1_to_v2(net)
+    if net.input:
+        by_layer = _inputs(net, file, lines) + by_layer
+    for layer, layer_lines in zip(net.layer, by_layer, strict=True):
+        _ceil_mode(layer, file, layer_lines)
         # old batch norm definitions spelled out three lr_mult: 0
         if layer.type == "BatchNorm" and len(layer.param) == 3:
             if any(param.name for param in layer.param):  # layers share their statistics
@@ -387,7 +436,7 @@ def upgrade_net(net: Any, file: str = "") -> int:
                     param.lr_mult = param.decay_mult = 0
             else:
                 del layer.param[:]
-    return added
+    return by_layer
 
 
 def upgrade_solver(solver: Any, file: str = "") -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from caffe_compat import PrototxtError, parse_net, read_net, read_solver
-from caffe_compat.definition.prototxt import parse_solver
-from caffe_compat.definition.schema import known_fields
+from caffe_compat.definition import schema
+from caffe_compat.definition.prototxt import net_from_message, parse_solver
 from caffe_compat.errors import UnsupportedLayer
 from caffe_compat.network.graph import build
 from tests.paths import GOLDEN, reported
@@ -101,6 +101,58 @@ def test_layer_errors_after_parsing_have_lines() -> None:
     with pytest.raises(PrototxtError) as caught:
         build(parse_net(text, "deploy.prototxt"))
     assert str(caught.value).startswith("deploy.prototxt:10: layer 'c': group: ")
+
+
+_FOUR = "input_dim: 1\ninput_dim: 3\ninput_dim: 5\ninput_dim: 5\n"
+_V0_CONV = 'layers {\n layer { name: "c" type: "conv" num_output: 2 kernelsize: %d }\n %s }\n'
+_V0_PADDING = 'layers { layer { name: "p" type: "padding" pad: 1 }\n bottom: "x" top: "p" }\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "layer"),
+    [
+        ('input: "x"\ninput: "x"\ninput_shape { dim: 1 }\ninput_shape { dim: 1 }', 1, "input"),
+        ('input: "x"\ninput_shape {\n dim: -1 }', 2, "input"),
+        ('input: "x"\n' + _FOUR.replace("5", "-5"), 2, "input"),
+        (f'input: "x"\ninput_shape {{ {"dim: 1 " * 33} }}', 1, "input"),
+        ('input: "x"\ninput_shape { dim: 65536 dim: 65536 }', 1, "input"),
+        ('input: "x"\ninput: "y"\ninput_shape { dim: 1 }', 3, ""),
+        ('input: "x"\n\ninput_dim: 1\ninput_dim: 3', 3, ""),
+        ('layers {\n layer { name: "r"\n type: "foo" } }', 3, "r"),
+        ('layers {\n layer { name: "r" type: "relu"\n kernelsize: 3 } }', 3, "r"),
+        ('layers { layer { name: "r" type: "relu" } }\nlayers { name: "b" type: RELU }', 2, "b"),
+        ('layers { }\nlayers { layer { name: "p" type: "padding" } }', 1, ""),
+        ('\nlayers { layer { name: "p" type: "padding" } }', 2, "p"),
+        (_V0_PADDING + 'layers { layer { name: "r" type: "relu" } bottom: "p" }', 3, "r"),
+        ('input: "x"\n' + _FOUR + _V0_CONV % (9, 'bottom: "x" top: "c"'), 6, "c"),
+        (
+            'input: "x"\n' + _FOUR + _V0_PADDING + _V0_CONV % (9, 'bottom: "p" top: "c"'),
+            8,
+            "c",
+        ),
+        (
+            'layer { name: "p" pooling_param {\n round_mode: FLOOR\n ceil_mode: true } }',
+            3,
+            "p",
+        ),
+        (
+            'layers { name: "p" type: POOLING pooling_param {\n round_mode: FLOOR\n '
+            "ceil_mode: true } }",
+            3,
+            "p",
+        ),
+    ],
+)
+def test_errors_of_what_is_made_new_have_lines(text: str, line: int, layer: str) -> None:
+    with pytest.raises(PrototxtError) as caught:
+        build(parse_net(text, "n.prototxt"))
+    assert (caught.value.line, caught.value.layer) == (line, layer)
+
+
+def test_no_lines_without_a_text() -> None:
+    net = schema.new("NetParameter", input=["x"], input_dim=[1, 3, 5, 5])
+    net.layers.add().layer.MergeFrom(schema.new("V0LayerParameter", name="r", type="relu"))
+    assert [dict(layer.lines) for layer in net_from_message(net).layers] == [{}, {}]
 
 
 @pytest.mark.parametrize("layer", ["layer { %s }", "layers { %s }", "layers { layer { %s } }"])
@@ -345,7 +397,7 @@ def test_the_names_that_are_known(text: str, says: str) -> None:
 
 def test_a_long_list_says_how_many_it_leaves_out() -> None:
     """Together with those that are named, they are all."""
-    count = len(known_fields("SolverParameter"))
+    count = len(schema.known_fields("SolverParameter"))
     with pytest.raises(PrototxtError, match=rf"'base_lr'\? There are {count - 1} others$"):
         parse_solver("base_rl: 1")
     with pytest.raises(PrototxtError, match=rf"Known: train_net, .* and {count - 20} others$"):
