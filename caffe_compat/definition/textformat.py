@@ -37,6 +37,8 @@ _TOKEN = re.compile(
     """,
     re.VERBOSE,
 )
+# the beginning of an octal integer, which the C++ parser never takes as a float
+_OCTAL = re.compile("0[0-9]")
 _ESCAPE = re.compile(
     r"\\(?:([abfnrtv\\'\"?])|([0-7]{1,3})|[xX]([0-9a-fA-F]{1,2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|(.))",
     re.DOTALL,
@@ -381,6 +383,12 @@ class _Parser:
 
     def _real(self, kind: str, name: str) -> float:
         sign = -1 if self.take("-") else 1
+        if self.now.kind == "number" and _OCTAL.match(self.now.text):
+            raise self.fail(
+                "expected a number without a 0 in front, which makes it an octal integer, found "
+                f"'{self.now.text}'",
+                name,
+            )
         value = _float(self.now)
         if value is None:
             raise self.fail(f"expected a number, found '{self.now.text}'", name)
@@ -473,8 +481,6 @@ def _float(token: _Token) -> float | None:
         )
     if token.kind != "number" or token.text[:2] in ("0x", "0X"):
         return None
-    if token.text.isdigit() and len(token.text) > 1 and token.text[0] == "0":
-        return None  # the C++ parser reads integers as octal first and refuses them as floats
     return float(token.text.rstrip("fF"))
 
 

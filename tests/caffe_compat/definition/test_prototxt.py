@@ -24,13 +24,16 @@ def _params(text: str) -> object:
 @pytest.mark.parametrize(
     ("text", "value"),
     [
-        ("0.5", 0.5),
         (".5", 0.5),
         ("5.", 5.0),
         ("1e-2", 0.01),
         ("1.e-2f", 0.01),
         ("-3", -3.0),
         ("2F", 2.0),
+        ("0", 0.0),
+        ("0.5", 0.5),
+        ("0e2", 0.0),
+        ("0f", 0.0),
         ("inf", math.inf),
     ],
 )
@@ -39,6 +42,16 @@ def test_float_forms(text: str, value: float) -> None:
         f'layer {{ name: "r" type: "ReLU" relu_param {{ negative_slope: {text} }} }}'
     ).layers[0]
     assert layer.message.relu_param.negative_slope == pytest.approx(value)
+
+
+@pytest.mark.parametrize(
+    "text", ["010", "08", "01e-1", "01E3", "01f", "01F", "010.5", "007.5", "00.5", "-010.5"]
+)
+def test_a_zero_in_front_is_octal_and_no_float(text: str) -> None:
+    with pytest.raises(
+        PrototxtError, match=f":2: .* without a 0 in front, .* '{text.lstrip('-')}'$"
+    ):
+        parse_net(f"layer {{ relu_param {{\n negative_slope: {text} }} }}", "n.prototxt")
 
 
 @pytest.mark.parametrize(("text", "value"), [("12", 12), ("0x1F", 31), ("017", 15), ("0", 0)])
