@@ -205,7 +205,9 @@ class CPMData(DataLayer):
             )
         if not t.put_gaussian:
             raise self.spec.error(
-                "label maps without Gaussian peaks are not supported: leave it out",
+                "data without the centre map, 3 channels instead of 4, is not supported: leave it "
+                "out, and split data by a Slice layer (axis: 1 slice_point: 3), whose second top a "
+                "Silence layer takes",
                 f"{part}.put_gaussian",
             )
 

@@ -143,6 +143,22 @@ def test_settings_that_make_no_sample(settings: str) -> None:
         build(parse_net(text))
 
 
+def test_data_without_the_centre_map_is_sliced_off() -> None:
+    """What the message says to do gives the 3 channels that were asked for."""
+    text = """layer {{ name: "d" type: "CPMData" top: "data" top: "label"
+        transform_param {{ stride: 8 {} }} cpmdata_param {{ batch_size: 1 }} }}"""
+    says = r"put_gaussian: data without the centre map, 3 channels .* \(axis: 1 slice_point: 3\)"
+    with pytest.raises(PrototxtError, match=says):
+        build(parse_net(text.format("put_gaussian: false")))
+    instead = """
+        layer { name: "s" type: "Slice" bottom: "data" top: "image" top: "centre_map"
+                slice_param { axis: 1 slice_point: 3 } }
+        layer { name: "n" type: "Silence" bottom: "centre_map" }"""
+    graph = build(parse_net(text.format("put_gaussian: true") + instead))
+    assert graph.blobs["image"] == (1, 3, 368, 368)
+    assert "centre_map" not in graph.outputs
+
+
 def test_the_clip_limit_is_a_whole_number() -> None:
     image = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)
     one, other = (
