@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from caffe_compat.definition import schema
 from caffe_compat.layers.base import Layer, Shape, count, register
+from caffe_compat.layers.slopes import with_slopes
 from caffe_compat.lazy import lazy_import
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ _LOG_THRESHOLD = 1e-20
 def _floor(p: Tensor, least: float) -> Tensor:
     """``max(p, least)`` in value, with the gradient 1 everywhere, as Caffe's backward passes have
     it."""
-    return p + (p.clamp_min(least) - p).detach()
+    return with_slopes()(p.detach().clamp_min(least), (p.new_ones(()),), p)
 
 
 class _Loss(Layer):

@@ -19,18 +19,32 @@ else:
 def with_slopes() -> Callable[..., Tensor]:
     """``(y, slopes, *x)`` to y, whose gradient goes to each x times its slope.
 
-    Made at first use, because the layers' modules must not import torch.
+    y and the slopes must be detached. ``torch.func`` may look through it. Made at first use,
+    because the layers' modules must not import torch.
     """
 
     class WithSlopes(torch.autograd.Function):
+        generate_vmap_rule = True
+
         @staticmethod
-        def forward(ctx: Any, y: Tensor, slopes: tuple[Tensor, ...], *x: Tensor) -> Tensor:
-            ctx.save_for_backward(*slopes)
+        def forward(y: Tensor, slopes: tuple[Tensor, ...], *x: Tensor) -> Tensor:
             return y
+
+        @staticmethod
+        def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+            slopes = inputs[1]
+            ctx.save_for_backward(*slopes)
+            ctx.save_for_forward(*slopes)
 
         @staticmethod
         def backward(ctx: Any, diff: Tensor) -> tuple[Tensor | None, ...]:
             return (None, None, *(diff * slope for slope in ctx.saved_tensors))
+
+        @staticmethod
+        def jvp(ctx: Any, *moves: Any) -> Tensor:
+            parts = zip(moves[2:], ctx.saved_tensors, strict=True)
+            found: Tensor = sum(move * slope for move, slope in parts if move is not None)
+            return found
 
     apply: Callable[..., Tensor] = WithSlopes.apply
     return apply

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import math
 import os
 import re
 import shutil
@@ -115,6 +116,52 @@ def test_a_second_top_of_the_softmax_loss_is_refused(weights: str) -> None:
     )
     with pytest.raises(PrototxtError, match="second top is refused, as by Caffe; put a Softmax"):
         _run(text, x=X, label=np.zeros_like(LABEL))
+
+
+def test_softmax_loss_of_an_impossible_class() -> None:
+    """Caffe takes the logarithm of the smallest normal float32; the gradient reaches the score."""
+    text = (
+        'force_backward: true layer { name: "l" type: "SoftmaxWithLoss" bottom: "x" '
+        'bottom: "label" top: "loss" }'
+    )
+    x = np.array([[-np.inf, 1, 2], [-1e9, 1, 2]], np.float32)
+    found, gradient = _run(text, x=x, label=np.array([0, 0], np.float32))
+    assert found["loss"] == pytest.approx(-math.log(np.finfo(np.float32).tiny))
+    p = np.exp(x) / np.exp(x).sum(1, keepdims=True)
+    np.testing.assert_allclose(gradient, (p - [1, 0, 0]) / 2, atol=1e-6)
+
+
+def test_infogain_loss_of_an_impossible_class() -> None:
+    """A class that the matrix gives no weight costs nothing, however impossible it is."""
+    x = np.array([[1, -np.inf, 2]], np.float32)
+    text = INFOGAIN % "infogain_loss_param { axis: 1 }"
+    matrix = np.eye(3, dtype=np.float32)[None, None]
+    found, gradient = _run(text, x=x, label=np.array([0], np.float32), h=matrix)
+    assert found["loss"] == pytest.approx(math.log(1 + math.e))
+    np.testing.assert_allclose(gradient, found["p"] - [[1, 0, 0]], atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning")  # torch's own
+def test_derivatives_of_the_softmax_loss_by_torch_func() -> None:
+    """Its gradient, a derivative along a direction, one image at a time, and a second derivative."""
+    text = """
+    input: "x" input_shape { dim: 1 dim: 3 } input: "label" input_shape { dim: 1 }
+    layer { name: "l" type: "SoftmaxWithLoss" bottom: "x" bottom: "label" top: "loss" }
+    """
+    net = Net(parse_net(text), phase="TRAIN")
+
+    def loss(x: torch.Tensor) -> torch.Tensor:
+        top: torch.Tensor = net(x=x[None], label=torch.zeros(1))["loss"]
+        return top
+
+    x = torch.tensor([0.5, 1.0, 2.0])
+    p = torch.softmax(x, 0)
+    slope = p - torch.tensor([1.0, 0.0, 0.0])
+    direction = torch.tensor([1.0, 2.0, 4.0])
+    torch.testing.assert_close(torch.func.grad(loss)(x), slope)
+    torch.testing.assert_close(torch.func.jvp(loss, (x,), (direction,))[1], slope @ direction)
+    torch.testing.assert_close(torch.func.vmap(loss)(x[None]), -p[:1].log())
+    torch.testing.assert_close(torch.func.hessian(loss)(x), torch.diag(p) - torch.outer(p, p))
 
 
 @pytest.mark.parametrize("norm", ["L1", "L2"])
