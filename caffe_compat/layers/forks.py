@@ -10,6 +10,7 @@ from caffe_compat.definition import schema
 from caffe_compat.definition.spec import TRAIN
 from caffe_compat.layers.base import Layer, Shape, Weighted, count, register
 from caffe_compat.layers.convolution import Windowed, reached
+from caffe_compat.layers.slopes import with_slopes
 from caffe_compat.lazy import lazy_import
 
 if TYPE_CHECKING:
@@ -278,10 +279,9 @@ class Upsample(Layer):
         zeros = x.new_zeros(*shape[:2], shape[2] * shape[3])
         turn = torch.arange(values.shape[2], device=x.device).expand_as(places)
         last = torch.zeros_like(zeros, dtype=torch.long).scatter_reduce(2, places, turn, "amax")
-        stays = last.gather(2, places) == turn
-        everyone = zeros.scatter_add(2, places, values)
-        winners = zeros.scatter_add(2, places, (values * stays).detach())
-        return ((everyone + (winners - everyone).detach()).reshape(shape),)
+        winners = values.detach().gather(2, last.gather(2, places))
+        winners = with_slopes()(winners, (x.new_ones(()),), values)
+        return (zeros.scatter(2, places, winners).reshape(shape),)
 
 
 @register("Interp")

@@ -341,6 +341,25 @@ def test_unpooling_where_two_values_meet() -> None:
         net(x=given, m=torch.full((1, 1, 2, 2), 16.0))
 
 
+@pytest.mark.parametrize(
+    ("values", "mask", "wanted"),
+    [
+        ([1e8, 1], [0, 0], [1, 0, 0, 0]),
+        ([1000, 0.001], [2, 2], [0, 0, 0.001, 0]),
+        ([np.inf, 1], [0, 0], [1, 0, 0, 0]),
+        ([np.inf, 1], [0, 1], [np.inf, 1, 0, 0]),
+    ],
+)
+def test_unpooling_writes_the_value_itself(
+    values: list[float], mask: list[float], wanted: list[float]
+) -> None:
+    """However large the other value is that went to the same place."""
+    x, m = np.array([values, mask], np.float32).reshape(2, 1, 1, 1, 2)
+    net = net_of("Upsample upsample_param { upsample_h: 2 upsample_w: 2 }", x=x, m=m)
+    found = _run(net, x=x, m=m)
+    np.testing.assert_array_equal(found.ravel(), np.array(wanted, np.float32))
+
+
 def test_bn_keeps_statistics_while_it_trains() -> None:
     text = """
     input: "x" input_shape { dim: 2 dim: 8 dim: 6 dim: 10 }
