@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from caffe_compat.definition import schema
+from caffe_compat.errors import DataError
 from caffe_compat.layers.base import Layer, Shape, count, register
 from caffe_compat.lazy import lazy_import
 
@@ -302,6 +303,24 @@ class _Regions(Layer):
                 f"regions are rows of image, x1, y1, x2, y2; found {bottoms[1]}", "bottom"
             )
 
+    def rows(self, regions: Tensor) -> Array:
+        """The second bottom as an array R×5.
+
+        Raises
+        ------
+        DataError : a number that is nan, infinite or too large for a pixel's place (2^31).
+        """
+        rows: Array = regions.detach().float().cpu().numpy().reshape(-1, 5)
+        wrong = ~(np.abs(rows) < 2**31).all(1)
+        if wrong.any():
+            first = int(wrong.argmax())
+            values = ", ".join(f"{value:g}" for value in rows[first])
+            raise DataError(
+                f"layer '{self.name}': blob '{self.spec.bottoms[1]}' holds the region {values} "
+                f"(row {first}, counted from 0): its numbers must be finite, between -2^31 and 2^31"
+            )
+        return rows
+
     def images(self, regions: Array, batch: int) -> list[int]:
         """The image of each region, in a batch of so many.
 
@@ -349,7 +368,7 @@ class ROIPooling(_Regions):
 
     def forward(self, params: Sequence[Tensor], *bottoms: Tensor) -> tuple[Tensor, ...]:
         x = bottoms[0]
-        regions = bottoms[1].detach().float().cpu().numpy().reshape(-1, 5)
+        regions = self.rows(bottoms[1])
         scaled = _rounded(regions[:, 1:] * np.float32(self.options.spatial_scale))
         tops = []
         for image, (x1, y1, x2, y2) in zip(self.images(regions, len(x)), scaled, strict=True):
@@ -408,7 +427,7 @@ class PSROIPooling(_Regions):
     def forward(self, params: Sequence[Tensor], *bottoms: Tensor) -> tuple[Tensor, ...]:
         x, size = bottoms[0], self.options.group_size
         scale = np.float32(self.options.spatial_scale)
-        regions = bottoms[1].detach().float().cpu().numpy().reshape(-1, 5)
+        regions = self.rows(bottoms[1])
         rounded = _rounded(regions[:, 1:])
         begin, end = rounded[:, :2] * scale, (rounded[:, 2:] + 1) * scale
         sizes = np.maximum(end - begin, np.float32(0.1)) / np.float32(size)

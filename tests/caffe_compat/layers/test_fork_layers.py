@@ -3,6 +3,7 @@ has the layer, OpenCV."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import torch
 
 import caffe_compat.pycaffe as caffe
 from caffe_compat import Net, PrototxtError, parse_net, write_weights
+from caffe_compat.errors import DataError
 from caffe_compat.layers.forks import Reorg
 from tests.oracle import forks as oracle
 
@@ -358,6 +360,27 @@ def test_unpooling_writes_the_value_itself(
     net = net_of("Upsample upsample_param { upsample_h: 2 upsample_w: 2 }", x=x, m=m)
     found = _run(net, x=x, m=m)
     np.testing.assert_array_equal(found.ravel(), np.array(wanted, np.float32))
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        "ROIPooling roi_pooling_param { pooled_h: 1 pooled_w: 1 }",
+        "PSROIPooling psroi_pooling_param { output_dim: 2 group_size: 2 spatial_scale: 1 }",
+    ],
+    ids=["ROIPooling", "PSROIPooling"],
+)
+@pytest.mark.parametrize("place", [0, 3])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 3e38])
+def test_regions_that_are_no_place(layer: str, place: int, value: float) -> None:
+    """The message gives the first such row, and where it stands."""
+    regions = np.array([[0, 1, 1, 4, 4]] * 4, np.float32)
+    net = net_of(layer, x=_X, r=regions)
+    regions[2:, place] = value
+    row = ", ".join(f"{number:g}" for number in regions[2])
+    said = rf"^layer 'l': blob 'r' holds the region {re.escape(row)} \(row 2, .* finite"
+    with pytest.raises(DataError, match=said):
+        _run(net, x=_X, r=regions)
 
 
 def test_bn_keeps_statistics_while_it_trains() -> None:
