@@ -298,6 +298,8 @@ class Net(nn.Module):
                     memory, left = self.graph.memory, self.left_at_losses.get(name)
                     if name in memory.reread:
                         value = value.detach()
+                    if step.layer.type == "Parameter":  # its forward pass drops the weight
+                        left = torch.zeros_like(value)
                     part = value.sum() * weight if left is None else (value * left).sum()
                     total = part if total is None else total + part
         if total is None:

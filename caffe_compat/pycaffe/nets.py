@@ -162,6 +162,8 @@ class Net(Named):
         self._kin: tuple[Net, ...] = (self,)
         self._changes_params = any(node.layer.changes_state for node in graph.nodes)
         for step in graph.steps:
+            if step.layer.type == "Parameter":  # its gradient is the parameter's, which begins at 0
+                continue
             for name, weight in zip(step.tops, step.loss_weights, strict=True):
                 if weight:
                     self.blobs[name].diff[...] = weight

@@ -110,6 +110,30 @@ def test_a_parameter_is_overwritten_with_its_blob(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("reader", "weight"), [("", 0), (layer("Power", "w", "y"), 2)], ids=["not read", "read"]
+)
+def test_a_parameter_drops_its_loss_weight(reader: str, weight: int, tmp_path: Path) -> None:
+    """Its first forward pass shares the blob's gradient; the copy made for a loss that another
+    layer reads keeps the weight."""
+    options = "loss_weight: 2 parameter_param { shape { dim: 3 } }"
+    text = layer("Parameter", "", "w", options) + reader
+    scripted = face(tmp_path, text)
+    scripted.params["w"][0].data[...] = 1
+    scripted.forward()
+    scripted.backward()
+    assert scripted.params["w"][0].diff.tolist() == [weight] * 3
+    net = Net(parse_net(text), phase="TRAIN")
+    (values,) = net.parameters()
+    with torch.no_grad():
+        values.fill_(1)
+    loss = net.loss(net.all_blobs())
+    loss.backward()
+    assert loss.item() == 3 * weight
+    assert values.grad is not None
+    assert values.grad.tolist() == [weight] * 3
+
+
+@pytest.mark.parametrize(
     ("rest", "plain"),
     [
         (layer("ReLU", "c", "c", name="r") + layer("Dropout", "c", "c", name="d"), True),
