@@ -263,7 +263,7 @@ def test_two_jobs_share_a_plan(tmp_path: Path) -> None:
     places = ("--data", tmp_path, "--work", tmp_path, "-o", tmp_path / "f")
     empty = _run("fig6", "--profile", "smoke", *places, "--jobs", 2)
     assert empty.exit_code == 2
-    assert empty.output.count("Leeds Sports Pose download") == 1
+    assert empty.output.count("no training images of LSP or LSPET") == 1
 
 
 @pytest.mark.long
