@@ -208,16 +208,10 @@ class Pass:
             self.diff(name).reshape(top.shape) for name, top in zip(step.tops, tops, strict=True)
         ]
         if self._overwritten(step, record):
-            now = [
-                self.values[name].reshape(seen.shape)
-                for name, seen in zip(step.bottoms, bottoms, strict=True)
-            ]
+            now = self._present(step.bottoms, bottoms)
             if step.layer.copies_first and step.layer.works_in_place:
                 now[0] = bottoms[0]
-            made = [
-                self.values[name].reshape(top.shape)
-                for name, top in zip(step.tops, tops, strict=True)
-            ]
+            made = self._present(step.tops, tops)
             computed = step.layer.backward_overwritten(Overwritten(bottoms, now, made, diffs))
             if computed is not None:
                 both = zip(step.bottoms, computed, step.bottom_grad, strict=True)
@@ -249,6 +243,13 @@ class Pass:
             if product is not None:
                 found.append((step.bottoms[0], product))
         return found
+
+    def _present(self, names: Sequence[str], seen: Sequence[Tensor]) -> list[Tensor]:
+        """What blobs hold now, in the shapes in which a layer saw them."""
+        return [
+            self.values[name].reshape(tensor.shape)
+            for name, tensor in zip(names, seen, strict=True)
+        ]
 
     def _again(
         self, step: Node, bottoms: Sequence[Tensor]

@@ -305,7 +305,10 @@ def main(
         click.echo(f"{_speed(len(done.scores), seconds)}; results in {printable(out)}")
         if test is None:
             _tell_low(done.scores, bool(options.boxes), say)
-    _tell_bad(folder, [*(lost if group.first else []), *done.bad], group.rank)
+        bad = [*(lost if group.first else []), *done.bad]
+        _tell_bad(folder, bad, group.rank)
+    if bad:
+        sys.exit(FAILED_CHECK)
 
 
 def _about(
@@ -572,7 +575,7 @@ def _say_names(
 
 
 def _tell_bad(folder: Path, bad: list[str], rank: int) -> None:
-    """Say what this process has not done; exit 1 if there is anything."""
+    """Say what this process has not done."""
     from caffe_compat.files import atomic_write
 
     for line in bad[:_LISTED]:
@@ -584,8 +587,6 @@ def _tell_bad(folder: Path, bad: list[str], rank: int) -> None:
         with atomic_write(listed) as stream:
             stream.write("".join(f"{printable(line)}\n" for line in bad).encode())
         say_line(f"not done: {len(bad) - _LISTED} more; all in {listed}", err=True)
-    if bad:
-        sys.exit(FAILED_CHECK)
 
 
 _LISTED = 50
