@@ -25,7 +25,7 @@ from reproduce.people import flic_files, lsp_files, matfile
 from reproduce.people.skeletons import PARTS_9
 from reproduce.predict.boxes import UNIT_HEIGHT
 from reproduce.predict.detection import detect_people
-from reproduce.predict.head_finder import HeadFinder
+from reproduce.predict.head_finder import THRESHOLD, HeadFinder
 from reproduce.predict.predictor import Predictor
 
 # Leeds people (medians over the 1,000 test images) are three times as high as the way from their
@@ -116,7 +116,9 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("."))
     parser.add_argument("--model", default=str(embedded()))
     parser.add_argument("--every", type=int, default=20, help="of Leeds' test images")
-    parser.add_argument("--thresholds", default="0.35", help="mean beliefs, comma between them")
+    parser.add_argument(
+        "--thresholds", default=str(THRESHOLD), help="confidences, comma between them"
+    )
     options = parser.parse_args()
     predictor = Predictor.load(options.model)
     detectors: dict[str, Detector] = {"hog": hog}
@@ -126,6 +128,7 @@ def main() -> None:
                 predictor.net,
                 predictor.protocol.boxsize,
                 predictor.skeleton.parts,
+                predictor.look,
                 threshold=float(text),
             )
         )

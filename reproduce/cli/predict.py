@@ -441,7 +441,7 @@ def _detector(
         say(f"people are found by {how}")
     if finder is None:
         return {"detect": "hog"}, None
-    return {"detect": "heads"}, finder.search
+    return {"detect": "heads", "person": ["joints", finder.threshold]}, finder.search
 
 
 def _speed(count: int, seconds: float) -> str:

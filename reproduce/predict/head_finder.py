@@ -2,7 +2,9 @@
 
 The first stage looks at small neighbourhoods and knows no centre map, so its maps show the parts of
 everybody in a photograph. A head above a neck at the distance that belongs to the photograph's size
-is somebody: the line between them tells which way the body goes, and how large it is.
+may be somebody: the line between them tells which way the body goes, and how large it is. The whole
+network then looks at each of them once. Those whose joints it believes in are people, and where
+it sees their legs, the joints tell their middle and height better than head and neck do.
 
 Its constants were chosen with ``tools/measure_detection.py``, which says how many people of
 photographs with annotations are found, and how many OpenCV's detector finds.
@@ -10,8 +12,8 @@ photographs with annotations are found, and how many OpenCV's detector finds.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,12 +29,16 @@ from reproduce.runtime.plain_opencv import resize_cv
 
 if TYPE_CHECKING:
     from caffe_compat.network.net import Net
+    from reproduce.predict.predictor import Prediction
 
 Image = npt.NDArray[np.uint8]
 Maps = npt.NDArray[np.float32]
 Point = tuple[float, float]
+# Joints of some people of a photograph (H, W, 3) uint8 B, G, R, in their order.
+Look = Callable[[Image, Sequence[Standing]], "Sequence[Prediction]"]
 
-THRESHOLD = 0.35  # the mean belief in a head and its neck that makes somebody
+# Somebody is surer than this: the mean of the belief in head and neck and of all joints' scores.
+THRESHOLD = 0.42
 
 # Heights of people that are looked for, in multiples of the photograph's larger side.
 _LARGEST, _STEP, _LEVELS = 1.6, 1.26, 9
@@ -46,15 +52,23 @@ _SHORTEST, _LONGEST = 0.6, 1.6
 _TALLER = 1.25
 # From the neck to the middle of the body, in heights.
 _TO_CENTRE = 0.35
-_WEAKEST = 0.15  # peaks below are not looked at
+_WEAKEST = 0.15  # peaks below are no heads and no necks
+_PROPOSED = 0.22  # the mean belief in a head and its neck that is worth a look
+_LIKE = 0.1, 0.2, 1.2  # shares of the height, and a factor, within which proposals are one
 _CLOSE = 0.2  # necks nearer than this share of the height are one person
+_SAME = 0.125  # joints nearer than this share of the height, in the median, are one person's
+_SEEN = 0.1  # joints of this score tell where the body is
+_LEGS = ("Rkne", "Rank", "Lkne", "Lank")
+_LEGS_SEEN = 0.3  # the mean score of legs that are in the photograph
+_AROUND = 1.1  # a person's height, in multiples of the longer side of the joints' box
+_TOO_SMALL = 0.25  # share of the height that head and neck tell: joints in such a box tell nothing
 _ENLARGED = 4  # the maps are searched at a quarter of a cell
 _LEAST = 24  # pixels of the shorter side of a photograph that is looked at
 
 
 @dataclass(frozen=True)
-class _Found:
-    """Somebody at one size of the photograph.
+class _Proposal:
+    """Somebody who may be there, at one size of the photograph.
 
     Attributes
     ----------
@@ -68,6 +82,36 @@ class _Found:
     standing: Standing
 
 
+@dataclass(frozen=True)
+class _Somebody:
+    """Somebody whom the whole network has looked at.
+
+    Attributes
+    ----------
+    neck : x, y that the first stage saw, pixels of the photograph.
+    joints : (P, 2) of the whole network.
+    standing : the person, with the confidence.
+    """
+
+    neck: Point
+    joints: npt.NDArray[np.float64]
+    standing: Standing
+
+    @property
+    def sureness(self) -> float:
+        """The confidence."""
+        return self.standing.confidence or 0.0
+
+    def is_also(self, other: _Somebody) -> bool:
+        """Are both the same person: one neck, or the same joints?"""
+        height = UNIT_HEIGHT * min(self.standing.scale, other.standing.scale)
+        joints = np.hypot(*(self.joints - other.joints).T)
+        return bool(
+            _distance(self.neck, other.neck) <= _CLOSE * height
+            or np.median(joints) <= _SAME * height
+        )
+
+
 class HeadFinder:
     """Finds people with the pose network itself.
 
@@ -76,7 +120,9 @@ class HeadFinder:
     net : the pose network; one of its parts is a head, one a neck.
     boxsize : height of the network's input, pixels.
     parts : names of its parts.
-    threshold : mean belief in a head and its neck above which they are somebody.
+    look : what the whole network sees of people, quickly (:meth:`Predictor.look`).
+    threshold : the confidence above which somebody is a person: the mean of the belief in head and
+        neck and of the joints' mean score.
 
     Raises
     ------
@@ -84,7 +130,13 @@ class HeadFinder:
     """
 
     def __init__(
-        self, net: Net, boxsize: int, parts: Sequence[str], *, threshold: float = THRESHOLD
+        self,
+        net: Net,
+        boxsize: int,
+        parts: Sequence[str],
+        look: Look,
+        *,
+        threshold: float = THRESHOLD,
     ) -> None:
         machine = find_machine(net.graph)
         if machine is None or not {"head", "neck"} <= set(parts):
@@ -95,9 +147,11 @@ class HeadFinder:
         self.net = net
         self.boxsize = boxsize
         self.threshold = threshold
+        self._look = look
         self._image = machine.image
         self._maps = machine.outputs[0]
         self._head, self._neck = parts.index("head"), parts.index("neck")
+        self._legs = [number for number, part in enumerate(parts) if part in _LEGS]
 
     def search(self, image: Image) -> PeopleFound:
         """People of all sizes, the surest first; the belief in heads and necks, at the size of the
@@ -107,7 +161,7 @@ class HeadFinder:
         ----------
         image : (H, W, 3) uint8 B, G, R.
         """
-        found: list[_Found] = []
+        proposals: list[_Proposal] = []
         beliefs: list[Maps] = []
         largest = max(image.shape[:2])
         for level in range(_LEVELS):
@@ -117,9 +171,12 @@ class HeadFinder:
                 continue
             maps = self._maps_at(image, scale)
             beliefs.append(maps.max(axis=0))
-            found += self._people(maps, scale, height)
-        people = tuple(person.standing for person in _surest(found))
-        return PeopleFound(people, _surest_belief(beliefs))
+            proposals += self._proposals(maps, scale, height)
+        worth = _unlike(proposals)
+        seen = self._look(image, [proposal.standing for proposal in worth])
+        judged = [self._judged(*both) for both in zip(worth, seen, strict=True)]
+        people = _surest(judged, self.threshold)
+        return PeopleFound(tuple(people), _surest_belief(beliefs))
 
     def _maps_at(self, image: Image, scale: float) -> Maps:
         """Enlarged maps (2, h, w) of heads and necks in the photograph at one size."""
@@ -136,7 +193,7 @@ class HeadFinder:
         ]
         return np.asarray(wide, np.float32)
 
-    def _people(self, maps: Maps, scale: float, height: float) -> list[_Found]:
+    def _proposals(self, maps: Maps, scale: float, height: float) -> list[_Proposal]:
         """Each neck with its surest head, where both are believed in."""
         heads, necks = (peaks_of(one, _WEAKEST) for one in maps)
         if not len(heads):
@@ -152,29 +209,63 @@ class HeadFinder:
             beliefs = maps[0, fits[:, 1], fits[:, 0]]
             head = fits[int(np.argmax(beliefs))]
             belief = float(beliefs.max() + maps[1, y, x]) / 2
-            if belief <= self.threshold:
+            if belief <= _PROPOSED:
                 continue
             down = np.array([x, y]) - head
             length = float(np.hypot(*down)) * cell / scale
             neck = (np.array([x, y]) + 0.5) * cell / scale - 0.5
             size = _TALLER * float(np.sqrt(height * _HEADS * length))
             centre = neck + down / np.hypot(*down) * _TO_CENTRE * size
-            standing = Standing((float(centre[0]), float(centre[1])), size / UNIT_HEIGHT, belief)
-            found.append(_Found(belief, (float(neck[0]), float(neck[1])), standing))
+            standing = Standing((float(centre[0]), float(centre[1])), size / UNIT_HEIGHT)
+            found.append(_Proposal(belief, (float(neck[0]), float(neck[1])), standing))
         return found
 
+    def _judged(self, proposal: _Proposal, seen: Prediction) -> _Somebody:
+        """A proposal after the whole network has looked at it."""
+        confidence = (proposal.belief + float(seen.scores.mean())) / 2
+        standing = replace(proposal.standing, confidence=confidence)
+        if self._legs and seen.scores[self._legs].mean() > _LEGS_SEEN:
+            places = seen.joints[seen.scores > _SEEN]
+            low, high = places.min(0), places.max(0)
+            x, y = (low + high) / 2
+            height = _AROUND * float((high - low).max())
+            if height > _TOO_SMALL * UNIT_HEIGHT * standing.scale:
+                standing = Standing((float(x), float(y)), height / UNIT_HEIGHT, confidence)
+        return _Somebody(proposal.neck, seen.joints, standing)
 
-def _surest(found: list[_Found]) -> list[_Found]:
-    """Of people with one neck the surest, the surest first."""
-    kept: list[_Found] = []
-    for person in sorted(found, key=lambda one: -one.belief):
-        if all(
-            np.hypot(person.neck[0] - other.neck[0], person.neck[1] - other.neck[1])
-            > _CLOSE * UNIT_HEIGHT * min(person.standing.scale, other.standing.scale)
-            for other in kept
-        ):
-            kept.append(person)
+
+def _unlike(proposals: list[_Proposal]) -> list[_Proposal]:
+    """Of proposals that hardly differ the one with the highest belief: a second look would show
+    the same."""
+    kept: list[_Proposal] = []
+    for one in sorted(proposals, key=lambda proposal: -proposal.belief):
+        if not any(_alike(one, other) for other in kept):
+            kept.append(one)
     return kept
+
+
+def _alike(one: _Proposal, other: _Proposal) -> bool:
+    """Do neck, middle and height of both hardly differ?"""
+    necks, middles, factor = _LIKE
+    smaller, larger = sorted((one.standing.scale, other.standing.scale))
+    return (
+        _distance(one.neck, other.neck) <= necks * UNIT_HEIGHT * smaller
+        and _distance(one.standing.center, other.standing.center) <= middles * UNIT_HEIGHT * smaller
+        and larger <= factor * smaller
+    )
+
+
+def _surest(people: list[_Somebody], threshold: float) -> list[Standing]:
+    """Those above a threshold, of one person the surest, the surest first."""
+    kept: list[_Somebody] = []
+    for person in sorted(people, key=lambda one: -one.sureness):
+        if person.sureness > threshold and not any(person.is_also(other) for other in kept):
+            kept.append(person)
+    return [person.standing for person in kept]
+
+
+def _distance(one: Point, other: Point) -> float:
+    return float(np.hypot(one[0] - other[0], one[1] - other[1]))
 
 
 def _surest_belief(beliefs: list[Maps]) -> Maps:

@@ -22,7 +22,7 @@ from reproduce.predict.capture import frames_of, open_capture
 from reproduce.predict.head_finder import HeadFinder
 from reproduce.predict.inputs import PAD_VALUE, ScaledInput, network_input, scale_person
 from reproduce.predict.job import Job, check_pixels, prepare
-from reproduce.predict.protocol import DEMO, Person, Protocol
+from reproduce.predict.protocol import DEMO, QUICK, Person, Protocol, Standing
 from reproduce.records.images import read_image
 
 if TYPE_CHECKING:
@@ -269,9 +269,41 @@ class Predictor:
         """Finds people by the heads and necks that the first stage sees; None where the network has
         no such parts."""
         try:
-            return HeadFinder(self.net, self.protocol.boxsize, self.skeleton.parts)
+            return HeadFinder(self.net, self.protocol.boxsize, self.skeleton.parts, self.look)
         except CaffeCompatError:
             return None
+
+    def look(self, image: Image, people: Sequence[Standing]) -> list[Prediction]:
+        """A quick look at people, at one size: their joints to within a few pixels of the network's
+        input.
+
+        Parameters
+        ----------
+        image : (H, W, 3) uint8 B, G, R.
+        people : those who were found, or may be there.
+        """
+        quick = self._quick
+        rgb = np.ascontiguousarray(image[:, :, ::-1])
+        size = (image.shape[0], image.shape[1])
+        seen: list[Prediction] = []
+        for first in range(0, len(people), self.batch):
+            some = people[first : first + self.batch]
+            placements = [quick.protocol.placement(size, person) for person in some]
+            inputs = [scale_person(rgb, placement, quick.protocol) for placement in placements]
+            seen += quick._predict_people(inputs, size, keep=False, shown=None)
+        return seen
+
+    @cached_property
+    def _quick(self) -> Predictor:
+        """This predictor with the protocol of a quick look."""
+        return Predictor(
+            self.net,
+            self.outputs,
+            QUICK.at(self.protocol.boxsize),
+            batch=self.batch,
+            amp=self.amp,
+            parts=self.skeleton,
+        )
 
     def _prepared(
         self, name: str, image: Path | Image, boxes: Sequence[Box] | None, detect: bool

@@ -282,6 +282,9 @@ def colon(first: float, step: float, last: float) -> tuple[float, ...]:
 
 DEMO = Protocol(place_rectangle, "demo", search=())
 PYTHON_DEMO = Protocol(place_peak, "python")
+# A look at people whom a search proposes: at the size that the network was trained for, by OpenCV,
+# which finds the joints without maps of the image's size.
+QUICK = Protocol(place_annotated, "python", search=(1.0,))
 # The protocols by the names that ``cpm-predict --protocol`` takes.
 PROTOCOLS: dict[str, Protocol] = {
     "demo": DEMO,
