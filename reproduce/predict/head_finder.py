@@ -38,7 +38,7 @@ Point = tuple[float, float]
 Look = Callable[[Image, Sequence[Standing]], "Sequence[Prediction]"]
 
 # Somebody is surer than this: the mean of the belief in head and neck and of all joints' scores.
-THRESHOLD = 0.42
+THRESHOLD = 0.38
 
 # Heights of people that are looked for, in multiples of the photograph's larger side.
 _LARGEST, _STEP, _LEVELS = 1.6, 1.26, 9
