@@ -23,7 +23,7 @@ _HOME = {
     "EvalResult": "benchmarks.measures",
     "HDF5Store": "records.hdf5",
     "LMDBStore": "records.store",
-    "Prediction": "predict.predictor",
+    "Prediction": "predict.prediction",
     "Predictor": "predict.predictor",
     "Record": "records.layout",
     "evaluate": "benchmarks.scoring",
@@ -48,7 +48,8 @@ if TYPE_CHECKING:
     from reproduce.benchmarks.measures import EvalResult
     from reproduce.benchmarks.scoring import evaluate
     from reproduce.people.annotation import Annotation, read_json
-    from reproduce.predict.predictor import Prediction, Predictor
+    from reproduce.predict.prediction import Prediction
+    from reproduce.predict.predictor import Predictor
     from reproduce.records.hdf5 import HDF5Store
     from reproduce.records.layout import Record
     from reproduce.records.opening import open_store

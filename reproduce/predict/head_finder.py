@@ -23,19 +23,19 @@ from caffe_compat.errors import CaffeCompatError
 from reproduce.network.structure import find_machine
 from reproduce.predict.boxes import UNIT_HEIGHT
 from reproduce.predict.person_finder import PeopleFound, peaks_of
+from reproduce.predict.prediction import Prediction
 from reproduce.predict.protocol import Standing
 from reproduce.predict.whole_image import STRIDE, belief_maps, padded
 from reproduce.runtime.plain_opencv import resize_cv
 
 if TYPE_CHECKING:
     from caffe_compat.network.net import Net
-    from reproduce.predict.predictor import Prediction
 
 Image = npt.NDArray[np.uint8]
 Maps = npt.NDArray[np.float32]
 Point = tuple[float, float]
 # Joints of some people of a photograph (H, W, 3) uint8 B, G, R, in their order.
-Look = Callable[[Image, Sequence[Standing]], "Sequence[Prediction]"]
+Look = Callable[[Image, Sequence[Standing]], Sequence[Prediction]]
 
 # Somebody is surer than this: the mean of the belief in head and neck and of all joints' scores.
 THRESHOLD = 0.38

@@ -21,7 +21,7 @@ from reproduce.drawing.viewer import ViewedPerson, ViewedPicture, picture_data, 
 from reproduce.predict.boxes import Box
 from reproduce.predict.job import Job, first_line, prepare
 from reproduce.predict.own_pictures import PROGRAM, check_place, is_made
-from reproduce.predict.predictor import Prediction
+from reproduce.predict.prediction import Prediction
 from reproduce.predict.result_files import gathered_files, read_result, write_all
 from reproduce.predict.runs import Done, Run, people_rows, visible
 from reproduce.predict.tasks import Target, Task

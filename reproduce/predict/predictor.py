@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +22,7 @@ from reproduce.predict.capture import frames_of, open_capture
 from reproduce.predict.head_finder import HeadFinder
 from reproduce.predict.inputs import PAD_VALUE, ScaledInput, network_input, scale_person
 from reproduce.predict.job import Job, check_pixels, prepare
+from reproduce.predict.prediction import Prediction
 from reproduce.predict.protocol import DEMO, QUICK, Person, Protocol, Standing
 from reproduce.records.images import read_image
 
@@ -39,27 +40,6 @@ Floats = npt.NDArray[np.float64]
 Maps = npt.NDArray[np.float32]
 
 _MAP_VALUES = 1 << 26  # belief values at the image's size that are held at once
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """Joints of one person.
-
-    Attributes
-    ----------
-    joints : (P, 2) x, y in 0-based pixels of the image, in the network's part order.
-    scores : (P,) the belief maps' value there; the benchmark's sum is divided by the number of
-        scales.
-    maps : belief maps in the image: benchmark (1, P + 1, H, W) summed over the scales, demo
-        (stages, P + 1, H, W) averaged; None where they were not asked for.
-    small : the belief maps of every stage reduced for a picture, (stages, P + 1, h, w), averaged
-        over the scales; None where they were not asked for.
-    """
-
-    joints: Floats
-    scores: Floats
-    maps: Maps | None = None
-    small: Maps | None = None
 
 
 class Predictor:

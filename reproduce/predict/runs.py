@@ -15,7 +15,8 @@ from reproduce.predict.boxes import Box, of_image
 from reproduce.predict.job import Job
 from reproduce.predict.origin import Resumption, as_stored, digest
 from reproduce.predict.person_finder import PeopleFound
-from reproduce.predict.predictor import Prediction, Predictor
+from reproduce.predict.prediction import Prediction
+from reproduce.predict.predictor import Predictor
 from reproduce.predict.protocol import Person, Standing
 from reproduce.predict.result_files import keypoints, openpose
 from reproduce.records.store import read_image

@@ -19,8 +19,8 @@ from caffe_compat.weights.wire import Blob
 from reproduce.cli import predict
 from reproduce.network import netgen
 from reproduce.people.skeletons import skeleton
-from reproduce.predict.head_finder import HeadFinder, Look
-from reproduce.predict.predictor import Prediction
+from reproduce.predict.head_finder import THRESHOLD, HeadFinder, Look
+from reproduce.predict.prediction import Prediction
 from reproduce.predict.protocol import Standing
 from reproduce.records.images import read_image
 from tests.paths import ROOT
@@ -256,6 +256,7 @@ def test_the_command_looks_for_heads_first(tmp_path: Path) -> None:
     assert f"{nobody}: no person detected, the whole image was taken" in done.output
     content = json.loads((tmp_path / "heads" / "photograph_keypoints.json").read_text())
     assert content["made_by"]["detect"] == "heads"
+    assert content["made_by"]["person"] == ["joints", THRESHOLD]
     # the face is blurred: no head and neck to be sure of
     assert f"{photograph}: no person detected, the whole image was taken" in done.output
     (person,) = content["people"]

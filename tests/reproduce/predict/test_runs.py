@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from reproduce.predict.predictor import Prediction
+from reproduce.predict.prediction import Prediction
 from reproduce.predict.protocol import Standing
 from reproduce.predict.runs import person_row
 
