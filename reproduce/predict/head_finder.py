@@ -22,7 +22,13 @@ import numpy.typing as npt
 from caffe_compat.errors import CaffeCompatError
 from reproduce.network.structure import find_machine
 from reproduce.predict.boxes import UNIT_HEIGHT
-from reproduce.predict.person_finder import PeopleFound, peaks_of
+from reproduce.predict.person_finder import (
+    PeopleFound,
+    Point,
+    distance,
+    one_of_each,
+    peaks_of,
+)
 from reproduce.predict.prediction import Prediction
 from reproduce.predict.protocol import Standing
 from reproduce.predict.whole_image import STRIDE, belief_maps, padded
@@ -33,7 +39,6 @@ if TYPE_CHECKING:
 
 Image = npt.NDArray[np.uint8]
 Maps = npt.NDArray[np.float32]
-Point = tuple[float, float]
 # Joints of some people of a photograph (H, W, 3) uint8 B, G, R, in their order.
 Look = Callable[[Image, Sequence[Standing]], Sequence[Prediction]]
 
@@ -54,7 +59,9 @@ _TALLER = 1.25
 _TO_CENTRE = 0.35
 _WEAKEST = 0.15  # peaks below are no heads and no necks
 _PROPOSED = 0.22  # the mean belief in a head and its neck that is worth a look
-_LIKE = 0.1, 0.2, 1.2  # shares of the height, and a factor, within which proposals are one
+# Proposals whose necks and middles lie within these shares of the height, and whose heights within
+# this factor, are one.
+_LIKE_NECKS, _LIKE_MIDDLES, _LIKE_HEIGHTS = 0.1, 0.2, 1.2
 _CLOSE = 0.2  # necks nearer than this share of the height are one person
 _SAME = 0.125  # joints nearer than this share of the height, in the median, are one person's
 _SEEN = 0.1  # joints of this score tell where the body is
@@ -107,7 +114,7 @@ class _Somebody:
         height = UNIT_HEIGHT * min(self.standing.scale, other.standing.scale)
         joints = np.hypot(*(self.joints - other.joints).T)
         return bool(
-            _distance(self.neck, other.neck) <= _CLOSE * height
+            distance(self.neck, other.neck) <= _CLOSE * height
             or np.median(joints) <= _SAME * height
         )
 
@@ -237,35 +244,25 @@ class HeadFinder:
 def _unlike(proposals: list[_Proposal]) -> list[_Proposal]:
     """Of proposals that hardly differ the one with the highest belief: a second look would show
     the same."""
-    kept: list[_Proposal] = []
-    for one in sorted(proposals, key=lambda proposal: -proposal.belief):
-        if not any(_alike(one, other) for other in kept):
-            kept.append(one)
-    return kept
+    return one_of_each(sorted(proposals, key=lambda one: -one.belief), _alike)
 
 
 def _alike(one: _Proposal, other: _Proposal) -> bool:
     """Do neck, middle and height of both hardly differ?"""
-    necks, middles, factor = _LIKE
     smaller, larger = sorted((one.standing.scale, other.standing.scale))
+    height = UNIT_HEIGHT * smaller
     return (
-        _distance(one.neck, other.neck) <= necks * UNIT_HEIGHT * smaller
-        and _distance(one.standing.center, other.standing.center) <= middles * UNIT_HEIGHT * smaller
-        and larger <= factor * smaller
+        distance(one.neck, other.neck) <= _LIKE_NECKS * height
+        and distance(one.standing.center, other.standing.center) <= _LIKE_MIDDLES * height
+        and larger <= _LIKE_HEIGHTS * smaller
     )
 
 
 def _surest(people: list[_Somebody], threshold: float) -> list[Standing]:
     """Those above a threshold, of one person the surest, the surest first."""
-    kept: list[_Somebody] = []
-    for person in sorted(people, key=lambda one: -one.sureness):
-        if person.sureness > threshold and not any(person.is_also(other) for other in kept):
-            kept.append(person)
-    return [person.standing for person in kept]
-
-
-def _distance(one: Point, other: Point) -> float:
-    return float(np.hypot(one[0] - other[0], one[1] - other[1]))
+    sure = [person for person in people if person.sureness > threshold]
+    sure.sort(key=lambda person: -person.sureness)
+    return [person.standing for person in one_of_each(sure, _Somebody.is_also)]
 
 
 def _surest_belief(beliefs: list[Maps]) -> Maps:

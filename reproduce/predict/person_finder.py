@@ -10,9 +10,9 @@ Source: the Python notebook of the CPM release (steps, constants; recorded inter
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -37,6 +37,8 @@ else:
 Image = npt.NDArray[np.uint8]
 Maps = npt.NDArray[np.float32]
 Peaks = npt.NDArray[np.int64]
+Point = tuple[float, float]
+_Found = TypeVar("_Found")
 
 THRESHOLD = 0.5
 # Heights of the image that the search looks at, in multiples of the demo's.
@@ -202,16 +204,27 @@ def peaks_of(belief: Maps, threshold: float = THRESHOLD) -> Peaks:
 
 def merged(people: Sequence[Standing]) -> list[Standing]:
     """The surest of people who stand in the same place, the surest first."""
-    kept: list[Standing] = []
-    for person in sorted(people, key=lambda p: -(p.confidence or 0.0)):
-        near = _CLOSE * UNIT_HEIGHT
-        if all(
-            np.hypot(person.center[0] - other.center[0], person.center[1] - other.center[1])
-            > near * max(person.scale, other.scale)
-            for other in kept
-        ):
-            kept.append(person)
+    return one_of_each(sorted(people, key=lambda person: -(person.confidence or 0.0)), _one_place)
+
+
+def one_of_each(found: Iterable[_Found], same: Callable[[_Found, _Found], bool]) -> list[_Found]:
+    """Of those that are the same, by ``same(one, other)``, the first."""
+    kept: list[_Found] = []
+    for one in found:
+        if not any(same(one, other) for other in kept):
+            kept.append(one)
     return kept
+
+
+def distance(one: Point, other: Point) -> float:
+    """Between two places, pixels."""
+    return float(np.hypot(one[0] - other[0], one[1] - other[1]))
+
+
+def _one_place(one: Standing, other: Standing) -> bool:
+    """Do both stand in the same place?"""
+    near = _CLOSE * UNIT_HEIGHT * max(one.scale, other.scale)
+    return distance(one.center, other.center) <= near
 
 
 def _inside(person: Standing, image: Image) -> bool:

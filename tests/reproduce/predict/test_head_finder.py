@@ -110,6 +110,7 @@ def test_size_and_place_follow_from_head_and_neck(finder: HeadFinder, scale: flo
     maps[0, 8, 10], maps[1, 12, 10] = 0.9, 0.5
     ((somebody),) = finder._proposals(maps, scale, 224 / scale)
     assert somebody.belief == pytest.approx(0.7)
+    assert somebody.standing.confidence is None  # the joints have a say in it
     assert somebody.standing.scale * 200 == pytest.approx(140 / scale)
     neck_x, neck_y = 21 / scale - 0.5, 25 / scale - 0.5  # the middle of a cell of two pixels
     assert somebody.neck == pytest.approx((neck_x, neck_y))
