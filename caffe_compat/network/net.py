@@ -508,14 +508,19 @@ class Net(nn.Module):
         values.update((name, patch.whole()) for name, patch in patches.items() if name in keep)
 
     def run_layer(self, node: Node, bottoms: list[Tensor]) -> Sequence[Tensor]:
-        """The tops of one layer; where gradients are recorded, they flow to the bottoms that Caffe
-        would reach."""
+        """The tops of one layer; where gradients are recorded, they flow to the bottoms and shared
+        parameters that Caffe would reach."""
+        params = [self.param(p) for p in node.params]
         if torch.is_grad_enabled():
+            params = [
+                tensor if asked or not param.learns else tensor.detach()
+                for tensor, param, asked in zip(params, node.params, node.param_grad, strict=True)
+            ]
             bottoms = [
                 b if goes or not node.layer.spec.propagate_down else b.detach()
                 for b, goes in zip(bottoms, node.reaches, strict=True)
             ]
-        work = partial(node.layer.run_forward, [self.param(p) for p in node.params], *bottoms)
+        work = partial(node.layer.run_forward, params, *bottoms)
         alone = self._now.mode != "direct" and is_light(node, bottoms)
         return on_one_core(work) if alone else work()
 

@@ -410,6 +410,29 @@ def test_the_first_layer_that_says_how_a_shared_parameter_learns(
     assert _weights(solver, "a") == [weight] * 4
 
 
+@pytest.mark.parametrize("memory_shared", [False, True])
+@pytest.mark.parametrize(("second", "gradient"), [("", 2.0), ("lr_mult: 0", 1.0)])
+def test_a_layer_without_a_rate_adds_no_gradient_to_a_shared_parameter(
+    second: str, gradient: float, memory_shared: bool
+) -> None:
+    """The rate is 0 for both layers then; a limit of the gradients' norm counts what there is."""
+    text = ""
+    for name, param in (("a", ""), ("b", second)):
+        text += layer("InnerProduct", "x", name, f'param {{ name: "w" {param} }} {FULL}')
+        text += layer("Reduction", name, f"l{name}", "loss_weight: 1")
+    if memory_shared:  # such networks run in passes of their own
+        text += layer("Reshape", "x", "r", "reshape_param { shape { dim: 2 } }")
+        text += layer("ReLU", "r", "r")
+    solver = _trained(text + layer("Silence", "t", ""))
+    assert solver.net.graph.memory.plain != memory_shared
+    given: dict[str, float] = {}
+    solver.on_gradients = lambda _, pairs: given.update(
+        (name, float(tensor.max())) for name, tensor in pairs
+    )
+    solver.step()
+    assert list(given.values()) == [gradient]
+
+
 @pytest.mark.parametrize(
     ("stored", "value"),
     [("ab", 2.0), ("ba", 1.0), ("b", 2.0), ("cb", 2.0), ("abc", 3.0), ("", 1.0)],
