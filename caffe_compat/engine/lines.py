@@ -25,11 +25,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from caffe_compat.engine.buffers import maps_like, scratch
+from caffe_compat.engine.cuts import Cut
 from caffe_compat.engine.threads import bands, for_each
 
 
 @dataclass(frozen=True)
-class LineTiling:
+class LineTiling(Cut):
     """How an output's rows are cut.
 
     Attributes
@@ -52,11 +53,6 @@ class LineTiling:
     def half(self) -> int:
         """Frequencies: a real signal's other half is its mirror image."""
         return self.n // 2 + 1
-
-    def output(self, size: tuple[int, int]) -> tuple[int, int]:
-        """Output size of an input size."""
-        (kh, kw), (ph, pw) = self.kernel, self.pad
-        return size[0] + 2 * ph - kh + 1, size[1] + 2 * pw - kw + 1
 
     def pieces(self, size: tuple[int, int]) -> int:
         """Pieces of a row for an input size."""

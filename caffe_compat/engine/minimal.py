@@ -32,6 +32,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from caffe_compat.engine.buffers import PACK, as_image, maps_like, scratch
+from caffe_compat.engine.cuts import TileCut
 from caffe_compat.engine.threads import for_each, sharing
 
 SIDE = 6
@@ -43,7 +44,7 @@ BAND = 6_000_000
 
 
 @dataclass(frozen=True)
-class Filtering:
+class Filtering(TileCut):
     """How an output is cut into tiles of minimal filtering.
 
     Attributes
@@ -67,16 +68,6 @@ class Filtering:
     def step(self) -> tuple[int, int]:
         """Output pixels of a tile, down and across."""
         return SIDE + 1 - self.kernel[0], SIDE + 1 - self.kernel[1]
-
-    def output(self, size: tuple[int, int]) -> tuple[int, int]:
-        """Output size of an input size."""
-        (kh, kw), (ph, pw) = self.kernel, self.pad
-        return size[0] + 2 * ph - kh + 1, size[1] + 2 * pw - kw + 1
-
-    def tiles(self, size: tuple[int, int]) -> tuple[int, int]:
-        """Tiles down and across for an input size."""
-        out, step = self.output(size), self.step
-        return -(-out[0] // step[0]), -(-out[1] // step[1])
 
     def kernel_bytes(self, outputs: int, inputs: int) -> int:
         """Memory of a transformed kernel in float32."""

@@ -28,6 +28,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from caffe_compat.engine.buffers import PACK, as_image, maps_like, scratch
+from caffe_compat.engine.cuts import TileCut
 from caffe_compat.engine.threads import for_each, sharing
 
 # The frequencies along the width from the first one to before the last one.
@@ -37,7 +38,7 @@ BLOCK = 40_000_000
 
 
 @dataclass(frozen=True)
-class Tiling:
+class Tiling(TileCut):
     """How an output of a size is cut.
 
     Attributes
@@ -79,16 +80,6 @@ class Tiling:
     def frequencies(self) -> int:
         """How many frequencies a tile has."""
         return self.n * self.half
-
-    def output(self, size: tuple[int, int]) -> tuple[int, int]:
-        """Output size of an input size."""
-        (kh, kw), (ph, pw) = self.kernel, self.pad
-        return size[0] + 2 * ph - kh + 1, size[1] + 2 * pw - kw + 1
-
-    def tiles(self, size: tuple[int, int]) -> tuple[int, int]:
-        """Tiles down and across for an input size."""
-        out, step = self.output(size), self.step
-        return -(-out[0] // step[0]), -(-out[1] // step[1])
 
     def kernel_bytes(self, outputs: int, inputs: int) -> int:
         """Memory of a transformed kernel in float32."""
