@@ -43,7 +43,7 @@ Maps = npt.NDArray[np.float32]
 Look = Callable[[Image, Sequence[Standing]], Sequence[Prediction]]
 
 # Somebody is surer than this: the mean of the belief in head and neck and of all joints' scores.
-THRESHOLD = 0.38
+THRESHOLD = 0.4
 
 # Heights of people that are looked for, in multiples of the photograph's larger side.
 _LARGEST, _STEP, _LEVELS = 1.6, 1.26, 9
