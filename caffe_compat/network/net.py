@@ -512,6 +512,7 @@ class Net(nn.Module):
         parameters that Caffe would reach."""
         params = [self.param(p) for p in node.params]
         if torch.is_grad_enabled():
+            # a layer may share a parameter that another one learns and ask for no gradient itself
             params = [
                 tensor if asked or not param.learns else tensor.detach()
                 for tensor, param, asked in zip(params, node.params, node.param_grad, strict=True)
